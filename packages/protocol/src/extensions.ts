@@ -1,0 +1,44 @@
+/**
+ * The names and shapes of what Latchkey adds on the wire (3-extensions). All of it is optional for clients.
+ */
+
+/** The path of MSC4162, below `/_matrix/client/`. */
+export const RESET_UNSTABLE_PATH = 'unstable/org.matrix.msc4162/keys/reset'
+/** The device's own pools, below `/_matrix/client/`. */
+export const POOL_PATH = 'unstable/dev.latchkey/keys/pool'
+
+/** Members of answers and requests. */
+export const KEY_POOL = 'dev.latchkey.key_pool'
+export const OUTCOMES = 'dev.latchkey.outcomes'
+export const FALLBACK_OUTCOMES = 'dev.latchkey.fallback_outcomes'
+export const STORED_AS = 'dev.latchkey.stored_as'
+export const EVICTED = 'dev.latchkey.evicted'
+export const CONFLICTS = 'dev.latchkey.conflicts'
+export const IF_GENERATION = 'dev.latchkey.if_generation'
+export const IF_VERSION = 'dev.latchkey.if_version'
+export const EPOCH = 'dev.latchkey.epoch'
+export const REQUEST_ID = 'dev.latchkey.request_id'
+export const WITHDRAWN = 'dev.latchkey.withdrawn'
+export const ABSENT = 'dev.latchkey.absent'
+
+/** Flags in `unstable_features` of `/versions`. */
+export const UNSTABLE_FEATURES = { 'org.matrix.msc4162': true, 'dev.latchkey.key_pool': true } as const
+
+/** What became of a one-time key in an upload (2-key-pool "Upload"). */
+export type UploadOutcome = 'stored' | 'id_reused' | 'already_stored' | 'already_issued' | 'already_removed'
+
+/** What became of a fallback key in an upload. */
+export type FallbackOutcome = 'stored' | 'already_stored' | 'already_replaced'
+
+/** `dev.latchkey.key_pool`: where the server's side of a device's pools stands. Compare only within one epoch. */
+export type KeyPool = {
+  readonly epoch: string
+  /** Grows with every change, fallback keys included. */
+  readonly version: number
+  /** Grows whenever keys left other than by being issued. */
+  readonly generation: number
+  /** algorithm -> base64url digest of the available keys. */
+  readonly digest: Readonly<Record<string, string>>
+  /** algorithm -> base64url SHA-256 of the current fallback key's material. */
+  readonly fallback: Readonly<Record<string, string>>
+}

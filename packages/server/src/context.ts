@@ -1,0 +1,31 @@
+/** Everything a request handler may use. Built once, in main.ts; tests pass their own clock and configuration. */
+import type { FastifyBaseLogger } from 'fastify'
+import type { TokenBuckets } from './lib/token-bucket.ts'
+import type { Config } from './config/config.ts'
+import type { InteractiveAuth } from './accounts/interactive-auth.ts'
+import type { Passwords } from './accounts/passwords.ts'
+import type { Store } from './store.ts'
+import type { SyncWaiters } from './sync/waiters.ts'
+
+/** The rate limiters; each undefined when limits are off. */
+export type Limiters = {
+  readonly loginPerAddress?: TokenBuckets
+  readonly loginPerAccount?: TokenBuckets
+  readonly registrationPerAddress?: TokenBuckets
+  readonly resetPerDevice?: TokenBuckets
+  readonly claimPerTarget?: TokenBuckets
+  readonly sendToDevicePerDevice?: TokenBuckets
+}
+
+export type Context = {
+  readonly config: Config
+  readonly serverName: string
+  readonly store: Store
+  readonly limiters: Limiters
+  readonly passwords: Passwords
+  readonly interactiveAuth: InteractiveAuth
+  readonly waiters: SyncWaiters
+  readonly log: FastifyBaseLogger
+  /** Milliseconds since 1970. */
+  readonly now: () => number
+}

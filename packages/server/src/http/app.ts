@@ -1,0 +1,155 @@
+/**
+ * The HTTP application: routes from the endpoint table, CORS and OPTIONS everywhere, 404 and 405 in the Matrix form,
+ * bodies decoded and validated without coercion (Fastify's default turns `{"all": "true"}` into a reset of everything).
+ */
+import cors from '@fastify/cors'
+import Fastify, {
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+  type FastifyServerOptions,
+} from 'fastify'
+import type { Context } from '../context.ts'
+import { MatrixError } from '../matrix-error.ts'
+import { authenticate } from './authenticate.ts'
+import { clientApi } from './client-api/index.ts'
+import { decodeJson } from './decode-json.ts'
+import { Answer, ALL_VERSIONS, type Call, type Endpoint, JsonText, type Result } from './endpoint.ts'
+import { sendError } from './errors.ts'
+
+export type App = FastifyInstance
+
+/** Path segments that clients choose (user IDs, filter IDs, transaction IDs) may be longer than find-my-way's 100. */
+const MAX_PARAMETER_LENGTH = 2048
+const METHODS = ['GET', 'POST', 'PUT', 'DELETE', 'PATCH'] as const
+
+/** Fastify before the routes: needed first, because the context carries its logger. */
+export function createApp(options: {
+  readonly bodyBytes: number
+  readonly jsonDepth: number
+  readonly requestTimeoutMs: number
+  readonly connections: number
+  readonly trustProxy: boolean
+  readonly logLevel: string
+}): App {
+  const app = Fastify({
+    bodyLimit: options.bodyBytes,
+    requestTimeout: options.requestTimeoutMs,
+    connectionTimeout: 0,
+    keepAliveTimeout: 75_000,
+    trustProxy: options.trustProxy,
+    exposeHeadRoutes: false,
+    disableRequestLogging: true,
+    logger: loggerOptions(options.logLevel),
+    forceCloseConnections: true,
+    ajv: {
+      customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false, allErrors: false },
+    },
+    routerOptions: { maxParamLength: MAX_PARAMETER_LENGTH },
+    frameworkErrors: (error, request, reply) => sendError(error, request, reply),
+  })
+  app.server.maxConnections = options.connections
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => {
+    try {
+      done(null, decodeJson(body as Buffer, options.jsonDepth))
+    } catch (error) {
+      done(error as Error)
+    }
+  })
+  app.setErrorHandler(sendError)
+  return app
+}
+
+function loggerOptions(level: string): NonNullable<FastifyServerOptions['logger']> {
+  return level === 'silent' ? false : { level, redact: ['req.headers.authorization', 'req.url'] }
+}
+
+/** Adds every endpoint to the application. */
+export async function addRoutes(app: App, context: Context): Promise<void> {
+  await app.register(cors, {
+    origin: '*',
+    methods: ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'OPTIONS'],
+    allowedHeaders: ['X-Requested-With', 'Content-Type', 'Authorization', 'Date'],
+    strictPreflight: false,
+  })
+  const methodsByUrl = new Map<string, Set<string>>()
+  for (const endpoint of clientApi(context.config)) {
+    for (const url of urlsOf(endpoint)) {
+      addRoute(app, context, endpoint, url)
+      methodsByUrl.set(url, (methodsByUrl.get(url) ?? new Set()).add(endpoint.method))
+    }
+  }
+  for (const [url, methods] of methodsByUrl) {
+    const others = METHODS.filter((method) => !methods.has(method))
+    if (others.length > 0) app.route({ method: others, url, handler: refuseMethod })
+  }
+  app.setNotFoundHandler(() => {
+    throw new MatrixError(404, 'M_UNRECOGNIZED', 'No such endpoint on this server.')
+  })
+}
+
+function urlsOf(endpoint: Endpoint): string[] {
+  if (endpoint.path.startsWith('/_matrix')) return [endpoint.path]
+  return (endpoint.versions ?? ALL_VERSIONS).map((version) => `/_matrix/client/${version}${endpoint.path}`)
+}
+
+function refuseMethod(request: FastifyRequest): never {
+  throw new MatrixError(405, 'M_UNRECOGNIZED', `This endpoint does not take ${request.method}.`)
+}
+
+function addRoute(app: App, context: Context, endpoint: Endpoint, url: string): void {
+  app.route({
+    method: endpoint.method,
+    url,
+    ...(endpoint.body && { schema: { body: endpoint.body } }),
+    // Before the body is read: a stranger does not get to send ten megabytes first.
+    onRequest: (request, _reply, done) => {
+      try {
+        if (endpoint.auth)
+          sessions.set(request, authenticate(context.store.accounts, request, queryOf(request)))
+        done()
+      } catch (error) {
+        done(error as Error)
+      }
+    },
+    handler: async (request, reply) => {
+      const session = sessions.get(request)
+      if (session !== undefined) context.store.accounts.seen(session, request.ip, context.now())
+      const call = callOf(context, request, reply)
+      return send(reply, await endpoint.handle({ ...call, session: session as NonNullable<typeof session> }))
+    },
+  })
+}
+
+/** Sessions of requests under way. */
+const sessions = new WeakMap<FastifyRequest, ReturnType<typeof authenticate>>()
+
+function callOf(context: Context, request: FastifyRequest, reply: FastifyReply): Call<unknown> {
+  return {
+    context,
+    body: request.body,
+    params: request.params as Record<string, string>,
+    query: queryOf(request),
+    ip: request.ip,
+    get signal() {
+      const controller = new AbortController()
+      reply.raw.once('close', () => controller.abort())
+      return controller.signal
+    },
+  }
+}
+
+/** A repeated parameter counts with its last value. */
+function queryOf(request: FastifyRequest): Record<string, string> {
+  const query = request.query as Record<string, string | string[]>
+  for (const [name, value] of Object.entries(query))
+    if (Array.isArray(value)) query[name] = value.at(-1) ?? ''
+  return query as Record<string, string>
+}
+
+function send(reply: FastifyReply, result: Result): FastifyReply {
+  if (result instanceof JsonText) return reply.type('application/json; charset=utf-8').send(result.text)
+  if (result instanceof Answer) return reply.code(result.status).send(result.body)
+  return reply.send(result)
+}

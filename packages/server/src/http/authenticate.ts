@@ -1,0 +1,39 @@
+/**
+ * From a request to a session: `Authorization: Bearer`, or `?access_token=` as old clients send it, never both.
+ * Tokens are looked up by hash; the token itself is not kept or logged.
+ */
+import { hash } from 'node:crypto'
+import type { FastifyRequest } from 'fastify'
+import type { AccountStore } from '../accounts/port.ts'
+import { MatrixError, missingToken, unknownToken } from '../matrix-error.ts'
+import type { Session, TokenHash } from '../session.ts'
+
+export function hashToken(token: string): TokenHash {
+  return hash('sha256', token, 'base64url') as TokenHash
+}
+
+/** @throws {MatrixError} 401 M_MISSING_TOKEN or M_UNKNOWN_TOKEN. */
+export function authenticate(
+  accounts: AccountStore,
+  request: FastifyRequest,
+  query: Readonly<Record<string, string>>,
+): Session {
+  const header = request.headers.authorization
+  const parameter = query['access_token']
+  if (header !== undefined && parameter !== undefined) {
+    throw new MatrixError(
+      401,
+      'M_MISSING_TOKEN',
+      'Two access tokens: expected one, in the header or in the query.',
+    )
+  }
+  const token = header === undefined ? parameter : bearer(header)
+  if (token === undefined || token === '') throw missingToken()
+  const session = accounts.session(hashToken(token))
+  if (session === undefined) throw unknownToken()
+  return session
+}
+
+function bearer(header: string): string | undefined {
+  return /^Bearer +(\S+)$/i.exec(header)?.[1]
+}

@@ -1,0 +1,14 @@
+/** What upload and reset say beyond the specification (3-extensions), in the form of their answers. */
+import { EVICTED, FALLBACK_OUTCOMES, KEY_POOL, OUTCOMES, STORED_AS } from '@latchkey/protocol'
+import { keyPoolOf } from '../../pool/key-pool.ts'
+import type { UploadResult } from '../../pool/port.ts'
+
+export function outcomeMembers(result: Omit<UploadResult, 'purged'>): Record<string, unknown> {
+  return {
+    [OUTCOMES]: Object.fromEntries(result.outcomes),
+    [FALLBACK_OUTCOMES]: Object.fromEntries(result.fallbackOutcomes),
+    [STORED_AS]: Object.fromEntries(result.storedAs),
+    [EVICTED]: result.evicted,
+    [KEY_POOL]: keyPoolOf(result.status),
+  }
+}

@@ -1,0 +1,95 @@
+/** POST /keys/reset (MSC4162, with the optional members of 3-extensions). */
+import {
+  ABSENT,
+  EPOCH,
+  IF_GENERATION,
+  IF_VERSION,
+  type KeyName,
+  parseKeyName,
+  REQUEST_ID,
+  RESET_UNSTABLE_PATH,
+  WITHDRAWN,
+} from '@latchkey/protocol'
+import { Type } from 'typebox'
+import { badJson, invalidParam, limitExceeded, missingParam, quoted } from '../../matrix-error.ts'
+import { requireOnePerAlgorithm } from '../../pool/fallback.ts'
+import { countsOf } from '../../pool/key-pool.ts'
+import type { PoolPolicy } from '../../pool/policy.ts'
+import type { Withdrawal } from '../../pool/port.ts'
+import { type Endpoint, endpoint } from '../endpoint.ts'
+import { decodeKeys, Keys } from './decode-keys.ts'
+import { outcomeMembers } from './encode-outcomes.ts'
+
+const MAX_REQUEST_ID_LENGTH = 255
+/** A device cannot have more keys than this available, and has no use for naming more. */
+const MAX_NAMED_KEYS = 5000
+
+const reset = endpoint({
+  method: 'POST',
+  path: `/_matrix/client/${RESET_UNSTABLE_PATH}`,
+  body: Type.Object({
+    all: Type.Optional(Type.Boolean()),
+    key_ids: Type.Optional(Type.Array(Type.String())),
+    [IF_GENERATION]: Type.Optional(Type.Integer()),
+    [IF_VERSION]: Type.Optional(Type.Integer()),
+    [EPOCH]: Type.Optional(Type.String()),
+    [REQUEST_ID]: Type.Optional(Type.String({ minLength: 1, maxLength: MAX_REQUEST_ID_LENGTH })),
+    one_time_keys: Type.Optional(Keys),
+    fallback_keys: Type.Optional(Keys),
+  }),
+  async handle({ context, session, body }) {
+    const { pools } = context.config
+    const withdrawal = decodeWithdrawal(body.all, body.key_ids, pools)
+    const oneTimeKeys = decodeKeys('one_time_keys', body.one_time_keys, pools)
+    const fallbackKeys = decodeKeys('fallback_keys', body.fallback_keys, pools)
+    requireOnePerAlgorithm(fallbackKeys)
+    const waitMs = context.limiters.resetPerDevice?.take(String(session.deviceRef), context.now()) ?? 0
+    if (waitMs > 0) throw limitExceeded('This device resets its keys too often.', waitMs)
+    const ifGeneration = body[IF_GENERATION]
+    const ifVersion = body[IF_VERSION]
+    const ifEpoch = body[EPOCH]
+    const requestId = body[REQUEST_ID]
+    const result = await context.store.pools.reset({
+      session,
+      withdrawal,
+      ...(ifGeneration !== undefined && { ifGeneration }),
+      ...(ifVersion !== undefined && { ifVersion }),
+      ...(ifEpoch !== undefined && { ifEpoch }),
+      ...(requestId !== undefined && { requestId }),
+      oneTimeKeys,
+      fallbackKeys,
+      now: context.now(),
+    })
+    return {
+      device_one_time_keys_count: countsOf(result.status),
+      [WITHDRAWN]: result.withdrawn,
+      [ABSENT]: result.absent,
+      ...outcomeMembers(result),
+    }
+  },
+})
+
+/** The unstable path always, the stable one while the configuration has it. */
+export function keysReset(stable: boolean): Endpoint[] {
+  return stable ? [reset, { ...reset, path: '/keys/reset', versions: ['v3'] }] : [reset]
+}
+
+function decodeWithdrawal(
+  all: boolean | undefined,
+  keyIds: readonly string[] | undefined,
+  policy: PoolPolicy,
+): Withdrawal {
+  if (all === true) return { all: true }
+  if (keyIds === undefined) {
+    throw missingParam('Expected "all": true, or "key_ids" with the keys to withdraw; nothing was changed.')
+  }
+  if (keyIds.length > MAX_NAMED_KEYS) throw invalidParam(`key_ids names more than ${MAX_NAMED_KEYS} keys.`)
+  const malformed = keyIds.find((name) => {
+    const parsed = parseKeyName(name)
+    return parsed === undefined || parsed.keyId.length > policy.keyIdBytes
+  })
+  if (malformed !== undefined) {
+    throw badJson(`key_ids has ${quoted(malformed)}; expected "algorithm:key_id". Nothing was changed.`)
+  }
+  return { all: false, names: keyIds as readonly KeyName[] }
+}

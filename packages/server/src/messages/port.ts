@@ -1,0 +1,24 @@
+/** What to-device messages need from storage. One request is one transaction, durable before its promise resolves. */
+import type { DeviceId, UserId } from '@latchkey/protocol'
+import type { Session } from '../session.ts'
+
+export type OutgoingMessage = {
+  readonly userId: UserId
+  /** Undefined for every device of the user (`*`). */
+  readonly deviceId?: DeviceId
+  /** The whole event as the recipient's sync will carry it: JSON text of `{sender, type, content}`. */
+  readonly event: string
+}
+
+export type SendCommand = {
+  readonly session: Session
+  /** Event type and transaction ID: the same again from the same device changes nothing. */
+  readonly transactionId: string
+  readonly messages: readonly OutgoingMessage[]
+  readonly now: number
+}
+
+export interface MessageStore {
+  /** Puts messages into inboxes, once per transaction ID. Unknown devices are passed over, as the specification has it. */
+  send(command: SendCommand): Promise<void>
+}

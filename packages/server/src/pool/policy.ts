@@ -1,0 +1,34 @@
+/**
+ * What an operator may set about key pools, with the defaults of 2-key-pool ("Upload", "Claim").
+ */
+
+export type PoolPolicy = {
+  /** An uploaded ID that is available with other material: refuse (400), or purge the pool on the second try. */
+  readonly onConflict: 'reject' | 'heal'
+  /** The order in which keys leave: MSC4225's upload order, or MSC4162's lowest key ID first. */
+  readonly claimOrder: 'upload' | 'key_id'
+  /** Refuse keys whose signature by the device does not verify. */
+  readonly verifySignatures: boolean
+  readonly keysPerRequest: number
+  /** Available one-time keys per pool; over it the oldest are evicted. */
+  readonly keysPerPool: number
+  readonly algorithmsPerDevice: number
+  /** One-time keys stored per device within 24 hours; 0 is no limit. */
+  readonly keysPerDeviceAndDay: number
+  readonly keyIdBytes: number
+  readonly keyObjectBytes: number
+  readonly devicesPerClaim: number
+}
+
+export const DEFAULT_POOL_POLICY: PoolPolicy = {
+  onConflict: 'reject',
+  claimOrder: 'upload',
+  verifySignatures: false,
+  keysPerRequest: 500,
+  keysPerPool: 500,
+  algorithmsPerDevice: 16,
+  keysPerDeviceAndDay: 5000,
+  keyIdBytes: 255,
+  keyObjectBytes: 16 * 1024,
+  devicesPerClaim: 10_000,
+}

@@ -1,0 +1,18 @@
+/** The one store behind all rooms of the domain: a single database, so that one request can be one transaction. */
+import type { AccountStore } from './accounts/port.ts'
+import type { DeviceStore } from './devices/port.ts'
+import type { MessageStore } from './messages/port.ts'
+import type { PoolStore } from './pool/port.ts'
+import type { SyncStore } from './sync/port.ts'
+
+export interface Store {
+  readonly accounts: AccountStore
+  readonly devices: DeviceStore
+  readonly messages: MessageStore
+  readonly pools: PoolStore
+  readonly sync: SyncStore
+  /** The server name this store belongs to; fixed by the first call. Returns the one that holds. */
+  claimServerName(name: string | undefined): string
+  /** Commits what waits and lets go of the files. */
+  close(): void
+}

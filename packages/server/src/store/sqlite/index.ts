@@ -1,0 +1,147 @@
+/**
+ * The embedded store: one SQLite file, one process, group commit. Implements every room's port; each operation is a
+ * file of this folder.
+ */
+import { randomBytes } from 'node:crypto'
+import type { AccountStore } from '../../accounts/port.ts'
+import type { DeviceStore } from '../../devices/port.ts'
+import type { MessageStore } from '../../messages/port.ts'
+import type { PoolPolicy } from '../../pool/policy.ts'
+import type { PoolStore } from '../../pool/port.ts'
+import type { Store } from '../../store.ts'
+import type { SyncStore } from '../../sync/port.ts'
+import {
+  createAccount,
+  createRegistrationToken,
+  findAccount,
+  registrationTokenValid,
+  setPassword,
+} from './accounts.ts'
+import { claimKeys } from './claim-keys.ts'
+import { type Core, createCore, readOrCreateMeta, type RowLimits } from './core.ts'
+import { addSignatures, putCrossSigning } from './cross-signing.ts'
+import { lockDirectory, openDatabase, StoreError } from './database.ts'
+import { getDevice, listDevices, renameDevice } from './device-rows.ts'
+import { inspectPool } from './inspect-pool.ts'
+import { poolStatus } from './pool-status.ts'
+import { publishedKeys } from './published-keys.ts'
+import { readSync } from './read-sync.ts'
+import { removeAllDevices, removeDevices } from './remove-devices.ts'
+import { resetKeys } from './reset-keys.ts'
+import { confirmMessages, sendMessages } from './send-messages.ts'
+import { openSession, Sessions } from './sessions.ts'
+import { changedSince, trackUsers } from './tracked-users.ts'
+import { uploadKeys } from './upload-keys.ts'
+import { accountData, findFilter, putAccountData, putFilter } from './user-data.ts'
+
+export type SqliteOptions = RowLimits & {
+  readonly directory: string
+  readonly pools: PoolPolicy
+  /** False beside a running server, for single operations on accounts. */
+  readonly exclusive: boolean
+}
+
+/** @throws {StoreError} when another process has the directory, or the file is damaged or from a newer version. */
+export function openSqliteStore(options: SqliteOptions): Store {
+  const lock = options.exclusive ? lockDirectory(options.directory) : undefined
+  try {
+    const db = openDatabase(options.directory)
+    const core = createCore(db, options.pools, options)
+    if (options.exclusive) settleLog(core)
+    return {
+      accounts: accountStore(core),
+      devices: deviceStore(core),
+      messages: messageStore(core),
+      pools: poolStore(core),
+      sync: syncStore(core),
+      claimServerName: (name) => claimServerName(core, name),
+      close() {
+        core.queue.close()
+        if (options.exclusive) settleLog(core)
+        db.close()
+        lock?.close()
+      },
+    }
+  } catch (error) {
+    lock?.close()
+    throw error
+  }
+}
+
+/** Empties the issue log into its rows: at open, and at close so that the next open has nothing to replay. */
+function settleLog({ db, keys }: Core): void {
+  db.exec('begin immediate')
+  keys.settleAll()
+  db.exec('commit')
+}
+
+function claimServerName({ db }: Core, name: string | undefined): string {
+  const held = readOrCreateMeta(db, 'server_name', () => name ?? 'localhost')
+  if (name !== undefined && name !== held) {
+    throw new StoreError(
+      `This database belongs to the server name ${held}, which cannot change; configured is ${name}. Leave --server-name out, or use another --data directory.`,
+    )
+  }
+  return held
+}
+
+function accountStore(core: Core): AccountStore {
+  const sessions = new Sessions(core)
+  return {
+    create: (account) => createAccount(core, account),
+    find: (userId) => findAccount(core, userId),
+    registrationTokenValid: (tokenHash, now) => registrationTokenValid(core, tokenHash, now),
+    createRegistrationToken: (token) => createRegistrationToken(core, token),
+    openSession: (session) => openSession(core, session),
+    session: (tokenHash) => sessions.find(tokenHash),
+    setPassword: (change) => setPassword(core, change),
+    seen: (session, ip, now) => sessions.seen(session, ip, now),
+  }
+}
+
+function deviceStore(core: Core): DeviceStore {
+  return {
+    list: (user) => listDevices(core, user),
+    get: (user, deviceId) => getDevice(core, user, deviceId),
+    rename: (user, deviceId, displayName) => renameDevice(core, user, deviceId, displayName),
+    remove: (user, deviceIds, now) => removeDevices(core, user, deviceIds, now),
+    removeAll: (user, now) => removeAllDevices(core, user, now),
+    published: (userId) => publishedKeys(core, userId),
+    track: (observer, targets) => trackUsers(core, observer, targets),
+    changedSince: (user, since, upTo) => changedSince(core, user, since, upTo),
+    putCrossSigning: (session, keys) => putCrossSigning(core, session, keys),
+    addSignatures: (session, target, signatures) => addSignatures(core, session, target, signatures),
+  }
+}
+
+function messageStore(core: Core): MessageStore {
+  return { send: (command) => sendMessages(core, command) }
+}
+
+function poolStore(core: Core): PoolStore {
+  return {
+    upload: (command) => uploadKeys(core, command),
+    claim: (command) => claimKeys(core, command),
+    reset: (command) => resetKeys(core, command),
+    status: (device) => poolStatus(core, device),
+    inspect: (device, page) => inspectPool(core, device, page),
+  }
+}
+
+function syncStore(core: Core): SyncStore {
+  const tokenSecret = readOrCreateMeta(core.db, 'token_secret', () => randomBytes(32).toString('base64url'))
+  return {
+    read: (session, since, options) => readSync(core, session, since, options),
+    confirm: (session, position) => confirmMessages(core, session, position),
+    get position() {
+      return core.positions.last
+    },
+    epoch: core.keys.epoch,
+    tokenSecret,
+    subscribe: (listener) => core.wakes.subscribe(listener),
+    putFilter: (user, json) => putFilter(core, user, json),
+    filter: (user, filterId) => findFilter(core, user, filterId),
+    putAccountData: (user, type, content) => putAccountData(core, user, type, content),
+    accountData: (user, type) => accountData(core, user, type),
+  }
+}

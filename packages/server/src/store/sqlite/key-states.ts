@@ -1,0 +1,404 @@
+/**
+ * The pools in memory, and the issue log behind them.
+ *
+ * A claim changes memory and appends one row to `issue_log`; nothing else, so a commit of many claims is one or two
+ * sequential pages. The rows of keys and pools follow later ("settling"): before any other operation touches the
+ * device, when the log is long, and at close. The log therefore holds exactly the issues that are not settled, and
+ * opening the database replays it. Measured shape: ecosystem notes 2c, variant C; bench/RESULTS.md.
+ *
+ * A device with unsettled issues is `dirty` and stays in memory; the rest is a cache, dropped at will.
+ */
+import { LRUCache } from 'lru-cache'
+import {
+  mixIn,
+  type Algorithm,
+  type DeviceId,
+  type KeyId,
+  type KeyMaterial,
+  type UserId,
+} from '@latchkey/protocol'
+import type { AlgorithmStatus, PoolStatus } from '../../pool/port.ts'
+import type { DeviceRef, Position, UserRef } from '../../session.ts'
+import type { Database } from './database.ts'
+import { keyHash, shareOf, STATE_CODE } from './key-row.ts'
+
+/** A key that may be issued next. */
+export type NextKey = { readonly num: number; readonly key_id: KeyId; readonly json: string }
+
+/** An issue that its rows do not show yet. `keyNum` is null for a fallback key. */
+type Issue = {
+  readonly n: number
+  readonly keyNum: number | null
+  readonly ts: number
+  readonly claimerNum: number
+}
+
+export type FallbackState = {
+  readonly keyId: KeyId
+  readonly json: string
+  readonly keyHash: string
+  used: boolean
+  issueCount: number
+  firstIssuedTs: number | null
+}
+
+export type PoolState = {
+  readonly poolNum: number
+  readonly algorithm: Algorithm
+  /** No key below this `num` is available. */
+  head: number
+  count: number
+  readonly digest: Uint8Array
+  /** This pool's part of the device's version. */
+  changes: number
+  /** The count that the device knows (wake.ts). */
+  told: number
+  fallback: FallbackState | undefined
+  /** The next keys in issue order, read ahead; `aheadFrom` is the first not yet issued. */
+  ahead: readonly NextKey[]
+  aheadFrom: number
+  unsettled: Issue[]
+}
+
+export type DeviceState = {
+  readonly deviceRef: DeviceRef
+  readonly userRef: UserRef
+  readonly version: number
+  readonly generation: number
+  signalPos: Position
+  readonly pools: ReadonlyMap<Algorithm, PoolState>
+}
+
+type PoolRow = {
+  pool_num: number
+  algorithm: Algorithm
+  head: number
+  count: number
+  digest: Uint8Array
+  changes: number
+  told: number
+  fallback_key_id: KeyId | null
+  fallback_json: string | null
+  fallback_material: KeyMaterial | null
+  fallback_used: number
+  fallback_issue_count: number
+  fallback_first_issued_ts: number | null
+}
+
+/** Devices kept in memory beside the dirty ones: about 2 kB each. */
+const MAX_CLEAN_DEVICES = 20_000
+/** Names resolved to devices: about 150 bytes each. */
+const MAX_NAMES = 100_000
+/** Unsettled issues above which each commit settles some: bounds memory and the time to open. */
+const MAX_UNSETTLED = 20_000
+/** Read-ahead grows from few (a claim of one key) to many (a hot device). */
+const MIN_AHEAD = 2
+const MAX_AHEAD = 64
+
+export class KeyStates {
+  readonly #db: Database
+  readonly epoch: string
+  readonly #claimOrder: 'upload' | 'key_id'
+  readonly #names = new LRUCache<string, DeviceRef>({ max: MAX_NAMES })
+  readonly #clean = new LRUCache<DeviceRef, DeviceState>({ max: MAX_CLEAN_DEVICES })
+  /** In the order in which they became dirty: the oldest is settled first. */
+  readonly #dirty = new Map<DeviceRef, DeviceState>()
+  #unsettledCount = 0
+  #issuedInTransaction = 0
+  #lastIssue = 0
+
+  constructor(db: Database, epoch: string, claimOrder: 'upload' | 'key_id') {
+    this.#db = db
+    this.epoch = epoch
+    this.#claimOrder = claimOrder
+  }
+
+  /** The pools of an existing device by its Matrix name; undefined when there is no such device. */
+  byName(userId: UserId, deviceId: DeviceId): DeviceState | undefined {
+    const name = `${userId}\0${deviceId}`
+    let ref = this.#names.get(name)
+    if (ref === undefined) {
+      ref = this.#db.one<{ device_num: DeviceRef }>(
+        `select device_num from devices join users using (user_num) where user_id = ? and device_id = ?`,
+        userId,
+        deviceId,
+      )?.device_num
+      if (ref === undefined) return undefined
+      this.#names.set(name, ref)
+    }
+    return this.byRef(ref)
+  }
+
+  /** The pools of an existing device; undefined when it is removed. */
+  byRef(ref: DeviceRef): DeviceState | undefined {
+    const known = this.#dirty.get(ref) ?? this.#clean.get(ref)
+    if (known !== undefined) return known
+    const loaded = this.#load(ref)
+    if (loaded !== undefined) this.#clean.set(ref, loaded)
+    return loaded
+  }
+
+  /** The key that leaves next, or undefined when none is available. */
+  next(pool: PoolState): NextKey | undefined {
+    if (pool.count === 0) return undefined
+    if (pool.aheadFrom === pool.ahead.length) {
+      pool.ahead = this.#readAhead(pool)
+      pool.aheadFrom = 0
+    }
+    const next = pool.ahead[pool.aheadFrom]
+    if (next === undefined)
+      throw new Error(`pool ${pool.poolNum} counts ${pool.count} available keys and has none`)
+    return next
+  }
+
+  /** Issues a key: memory and the log. */
+  issue(device: DeviceState, pool: PoolState, key: NextKey, ts: number, claimerNum: number): void {
+    const issue = { n: ++this.#lastIssue, keyNum: key.num, ts, claimerNum }
+    this.#log(pool, issue)
+    this.#applyIssue(device, pool, key, issue)
+    this.#issuedInTransaction++
+  }
+
+  /** Gives out a fallback key once more. Returns true when it was the first time. */
+  issueFallback(
+    device: DeviceState,
+    pool: PoolState,
+    fallback: FallbackState,
+    ts: number,
+    claimerNum: number,
+  ): boolean {
+    const first = !fallback.used
+    const issue = { n: ++this.#lastIssue, keyNum: null, ts, claimerNum }
+    this.#log(pool, issue)
+    this.#applyFallbackIssue(device, pool, fallback, issue)
+    this.#issuedInTransaction++
+    return first
+  }
+
+  /**
+   * Brings a device's rows up to date and forgets it in memory: what follows reads and writes the tables.
+   * Inside a transaction.
+   */
+  settle(ref: DeviceRef): void {
+    const device = this.#dirty.get(ref)
+    if (device !== undefined) {
+      for (const pool of device.pools.values()) if (pool.unsettled.length > 0) this.#settlePool(pool)
+      this.#dirty.delete(ref)
+    }
+    this.#clean.delete(ref)
+  }
+
+  /** Forgets what memory holds of a clean device, after its tables changed or a change was undone. */
+  forget(ref: DeviceRef): void {
+    this.#clean.delete(ref)
+  }
+
+  /** Before a commit: when the log is long, settles the oldest, somewhat more than was issued. */
+  settleSome(): void {
+    let budget = this.#unsettledCount > MAX_UNSETTLED ? this.#issuedInTransaction * 2 + 64 : 0
+    this.#issuedInTransaction = 0
+    for (const [ref, device] of this.#dirty) {
+      if (budget <= 0) return
+      for (const pool of device.pools.values()) budget -= pool.unsettled.length
+      this.settle(ref)
+    }
+  }
+
+  settleAll(): void {
+    for (const ref of this.#dirty.keys()) this.settle(ref)
+  }
+
+  /** Forgets everything and replays the log: at open, and after a transaction was rolled back. */
+  reload(): void {
+    this.#dirty.clear()
+    this.#clean.clear()
+    this.#unsettledCount = 0
+    this.#issuedInTransaction = 0
+    this.#lastIssue = 0
+    const rows = this.#db.all<{
+      n: number
+      device_num: DeviceRef
+      algorithm: Algorithm
+      key_num: number | null
+      ts: number
+      claimer_num: number
+    }>(
+      `select n, device_num, algorithm, key_num, ts, claimer_num from issue_log join pools using (pool_num) order by n`,
+    )
+    for (const row of rows) {
+      const issue = { n: row.n, keyNum: row.key_num, ts: row.ts, claimerNum: row.claimer_num }
+      this.#lastIssue = row.n
+      const device = this.byRef(row.device_num)
+      const pool = device?.pools.get(row.algorithm)
+      if (device === undefined || pool === undefined)
+        throw new Error(`issue ${row.n} names a pool that does not exist`)
+      if (issue.keyNum === null) {
+        if (pool.fallback !== undefined) this.#applyFallbackIssue(device, pool, pool.fallback, issue)
+      } else {
+        const key = this.#db.one<NextKey>(
+          `select num, key_id, json from one_time_keys where num = ?`,
+          issue.keyNum,
+        )
+        if (key === undefined) throw new Error(`issue ${row.n} names a key that does not exist`)
+        this.#applyIssue(device, pool, key, issue)
+      }
+    }
+  }
+
+  /** What answers say about a device's pools. */
+  statusOf(device: DeviceState): PoolStatus {
+    const algorithms: AlgorithmStatus[] = []
+    let version = device.version
+    for (const pool of device.pools.values()) {
+      version += pool.changes
+      algorithms.push({
+        algorithm: pool.algorithm,
+        count: pool.count,
+        digest: Buffer.from(pool.digest).toString('base64url'),
+        ...(pool.fallback && { fallback: { keyHash: pool.fallback.keyHash, used: pool.fallback.used } }),
+      })
+    }
+    return { epoch: this.epoch, version, generation: device.generation, algorithms }
+  }
+
+  #log(pool: PoolState, issue: Issue): void {
+    this.#db.run(
+      `insert into issue_log (n, pool_num, key_num, ts, claimer_num) values (?, ?, ?, ?, ?)`,
+      issue.n,
+      pool.poolNum,
+      issue.keyNum,
+      issue.ts,
+      issue.claimerNum,
+    )
+  }
+
+  #applyIssue(device: DeviceState, pool: PoolState, key: NextKey, issue: Issue): void {
+    this.#markDirty(device, pool, issue)
+    if (pool.ahead[pool.aheadFrom]?.num === key.num) pool.aheadFrom++
+    if (this.#claimOrder === 'upload') pool.head = key.num + 1
+    pool.count--
+    mixIn(pool.digest, shareOf(pool.algorithm, key.key_id, key.json))
+  }
+
+  #applyFallbackIssue(device: DeviceState, pool: PoolState, fallback: FallbackState, issue: Issue): void {
+    this.#markDirty(device, pool, issue)
+    fallback.used = true
+    fallback.issueCount++
+    fallback.firstIssuedTs ??= issue.ts
+  }
+
+  #markDirty(device: DeviceState, pool: PoolState, issue: Issue): void {
+    pool.unsettled.push(issue)
+    pool.changes++
+    this.#unsettledCount++
+    if (this.#dirty.has(device.deviceRef)) return
+    this.#dirty.set(device.deviceRef, device)
+    this.#clean.delete(device.deviceRef)
+  }
+
+  #settlePool(pool: PoolState): void {
+    for (const { n, keyNum, ts, claimerNum } of pool.unsettled) {
+      this.#db.run(`delete from issue_log where n = ?`, n)
+      if (keyNum === null) continue
+      this.#db.run(
+        `update one_time_keys set state = ${STATE_CODE.issued}, left_ts = ?, claimer_num = ? where num = ?`,
+        ts,
+        claimerNum,
+        keyNum,
+      )
+    }
+    const { fallback } = pool
+    this.#db.run(
+      `update pools set head = ?, count = ?, digest = ?, changes = ?, told = ?,
+         fallback_used = ?, fallback_issue_count = ?, fallback_first_issued_ts = ?
+       where pool_num = ?`,
+      pool.head,
+      pool.count,
+      pool.digest,
+      pool.changes,
+      pool.told,
+      fallback?.used ? 1 : 0,
+      fallback?.issueCount ?? 0,
+      fallback?.firstIssuedTs ?? null,
+      pool.poolNum,
+    )
+    this.#unsettledCount -= pool.unsettled.length
+    pool.unsettled = []
+  }
+
+  #load(ref: DeviceRef): DeviceState | undefined {
+    const device = this.#db.one<{
+      user_num: UserRef
+      version: number
+      generation: number
+      signal_pos: Position
+    }>(
+      `select user_num, version, generation, signal_pos from devices where device_num = ? and removed_ts is null`,
+      ref,
+    )
+    if (device === undefined) return undefined
+    const rows = this.#db.all<PoolRow>(
+      `select pool_num, algorithm, head, count, digest, changes, told, fallback_key_id, fallback_json,
+         fallback_material, fallback_used, fallback_issue_count, fallback_first_issued_ts
+       from pools where device_num = ? order by algorithm`,
+      ref,
+    )
+    return {
+      deviceRef: ref,
+      userRef: device.user_num,
+      version: device.version,
+      generation: device.generation,
+      signalPos: device.signal_pos,
+      pools: new Map(rows.map((row) => [row.algorithm, poolState(row)])),
+    }
+  }
+
+  #readAhead(pool: PoolState): readonly NextKey[] {
+    if (this.#claimOrder === 'upload') {
+      const limit = Math.min(MAX_AHEAD, Math.max(MIN_AHEAD, pool.ahead.length * 2))
+      return this.#db.all<NextKey>(
+        `select num, key_id, json from one_time_keys
+         where pool_num = ? and num >= ? and state = ${STATE_CODE.available} order by num limit ?`,
+        pool.poolNum,
+        pool.head,
+        limit,
+      )
+    }
+    // By key ID, the whole pool at once: the unsettled ones are still `available` in their rows.
+    const gone = new Set(pool.unsettled.map((issue) => issue.keyNum))
+    return this.#db
+      .all<NextKey>(
+        `select num, key_id, json from one_time_keys
+         where pool_num = ? and state = ${STATE_CODE.available} order by key_id`,
+        pool.poolNum,
+      )
+      .filter((key) => !gone.has(key.num))
+  }
+}
+
+function poolState(row: PoolRow): PoolState {
+  const fallback =
+    row.fallback_key_id === null || row.fallback_json === null || row.fallback_material === null
+      ? undefined
+      : {
+          keyId: row.fallback_key_id,
+          json: row.fallback_json,
+          keyHash: keyHash(row.fallback_material),
+          used: row.fallback_used === 1,
+          issueCount: row.fallback_issue_count,
+          firstIssuedTs: row.fallback_first_issued_ts,
+        }
+  return {
+    poolNum: row.pool_num,
+    algorithm: row.algorithm,
+    head: row.head,
+    count: row.count,
+    digest: row.digest,
+    changes: row.changes,
+    told: row.told,
+    fallback,
+    ahead: [],
+    aheadFrom: 0,
+    unsettled: [],
+  }
+}

@@ -1,0 +1,4 @@
+/** The schema's history: append-only, applied in order, the count kept in `pragma user_version`. */
+import { initial } from './001-initial.ts'
+
+export const migrations: readonly string[] = [initial]

@@ -1,0 +1,143 @@
+/**
+ * `/keys/reset` (MSC4162): withdraws available keys and, in the same transaction, stores their replacements.
+ * Rules: pool/reset.ts; replacements enter as in an upload. A conflict among them undoes the whole request.
+ */
+import {
+  type Algorithm,
+  type FallbackOutcome,
+  type KeyMaterial,
+  type KeyName,
+  keyName,
+  parseKeyName,
+  type UploadOutcome,
+} from '@latchkey/protocol'
+import type { ResetCommand, ResetResult } from '../../pool/port.ts'
+import { checkPreconditions, REPLAY_RESET_MS, REPLAYED_RESETS_PER_DEVICE } from '../../pool/reset.ts'
+import type { DeviceRef } from '../../session.ts'
+import type { Core } from './core.ts'
+import { materialOfJson } from './key-row.ts'
+import {
+  availableById,
+  availableKeys,
+  type AvailableRow,
+  bumpVersion,
+  poolOf,
+  type PoolRow,
+  poolsOf,
+  removeKeys,
+} from './pool-rows.ts'
+import { poolStatus, toldStatus } from './pool-status.ts'
+import { storeKeys } from './store-keys.ts'
+import { requireDevice, toIdentity } from './upload-keys.ts'
+
+export function resetKeys(core: Core, command: ResetCommand): Promise<ResetResult> {
+  const { deviceRef } = command.session
+  return core.queue.guarded(() => reset(core, command), {
+    before: () => core.keys.settle(deviceRef),
+    undone: () => core.keys.forget(deviceRef),
+  })
+}
+
+function reset(core: Core, command: ResetCommand): ResetResult {
+  const { session, requestId, now } = command
+  const device = requireDevice(core, session)
+  const replayed = requestId === undefined ? undefined : findAnswer(core, session.deviceRef, requestId, now)
+  if (replayed !== undefined) return replayed
+  checkPreconditions(command, poolStatus(core, session.deviceRef))
+  const { withdrawn, absent } = withdraw(core, command)
+  const stored = storeKeys(core, device, toIdentity(device), command)
+  const left = withdrawn.length > 0 || stored.evicted.length > 0 || stored.healed
+  if (stored.changed || left) bumpVersion(core, session.deviceRef, left)
+  const result = {
+    withdrawn,
+    absent,
+    outcomes: stored.outcomes,
+    fallbackOutcomes: stored.fallbackOutcomes,
+    storedAs: stored.storedAs,
+    evicted: stored.evicted,
+    status: toldStatus(core, session.deviceRef),
+  }
+  if (requestId !== undefined) rememberAnswer(core, session.deviceRef, requestId, result, now)
+  return result
+}
+
+/** Takes the available keys out that were asked for, but for those that the same request offers again. */
+function withdraw(core: Core, command: ResetCommand): { withdrawn: KeyName[]; absent: KeyName[] } {
+  const { session, withdrawal, oneTimeKeys, now } = command
+  const offered = Map.groupBy(oneTimeKeys, (key) => key.algorithm)
+  const kept = (algorithm: Algorithm): ReadonlySet<KeyMaterial> =>
+    new Set(offered.get(algorithm)?.map((key) => key.material))
+  const withdrawn: KeyName[] = []
+  const absent: KeyName[] = []
+  const takeOut = (pool: PoolRow, rows: readonly AvailableRow[]): void => {
+    const keep = kept(pool.algorithm)
+    const leaving = rows.filter((row) => !keep.has(materialOfJson(row.json)))
+    removeKeys(core, pool, leaving, 'withdrawn', now)
+    withdrawn.push(...leaving.map((row) => keyName(pool.algorithm, row.key_id)))
+  }
+  if (withdrawal.all) {
+    for (const pool of poolsOf(core, session.deviceRef)) takeOut(pool, availableKeys(core, pool))
+    return { withdrawn, absent }
+  }
+  for (const name of new Set(withdrawal.names)) {
+    const parsed = parseKeyName(name)
+    const pool = parsed && poolOf(core, session.deviceRef, parsed.algorithm)
+    const row = pool && availableById(core, pool, parsed.keyId)
+    if (pool === undefined || row === undefined) absent.push(name)
+    else takeOut(pool, [row])
+  }
+  return { withdrawn, absent }
+}
+
+/** What `reset_answers.answer` holds: the result with its maps as entries. */
+type KeptAnswer = Omit<ResetResult, 'outcomes' | 'fallbackOutcomes' | 'storedAs'> & {
+  readonly outcomes: readonly [KeyName, UploadOutcome][]
+  readonly fallbackOutcomes: readonly [KeyName, FallbackOutcome][]
+  readonly storedAs: readonly [KeyName, KeyName][]
+}
+
+function findAnswer(core: Core, device: DeviceRef, requestId: string, now: number): ResetResult | undefined {
+  const row = core.db.one<{ answer: string }>(
+    `select answer from reset_answers where device_num = ? and request_id = ? and ts > ?`,
+    device,
+    requestId,
+    now - REPLAY_RESET_MS,
+  )
+  if (row === undefined) return undefined
+  const kept = JSON.parse(row.answer) as KeptAnswer
+  return {
+    ...kept,
+    outcomes: new Map(kept.outcomes),
+    fallbackOutcomes: new Map(kept.fallbackOutcomes),
+    storedAs: new Map(kept.storedAs),
+  }
+}
+
+function rememberAnswer(
+  core: Core,
+  device: DeviceRef,
+  requestId: string,
+  result: ResetResult,
+  now: number,
+): void {
+  const answer = JSON.stringify({
+    ...result,
+    outcomes: [...result.outcomes],
+    fallbackOutcomes: [...result.fallbackOutcomes],
+    storedAs: [...result.storedAs],
+  })
+  core.db.run(
+    `insert into reset_answers (device_num, request_id, ts, answer) values (?1, ?2, ?3, ?4)
+     on conflict do update set ts = ?3, answer = ?4`,
+    device,
+    requestId,
+    now,
+    answer,
+  )
+  core.db.run(
+    `delete from reset_answers where device_num = ?1 and request_id not in
+       (select request_id from reset_answers where device_num = ?1 order by ts desc limit ?2)`,
+    device,
+    REPLAYED_RESETS_PER_DEVICE,
+  )
+}

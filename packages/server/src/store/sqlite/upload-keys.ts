@@ -1,0 +1,109 @@
+/**
+ * `/keys/upload`: device keys, one-time keys and fallback keys of one request, together or not at all.
+ * Rules in this order: identity (pool/identity.ts), material, then ID (pool/upload.ts).
+ */
+import { compareIdentity, type Identity } from '../../pool/identity.ts'
+import type { UploadCommand, UploadedDeviceKeys, UploadResult } from '../../pool/port.ts'
+import { unknownToken } from '../../matrix-error.ts'
+import type { DeviceRef, Session, UserRef } from '../../session.ts'
+import { type Core, deviceListChanged, signalDevice } from './core.ts'
+import { bumpVersion, purgePools } from './pool-rows.ts'
+import { type DeviceRow, storeKeys } from './store-keys.ts'
+import { toldStatus } from './pool-status.ts'
+
+export function uploadKeys(core: Core, command: UploadCommand): Promise<UploadResult> {
+  const { deviceRef } = command.session
+  return core.queue.guarded(() => upload(core, command), {
+    before: () => core.keys.settle(deviceRef),
+    undone: () => core.keys.forget(deviceRef),
+  })
+}
+
+type IdentityRow = { readonly ed25519: string | null; readonly curve25519: string | null }
+
+function upload(core: Core, command: UploadCommand): UploadResult {
+  const { session, deviceKeys, now } = command
+  let device = requireDevice(core, session)
+  let identity = toIdentity(device)
+  let identityChanged = false
+  if (deviceKeys !== undefined && deviceKeys.json !== device.device_keys) {
+    identityChanged = storeDeviceKeys(core, session, device, deviceKeys, now)
+    identity = deviceKeys.identity
+    device = requireDevice(core, session)
+  }
+  const stored = storeKeys(core, device, identity, command)
+  const left = stored.evicted.length > 0 || stored.healed || identityChanged
+  if (stored.changed || left) bumpVersion(core, session.deviceRef, left)
+  if (stored.healed || identityChanged) signalDevice(core, session.deviceRef)
+  return {
+    outcomes: stored.outcomes,
+    fallbackOutcomes: stored.fallbackOutcomes,
+    storedAs: stored.storedAs,
+    evicted: stored.evicted,
+    ...(identityChanged
+      ? { purged: 'identity_changed' }
+      : stored.healed
+        ? { purged: 'conflict_healed' }
+        : {}),
+    status: toldStatus(core, session.deviceRef),
+  }
+}
+
+/** The device of a session that still holds, checked inside the write: a late request of a removed device stores nothing. */
+export function requireDevice(core: Core, session: Session): DeviceRow & IdentityRow {
+  const row = core.db.one<DeviceRow & IdentityRow>(
+    `select user_num, device_keys, ed25519, curve25519, identity_changed, day_start_ts, day_stored
+     from devices join access_tokens using (device_num)
+     where token_hash = ? and device_num = ? and removed_ts is null`,
+    session.tokenHash,
+    session.deviceRef,
+  )
+  if (row === undefined) throw unknownToken()
+  return row
+}
+
+export function toIdentity(row: IdentityRow): Identity {
+  return {
+    ...(row.ed25519 !== null && { ed25519: row.ed25519 as NonNullable<Identity['ed25519']> }),
+    ...(row.curve25519 !== null && { curve25519: row.curve25519 as NonNullable<Identity['curve25519']> }),
+  }
+}
+
+/** Stores changed device keys; returns whether the identity changed, in which case the pools were purged. */
+function storeDeviceKeys(
+  core: Core,
+  session: Session,
+  device: DeviceRow & IdentityRow,
+  uploaded: UploadedDeviceKeys,
+  now: number,
+): boolean {
+  const stored = toIdentity(device)
+  const former = core.db
+    .all<IdentityRow>(
+      `select ed25519, curve25519 from former_identities where device_num = ?`,
+      session.deviceRef,
+    )
+    .map(toIdentity)
+  const changed = compareIdentity(stored, former, uploaded.identity) === 'changed'
+  if (changed) changeIdentity(core, session.deviceRef, device, now)
+  core.db.run(
+    `update devices set device_keys = ?, ed25519 = ?, curve25519 = ? where device_num = ?`,
+    uploaded.json,
+    uploaded.identity.ed25519 ?? null,
+    uploaded.identity.curve25519 ?? null,
+    session.deviceRef,
+  )
+  deviceListChanged(core, device.user_num as UserRef)
+  return changed
+}
+
+function changeIdentity(core: Core, deviceRef: DeviceRef, old: IdentityRow, now: number): void {
+  purgePools(core, deviceRef, now)
+  core.db.run(
+    `insert into former_identities (device_num, ed25519, curve25519) values (?, ?, ?)`,
+    deviceRef,
+    old.ed25519,
+    old.curve25519,
+  )
+  core.db.run(`update devices set identity_changed = 1 where device_num = ?`, deviceRef)
+}

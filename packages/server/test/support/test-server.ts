@@ -1,0 +1,82 @@
+/** A real server on a free port with a real database in a temporary directory, and small helpers to call it. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type Config, DEFAULT_CONFIG } from '../../src/config/config.ts'
+import { type Overrides, type Server, startServer } from '../../src/main.ts'
+
+export type TestServer = Server & {
+  readonly dataDir: string
+  /** Calls the server; the answer's status and JSON. */
+  call(method: string, path: string, options?: CallOptions): Promise<{ status: number; body: any }>
+  /** Registers a user with the password "password" and logs a device in. */
+  login(localpart: string, deviceId?: string): Promise<TestDevice>
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+export type CallOptions = {
+  readonly token?: string
+  readonly body?: unknown
+  readonly headers?: Record<string, string>
+}
+
+export type TestDevice = { readonly userId: string; readonly deviceId: string; readonly token: string }
+
+/** What tests need: open registration, no rate limits, silence. */
+export const TEST_CONFIG: Config = {
+  ...DEFAULT_CONFIG,
+  port: 0,
+  registration: 'open',
+  serverName: 'test.example',
+  logLevel: 'silent',
+}
+
+export async function startTestServer(
+  config: Partial<Config> = {},
+  overrides: Overrides = {},
+): Promise<TestServer> {
+  const ownDir = config.dataDir === undefined
+  const dataDir = config.dataDir ?? mkdtempSync(join(tmpdir(), 'latchkey-test-'))
+  const { rates: _unlimited, ...base } = TEST_CONFIG
+  const server = await startServer({ ...base, ...config, dataDir }, overrides)
+  const call: TestServer['call'] = async (method, path, { token, body, headers } = {}) => {
+    const response = await fetch(server.url + path, {
+      method,
+      headers: {
+        ...(token !== undefined && { authorization: `Bearer ${token}` }),
+        ...(body !== undefined && { 'content-type': 'application/json' }),
+        ...headers,
+      },
+      ...(body !== undefined && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
+    })
+    return { status: response.status, body: JSON.parse(await response.text()) }
+  }
+  return {
+    ...server,
+    dataDir,
+    call,
+    async login(localpart, deviceId) {
+      const credentials = { username: localpart, password: 'password' }
+      const registered = await call('POST', '/_matrix/client/v3/register', {
+        body: { ...credentials, inhibit_login: true, auth: { type: 'm.login.dummy' } },
+      })
+      if (registered.status !== 200 && registered.body.errcode !== 'M_USER_IN_USE') {
+        throw new Error(`register: ${JSON.stringify(registered.body)}`)
+      }
+      const { status, body } = await call('POST', '/_matrix/client/v3/login', {
+        body: {
+          type: 'm.login.password',
+          identifier: { type: 'm.id.user', user: localpart },
+          password: 'password',
+          ...(deviceId !== undefined && { device_id: deviceId }),
+        },
+      })
+      if (status !== 200) throw new Error(`login: ${JSON.stringify(body)}`)
+      return { userId: body.user_id, deviceId: body.device_id, token: body.access_token }
+    },
+    async [Symbol.asyncDispose]() {
+      await server.close()
+      if (ownDir) rmSync(dataDir, { recursive: true, force: true })
+    },
+  }
+}
