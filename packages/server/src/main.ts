@@ -1,5 +1,6 @@
 /** The only wiring: from a checked configuration to a running server. */
 import { createApp, addRoutes } from './http/app.ts'
+import { closeApp } from './http/close-app.ts'
 import { InteractiveAuth } from './accounts/interactive-auth.ts'
 import { Passwords } from './accounts/passwords.ts'
 import type { Config, RateLimits } from './config/config.ts'
@@ -34,13 +35,20 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
     const app = createApp({ ...sizes, trustProxy: config.trustProxy, logLevel: config.logLevel })
     const passwords = new Passwords()
     const waiters = new SyncWaiters(sizes)
+    const limiters: Limiters = config.rates === undefined ? {} : limitersOf(config.rates)
     const context: Context = {
       config,
       serverName,
       store,
-      limiters: config.rates === undefined ? {} : limitersOf(config.rates),
+      limiters,
       passwords,
-      interactiveAuth: new InteractiveAuth({ accounts: store.accounts, passwords, serverName, now }),
+      interactiveAuth: new InteractiveAuth({
+        accounts: store.accounts,
+        passwords,
+        serverName,
+        now,
+        ...(limiters.loginPerAccount && { triesPerAccount: limiters.loginPerAccount }),
+      }),
       waiters,
       log: app.log,
       now,
@@ -51,7 +59,7 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
     let closing: Promise<void> | undefined
     const close = async (): Promise<void> => {
       waiters.close()
-      await app.close()
+      await closeApp(app)
       store.close()
     }
     return { url, serverName, context, close: () => (closing ??= close()) }

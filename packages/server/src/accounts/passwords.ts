@@ -40,17 +40,24 @@ export class Passwords {
     try {
       return await argon2Async('argon2id', { message: password, nonce: salt, ...COST })
     } finally {
-      this.#running--
-      this.#waiting.shift()?.()
+      this.#leave()
     }
   }
 
   async #enter(): Promise<void> {
-    if (this.#running >= RUNNING) {
-      if (this.#waiting.length >= WAITING) throw limitExceeded('Too many logins at once.', 2000)
-      await new Promise<void>((resolve) => this.#waiting.push(resolve))
+    if (this.#running < RUNNING) {
+      this.#running++
+      return
     }
-    this.#running++
+    if (this.#waiting.length >= WAITING) throw limitExceeded('Too many logins at once.', 2000)
+    await new Promise<void>((resolve) => this.#waiting.push(resolve))
+  }
+
+  /** Whoever waits longest takes the place over. */
+  #leave(): void {
+    const next = this.#waiting.shift()
+    if (next === undefined) this.#running--
+    else next()
   }
 }
 

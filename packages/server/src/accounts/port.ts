@@ -16,7 +16,8 @@ export type NewAccount = {
 }
 
 export type NewSession = {
-  readonly userRef: UserRef
+  /** The account as it was when its password was checked: a password that was changed since opens no session. */
+  readonly account: Account
   /** An existing device of the user is used again, with its keys; its earlier tokens end. */
   readonly deviceId: DeviceId
   readonly displayName?: string
@@ -39,7 +40,11 @@ export interface AccountStore {
   /** Whether a registration token could make an account now. */
   registrationTokenValid(tokenHash: string, now: number): boolean
   createRegistrationToken(token: NewRegistrationToken): Promise<void>
-  /** Makes or re-uses a device and gives it a token. */
+  /**
+   * Makes or re-uses a device and gives it a token.
+   *
+   * @throws {MatrixError} 403 when the password has changed meanwhile, 400 over the number of devices.
+   */
   openSession(session: NewSession): Promise<Session>
   /** The session of a token; undefined when there is none (any more). */
   session(tokenHash: TokenHash): Session | undefined

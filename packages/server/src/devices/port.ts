@@ -64,8 +64,17 @@ export interface DeviceStore {
   /** Users of whom `session`'s user hears and whose lists changed after `since`, up to and including `upTo`. */
   changedSince(user: UserRef, since: Position, upTo: Position): readonly UserId[]
 
-  /** Replaces the given cross-signing keys of a user. @throws {MatrixError} 403 M_DEVICE_ID_IN_USE. */
-  putCrossSigning(session: Session, keys: readonly CrossSigningKey[]): Promise<void>
+  /**
+   * Replaces the given cross-signing keys of a user.
+   *
+   * @param seenMaster the public master key on which the decision to allow this was based
+   * @throws {MatrixError} 403 M_DEVICE_ID_IN_USE; 403 M_FORBIDDEN when the master key is another one by now.
+   */
+  putCrossSigning(
+    session: Session,
+    keys: readonly CrossSigningKey[],
+    seenMaster: string | undefined,
+  ): Promise<void>
   /** Adds signatures to keys of `target`. */
   addSignatures(session: Session, target: UserRef, signatures: readonly KeySignature[]): Promise<void>
 }

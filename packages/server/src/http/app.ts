@@ -8,9 +8,11 @@ import Fastify, {
   type FastifyReply,
   type FastifyRequest,
   type FastifyServerOptions,
+  LogController,
 } from 'fastify'
 import type { Context } from '../context.ts'
 import { MatrixError } from '../matrix-error.ts'
+import type { Session } from '../session.ts'
 import { authenticate } from './authenticate.ts'
 import { clientApi } from './client-api/index.ts'
 import { decodeJson } from './decode-json.ts'
@@ -39,11 +41,18 @@ export function createApp(options: {
     keepAliveTimeout: 75_000,
     trustProxy: options.trustProxy,
     exposeHeadRoutes: false,
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     logger: loggerOptions(options.logLevel),
-    forceCloseConnections: true,
+    forceCloseConnections: 'idle',
     ajv: {
-      customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false, allErrors: false },
+      customOptions: {
+        coerceTypes: false,
+        removeAdditional: false,
+        useDefaults: false,
+        allErrors: false,
+        // With the schema and the value in its findings, for the text of errors.
+        verbose: true,
+      },
     },
     routerOptions: { maxParamLength: MAX_PARAMETER_LENGTH },
     frameworkErrors: (error, request, reply) => sendError(error, request, reply),
@@ -62,7 +71,9 @@ export function createApp(options: {
 }
 
 function loggerOptions(level: string): NonNullable<FastifyServerOptions['logger']> {
-  return level === 'silent' ? false : { level, redact: ['req.headers.authorization', 'req.url'] }
+  return level === 'silent'
+    ? false
+    : { level, redact: ['req.headers.authorization', 'req.url'], stream: process.stderr }
 }
 
 /** Adds every endpoint to the application. */
@@ -113,30 +124,51 @@ function addRoute(app: App, context: Context, endpoint: Endpoint, url: string): 
         done(error as Error)
       }
     },
+    // No body at all counts as an empty one (decode-json.ts): the parser is not asked then.
+    preValidation: (request, _reply, done) => {
+      if (request.body === undefined) request.body = {}
+      done()
+    },
     handler: async (request, reply) => {
       const session = sessions.get(request)
       if (session !== undefined) context.store.accounts.seen(session, request.ip, context.now())
-      const call = callOf(context, request, reply)
-      return send(reply, await endpoint.handle({ ...call, session: session as NonNullable<typeof session> }))
+      return send(reply, await endpoint.handle(new RequestCall(context, request, reply, session)))
     },
   })
 }
 
 /** Sessions of requests under way. */
-const sessions = new WeakMap<FastifyRequest, ReturnType<typeof authenticate>>()
+const sessions = new WeakMap<FastifyRequest, Session>()
 
-function callOf(context: Context, request: FastifyRequest, reply: FastifyReply): Call<unknown> {
-  return {
-    context,
-    body: request.body,
-    params: request.params as Record<string, string>,
-    query: queryOf(request),
-    ip: request.ip,
-    get signal() {
-      const controller = new AbortController()
-      reply.raw.once('close', () => controller.abort())
-      return controller.signal
-    },
+/** A call over a Fastify request. The signal is made only for those that wait: it costs as much as a claim. */
+class RequestCall implements Call<unknown> {
+  readonly context: Context
+  readonly body: unknown
+  readonly params: Readonly<Record<string, string>>
+  readonly query: Readonly<Record<string, string>>
+  readonly ip: string
+  readonly #reply: FastifyReply
+  readonly #session: Session | undefined
+
+  constructor(context: Context, request: FastifyRequest, reply: FastifyReply, session: Session | undefined) {
+    this.context = context
+    this.body = request.body
+    this.params = request.params as Record<string, string>
+    this.query = queryOf(request)
+    this.ip = request.ip
+    this.#reply = reply
+    this.#session = session
+  }
+
+  get session(): Session {
+    if (this.#session === undefined) throw new Error('a public endpoint asked for the session')
+    return this.#session
+  }
+
+  get signal(): AbortSignal {
+    const controller = new AbortController()
+    this.#reply.raw.once('close', () => controller.abort())
+    return controller.signal
   }
 }
 

@@ -2,15 +2,11 @@
  * From a request to a session: `Authorization: Bearer`, or `?access_token=` as old clients send it, never both.
  * Tokens are looked up by hash; the token itself is not kept or logged.
  */
-import { hash } from 'node:crypto'
 import type { FastifyRequest } from 'fastify'
+import { hashToken } from '../accounts/access-token.ts'
 import type { AccountStore } from '../accounts/port.ts'
 import { MatrixError, missingToken, unknownToken } from '../matrix-error.ts'
-import type { Session, TokenHash } from '../session.ts'
-
-export function hashToken(token: string): TokenHash {
-  return hash('sha256', token, 'base64url') as TokenHash
-}
+import type { Session } from '../session.ts'
 
 /** @throws {MatrixError} 401 M_MISSING_TOKEN or M_UNKNOWN_TOKEN. */
 export function authenticate(

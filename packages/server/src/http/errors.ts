@@ -1,8 +1,13 @@
-/** How failures become answers: MatrixError as it says, Fastify's own refusals in the Matrix form, the rest a logged 500. */
-import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
+/**
+ * How failures become answers: MatrixError as it says, a challenge of user-interactive authentication as 401, Fastify's
+ * own refusals in the Matrix form, the rest a logged 500.
+ */
+import type { FastifyError, FastifyReply, FastifyRequest, FastifySchemaValidationError } from 'fastify'
+import { AuthenticationChallenge } from '../accounts/interactive-auth.ts'
 import { badJson, MatrixError, missingParam, quoted, tooLarge } from '../matrix-error.ts'
 
 export function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  if (error instanceof AuthenticationChallenge) return reply.code(401).send(error.body)
   const known = toMatrixError(error)
   if (known === undefined) {
     request.log.error(
@@ -23,11 +28,11 @@ function toMatrixError(error: unknown): MatrixError | undefined {
   const [finding] = error.validation ?? []
   if (finding !== undefined) {
     const where = quoted(finding.instancePath.slice(1).replaceAll('/', '.') || 'the body')
-    const missing = finding.params['missingProperty']
-    const requiredMembers = finding.params['requiredProperties']
-    if (typeof missing === 'string' || Array.isArray(requiredMembers)) {
-      const name = typeof missing === 'string' ? missing : String(requiredMembers)
-      return missingParam(`${where} lacks the member ${quoted(name)}.`)
+    const missing = missingMembers(finding)
+    // As peers have it: one missing member is a missing parameter, several are the wrong kind of object.
+    if (missing.length === 1) return missingParam(`${where} lacks the member ${quoted(missing.join())}.`)
+    if (missing.length > 1) {
+      return badJson(`${where} lacks the members ${missing.map((name) => quoted(name)).join(', ')}.`)
     }
     return badJson(`${where} ${finding.message ?? 'is not as expected'}.`)
   }
@@ -35,6 +40,15 @@ function toMatrixError(error: unknown): MatrixError | undefined {
     return tooLarge('The body is larger than this server accepts.')
   const status = error.statusCode ?? 500
   return status < 500 ? new MatrixError(status, 'M_UNKNOWN', error.message) : undefined
+}
+
+/** The required members that a value lacks. Ajv itself tells the first of them only. */
+function missingMembers(finding: FastifySchemaValidationError): readonly string[] {
+  const missing = finding.params['missingProperty']
+  if (typeof missing !== 'string') return []
+  const { parentSchema, data } = finding as { parentSchema?: { required?: readonly string[] }; data?: object }
+  const lacking = (parentSchema?.required ?? []).filter((name) => !Object.hasOwn(data ?? {}, name))
+  return lacking.length === 0 ? [missing] : lacking
 }
 
 function isFastifyError(error: unknown): error is FastifyError {

@@ -6,6 +6,8 @@ export type OutgoingMessage = {
   readonly userId: UserId
   /** Undefined for every device of the user (`*`). */
   readonly deviceId?: DeviceId
+  /** With `*`: devices that get a message of their own in the same request. */
+  readonly exceptDeviceIds?: ReadonlySet<string>
   /** The whole event as the recipient's sync will carry it: JSON text of `{sender, type, content}`. */
   readonly event: string
 }

@@ -151,7 +151,7 @@ export interface PoolStore {
    * @throws {MatrixError} 409 when a precondition does not hold, else as `upload`. Nothing changes then.
    */
   reset(command: ResetCommand): Promise<ResetResult>
-  /** The pools as they stand after every commit so far. `told`: the counts are being told to the device now. */
+  /** The pools as they stand after every commit so far. */
   status(device: DeviceRef): PoolStatus
   inspect(
     device: DeviceRef,

@@ -25,6 +25,8 @@ export interface SyncStore {
   ): SyncReading
   /** Drops the messages that a device has confirmed by presenting a token: those up to `position`. */
   confirm(session: Session, position: Position): void
+  /** The counts of the reading just made are the answer: wake-ups go by them from now on. */
+  told(session: Session): void
   /** The highest position so far. */
   readonly position: Position
   readonly epoch: string

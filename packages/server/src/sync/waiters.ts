@@ -4,7 +4,13 @@
  */
 import type { DeviceRef, Session, UserRef } from '../session.ts'
 
-type Waiter = { readonly session: Session; readonly wake: () => void }
+type Waiter = {
+  readonly session: Session
+  /** Ends the wait if there is news. */
+  readonly wake: () => void
+  /** Ends the wait. */
+  readonly done: () => void
+}
 
 export class SyncWaiters {
   readonly #limits: { readonly waitingSyncs: number; readonly waitingSyncsPerDevice: number }
@@ -23,10 +29,10 @@ export class SyncWaiters {
   }
 
   /**
-   * Resolves when the device or its user is woken, when the time is over, when `signal` aborts, or at close.
-   * The caller reads anew whatever the reason.
+   * Resolves when the device or its user is woken and `hasNews` says so, when the time is over, when `signal` aborts,
+   * or at close. The caller reads anew whatever the reason.
    */
-  wait(session: Session, timeoutMs: number, signal: AbortSignal): Promise<void> {
+  wait(session: Session, timeoutMs: number, signal: AbortSignal, hasNews: () => boolean): Promise<void> {
     if (this.#closed || signal.aborted || this.#count >= this.#limits.waitingSyncs) return Promise.resolve()
     return new Promise((resolve) => {
       const done = (): void => {
@@ -35,7 +41,10 @@ export class SyncWaiters {
         this.#remove(waiter)
         resolve()
       }
-      const waiter: Waiter = { session, wake: done }
+      const wake = (): void => {
+        if (hasNews()) done()
+      }
+      const waiter: Waiter = { session, wake, done }
       const timer = setTimeout(done, timeoutMs)
       signal.addEventListener('abort', done, { once: true })
       this.#add(waiter)
@@ -53,14 +62,14 @@ export class SyncWaiters {
   /** Answers everyone; nobody waits from now on. */
   close(): void {
     this.#closed = true
-    for (const waiters of this.#byDevice.values()) for (const waiter of waiters) waiter.wake()
+    for (const waiters of this.#byDevice.values()) for (const waiter of waiters) waiter.done()
   }
 
   #add(waiter: Waiter): void {
     const { deviceRef, userRef } = waiter.session
     const ofDevice = this.#byDevice.get(deviceRef) ?? new Set()
     const [oldest] = ofDevice
-    if (oldest !== undefined && ofDevice.size >= this.#limits.waitingSyncsPerDevice) oldest.wake()
+    if (oldest !== undefined && ofDevice.size >= this.#limits.waitingSyncsPerDevice) oldest.done()
     this.#byDevice.set(deviceRef, ofDevice.add(waiter))
     this.#byUser.set(userRef, (this.#byUser.get(userRef) ?? new Set()).add(waiter))
     this.#count++

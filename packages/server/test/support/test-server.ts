@@ -5,10 +5,14 @@ import { join } from 'node:path'
 import { type Config, DEFAULT_CONFIG } from '../../src/config/config.ts'
 import { type Overrides, type Server, startServer } from '../../src/main.ts'
 
+/** An answer's JSON, which tests take apart freely. */
+// oxlint-disable-next-line typescript/no-explicit-any
+export type AnyJson = any
+
 export type TestServer = Server & {
   readonly dataDir: string
   /** Calls the server; the answer's status and JSON. */
-  call(method: string, path: string, options?: CallOptions): Promise<{ status: number; body: any }>
+  call(method: string, path: string, options?: CallOptions): Promise<{ status: number; body: AnyJson }>
   /** Registers a user with the password "password" and logs a device in. */
   login(localpart: string, deviceId?: string): Promise<TestDevice>
   [Symbol.asyncDispose](): Promise<void>

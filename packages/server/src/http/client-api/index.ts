@@ -33,6 +33,7 @@ export function clientApi(config: Config): readonly Endpoint[] {
     ...[listDevices, getDevice, putDevice, deleteDevice, deleteDevices],
     ...[keysUpload, keysQuery, keysClaim, keysChanges, ...keysReset(config.stableReset), keysPool],
     ...[deviceSigningUpload, signaturesUpload, roomKeysVersion],
-    ...[sync, sendToDevice, postFilter, getFilter, pushRules, capabilities, putAccountData, getAccountData],
+    ...[sync, sendToDevice, postFilter, getFilter, putAccountData, getAccountData],
+    ...[...pushRules, capabilities],
   ]
 }

@@ -9,7 +9,7 @@ import { type Core, signalDevice } from './core.ts'
 
 export function claimKeys(core: Core, command: ClaimCommand): Promise<ClaimResult> {
   return core.queue.plain(() => {
-    const claimerNum = claimerNumOf(core, command.claimer)
+    const claimerNum = core.claimers.numOf(command.claimer)
     return command.targets.map((target) => claimOne(core, target, command.now, claimerNum))
   })
 }
@@ -39,10 +39,4 @@ function claimOne(core: Core, target: ClaimTarget, now: number, claimerNum: numb
     case 'none':
       return undefined
   }
-}
-
-/** Claimers are kept by number: the record of a million issues should not repeat their names. */
-function claimerNumOf(core: Core, name: string): number {
-  const known = core.db.one<{ claimer_num: number }>(`select claimer_num from claimers where name = ?`, name)
-  return known?.claimer_num ?? core.db.insert(`insert into claimers (name) values (?)`, name)
 }

@@ -6,9 +6,12 @@ import { randomBytes } from 'node:crypto'
 import { ConflictMemory } from '../../pool/conflict.ts'
 import type { PoolPolicy } from '../../pool/policy.ts'
 import type { DeviceRef, Position, UserRef } from '../../session.ts'
+import { Claimers } from './claimers.ts'
 import { CommitQueue } from './commit-queue.ts'
 import type { Database } from './database.ts'
+import { Inboxes } from './inboxes.ts'
 import { KeyStates } from './key-states.ts'
+import { SessionCache } from './session-cache.ts'
 import { Wakes } from './wakes.ts'
 
 export type Core = {
@@ -19,6 +22,9 @@ export type Core = {
   readonly wakes: Wakes
   readonly policy: PoolPolicy
   readonly conflicts: ConflictMemory
+  readonly inboxes: Inboxes
+  readonly claimers: Claimers
+  readonly sessions: SessionCache
   readonly limits: RowLimits
 }
 
@@ -34,6 +40,8 @@ export function createCore(db: Database, policy: PoolPolicy, limits: RowLimits):
   const keys = new KeyStates(db, epoch, policy.claimOrder)
   const positions = new Positions(db)
   const wakes = new Wakes()
+  const inboxes = new Inboxes(db)
+  const claimers = new Claimers(db)
   const queue = new CommitQueue(db, {
     beforeCommit: () => {
       keys.settleSome()
@@ -43,11 +51,26 @@ export function createCore(db: Database, policy: PoolPolicy, limits: RowLimits):
     onRollback: () => {
       positions.reload()
       wakes.discard()
+      inboxes.forgetAll()
+      claimers.forgetAll()
       keys.reload()
     },
   })
   keys.reload()
-  return { db, queue, keys, positions, wakes, policy, conflicts: new ConflictMemory(), limits }
+  const conflicts = new ConflictMemory()
+  return {
+    db,
+    queue,
+    keys,
+    positions,
+    wakes,
+    policy,
+    conflicts,
+    inboxes,
+    claimers,
+    sessions: new SessionCache(),
+    limits,
+  }
 }
 
 /** A value of the `meta` table, made on first use. */

@@ -126,19 +126,23 @@ function migrate(db: Database, file: string): void {
 }
 
 /** The claim of one process on a data directory, freed by `close` and by the death of the process. */
-export function lockDirectory(directory: string): Database {
+export function lockDirectory(directory: string): { close(): void } {
   mkdirSync(directory, { recursive: true, mode: 0o700 })
-  const lock = new Database(join(directory, 'lock.db'))
+  const lock = new DatabaseSync(join(directory, 'lock.db'), { timeout: 0 })
   try {
-    lock.exec(
-      'pragma busy_timeout = 0; pragma journal_mode = delete; pragma locking_mode = exclusive; begin exclusive',
-    )
+    lock.exec('pragma journal_mode = delete; pragma locking_mode = exclusive; begin exclusive')
     return lock
   } catch (error) {
     lock.close()
+    if (!isBusy(error)) throw error
     throw new StoreError(
       `Another Latchkey process is using ${directory}. Stop it, or give this one another --data directory.`,
       { cause: error },
     )
   }
+}
+
+/** SQLITE_BUSY: another connection holds the file. */
+function isBusy(error: unknown): boolean {
+  return error instanceof Error && 'errcode' in error && (Number(error.errcode) & 0xff) === 5
 }

@@ -23,7 +23,7 @@ import { addSignatures, putCrossSigning } from './cross-signing.ts'
 import { lockDirectory, openDatabase, StoreError } from './database.ts'
 import { getDevice, listDevices, renameDevice } from './device-rows.ts'
 import { inspectPool } from './inspect-pool.ts'
-import { poolStatus } from './pool-status.ts'
+import { noteTold, poolStatus } from './pool-status.ts'
 import { publishedKeys } from './published-keys.ts'
 import { readSync } from './read-sync.ts'
 import { removeAllDevices, removeDevices } from './remove-devices.ts'
@@ -109,7 +109,7 @@ function deviceStore(core: Core): DeviceStore {
     published: (userId) => publishedKeys(core, userId),
     track: (observer, targets) => trackUsers(core, observer, targets),
     changedSince: (user, since, upTo) => changedSince(core, user, since, upTo),
-    putCrossSigning: (session, keys) => putCrossSigning(core, session, keys),
+    putCrossSigning: (session, keys, seenMaster) => putCrossSigning(core, session, keys, seenMaster),
     addSignatures: (session, target, signatures) => addSignatures(core, session, target, signatures),
   }
 }
@@ -133,6 +133,7 @@ function syncStore(core: Core): SyncStore {
   return {
     read: (session, since, options) => readSync(core, session, since, options),
     confirm: (session, position) => confirmMessages(core, session, position),
+    told: ({ deviceRef }) => noteTold(core, deviceRef),
     get position() {
       return core.positions.last
     },

@@ -45,8 +45,8 @@ function reset(core: Core, command: ResetCommand): ResetResult {
   if (replayed !== undefined) return replayed
   checkPreconditions(command, poolStatus(core, session.deviceRef))
   const { withdrawn, absent } = withdraw(core, command)
-  const stored = storeKeys(core, device, toIdentity(device), command)
-  const left = withdrawn.length > 0 || stored.evicted.length > 0 || stored.healed
+  const stored = storeKeys(core, device, toIdentity(device), { ...command, mayHeal: false })
+  const left = withdrawn.length > 0 || stored.evicted.length > 0
   if (stored.changed || left) bumpVersion(core, session.deviceRef, left)
   const result = {
     withdrawn,

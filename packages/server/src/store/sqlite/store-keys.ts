@@ -54,6 +54,8 @@ type KeysRequest = {
   readonly oneTimeKeys: readonly UploadedKey[]
   readonly fallbackKeys: readonly UploadedKey[]
   readonly now: number
+  /** Whether a second try may purge the pool (pool/conflict.ts). A reset is answered 400: it says itself what to purge. */
+  readonly mayHeal: boolean
 }
 
 /** @throws {MatrixError} 400 for conflicts and bad signatures, 429 over the daily budget. */
@@ -118,6 +120,7 @@ function openPool(core: Core, session: Session, algorithm: Algorithm): PoolRow {
 /** Under `reject`, or on the first try, a conflict is the answer. */
 function requireSecondTry(core: Core, request: KeysRequest, conflicts: readonly Conflict[]): void {
   const secondTry =
+    request.mayHeal &&
     core.policy.onConflict === 'heal' &&
     core.conflicts.isSecondTry(request.session.deviceRef, request.oneTimeKeys, request.now)
   if (!secondTry) throw conflictError(conflicts)

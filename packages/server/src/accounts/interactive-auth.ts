@@ -1,0 +1,208 @@
+/**
+ * User-interactive authentication (client-server API, "User-Interactive Authentication API"): who proves what before
+ * an operation is carried out.
+ *
+ *     no auth -> challenge (a session) -> auth with the session, a stage at a time -> a flow is complete -> carried out
+ *
+ * A session serves one operation of one user, once, and lives a quarter of an hour. `auth` with a stage but without a
+ * session is taken as well, as peers do: it proves no less.
+ */
+import { randomBytes } from 'node:crypto'
+import { isJsonObject, type JsonObject } from '@latchkey/protocol'
+import { LRUCache } from 'lru-cache'
+import { badJson, forbidden, missingParam, quoted } from '../matrix-error.ts'
+import type { Session } from '../session.ts'
+import { hashToken } from './access-token.ts'
+import { checkPassword, type PasswordCheckDeps } from './check-password.ts'
+import { meantUserId } from './user-name.ts'
+
+export type Stage = 'm.login.password' | 'm.login.dummy' | 'm.login.registration_token'
+
+export type AuthRequest = {
+  /** The `auth` member of the body, as it came. */
+  readonly auth: unknown
+  /** Any one of these, all of its stages. */
+  readonly flows: readonly (readonly Stage[])[]
+  /** What is to be carried out: method, path template and user. */
+  readonly operation: string
+  /** Who is logged in; without it no flow can ask for a password. */
+  readonly session?: Session
+}
+
+/** What was proved beside the user's identity. */
+export type AuthResult = { readonly registrationTokenHash?: string }
+
+/** More has to be proved: answered 401 with this body. */
+export class AuthenticationChallenge extends Error {
+  override readonly name = 'AuthenticationChallenge'
+  readonly body: JsonObject
+
+  constructor(body: JsonObject) {
+    super('more authentication is needed')
+    this.body = body
+  }
+}
+
+type Progress = {
+  readonly operation: string
+  readonly expiresTs: number
+  readonly completed: Set<Stage>
+  registrationTokenHash?: string
+}
+
+/** Why a stage was not passed. The code is one of protocol's. */
+type Refusal = { readonly errcode: 'M_FORBIDDEN' | 'M_INVALID_PARAM'; readonly error: string }
+
+const SESSION_LIFETIME_MS = 15 * 60 * 1000
+const MAX_SESSIONS = 10_000
+
+export class InteractiveAuth {
+  readonly #deps: PasswordCheckDeps & { readonly serverName: string }
+  readonly #sessions = new LRUCache<string, Progress>({ max: MAX_SESSIONS })
+
+  constructor(deps: PasswordCheckDeps & { readonly serverName: string }) {
+    this.#deps = deps
+  }
+
+  /**
+   * Resolves when a flow is complete, and ends the session then.
+   *
+   * @throws {AuthenticationChallenge} when more is needed, or a stage was not passed.
+   * @throws {MatrixError} 400 for a malformed `auth`, 403 for another user's identifier, 429 after too many tries.
+   */
+  async require(request: AuthRequest): Promise<AuthResult> {
+    const auth = decodeAuth(request.auth)
+    const id = optionalString(auth, 'session')
+    const stage = optionalString(auth, 'type')
+    const progress = id === undefined ? this.#begin(request) : this.#find(id, request)
+    if (progress === undefined) throw this.#challenge(request, undefined, this.#begin(request))
+    const refusal = stage === undefined ? undefined : await this.#attempt(stage, auth, request, progress)
+    const complete = request.flows.some((flow) => flow.every((stage) => progress.completed.has(stage)))
+    if (refusal !== undefined || !complete) throw this.#challenge(request, id, progress, refusal)
+    if (id !== undefined) this.#sessions.delete(id)
+    const { registrationTokenHash } = progress
+    return registrationTokenHash === undefined ? {} : { registrationTokenHash }
+  }
+
+  #begin({ operation }: AuthRequest): Progress {
+    return { operation, expiresTs: this.#deps.now() + SESSION_LIFETIME_MS, completed: new Set() }
+  }
+
+  #find(id: string, { operation }: AuthRequest): Progress | undefined {
+    const progress = this.#sessions.get(id)
+    return progress?.operation === operation && progress.expiresTs > this.#deps.now() ? progress : undefined
+  }
+
+  #challenge(
+    request: AuthRequest,
+    id: string | undefined,
+    progress: Progress,
+    refusal?: Refusal,
+  ): AuthenticationChallenge {
+    const { session, completed } = this.#keep(request, id, progress)
+    return new AuthenticationChallenge({
+      session,
+      flows: request.flows.map((stages) => ({ stages })),
+      params: {},
+      completed: [...completed],
+      ...refusal,
+    })
+  }
+
+  /** What was proved stays proved. A session that a concurrent request has used up meanwhile counts for nothing more. */
+  #keep(
+    request: AuthRequest,
+    id: string | undefined,
+    progress: Progress,
+  ): { session: string; completed: ReadonlySet<Stage> } {
+    if (id !== undefined && this.#sessions.get(id) === progress) {
+      return { session: id, completed: progress.completed }
+    }
+    const session = randomBytes(18).toString('base64url')
+    const kept = id === undefined ? progress : this.#begin(request)
+    this.#sessions.set(session, kept)
+    return { session, completed: kept.completed }
+  }
+
+  /** Undefined when the stage was passed. */
+  async #attempt(
+    stage: string,
+    auth: JsonObject,
+    request: AuthRequest,
+    progress: Progress,
+  ): Promise<Refusal | undefined> {
+    const asked = request.flows.flat().find((candidate) => candidate === stage)
+    if (asked === undefined) {
+      const error = `The authentication type ${quoted(stage)} is not one of those this operation takes.`
+      return { errcode: 'M_INVALID_PARAM', error }
+    }
+    const refusal = await this.#perform(asked, auth, request, progress)
+    if (refusal === undefined) progress.completed.add(asked)
+    return refusal
+  }
+
+  #perform(
+    stage: Stage,
+    auth: JsonObject,
+    request: AuthRequest,
+    progress: Progress,
+  ): Refusal | undefined | Promise<Refusal | undefined> {
+    switch (stage) {
+      case 'm.login.dummy':
+        return undefined
+      case 'm.login.password':
+        return this.#password(auth, request)
+      case 'm.login.registration_token':
+        return this.#registrationToken(auth, progress)
+    }
+  }
+
+  async #password(auth: JsonObject, { session }: AuthRequest): Promise<Refusal | undefined> {
+    const user = userOf(auth)
+    const password = optionalString(auth, 'password')
+    if (password === undefined) throw missingParam('auth lacks the member "password".')
+    if (session === undefined) throw new Error('a flow asks for a password where nobody is logged in')
+    if (meantUserId(user, this.#deps.serverName) !== session.userId) {
+      throw forbidden('auth names another user than the one who is logged in.')
+    }
+    const account = await checkPassword(this.#deps, session.userId, password)
+    return account === undefined ? { errcode: 'M_FORBIDDEN', error: 'The password is wrong.' } : undefined
+  }
+
+  #registrationToken(auth: JsonObject, progress: Progress): Refusal | undefined {
+    const token = optionalString(auth, 'token')
+    if (token === undefined) throw missingParam('auth lacks the member "token".')
+    const tokenHash = hashToken(token)
+    if (!this.#deps.accounts.registrationTokenValid(tokenHash, this.#deps.now())) {
+      return {
+        errcode: 'M_FORBIDDEN',
+        error: 'The registration token is used up, has expired or is unknown.',
+      }
+    }
+    progress.registrationTokenHash = tokenHash
+    return undefined
+  }
+}
+
+function decodeAuth(auth: unknown): JsonObject {
+  if (auth === undefined || auth === null) return {}
+  if (!isJsonObject(auth)) throw badJson('auth: expected an object.')
+  return auth
+}
+
+function optionalString(auth: JsonObject, member: string): string | undefined {
+  const value = Object.hasOwn(auth, member) ? auth[member] : undefined
+  if (value === undefined || value === null) return undefined
+  if (typeof value !== 'string') throw badJson(`auth.${member}: expected a string.`)
+  return value
+}
+
+/** `identifier`, or the member `user` that it replaced (deprecated since r0.4). */
+function userOf(auth: JsonObject): string {
+  const identifier = auth['identifier']
+  const named = isJsonObject(identifier) ? optionalString(identifier, 'user') : optionalString(auth, 'user')
+  if (named === undefined) {
+    throw missingParam('auth: expected "identifier" with the type "m.id.user" and a "user".')
+  }
+  return named
+}

@@ -1,0 +1,43 @@
+/** A login whose user is known by now: a device, new or taken up again, and a token for it. */
+import { MAX_DEVICE_ID_BYTES, type DeviceId, parseDeviceId } from '@latchkey/protocol'
+import { invalidParam } from '../matrix-error.ts'
+import type { Session } from '../session.ts'
+import { hashToken, newAccessToken, newDeviceId } from './access-token.ts'
+import { requireDisplayName } from './display-name.ts'
+import type { Account, AccountStore } from './port.ts'
+
+/** What a client says about the device that logs in. */
+export type LoginDevice = { readonly deviceId: DeviceId; readonly displayName?: string }
+
+/**
+ * The device of a login request, under a new ID if it names none.
+ *
+ * @throws {MatrixError} 400 for an empty or overlong ID or an overlong name.
+ */
+export function loginDevice(
+  deviceId: string | null | undefined,
+  displayName: string | null | undefined,
+): LoginDevice {
+  const parsed = deviceId === null || deviceId === undefined ? newDeviceId() : parseDeviceId(deviceId)
+  if (parsed === undefined) throw invalidParam(`device_id: expected 1 to ${MAX_DEVICE_ID_BYTES} bytes.`)
+  return {
+    deviceId: parsed,
+    ...(typeof displayName === 'string' && { displayName: requireDisplayName(displayName) }),
+  }
+}
+
+/** @throws {MatrixError} 400 when the account has as many devices as it may, 403 when its password changed meanwhile. */
+export async function logIn(
+  { accounts, now }: { readonly accounts: AccountStore; readonly now: () => number },
+  account: Account,
+  device: LoginDevice,
+): Promise<{ session: Session; accessToken: string }> {
+  const accessToken = newAccessToken()
+  const session = await accounts.openSession({
+    account,
+    ...device,
+    tokenHash: hashToken(accessToken),
+    now: now(),
+  })
+  return { session, accessToken }
+}

@@ -1,0 +1,57 @@
+/** How an account comes to be: by `/register`, or by the operator's command. */
+import type { UserId } from '@latchkey/protocol'
+import { MatrixError } from '../matrix-error.ts'
+import { requireGoodPassword } from './password-policy.ts'
+import type { Passwords } from './passwords.ts'
+import type { Account, AccountStore } from './port.ts'
+import { newUserId } from './user-name.ts'
+
+export type RegistrationDeps = {
+  readonly accounts: AccountStore
+  readonly passwords: Passwords
+  readonly serverName: string
+  readonly now: () => number
+  /** In characters. */
+  readonly passwordMinLength: number
+}
+
+/**
+ * The user ID that a new account of this name would have.
+ *
+ * @throws {MatrixError} 400 M_INVALID_USERNAME or M_USER_IN_USE.
+ */
+export function requireFreeName(
+  { accounts, serverName }: Pick<RegistrationDeps, 'accounts' | 'serverName'>,
+  localpart: string,
+): UserId {
+  const userId = newUserId(localpart, serverName)
+  if (accounts.find(userId) !== undefined) {
+    throw new MatrixError(400, 'M_USER_IN_USE', 'This user name is taken.')
+  }
+  return userId
+}
+
+/**
+ * Makes an account; durable when it resolves.
+ *
+ * @throws {MatrixError} 400 M_INVALID_USERNAME, M_USER_IN_USE, M_WEAK_PASSWORD or M_INVALID_PARAM; 401 M_FORBIDDEN when
+ * the registration token holds no more.
+ */
+export async function registerAccount(
+  deps: RegistrationDeps,
+  account: {
+    readonly localpart: string
+    readonly password: string
+    readonly registrationTokenHash?: string
+  },
+): Promise<Account> {
+  const userId = requireFreeName(deps, account.localpart)
+  requireGoodPassword(account.password, deps.passwordMinLength)
+  const { registrationTokenHash } = account
+  return deps.accounts.create({
+    userId,
+    passwordHash: await deps.passwords.hash(account.password),
+    ...(registrationTokenHash !== undefined && { registrationTokenHash }),
+    now: deps.now(),
+  })
+}

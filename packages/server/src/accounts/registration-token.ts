@@ -1,0 +1,18 @@
+/** Registration tokens (client-server API, "Token-authenticated registration"; MSC3231), stored by their hash. */
+import { randomBytes } from 'node:crypto'
+import { hashToken } from './access-token.ts'
+import type { AccountStore } from './port.ts'
+
+/**
+ * Makes a registration token and returns it: the only time it can be seen.
+ *
+ * @example await createRegistrationToken({ accounts, now: Date.now }, { usesAllowed: 1 })
+ */
+export async function createRegistrationToken(
+  { accounts, now }: { readonly accounts: AccountStore; readonly now: () => number },
+  limits: { readonly usesAllowed?: number; readonly expiresTs?: number } = {},
+): Promise<string> {
+  const token = randomBytes(18).toString('base64url')
+  await accounts.createRegistrationToken({ ...limits, tokenHash: hashToken(token), now: now() })
+  return token
+}

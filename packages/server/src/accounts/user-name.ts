@@ -1,0 +1,47 @@
+/**
+ * User names: the localpart that a new account may have, and the account that a login means.
+ * Source: Matrix specification, appendices, "User identifiers"; login: client-server API, "Matrix user ID".
+ */
+import { randomBytes } from 'node:crypto'
+import { MAX_USER_ID_BYTES, parseUserId, type UserId, utf8Length } from '@latchkey/protocol'
+import { MatrixError, quoted } from '../matrix-error.ts'
+
+/** The grammar, before capitals are lowered: only ASCII ones, so that no other letter ever folds into the grammar. */
+const LOCALPART = /^[a-zA-Z0-9._=/+-]+$/
+
+/**
+ * The user ID of a new account.
+ *
+ * @throws {MatrixError} 400 M_INVALID_USERNAME
+ * @example newUserId('Alice', 'example.org') // '@alice:example.org'
+ */
+export function newUserId(localpart: string, serverName: string): UserId {
+  if (!LOCALPART.test(localpart)) {
+    throw invalidUserName(
+      `The user name ${quoted(localpart)} cannot be used; expected letters, digits and any of . _ = / + -`,
+    )
+  }
+  const userId = `@${localpart.toLowerCase()}:${serverName}`
+  if (utf8Length(userId) > MAX_USER_ID_BYTES) {
+    throw invalidUserName(`The user name is too long: its whole user ID may have ${MAX_USER_ID_BYTES} bytes.`)
+  }
+  return userId as UserId
+}
+
+/** The account meant by a localpart or a whole user ID, in any case; undefined when it cannot be one of this server. */
+export function meantUserId(user: string, serverName: string): UserId | undefined {
+  const parsed = parseUserId(user)
+  if (parsed !== undefined && parsed.serverName !== serverName) return undefined
+  const localpart = parsed?.localpart ?? user
+  if (!LOCALPART.test(localpart) || utf8Length(localpart) > MAX_USER_ID_BYTES) return undefined
+  return `@${localpart.toLowerCase()}:${serverName}` as UserId
+}
+
+/** A localpart for whoever does not choose one. */
+export function randomLocalpart(): string {
+  return `u${randomBytes(8).toString('hex')}`
+}
+
+function invalidUserName(message: string): MatrixError {
+  return new MatrixError(400, 'M_INVALID_USERNAME', message)
+}

@@ -1,0 +1,74 @@
+/** What stderr says about a failure: a readable line for what an operator can mend, the stack for a bug. */
+import { ConfigError } from '../config/config-error.ts'
+import { MatrixError } from '../matrix-error.ts'
+import { StoreError } from '../store/sqlite/database.ts'
+
+/** A wrong use of the command that its options could not catch; the message says what was expected. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError'
+}
+
+export function describeFailure(error: unknown): string {
+  if (error instanceof ConfigError)
+    return error.problems.map((problem) => `Configuration: ${problem}`).join('\n')
+  if (error instanceof StoreError || error instanceof MatrixError || error instanceof UsageError)
+    return error.message
+  if (!(error instanceof Error)) return `An unexpected failure: ${String(error)}`
+  return (
+    describeSystemError(error) ?? `An unexpected failure, please report it: ${error.stack ?? error.message}`
+  )
+}
+
+type SystemError = Error & {
+  readonly code?: unknown
+  readonly errcode?: unknown
+  readonly address?: unknown
+  readonly port?: unknown
+  readonly path?: unknown
+}
+
+function describeSystemError(error: SystemError): string | undefined {
+  const address = `${String(error.address)}:${String(error.port)}`
+  const path = String(error.path)
+  switch (error.code) {
+    case 'EADDRINUSE':
+      return `Another program listens on ${address} already. Stop it, or choose another --port.`
+    case 'EADDRNOTAVAIL':
+    case 'ENOTFOUND':
+      return `This machine has no address ${String(error.address ?? Reflect.get(error, 'hostname'))}. Choose another --host.`
+    case 'EACCES':
+    case 'EPERM':
+      return error.port === undefined
+        ? `No permission for ${path}. Give this user access, or choose another --data directory.`
+        : `No permission to listen on ${address}. Choose a --port above 1023.`
+    case 'EEXIST':
+    case 'ENOTDIR':
+      return `${path} is not a directory. Choose another --data directory.`
+    case 'EROFS':
+    case 'ENOSPC':
+      return `${path} cannot be written (${error.code}). Make room, or choose another --data directory.`
+    case 'ERR_SQLITE_ERROR':
+      return describeSqliteError(error)
+    default:
+      return undefined
+  }
+}
+
+/** SQLite's primary result codes that come from the file, not from a statement. */
+function describeSqliteError(error: SystemError): string | undefined {
+  switch (Number(error.errcode) & 0xff) {
+    case 5: // SQLITE_BUSY
+      return 'The database is busy: another process kept it for more than 5 seconds. Try again.'
+    case 8: // SQLITE_READONLY
+    case 14: // SQLITE_CANTOPEN
+      return `The database cannot be opened for writing (${error.message}). Check the permissions of the --data directory.`
+    case 13: // SQLITE_FULL
+      return 'The disk is full.'
+    case 10: // SQLITE_IOERR
+    case 11: // SQLITE_CORRUPT
+    case 26: // SQLITE_NOTADB
+      return `The database cannot be read (${error.message}). "latchkey database check" says more; restore it from a backup if it is damaged.`
+    default:
+      return undefined
+  }
+}

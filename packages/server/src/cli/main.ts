@@ -1,0 +1,62 @@
+/** The command line: its commands, and how their failures are told. */
+import { readFileSync } from 'node:fs'
+import { Command } from 'commander'
+import { configCheckCommand } from './config-check.ts'
+import { databaseCheckCommand } from './database-check.ts'
+import { describeFailure } from './describe-failure.ts'
+import { registrationTokenCreateCommand } from './registration-token-create.ts'
+import { serveCommand } from './serve.ts'
+import { userAddCommand } from './user-add.ts'
+
+const EXAMPLES = `
+Examples:
+  $ latchkey serve                                  run the server on http://127.0.0.1:8008
+  $ latchkey user add alice                         make an account; asks for the password
+  $ latchkey registration-token create --uses 5     let five people make their own
+  $ latchkey config check --config latchkey.yaml    what would hold, and where it was set
+
+Every setting is a flag, a LATCHKEY_* variable or a line of a YAML file; the table of all of
+them is docs/reference/configuration.md. "latchkey COMMAND --help" says more about a command.`
+
+/**
+ * Runs the command in `argv`, as `process.argv` gives it.
+ * Failures end up on stderr: one line for what an operator can mend, a stack for a bug; the exit code is 1.
+ */
+export async function main(argv: readonly string[]): Promise<void> {
+  const program = new Command('latchkey')
+    .description(
+      'A key server for Matrix end-to-end encryption: every one-time key issued once, durably, in order.',
+    )
+    .version(version(), '-V, --version', 'print the version')
+    .helpOption('-h, --help', 'print this help')
+    .helpCommand(false)
+    .addHelpText('after', EXAMPLES)
+    .addCommand(serveCommand())
+    .addCommand(group('user', 'Accounts: user add.', userAddCommand()))
+    .addCommand(
+      group(
+        'registration-token',
+        'Tokens for making an account: registration-token create.',
+        registrationTokenCreateCommand(),
+      ),
+    )
+    .addCommand(group('config', 'The configuration: config check.', configCheckCommand()))
+    .addCommand(group('database', 'The embedded database: database check.', databaseCheckCommand()))
+  try {
+    await program.parseAsync(argv)
+  } catch (error) {
+    process.stderr.write(`${describeFailure(error)}\n`)
+    process.exitCode = 1
+  }
+}
+
+function group(name: string, description: string, ...commands: Command[]): Command {
+  const parent = new Command(name).description(description).helpCommand(false)
+  for (const command of commands) parent.addCommand(command)
+  return parent
+}
+
+function version(): string {
+  const manifest: unknown = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
+  return (manifest as { version: string }).version
+}

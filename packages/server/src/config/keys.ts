@@ -1,0 +1,317 @@
+/**
+ * Every configuration key, once: its path in the YAML file, its variable, its flag, what it takes, its default and its
+ * meaning. The mapped types below demand a key for every member of Config; docs/reference/configuration.md shows the
+ * same table, and a test compares the two.
+ */
+import type { BucketRate } from '../lib/token-bucket.ts'
+import { type Config, DEFAULT_CONFIG, DEFAULT_RATES, type RateLimits, type SizeLimits } from './config.ts'
+import { bytes, choice, duration, type Kind, onOff, perMinute, text, whole } from './kinds.ts'
+import { isServerName } from './server-name.ts'
+
+export type Key<T> = {
+  /** In the YAML file; dots are nesting. */
+  readonly path: string
+  readonly variable: string
+  readonly flag?: Flag
+  readonly kind: Kind<T>
+  readonly default?: T
+  readonly meaning: string
+}
+
+export type Flag = {
+  /** `--host`. */
+  readonly name: string
+  /** What stands for the value in the help; a flag without one is a switch that says `on`. */
+  readonly value?: string
+}
+
+type Keys<T> = { readonly [Name in keyof T]-?: Key<Required<T>[Name]> }
+type RateKeys = { readonly [Name in keyof RateLimits]: Keys<BucketRate> }
+
+const KIB = 1024
+const MIB = 1024 * KIB
+const SECOND_MS = 1000
+const HOUR_MS = 3600 * SECOND_MS
+
+/** The file itself: a flag and a variable, no key of the file. */
+export const CONFIG_FILE = { flag: { name: '--config', value: 'FILE' }, variable: 'LATCHKEY_CONFIG' } as const
+
+const { pools, sizes } = DEFAULT_CONFIG
+
+export const GENERAL_KEYS: Keys<Omit<Config, 'pools' | 'rates' | 'sizes'>> = {
+  serverName: key(
+    'server_name',
+    text('a server name such as example.org or example.org:8448', isServerName),
+    undefined,
+    'The part of user IDs behind the colon. Fixed at the first start (`localhost` if not set); later starts may leave it out.',
+    { name: '--server-name', value: 'NAME' },
+  ),
+  host: key(
+    'host',
+    text('an IP address or a host name', (value) => /^[0-9A-Za-z.:%_-]{1,255}$/.test(value)),
+    DEFAULT_CONFIG.host,
+    'The address to listen on. `0.0.0.0` or `::` for all; put a TLS proxy in front then.',
+    { name: '--host', value: 'ADDRESS' },
+  ),
+  port: key(
+    'port',
+    whole(0, 65_535),
+    DEFAULT_CONFIG.port,
+    'The port to listen on; 0 takes a free one, which the ready line names.',
+    {
+      name: '--port',
+      value: 'PORT',
+    },
+  ),
+  dataDir: key(
+    'data',
+    text('the path of a directory', (value) => value !== '' && !value.includes('\0')),
+    DEFAULT_CONFIG.dataDir,
+    'The directory of the database. In the file, relative to the file; else to where the command was called.',
+    { name: '--data', value: 'DIR' },
+  ),
+  registration: key(
+    'registration',
+    choice(['open', 'token', 'closed']),
+    DEFAULT_CONFIG.registration,
+    'Who may make an account over the network: anyone, holders of a registration token, or nobody.',
+    { name: '--registration', value: 'WHO' },
+  ),
+  openRegistrationConfirmed: key(
+    'allow_open_registration',
+    onOff(),
+    DEFAULT_CONFIG.openRegistrationConfirmed,
+    'The second yes that `registration: open` needs on an address that is not loopback.',
+    { name: '--allow-open-registration' },
+  ),
+  passwordMinLength: key(
+    'password_min_length',
+    whole(6, 128),
+    DEFAULT_CONFIG.passwordMinLength,
+    'The fewest characters a new password may have.',
+  ),
+  trustProxy: key(
+    'trust_proxy',
+    onOff(),
+    DEFAULT_CONFIG.trustProxy,
+    "Take the client's address from `X-Forwarded-For`: only behind a proxy that sets it.",
+  ),
+  stableReset: key(
+    'stable_reset',
+    onOff(),
+    DEFAULT_CONFIG.stableReset,
+    'Serve `/keys/reset` under `/v3` too, although MSC4162 is open.',
+  ),
+  logLevel: key(
+    'log_level',
+    choice(['debug', 'info', 'warn', 'error', 'silent']),
+    DEFAULT_CONFIG.logLevel,
+    'The least severe log entries to write.',
+    { name: '--log-level', value: 'LEVEL' },
+  ),
+}
+
+/** The policies and size limits of key pools. */
+export const POOL_KEYS: Keys<Config['pools']> = {
+  onConflict: key(
+    'pools.on_conflict',
+    choice(['reject', 'heal']),
+    pools.onConflict,
+    'An uploaded ID that is available with other key material: refuse it, or purge the pool when the client insists.',
+  ),
+  claimOrder: key(
+    'pools.claim_order',
+    choice(['upload', 'key_id']),
+    pools.claimOrder,
+    "The order in which keys leave: as uploaded (MSC4225), or the lowest key ID first (MSC4162's wording).",
+  ),
+  verifySignatures: key(
+    'pools.verify_signatures',
+    onOff(),
+    pools.verifySignatures,
+    'Refuse uploaded keys whose signature by the device does not verify.',
+  ),
+  keysPerRequest: key(
+    'limits.keys_per_request',
+    whole(1, 10_000),
+    pools.keysPerRequest,
+    'One-time keys in one upload.',
+  ),
+  keysPerPool: key(
+    'limits.keys_per_pool',
+    whole(10, 100_000),
+    pools.keysPerPool,
+    'Available one-time keys per device and algorithm; over it the oldest are evicted.',
+  ),
+  algorithmsPerDevice: key(
+    'limits.algorithms_per_device',
+    whole(1, 1000),
+    pools.algorithmsPerDevice,
+    'Key algorithms per device.',
+  ),
+  keyIdBytes: key('limits.key_id_bytes', bytes(16, KIB), pools.keyIdBytes, 'Length of a key ID.'),
+  keyObjectBytes: key(
+    'limits.key_object_bytes',
+    bytes(KIB, MIB),
+    pools.keyObjectBytes,
+    'Size of one uploaded key object.',
+  ),
+  devicesPerClaim: key(
+    'limits.devices_per_claim',
+    whole(1, 100_000),
+    pools.devicesPerClaim,
+    'Devices in one claim.',
+  ),
+  keysPerDeviceAndDay: key(
+    'rates.keys_per_device_and_day',
+    whole(0, 10_000_000, '; 0 is no limit'),
+    pools.keysPerDeviceAndDay,
+    'One-time keys stored per device within 24 hours; 0 is no limit.',
+  ),
+}
+
+export const SIZE_KEYS: Keys<SizeLimits> = {
+  bodyBytes: key('limits.body_bytes', bytes(64 * KIB, 100 * MIB), sizes.bodyBytes, "A request's body."),
+  jsonDepth: key('limits.json_depth', whole(8, 1000), sizes.jsonDepth, 'Nesting of a JSON body.'),
+  toDeviceBytes: key(
+    'limits.to_device_bytes',
+    bytes(KIB, MIB),
+    sizes.toDeviceBytes,
+    'Content of one to-device message.',
+  ),
+  inboxMessages: key(
+    'limits.inbox_messages',
+    whole(100, 1_000_000),
+    sizes.inboxMessages,
+    'Undelivered to-device messages per device; over it the oldest go.',
+  ),
+  toDevicePerSync: key(
+    'limits.to_device_per_sync',
+    whole(1, 1000),
+    sizes.toDevicePerSync,
+    'To-device messages in one sync answer.',
+  ),
+  waitingSyncs: key(
+    'limits.waiting_syncs',
+    whole(1, 1_000_000),
+    sizes.waitingSyncs,
+    'Syncs that wait at once; beyond it they are answered without waiting.',
+  ),
+  waitingSyncsPerDevice: key(
+    'limits.waiting_syncs_per_device',
+    whole(1, 1000),
+    sizes.waitingSyncsPerDevice,
+    'Syncs of one device that wait at once; beyond it the oldest is answered.',
+  ),
+  syncTimeoutMs: key(
+    'limits.sync_timeout',
+    duration(SECOND_MS, HOUR_MS),
+    sizes.syncTimeoutMs,
+    'The longest a sync waits, whatever it asks for.',
+  ),
+  requestTimeoutMs: key(
+    'limits.request_timeout',
+    duration(SECOND_MS, HOUR_MS),
+    sizes.requestTimeoutMs,
+    "How long a request's head and body may take to arrive.",
+  ),
+  connections: key('limits.connections', whole(10, 1_000_000), sizes.connections, 'Open connections.'),
+  accountDataBytes: key(
+    'limits.account_data_bytes',
+    bytes(KIB, 10 * MIB),
+    sizes.accountDataBytes,
+    'One piece of account data.',
+  ),
+  filterBytes: key('limits.filter_bytes', bytes(KIB, MIB), sizes.filterBytes, 'One stored sync filter.'),
+  filtersPerUser: key(
+    'limits.filters_per_user',
+    whole(1, 100_000),
+    sizes.filtersPerUser,
+    'Stored sync filters of one user.',
+  ),
+  devicesPerUser: key(
+    'limits.devices_per_user',
+    whole(1, 100_000),
+    sizes.devicesPerUser,
+    'Devices of one user.',
+  ),
+}
+
+/** The switch of everything under `rates`; the size limits hold regardless. */
+export const RATES_ENABLED: Key<boolean> = {
+  ...key(
+    'rates.enabled',
+    onOff(),
+    true,
+    'Off lifts every rate limit, `rates.keys_per_device_and_day` included; for tests and benchmarks. Size limits stay.',
+    { name: '--limits', value: 'on|off' },
+  ),
+  variable: 'LATCHKEY_LIMITS',
+}
+
+export const RATE_KEYS: RateKeys = {
+  loginPerAddress: rate('login_per_address', DEFAULT_RATES.loginPerAddress, 'Logins from one address'),
+  loginPerAccount: rate('login_per_account', DEFAULT_RATES.loginPerAccount, 'Logins to one account'),
+  registrationPerAddress: rate(
+    'registration_per_address',
+    DEFAULT_RATES.registrationPerAddress,
+    'Registrations from one address',
+  ),
+  resetPerDevice: rate('reset_per_device', DEFAULT_RATES.resetPerDevice, 'Key resets of one device'),
+  claimPerTarget: rate(
+    'claim_per_target',
+    DEFAULT_RATES.claimPerTarget,
+    'One-time keys of one device that one user may claim; past it the fallback key is given',
+  ),
+  sendToDevicePerDevice: rate(
+    'send_to_device_per_device',
+    DEFAULT_RATES.sendToDevicePerDevice,
+    'Requests of one device that send to-device messages',
+  ),
+}
+
+/** In the order of the reference table. */
+export const ALL_KEYS: readonly Key<unknown>[] = [
+  ...Object.values<Key<unknown>>(GENERAL_KEYS),
+  ...section('pools.'),
+  ...section('limits.'),
+  RATES_ENABLED,
+  ...section('rates.'),
+  ...Object.values(RATE_KEYS).flatMap((keys) => Object.values<Key<unknown>>(keys)),
+]
+
+/** The pools' keys stand in three sections: what they are to an operator, not where Config keeps them. */
+function section(prefix: string): Key<unknown>[] {
+  const keys = [...Object.values<Key<unknown>>(POOL_KEYS), ...Object.values<Key<unknown>>(SIZE_KEYS)]
+  return keys.filter(({ path }) => path.startsWith(prefix))
+}
+
+function key<T>(
+  path: string,
+  kind: Kind<T>,
+  value: NoInfer<T> | undefined,
+  meaning: string,
+  flag?: Flag,
+): Key<T> {
+  const variable = `LATCHKEY_${path.toUpperCase().replaceAll('.', '_')}`
+  return {
+    path,
+    variable,
+    kind,
+    meaning,
+    ...(value !== undefined && { default: value }),
+    ...(flag && { flag }),
+  }
+}
+
+function rate(name: string, value: BucketRate, what: string): Keys<BucketRate> {
+  return {
+    burst: key(`rates.${name}.burst`, whole(1, 1_000_000), value.burst, `${what}: how many at once.`),
+    perSecond: key(
+      `rates.${name}.per_minute`,
+      perMinute(0.001, 1_000_000),
+      value.perSecond,
+      `${what}: how many come back per minute.`,
+    ),
+  }
+}

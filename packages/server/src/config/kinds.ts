@@ -1,0 +1,119 @@
+/**
+ * The kinds of values a configuration key takes. Flags, variables and files all deliver text, so that each kind is
+ * read in one place; `format` writes a value so that `parse` gives it back.
+ */
+
+export interface Kind<T> {
+  /** Completes "must be ..." in an error, and names the kind in the reference table. */
+  readonly expects: string
+  /** The value, or undefined when the text is none of this kind. */
+  parse(text: string): T | undefined
+  format(value: T): string
+}
+
+const KIB = 1024
+const MIB = 1024 * KIB
+
+export function text(expects: string, accepts: (text: string) => boolean): Kind<string> {
+  return { expects, parse: (text) => (accepts(text) ? text : undefined), format: (value) => value }
+}
+
+export function choice<const T extends string>(options: readonly T[]): Kind<T> {
+  return {
+    expects: alternatives(options),
+    parse: (text) => options.find((option) => option === text),
+    format: (value) => value,
+  }
+}
+
+function alternatives(options: readonly string[]): string {
+  return `${options.slice(0, -1).join(', ')} or ${options.at(-1)}`
+}
+
+/** `on` and `off`, and YAML's `true` and `false`. */
+export function onOff(): Kind<boolean> {
+  const values = new Map([
+    ['on', true],
+    ['true', true],
+    ['off', false],
+    ['false', false],
+  ])
+  return {
+    expects: 'on or off',
+    parse: (text) => values.get(text.toLowerCase()),
+    format: (value) => (value ? 'on' : 'off'),
+  }
+}
+
+export function whole(min: number, max: number, note = ''): Kind<number> {
+  return {
+    expects: `a whole number from ${min} to ${max}${note}`,
+    parse: (text) => (/^\d{1,15}$/.test(text) ? within(Number(text), min, max) : undefined),
+    format: String,
+  }
+}
+
+/** A rate written per minute and kept per second. */
+export function perMinute(min: number, max: number): Kind<number> {
+  return {
+    expects: `a number from ${min} to ${max}`,
+    parse(text) {
+      const number = /^\d{1,9}(\.\d{1,9})?$/.test(text) ? within(Number(text), min, max) : undefined
+      return number === undefined ? undefined : number / 60
+    },
+    format: (perSecond) => String(Number((perSecond * 60).toPrecision(12))),
+  }
+}
+
+/** A size in bytes; `KiB` and `MiB` may follow the number. */
+export function bytes(min: number, max: number): Kind<number> {
+  const units = new Map([
+    ['', 1],
+    ['KiB', KIB],
+    ['MiB', MIB],
+  ])
+  return {
+    expects: `a size from ${formatBytes(min)} to ${formatBytes(max)} (bytes, KiB or MiB)`,
+    parse(text) {
+      const [, number, unit = ''] = /^(\d{1,12}) ?(KiB|MiB)?$/.exec(text) ?? []
+      return number === undefined ? undefined : within(Number(number) * (units.get(unit) ?? 1), min, max)
+    },
+    format: formatBytes,
+  }
+}
+
+function formatBytes(value: number): string {
+  if (value >= MIB && value % MIB === 0) return `${value / MIB}MiB`
+  return value >= KIB && value % KIB === 0 ? `${value / KIB}KiB` : String(value)
+}
+
+/** The longest first, so that a time is written in the largest unit that divides it. */
+const TIME_UNITS = [
+  ['d', 86_400_000],
+  ['h', 3_600_000],
+  ['m', 60_000],
+  ['s', 1000],
+  ['ms', 1],
+] as const
+
+/** A length of time with its unit, kept in milliseconds: `30s`, `5m`, `12h`, `7d`. */
+export function duration(minMs: number, maxMs: number): Kind<number> {
+  return {
+    expects: `a time from ${formatDuration(minMs)} to ${formatDuration(maxMs)} (ms, s, m, h or d)`,
+    parse(text) {
+      const [, number, suffix] = /^(\d{1,12}) ?([a-z]{1,2})$/.exec(text) ?? []
+      const unit = TIME_UNITS.find(([name]) => name === suffix)
+      return unit === undefined ? undefined : within(Number(number) * unit[1], minMs, maxMs)
+    },
+    format: formatDuration,
+  }
+}
+
+function formatDuration(valueMs: number): string {
+  const unit = TIME_UNITS.find(([, ms]) => valueMs >= ms && valueMs % ms === 0)
+  return unit === undefined ? `${valueMs}ms` : `${valueMs / unit[1]}${unit[0]}`
+}
+
+function within(value: number, min: number, max: number): number | undefined {
+  return value >= min && value <= max ? value : undefined
+}

@@ -1,0 +1,60 @@
+/**
+ * One user's part of the answer to `/keys/query`: stored signatures join those in the uploaded objects.
+ * Who may see a signature (client-server API, "Cross-signing", "Key and signature security"): those a user put on her
+ * own keys, everyone; those another user put on her master key, that other user alone; her user-signing key, herself.
+ */
+import { isJsonObject, type JsonObject, type UserId } from '@latchkey/protocol'
+import type { CrossSigningUsage, KeySignature, PublishedDevice, PublishedKeys } from './port.ts'
+
+export type VisibleKeys = {
+  /** Device ID -> device keys. */
+  readonly devices: Readonly<Record<string, JsonObject>>
+  readonly crossSigning: ReadonlyMap<CrossSigningUsage, JsonObject>
+}
+
+/** @param wanted device IDs; none means all. Devices without keys are not published, unknown ones are left out. */
+export function visibleKeys(
+  published: PublishedKeys,
+  owner: UserId,
+  wanted: readonly string[],
+  viewer: UserId,
+): VisibleKeys {
+  const signatures = new Map<string, KeySignature[]>()
+  for (const signature of published.signatures) {
+    if (signature.signer !== owner && signature.signer !== viewer) continue
+    signatures.set(signature.keyId, [...(signatures.get(signature.keyId) ?? []), signature])
+  }
+  const only = wanted.length === 0 ? undefined : new Set(wanted)
+  const devices = published.devices
+    .filter((device) => only?.has(device.deviceId) ?? true)
+    .map((device) => [device.deviceId, deviceKeys(device, signatures.get(device.deviceId))] as const)
+  const crossSigning = published.crossSigning
+    .filter((key) => key.usage !== 'user_signing' || owner === viewer)
+    .map((key) => [key.usage, withSignatures(parse(key.json), signatures.get(key.publicKey))] as const)
+  return { devices: Object.fromEntries(devices), crossSigning: new Map(crossSigning) }
+}
+
+function deviceKeys(device: PublishedDevice, signatures: readonly KeySignature[] | undefined): JsonObject {
+  const { displayName } = device
+  const unsigned = displayName === undefined ? {} : { device_display_name: displayName }
+  return { ...withSignatures(parse(device.json), signatures), unsigned }
+}
+
+/** An object with more signatures. A stored one goes before one of the same key in the object: it is the later. */
+function withSignatures(object: JsonObject, added: readonly KeySignature[] = []): JsonObject {
+  if (added.length === 0) return object
+  const bySigner = new Map(Object.entries(asObject(object['signatures'])))
+  for (const { signer, signerKeyId, signature } of added) {
+    bySigner.set(signer, { ...asObject(bySigner.get(signer)), [signerKeyId]: signature })
+  }
+  return { ...object, signatures: Object.fromEntries(bySigner) }
+}
+
+function asObject(value: unknown): JsonObject {
+  return isJsonObject(value) ? value : {}
+}
+
+/** Stored texts are canonical JSON of objects. */
+export function parse(json: string): JsonObject {
+  return JSON.parse(json) as JsonObject
+}

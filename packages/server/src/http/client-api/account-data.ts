@@ -1,0 +1,60 @@
+/**
+ * PUT and GET /user/:userId/account_data/:type (client-server API, "Client config"), the global ones: there are no
+ * rooms. Clients keep their secret storage here; every device of the user sees a change in its sync.
+ */
+import { utf8Length } from '@latchkey/protocol'
+import { Type } from 'typebox'
+import { invalidParam, MatrixError, notFound, quoted, tooLarge } from '../../matrix-error.ts'
+import { requireDecentText } from '../decode-json.ts'
+import { endpoint, JsonText } from '../endpoint.ts'
+import { requireOwnUser } from './own-user.ts'
+
+const MAX_TYPE_BYTES = 255
+/** Types that servers write themselves, through endpoints of their own. */
+const RESERVED_TYPES: ReadonlySet<string> = new Set(['m.fully_read', 'm.push_rules'])
+
+export const putAccountData = endpoint({
+  method: 'PUT',
+  path: '/user/:userId/account_data/:type',
+  body: Type.Object({}),
+  async handle({ context, session, params, body }) {
+    requireOwnUser(session, params['userId'])
+    const type = decodeType(params['type'])
+    if (RESERVED_TYPES.has(type)) {
+      throw new MatrixError(
+        405,
+        'M_BAD_JSON',
+        `Account data of type ${type} cannot be set through this endpoint.`,
+      )
+    }
+    const content = JSON.stringify(body)
+    const { accountDataBytes } = context.config.sizes
+    if (utf8Length(content) > accountDataBytes) {
+      throw tooLarge(`The account data is larger than ${accountDataBytes} bytes.`)
+    }
+    await context.store.sync.putAccountData(session.userRef, type, content)
+    return {}
+  },
+})
+
+export const getAccountData = endpoint({
+  method: 'GET',
+  path: '/user/:userId/account_data/:type',
+  handle({ context, session, params }) {
+    requireOwnUser(session, params['userId'])
+    const type = decodeType(params['type'])
+    const content = context.store.sync.accountData(session.userRef, type)
+    if (content === undefined) throw notFound(`This user has no account data of type ${quoted(type)}.`)
+    return new JsonText(content)
+  },
+})
+
+function decodeType(type = ''): string {
+  requireDecentText(type)
+  if (type === '' || utf8Length(type) > MAX_TYPE_BYTES) {
+    throw invalidParam(
+      `The type of account data: expected 1 to ${MAX_TYPE_BYTES} bytes, got ${quoted(type)}.`,
+    )
+  }
+  return type
+}

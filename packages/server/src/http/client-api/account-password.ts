@@ -1,0 +1,30 @@
+/** POST /account/password: a new password, after the old one; the other devices are removed unless told otherwise. */
+import { Type } from 'typebox'
+import { requireGoodPassword } from '../../accounts/password-policy.ts'
+import { endpoint } from '../endpoint.ts'
+
+export const accountPassword = endpoint({
+  method: 'POST',
+  path: '/account/password',
+  body: Type.Object({
+    auth: Type.Optional(Type.Unknown()),
+    new_password: Type.String(),
+    logout_devices: Type.Optional(Type.Boolean()),
+  }),
+  async handle({ context, session, body }) {
+    requireGoodPassword(body.new_password, context.config.passwordMinLength)
+    await context.interactiveAuth.require({
+      auth: body.auth,
+      flows: [['m.login.password']],
+      operation: `POST /account/password ${session.userId}`,
+      session,
+    })
+    await context.store.accounts.setPassword({
+      session,
+      passwordHash: await context.passwords.hash(body.new_password),
+      endOthers: body.logout_devices ?? true,
+      now: context.now(),
+    })
+    return {}
+  },
+})

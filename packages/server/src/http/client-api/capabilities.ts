@@ -1,0 +1,20 @@
+/**
+ * GET /capabilities (client-server API, "Capabilities negotiation"). Several things count as supported when they are
+ * left out, so each one that this server lacks is said; room versions are left out because there are no rooms.
+ */
+import { endpoint } from '../endpoint.ts'
+
+const CAPABILITIES = {
+  'm.change_password': { enabled: true },
+  'm.set_displayname': { enabled: false },
+  'm.set_avatar_url': { enabled: false },
+  'm.profile_fields': { enabled: false },
+  'm.3pid_changes': { enabled: false },
+  'm.get_login_token': { enabled: false },
+} as const
+
+export const capabilities = endpoint({
+  method: 'GET',
+  path: '/capabilities',
+  handle: () => ({ capabilities: CAPABILITIES }),
+})

@@ -1,0 +1,49 @@
+/**
+ * POST /keys/device_signing/upload (client-server API, "Cross-signing"; MSC3967). The first keys, and the same keys
+ * again, need no more than the access token; any other change needs the password.
+ */
+import type { JsonObject } from '@latchkey/protocol'
+import { Type } from 'typebox'
+import { changedCrossSigning } from '../../devices/cross-signing.ts'
+import { endpoint } from '../endpoint.ts'
+import { asObject } from './decode-keys.ts'
+
+const Key = Type.Optional(Type.Object({}))
+
+export const deviceSigningUpload = endpoint({
+  method: 'POST',
+  path: '/keys/device_signing/upload',
+  versions: ['v3', 'unstable'],
+  body: Type.Object({
+    master_key: Key,
+    self_signing_key: Key,
+    user_signing_key: Key,
+    auth: Type.Optional(Type.Unknown()),
+  }),
+  async handle({ context, session, body }) {
+    const { devices } = context.store
+    const stored = devices.published(session.userId)?.crossSigning ?? []
+    const uploaded = {
+      ...member('master', body.master_key),
+      ...member('self_signing', body.self_signing_key),
+      ...member('user_signing', body.user_signing_key),
+    }
+    const changed = changedCrossSigning(session.userId, uploaded, stored)
+    if (changed.length === 0) return {}
+    const master = stored.find((key) => key.usage === 'master')
+    if (master !== undefined) {
+      await context.interactiveAuth.require({
+        auth: body.auth,
+        flows: [['m.login.password']],
+        operation: `POST /keys/device_signing/upload ${session.userId}`,
+        session,
+      })
+    }
+    await devices.putCrossSigning(session, changed, master?.publicKey)
+    return {}
+  },
+})
+
+function member(usage: string, key: object | undefined): Record<string, JsonObject> {
+  return key === undefined ? {} : { [usage]: asObject(key) }
+}

@@ -1,0 +1,83 @@
+/** The user's own devices: GET /devices, and GET, PUT and DELETE /devices/DEVICE (client-server API, "Device management"). */
+import type { DeviceId } from '@latchkey/protocol'
+import { Type } from 'typebox'
+import { requireDisplayName } from '../../accounts/display-name.ts'
+import type { Device } from '../../devices/port.ts'
+import { notFound, quoted } from '../../matrix-error.ts'
+import type { Session } from '../../session.ts'
+import { endpoint } from '../endpoint.ts'
+import { OptionalString } from './optional-string.ts'
+
+const ONE = '/devices/:deviceId'
+
+export const listDevices = endpoint({
+  method: 'GET',
+  path: '/devices',
+  handle({ context, session }) {
+    return { devices: context.store.devices.list(session.userRef).map((device) => encode(session, device)) }
+  },
+})
+
+export const getDevice = endpoint({
+  method: 'GET',
+  path: ONE,
+  handle({ context, session, params }) {
+    const deviceId = deviceIdOf(params)
+    const device = context.store.devices.get(session.userRef, deviceId)
+    if (device === undefined) throw noSuchDevice(deviceId)
+    return encode(session, device)
+  },
+})
+
+export const putDevice = endpoint({
+  method: 'PUT',
+  path: ONE,
+  body: Type.Object({ display_name: OptionalString }),
+  async handle({ context, session, params, body }) {
+    const { devices } = context.store
+    const deviceId = deviceIdOf(params)
+    const name = body.display_name
+    const found =
+      typeof name === 'string'
+        ? await devices.rename(session.userRef, deviceId, requireDisplayName(name))
+        : devices.get(session.userRef, deviceId) !== undefined
+    if (!found) throw noSuchDevice(deviceId)
+    return {}
+  },
+})
+
+/** A device that does not exist is deleted already: 200, after authentication as for any other. */
+export const deleteDevice = endpoint({
+  method: 'DELETE',
+  path: ONE,
+  body: Type.Object({ auth: Type.Optional(Type.Unknown()) }),
+  async handle({ context, session, params, body }) {
+    await context.interactiveAuth.require({
+      auth: body.auth,
+      flows: [['m.login.password']],
+      operation: `DELETE ${ONE} ${session.userId}`,
+      session,
+    })
+    await context.store.devices.remove(session.userRef, [deviceIdOf(params)], context.now())
+    return {}
+  },
+})
+
+/** Not checked further: an ID that cannot be one is a device that does not exist. */
+function deviceIdOf(params: Readonly<Record<string, string>>): DeviceId {
+  return (params['deviceId'] ?? '') as DeviceId
+}
+
+function noSuchDevice(deviceId: DeviceId): Error {
+  return notFound(`You have no device ${quoted(deviceId)}.`)
+}
+
+function encode({ userId }: Session, device: Device): object {
+  return {
+    device_id: device.deviceId,
+    user_id: userId,
+    ...(device.displayName !== undefined && { display_name: device.displayName }),
+    ...(device.lastSeenTs !== undefined && { last_seen_ts: device.lastSeenTs }),
+    ...(device.lastSeenIp !== undefined && { last_seen_ip: device.lastSeenIp }),
+  }
+}

@@ -1,0 +1,34 @@
+/**
+ * POST and GET /user/:userId/filter (client-server API, "Filtering"). Filters choose among rooms and events, of which
+ * there are none here; they are kept because clients insist on making one before they sync.
+ */
+import { utf8Length } from '@latchkey/protocol'
+import { Type } from 'typebox'
+import { notFound, quoted, tooLarge } from '../../matrix-error.ts'
+import { endpoint, JsonText } from '../endpoint.ts'
+import { requireOwnUser } from './own-user.ts'
+
+export const postFilter = endpoint({
+  method: 'POST',
+  path: '/user/:userId/filter',
+  body: Type.Object({}),
+  async handle({ context, session, params, body }) {
+    requireOwnUser(session, params['userId'])
+    const json = JSON.stringify(body)
+    const { filterBytes } = context.config.sizes
+    if (utf8Length(json) > filterBytes) throw tooLarge(`The filter is larger than ${filterBytes} bytes.`)
+    return { filter_id: await context.store.sync.putFilter(session.userRef, json) }
+  },
+})
+
+export const getFilter = endpoint({
+  method: 'GET',
+  path: '/user/:userId/filter/:filterId',
+  handle({ context, session, params }) {
+    requireOwnUser(session, params['userId'])
+    const filterId = params['filterId'] ?? ''
+    const json = context.store.sync.filter(session.userRef, filterId)
+    if (json === undefined) throw notFound(`This user has no filter with the ID ${quoted(filterId)}.`)
+    return new JsonText(json)
+  },
+})

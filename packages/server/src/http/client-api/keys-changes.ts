@@ -1,0 +1,23 @@
+/** GET /keys/changes (client-server API, "Key management"). Without rooms nobody is ever `left`; `to` is not needed. */
+import { missingParam } from '../../matrix-error.ts'
+import { decodeToken } from '../../sync/token.ts'
+import { endpoint } from '../endpoint.ts'
+
+/** Below every position: everyone the user asked about. */
+const BEGINNING = -1
+
+export const keysChanges = endpoint({
+  method: 'GET',
+  path: '/keys/changes',
+  handle({ context, session, query }) {
+    const from = query['from']
+    if (from === undefined || from === '') {
+      throw missingParam('from: expected the next_batch of an earlier sync.')
+    }
+    const { devices, sync } = context.store
+    const token = decodeToken(sync.tokenSecret, session, from)
+    const valid = token?.epoch === sync.epoch && token.position <= sync.position
+    const since = valid ? token.position : BEGINNING
+    return { changed: devices.changedSince(session.userRef, since, sync.position), left: [] }
+  },
+})

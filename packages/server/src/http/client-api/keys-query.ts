@@ -1,0 +1,71 @@
+/**
+ * POST /keys/query (client-server API, "Key management"; signatures: devices/query-keys.ts). Every local user that was
+ * asked about is in the answer, `{}` when there is nothing: js-sdk asks again without end for one that is missing.
+ */
+import { isJsonObject, type JsonObject, parseUserId, type UserId } from '@latchkey/protocol'
+import { Type } from 'typebox'
+import type { Context } from '../../context.ts'
+import type { CrossSigningUsage } from '../../devices/port.ts'
+import { visibleKeys } from '../../devices/query-keys.ts'
+import { badJson, invalidParam, quoted } from '../../matrix-error.ts'
+import { endpoint } from '../endpoint.ts'
+import { unreachable } from './unreachable.ts'
+
+const MAX_USERS = 10_000
+
+type Query = { readonly userId: UserId; readonly deviceIds: readonly string[] }
+
+export const keysQuery = endpoint({
+  method: 'POST',
+  path: '/keys/query',
+  body: Type.Object({ device_keys: Type.Optional(Type.Unknown()) }),
+  async handle({ context, session, body }) {
+    const { accounts, devices } = context.store
+    const { queries, servers } = decode(context, body.device_keys)
+    const refs = queries.flatMap(({ userId }) => accounts.find(userId)?.userRef ?? [])
+    // Before the keys are read: of a change in between the caller hears in her next sync.
+    await devices.track(session.userRef, refs)
+    const deviceKeys = new Map<UserId, object>()
+    const keys: Record<CrossSigningUsage, Map<UserId, JsonObject>> = {
+      master: new Map(),
+      self_signing: new Map(),
+      user_signing: new Map(),
+    }
+    for (const { userId, deviceIds } of queries) {
+      const published = devices.published(userId)
+      const visible = published && visibleKeys(published, userId, deviceIds, session.userId)
+      deviceKeys.set(userId, visible?.devices ?? {})
+      for (const [usage, key] of visible?.crossSigning ?? []) keys[usage].set(userId, key)
+    }
+    return {
+      device_keys: Object.fromEntries(deviceKeys),
+      failures: unreachable(servers),
+      master_keys: Object.fromEntries(keys.master),
+      self_signing_keys: Object.fromEntries(keys.self_signing),
+      user_signing_keys: Object.fromEntries(keys.user_signing),
+    }
+  },
+})
+
+/** Local users to look up, and the servers that cannot be asked. Invalid user IDs are passed over, as peers do. */
+function decode(context: Context, wanted: unknown): { queries: Query[]; servers: Set<string> } {
+  if (!isJsonObject(wanted)) throw badJson('device_keys: expected an object of user IDs to device IDs.')
+  const entries = Object.entries(wanted)
+  if (entries.length > MAX_USERS) throw invalidParam(`A query may name at most ${MAX_USERS} users.`)
+  const queries: Query[] = []
+  const servers = new Set<string>()
+  for (const [user, deviceIds] of entries) {
+    if (!isStrings(deviceIds)) {
+      throw badJson(`device_keys has no array of device IDs for ${quoted(user)}; [] asks for all of them.`)
+    }
+    const parsed = parseUserId(user)
+    if (parsed === undefined) continue
+    if (parsed.serverName === context.serverName) queries.push({ userId: parsed.userId, deviceIds })
+    else servers.add(parsed.serverName)
+  }
+  return { queries, servers }
+}
+
+function isStrings(value: unknown): value is readonly string[] {
+  return Array.isArray(value) && value.every((item) => typeof item === 'string')
+}

@@ -1,0 +1,70 @@
+/** GET and POST /login: password logins (client-server API, "Login"). */
+import { Type } from 'typebox'
+import { checkPassword } from '../../accounts/check-password.ts'
+import { logIn, loginDevice } from '../../accounts/log-in.ts'
+import { meantUserId } from '../../accounts/user-name.ts'
+import { forbidden, invalidParam, limitExceeded, missingParam, quoted } from '../../matrix-error.ts'
+import { publicEndpoint } from '../endpoint.ts'
+import { encodeLogin } from './encode-login.ts'
+import { OptionalString } from './optional-string.ts'
+
+const PASSWORD = 'm.login.password'
+const USER_IDENTIFIER = 'm.id.user'
+
+export const loginFlows = publicEndpoint({
+  method: 'GET',
+  path: '/login',
+  handle: () => ({ flows: [{ type: PASSWORD }] }),
+})
+
+export const login = publicEndpoint({
+  method: 'POST',
+  path: '/login',
+  body: Type.Object({
+    type: Type.String(),
+    identifier: Type.Optional(Type.Object({ type: Type.String(), user: Type.Optional(Type.String()) })),
+    user: Type.Optional(Type.String()),
+    password: Type.Optional(Type.String()),
+    device_id: OptionalString,
+    initial_device_display_name: OptionalString,
+  }),
+  async handle({ context, body, ip }) {
+    const { store, passwords, limiters, serverName, now } = context
+    if (body.type !== PASSWORD) {
+      throw invalidParam(`The login type ${quoted(body.type)} is not offered; expected "${PASSWORD}".`)
+    }
+    const user = userOf(body)
+    const { password } = body
+    if (password === undefined) throw missingParam('"the body" lacks the member "password".')
+    const device = loginDevice(body.device_id, body.initial_device_display_name)
+    const waitMs = limiters.loginPerAddress?.take(ip, now()) ?? 0
+    if (waitMs > 0) throw limitExceeded('Too many logins from this address.', waitMs)
+    const { accounts } = store
+    const { loginPerAccount } = limiters
+    const account = await checkPassword(
+      { accounts, passwords, now, ...(loginPerAccount && { triesPerAccount: loginPerAccount }) },
+      meantUserId(user, serverName),
+      password,
+    )
+    if (account === undefined) throw forbidden('The user name or the password is wrong.')
+    return encodeLogin(context, await logIn({ accounts, now }, account, device))
+  },
+})
+
+/** `identifier`, or the member `user` that it replaced (deprecated since r0.4). */
+function userOf(body: {
+  readonly identifier?: { readonly type: string; readonly user?: string }
+  readonly user?: string
+}): string {
+  const { identifier } = body
+  if (identifier !== undefined && identifier.type !== USER_IDENTIFIER) {
+    throw invalidParam(
+      `The identifier type ${quoted(identifier.type)} is not offered; expected "${USER_IDENTIFIER}".`,
+    )
+  }
+  const user = identifier?.user ?? body.user
+  if (user === undefined) {
+    throw missingParam(`Expected "identifier" with the type "${USER_IDENTIFIER}" and a "user".`)
+  }
+  return user
+}

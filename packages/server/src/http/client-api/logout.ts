@@ -1,0 +1,20 @@
+/** POST /logout and /logout/all: ends sessions, and the devices with their keys (client-server API). */
+import { endpoint } from '../endpoint.ts'
+
+export const logout = endpoint({
+  method: 'POST',
+  path: '/logout',
+  async handle({ context, session }) {
+    await context.store.devices.remove(session.userRef, [session.deviceId], context.now())
+    return {}
+  },
+})
+
+export const logoutAll = endpoint({
+  method: 'POST',
+  path: '/logout/all',
+  async handle({ context, session }) {
+    await context.store.devices.removeAll(session.userRef, context.now())
+    return {}
+  },
+})

@@ -1,0 +1,18 @@
+/** GET /register/available: whether a user name is free. A taken or impossible one is answered as `/register` would. */
+import { requireFreeName } from '../../accounts/register-account.ts'
+import { missingParam } from '../../matrix-error.ts'
+import { publicEndpoint } from '../endpoint.ts'
+import { limitRegistration, requireRegistration } from './register.ts'
+
+export const registerAvailable = publicEndpoint({
+  method: 'GET',
+  path: '/register/available',
+  handle({ context, query, ip }) {
+    requireRegistration(context)
+    limitRegistration(context, ip, false)
+    const name = query['username']
+    if (name === undefined) throw missingParam('The query lacks the parameter "username".')
+    requireFreeName({ accounts: context.store.accounts, serverName: context.serverName }, name)
+    return { available: true }
+  },
+})

@@ -1,0 +1,93 @@
+/**
+ * POST /register: new accounts, after user-interactive authentication (client-server API, "Account registration").
+ * A name or password that cannot be used is refused before the challenge, so that nobody authenticates in vain.
+ */
+import { Type } from 'typebox'
+import type { Stage } from '../../accounts/interactive-auth.ts'
+import { logIn, loginDevice } from '../../accounts/log-in.ts'
+import { requireGoodPassword } from '../../accounts/password-policy.ts'
+import { registerAccount, requireFreeName } from '../../accounts/register-account.ts'
+import { randomLocalpart } from '../../accounts/user-name.ts'
+import type { Registration } from '../../config/config.ts'
+import type { Context } from '../../context.ts'
+import {
+  forbidden,
+  invalidParam,
+  limitExceeded,
+  MatrixError,
+  missingParam,
+  quoted,
+} from '../../matrix-error.ts'
+import { publicEndpoint } from '../endpoint.ts'
+import { encodeLogin } from './encode-login.ts'
+import { OptionalString } from './optional-string.ts'
+
+export const register = publicEndpoint({
+  method: 'POST',
+  path: '/register',
+  body: Type.Object({
+    auth: Type.Optional(Type.Unknown()),
+    username: OptionalString,
+    password: OptionalString,
+    device_id: OptionalString,
+    initial_device_display_name: OptionalString,
+    inhibit_login: Type.Optional(Type.Boolean()),
+  }),
+  async handle({ context, body, query, ip }) {
+    requireUserKind(query['kind'])
+    requireRegistration(context)
+    const isAttempt = body.auth !== undefined && body.auth !== null
+    limitRegistration(context, ip, isAttempt)
+    const { store, passwords, serverName, now, config } = context
+    const { passwordMinLength } = config
+    const deps = { accounts: store.accounts, passwords, serverName, now, passwordMinLength }
+    const localpart = body.username ?? randomLocalpart()
+    const password = body.password ?? undefined
+    requireFreeName(deps, localpart)
+    if (password !== undefined) requireGoodPassword(password, passwordMinLength)
+    const device = loginDevice(body.device_id, body.initial_device_display_name)
+    if (isAttempt && password === undefined) throw missingParam('"the body" lacks the member "password".')
+    const proved = await context.interactiveAuth.require({
+      auth: body.auth,
+      flows: flowsOf(config.registration),
+      operation: 'POST /register',
+    })
+    if (password === undefined) throw missingParam('"the body" lacks the member "password".')
+    const account = await registerAccount(deps, { localpart, password, ...proved })
+    if (body.inhibit_login === true) return { user_id: account.userId, home_server: serverName }
+    return encodeLogin(context, await logIn(deps, account, device))
+  },
+})
+
+/** @throws {MatrixError} 403 while this server takes no new accounts. */
+export function requireRegistration({ config }: Context): void {
+  if (config.registration === 'closed') {
+    throw forbidden('This server takes no new accounts; its operator can add one.')
+  }
+}
+
+/**
+ * Attempts to make an account have a limit of their own; what only asks (for the flows, for a free name) another.
+ *
+ * @throws {MatrixError} 429
+ */
+export function limitRegistration({ limiters, now }: Context, ip: string, isAttempt: boolean): void {
+  const waitMs = isAttempt
+    ? limiters.registrationPerAddress?.take(ip, now())
+    : limiters.loginPerAddress?.take(`register ${ip}`, now())
+  if (waitMs !== undefined && waitMs > 0)
+    throw limitExceeded('Too many registrations from this address.', waitMs)
+}
+
+function requireUserKind(kind: string | undefined): void {
+  if (kind === 'guest') {
+    throw new MatrixError(403, 'M_GUEST_ACCESS_FORBIDDEN', 'This server has no guest accounts.')
+  }
+  if (kind !== undefined && kind !== 'user') {
+    throw invalidParam(`kind is ${quoted(kind)}; expected "user".`)
+  }
+}
+
+function flowsOf(registration: Registration): readonly (readonly Stage[])[] {
+  return registration === 'open' ? [['m.login.dummy']] : [['m.login.registration_token']]
+}

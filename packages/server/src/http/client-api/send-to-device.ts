@@ -1,0 +1,69 @@
+/**
+ * PUT /sendToDevice/{eventType}/{txnId} (client-server API, "Send-to-device messaging"). Messages for users of other
+ * servers go nowhere while there is no federation; unknown devices are passed over, as the specification has it.
+ */
+import { type DeviceId, parseUserId, utf8Length } from '@latchkey/protocol'
+import { Type } from 'typebox'
+import type { Context } from '../../context.ts'
+import { invalidParam, limitExceeded, quoted, tooLarge } from '../../matrix-error.ts'
+import type { OutgoingMessage } from '../../messages/port.ts'
+import type { Session } from '../../session.ts'
+import { endpoint } from '../endpoint.ts'
+
+const MAX_NAME_BYTES = 255
+const MAX_MESSAGES = 10_000
+
+export const sendToDevice = endpoint({
+  method: 'PUT',
+  path: '/sendToDevice/:eventType/:txnId',
+  body: Type.Object({
+    messages: Type.Object(
+      {},
+      { additionalProperties: Type.Object({}, { additionalProperties: Type.Object({}) }) },
+    ),
+  }),
+  async handle({ context, session, params, body }) {
+    const { eventType = '', txnId = '' } = params
+    for (const [name, value] of [
+      ['event type', eventType],
+      ['transaction ID', txnId],
+    ] as const) {
+      if (value === '' || utf8Length(value) > MAX_NAME_BYTES || value.includes('\0')) {
+        throw invalidParam(`The ${name} must have 1 to ${MAX_NAME_BYTES} bytes and no U+0000.`)
+      }
+    }
+    const waitMs = context.limiters.sendToDevicePerDevice?.take(String(session.deviceRef), context.now()) ?? 0
+    if (waitMs > 0) throw limitExceeded('This device sends too many to-device requests.', waitMs)
+    const messages = collect(context, session, eventType, body.messages)
+    await context.store.messages.send({
+      session,
+      transactionId: `${eventType}/${txnId}`,
+      messages,
+      now: context.now(),
+    })
+    return {}
+  },
+})
+
+function collect(context: Context, session: Session, type: string, byUser: object): OutgoingMessage[] {
+  const messages: OutgoingMessage[] = []
+  for (const [user, byDevice] of Object.entries(byUser)) {
+    const parsed = parseUserId(user)
+    if (parsed?.serverName !== context.serverName) continue
+    const named = new Set(Object.keys(byDevice as object))
+    for (const [device, content] of Object.entries(byDevice as object)) {
+      if (messages.length === MAX_MESSAGES)
+        throw invalidParam(`A request may carry at most ${MAX_MESSAGES} messages.`)
+      const text = JSON.stringify(content)
+      if (utf8Length(text) > context.config.sizes.toDeviceBytes) {
+        throw tooLarge(
+          `The message for ${quoted(user)} ${quoted(device)} has more than ${context.config.sizes.toDeviceBytes} bytes.`,
+        )
+      }
+      const event = `{"sender":${JSON.stringify(session.userId)},"type":${JSON.stringify(type)},"content":${text}}`
+      const to = device === '*' ? { exceptDeviceIds: named } : { deviceId: device as DeviceId }
+      messages.push({ userId: parsed.userId, ...to, event })
+    }
+  }
+  return messages
+}

@@ -1,0 +1,83 @@
+/**
+ * POST /keys/signatures/upload (client-server API, "Cross-signing"; checks: devices/signatures.ts). Each object stands
+ * for itself: those that cannot be taken are named in `failures`, the others are stored.
+ */
+import { isJsonObject, type Json, type JsonObject, parseUserId, type UserId } from '@latchkey/protocol'
+import { Type } from 'typebox'
+import type { Context } from '../../context.ts'
+import type { KeySignature } from '../../devices/port.ts'
+import { type KeyOwner, newSignatures } from '../../devices/signatures.ts'
+import { invalidParam, MatrixError, notFound, quoted } from '../../matrix-error.ts'
+import { endpoint } from '../endpoint.ts'
+
+/** A signature costs a tenth of a millisecond to verify, during which nobody else is served. */
+const MAX_OBJECTS = 1000
+
+type Upload = { readonly user: string; readonly keys: ReadonlyMap<string, JsonObject> }
+
+export const signaturesUpload = endpoint({
+  method: 'POST',
+  path: '/keys/signatures/upload',
+  body: Type.Object({}),
+  async handle({ context, session, body }) {
+    const uploads = decode(body)
+    const { devices } = context.store
+    const signer = ownerOf(context, session.userId)
+    const failures = new Map<string, Record<string, Json>>()
+    const writes: Promise<void>[] = []
+    for (const { user, keys } of uploads) {
+      const owner = user === session.userId ? signer : ownerOf(context, user)
+      const { signatures, failed } = judge(signer, owner, keys)
+      if (failed.size > 0) failures.set(user, Object.fromEntries(failed))
+      if (owner !== undefined && signatures.length > 0) {
+        writes.push(devices.addSignatures(session, owner.published.userRef, signatures))
+      }
+    }
+    await Promise.all(writes)
+    return { failures: Object.fromEntries(failures) }
+  },
+})
+
+function decode(body: object): Upload[] {
+  let count = 0
+  const uploads = Object.entries(body).map(([user, keys]): Upload => {
+    if (!isJsonObject(keys))
+      throw invalidParam(`${quoted(user)}: expected an object of key IDs to signed keys.`)
+    const objects = Object.entries(keys).map(([keyId, object]) => {
+      if (!isJsonObject(object)) throw invalidParam(`${quoted(keyId)}: expected a signed key object.`)
+      return [keyId, object] as const
+    })
+    count += objects.length
+    return { user, keys: new Map(objects) }
+  })
+  if (count > MAX_OBJECTS)
+    throw invalidParam(`At most ${MAX_OBJECTS} signed keys are accepted at once, got ${count}.`)
+  return uploads
+}
+
+/** What is published of a user of this server; undefined for anybody else. */
+function ownerOf({ store }: Context, user: string): KeyOwner | undefined {
+  const userId: UserId | undefined = parseUserId(user)?.userId
+  const published = userId && store.devices.published(userId)
+  return userId && published && { userId, published }
+}
+
+function judge(
+  signer: KeyOwner | undefined,
+  owner: KeyOwner | undefined,
+  keys: Upload['keys'],
+): { signatures: KeySignature[]; failed: Map<string, Json> } {
+  const signatures: KeySignature[] = []
+  const failed = new Map<string, Json>()
+  for (const [keyId, object] of keys) {
+    try {
+      if (signer === undefined || owner === undefined) throw notFound('No keys of this user are known here.')
+      signatures.push(...newSignatures(signer, owner, keyId, object))
+    } catch (error) {
+      if (!(error instanceof MatrixError)) throw error
+      // The specification's member is `error`; peers, and clients written against them, use `message`.
+      failed.set(keyId, { status: error.status, ...error.body(), message: error.message })
+    }
+  }
+  return { signatures, failed }
+}

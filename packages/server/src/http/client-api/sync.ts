@@ -1,0 +1,72 @@
+/** GET /sync (client-server API, "Syncing"), the parts a server without rooms has. Rules: sync/sync.ts. */
+import { KEY_POOL } from '@latchkey/protocol'
+import type { Context } from '../../context.ts'
+import { invalidParam, notJson, unknownToken } from '../../matrix-error.ts'
+import { countsOf, keyPoolOf, unusedFallbackTypes } from '../../pool/key-pool.ts'
+import type { Session } from '../../session.ts'
+import { sync as runSync, type SyncAnswer } from '../../sync/sync.ts'
+import { endpoint, JsonText } from '../endpoint.ts'
+
+export const sync = endpoint({
+  method: 'GET',
+  path: '/sync',
+  async handle(call) {
+    const { context, session, query } = call
+    requireKnownFilter(context, session, query['filter'])
+    if (query['from'] !== undefined) throw invalidParam('from is no parameter of /sync; expected "since".')
+    const { store, config, waiters } = context
+    const since = query['since']
+    const sessionHolds = (): boolean => store.accounts.session(session.tokenHash) !== undefined
+    const answer = await runSync(store.sync, waiters, {
+      session,
+      ...(since !== undefined && { since }),
+      timeoutMs: Math.min(decodeTimeout(query['timeout']), config.sizes.syncTimeoutMs),
+      toDeviceLimit: config.sizes.toDevicePerSync,
+      clientGone: () => call.signal,
+      sessionHolds,
+    })
+    if (!sessionHolds()) throw unknownToken()
+    return encode(answer)
+  },
+})
+
+function decodeTimeout(text: string | undefined): number {
+  if (text === undefined) return 0
+  const timeoutMs = Number(text)
+  if (!Number.isFinite(timeoutMs) || timeoutMs < 0)
+    throw invalidParam('timeout: expected milliseconds, 0 or more.')
+  return timeoutMs
+}
+
+/** Filters choose among rooms and events, of which there are none here; a broken one is still told. */
+function requireKnownFilter({ store }: Context, session: Session, filter: string | undefined): void {
+  if (filter === undefined) return
+  if (filter.startsWith('{')) {
+    try {
+      JSON.parse(filter)
+    } catch {
+      throw notJson('filter: expected a filter ID, or a filter as JSON.')
+    }
+  } else if (store.sync.filter(session.userRef, filter) === undefined) {
+    throw invalidParam('filter: no filter with this ID; make one with POST /user/{userId}/filter.')
+  }
+}
+
+/** Put together as text: to-device events and account data are stored as they are sent. */
+function encode(answer: SyncAnswer): JsonText {
+  const members = [
+    `"next_batch":${JSON.stringify(answer.nextBatch)}`,
+    `"device_one_time_keys_count":${JSON.stringify(countsOf(answer.pools))}`,
+    `"device_unused_fallback_key_types":${JSON.stringify(unusedFallbackTypes(answer.pools))}`,
+    `"${KEY_POOL}":${JSON.stringify(keyPoolOf(answer.pools))}`,
+    `"to_device":{"events":[${answer.toDevice.join(',')}]}`,
+  ]
+  if (answer.incremental && answer.changedUsers.length > 0) {
+    members.push(`"device_lists":${JSON.stringify({ changed: answer.changedUsers, left: [] })}`)
+  }
+  const data = answer.accountData.map(
+    ({ type, content }) => `{"type":${JSON.stringify(type)},"content":${content}}`,
+  )
+  if (data.length > 0 || !answer.incremental) members.push(`"account_data":{"events":[${data.join(',')}]}`)
+  return new JsonText(`{${members.join(',')}}`)
+}

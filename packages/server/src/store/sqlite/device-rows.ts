@@ -1,0 +1,60 @@
+/** A user's devices as she manages them: list, look up, rename. */
+import type { DeviceId } from '@latchkey/protocol'
+import type { Device } from '../../devices/port.ts'
+import type { DeviceRef, UserRef } from '../../session.ts'
+import { type Core, deviceListChanged } from './core.ts'
+
+type DeviceRow = {
+  readonly device_num: DeviceRef
+  readonly device_id: DeviceId
+  readonly display_name: string | null
+  readonly last_seen_ts: number | null
+  readonly last_seen_ip: string | null
+}
+
+const COLUMNS = 'device_num, device_id, display_name, last_seen_ts, last_seen_ip'
+
+export function listDevices(core: Core, user: UserRef): readonly Device[] {
+  return core.db
+    .all<DeviceRow>(
+      `select ${COLUMNS} from devices where user_num = ? and removed_ts is null order by device_id`,
+      user,
+    )
+    .map(toDevice)
+}
+
+export function getDevice(core: Core, user: UserRef, deviceId: DeviceId): Device | undefined {
+  const row = core.db.one<DeviceRow>(
+    `select ${COLUMNS} from devices where user_num = ? and device_id = ? and removed_ts is null`,
+    user,
+    deviceId,
+  )
+  return row && toDevice(row)
+}
+
+/** A name is published with the device's keys, so a new one changes the device list. */
+export function renameDevice(
+  core: Core,
+  user: UserRef,
+  deviceId: DeviceId,
+  displayName: string,
+): Promise<boolean> {
+  return core.queue.guarded(() => {
+    const device = getDevice(core, user, deviceId)
+    if (device === undefined) return false
+    if (device.displayName === displayName) return true
+    core.db.run(`update devices set display_name = ? where device_num = ?`, displayName, device.deviceRef)
+    deviceListChanged(core, user)
+    return true
+  })
+}
+
+function toDevice(row: DeviceRow): Device {
+  return {
+    deviceRef: row.device_num,
+    deviceId: row.device_id,
+    ...(row.display_name !== null && { displayName: row.display_name }),
+    ...(row.last_seen_ts !== null && { lastSeenTs: row.last_seen_ts }),
+    ...(row.last_seen_ip !== null && { lastSeenIp: row.last_seen_ip }),
+  }
+}

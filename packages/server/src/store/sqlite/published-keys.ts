@@ -1,0 +1,50 @@
+/** What is published of a user: her devices' keys, her cross-signing keys, and the signatures put on them since. */
+import type { DeviceId, UserId } from '@latchkey/protocol'
+import type { CrossSigningKey, CrossSigningUsage, KeySignature, PublishedKeys } from '../../devices/port.ts'
+import type { UserRef } from '../../session.ts'
+import type { Core } from './core.ts'
+
+type DeviceKeysRow = { device_id: DeviceId; display_name: string | null; device_keys: string }
+type SignatureRow = { key_id: string; user_id: UserId; signer_key_id: string; signature: string }
+
+export function publishedKeys(core: Core, userId: UserId): PublishedKeys | undefined {
+  const user = core.db.one<{ user_num: UserRef }>(`select user_num from users where user_id = ?`, userId)
+  if (user === undefined) return undefined
+  const devices = core.db.all<DeviceKeysRow>(
+    `select device_id, display_name, device_keys from devices
+     where user_num = ? and removed_ts is null and device_keys is not null`,
+    user.user_num,
+  )
+  const signatures = core.db.all<SignatureRow>(
+    `select key_id, users.user_id, signer_key_id, signature
+     from key_signatures join users on users.user_num = signer_num
+     where key_signatures.user_num = ?`,
+    user.user_num,
+  )
+  return {
+    userRef: user.user_num,
+    devices: devices.map((row) => ({
+      deviceId: row.device_id,
+      ...(row.display_name !== null && { displayName: row.display_name }),
+      json: row.device_keys,
+    })),
+    crossSigning: crossSigningKeys(core, user.user_num),
+    signatures: signatures.map(
+      (row): KeySignature => ({
+        keyId: row.key_id,
+        signer: row.user_id,
+        signerKeyId: row.signer_key_id,
+        signature: row.signature,
+      }),
+    ),
+  }
+}
+
+function crossSigningKeys(core: Core, user: UserRef): CrossSigningKey[] {
+  return core.db
+    .all<{ usage: CrossSigningUsage; public_key: string; json: string }>(
+      `select usage, public_key, json from cross_signing_keys where user_num = ?`,
+      user,
+    )
+    .map((row) => ({ usage: row.usage, publicKey: row.public_key, json: row.json }))
+}

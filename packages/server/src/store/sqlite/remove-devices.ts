@@ -1,0 +1,100 @@
+/**
+ * The end of devices: logout, deletion, a change of password. One transaction takes the tokens, the keys, the messages
+ * and what was signed. The row and the log of its pools stay, marked as removed: they are the memory that keeps issued
+ * keys from being issued again, should the device ID be used once more (sessions.ts).
+ */
+import type { DeviceId } from '@latchkey/protocol'
+import type { DeviceRef, TokenHash, UserRef } from '../../session.ts'
+import { type Core, deviceListChanged } from './core.ts'
+import { dropDeviceSignatures } from './cross-signing.ts'
+import { bumpVersion, purgePools } from './pool-rows.ts'
+
+type DeviceName = { readonly device_num: DeviceRef; readonly device_id: DeviceId }
+
+export function removeDevices(
+  core: Core,
+  user: UserRef,
+  deviceIds: readonly DeviceId[],
+  now: number,
+): Promise<void> {
+  const wanted = new Set(deviceIds)
+  const chosen = (): DeviceRef[] =>
+    devicesOf(core, user)
+      .filter((device) => wanted.has(device.device_id))
+      .map((device) => device.device_num)
+  return core.queue.guarded(() => removeInTransaction(core, user, chosen(), now), removing(core, chosen))
+}
+
+export function removeAllDevices(core: Core, user: UserRef, now: number): Promise<void> {
+  const all = (): DeviceRef[] => devicesOf(core, user).map((device) => device.device_num)
+  return core.queue.guarded(() => removeInTransaction(core, user, all(), now), removing(core, all))
+}
+
+/** The devices that a user has. */
+export function devicesOf(core: Core, user: UserRef): DeviceName[] {
+  return core.db.all<DeviceName>(
+    `select device_num, device_id from devices where user_num = ? and removed_ts is null`,
+    user,
+  )
+}
+
+/** What stands around a guarded operation that removes `chosen` devices: their pools leave memory before it. */
+export function removing(
+  core: Core,
+  chosen: () => readonly DeviceRef[],
+): { readonly before: () => void; readonly undone: () => void } {
+  return {
+    before() {
+      for (const device of chosen()) core.keys.settle(device)
+    },
+    undone() {
+      for (const device of chosen()) {
+        core.keys.forget(device)
+        core.inboxes.forget(device)
+      }
+    },
+  }
+}
+
+/** Removes a user's existing devices, inside a transaction that `removing` stands around. */
+export function removeInTransaction(
+  core: Core,
+  user: UserRef,
+  devices: readonly DeviceRef[],
+  now: number,
+): void {
+  if (devices.length === 0) return
+  for (const device of devices) {
+    endTokens(core, device)
+    purgePools(core, device, now)
+    bumpVersion(core, device, true)
+    deleteBelongings(core, device)
+    core.db.run(
+      `update devices set removed_ts = ?, display_name = null, last_seen_ts = null, last_seen_ip = null,
+         device_keys = null, ed25519 = null, curve25519 = null, identity_changed = 0
+       where device_num = ?`,
+      now,
+      device,
+    )
+    core.inboxes.forget(device)
+  }
+  deviceListChanged(core, user)
+}
+
+/** Ends the sessions of a device, and its waiting syncs with them, inside a transaction. */
+export function endTokens(core: Core, device: DeviceRef): void {
+  const ended = core.db.all<{ token_hash: TokenHash }>(
+    `delete from access_tokens where device_num = ? returning token_hash`,
+    device,
+  )
+  for (const { token_hash } of ended) core.sessions.forget(token_hash)
+  core.wakes.device(device)
+}
+
+function deleteBelongings(core: Core, device: DeviceRef): void {
+  dropDeviceSignatures(core, device)
+  core.db.run(`delete from former_identities where device_num = ?`, device)
+  core.db.run(`delete from inbox where device_num = ?`, device)
+  core.db.run(`delete from sent_transactions where device_num = ?`, device)
+  core.db.run(`delete from reset_answers where device_num = ?`, device)
+}

@@ -1,0 +1,49 @@
+/** Once, in order, and no false miss, however many claim at the same moment (2-key-pool invariants). */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { DEFAULT_POOL_POLICY } from '../../src/pool/policy.ts'
+import type { ClaimCommand } from '../../src/pool/port.ts'
+import type { StoreUnderTest } from './store-under-test.ts'
+import { DEVICE, login, makeKey, USER } from './test-device.ts'
+
+export function testConcurrentClaims(under: StoreUnderTest): void {
+  test(`200 claims at once of 50 keys in a ${under.name} store get 50 distinct keys, then the fallback key`, async () => {
+    const open = await under.open(DEFAULT_POOL_POLICY)
+    try {
+      const { pools } = open.store
+      const session = await login(open.store, 0)
+      const oneTimeKeys = Array.from({ length: 50 }, (_, i) =>
+        makeKey('signed_curve25519', `K${String(i).padStart(2, '0')}`, i),
+      )
+      const fallbackKeys = [makeKey('signed_curve25519', 'FALLBACK', 1000)]
+      await pools.upload({ session, oneTimeKeys, fallbackKeys, now: 1 })
+      const claim = (n: number): ClaimCommand => ({
+        claimer: `claimer ${n}`,
+        targets: [
+          { userId: USER, deviceId: DEVICE, algorithm: oneTimeKeys[0]?.algorithm ?? raise(), spare: false },
+        ],
+        now: 2,
+      })
+      const answers = await Promise.all(Array.from({ length: 200 }, (_, n) => pools.claim(claim(n))))
+      const ids = answers.map(([key]) => (key?.fallback ? 'FALLBACK' : key?.keyId))
+      assert.deepEqual(
+        ids.filter((id) => id !== 'FALLBACK').toSorted(),
+        oneTimeKeys.map((key) => key.keyId as string),
+      )
+      assert.equal(ids.filter((id) => id === 'FALLBACK').length, 150)
+      const reopened = await open.crash()
+      const { pools: after } = await reopened.store.pools.inspect(session.deviceRef, { limit: 1000 })
+      assert.equal(after[0]?.available.length, 0)
+      assert.equal(after[0]?.issued.length, 50)
+      assert.equal(after[0]?.fallback?.issueCount, 150)
+      await reopened.close()
+    } catch (error) {
+      await open.close().catch(() => {})
+      throw error
+    }
+  })
+}
+
+function raise(): never {
+  throw new Error('there is a first key')
+}

@@ -1,0 +1,345 @@
+/**
+ * Property: whatever uploads, claims, resets, identity changes, removals and crashes happen in whatever order, alone or
+ * in one commit, the store answers as the model does, and what the device can read of its pools is what the model holds.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import type { KeyName } from '@latchkey/protocol'
+import { MatrixError } from '../../src/matrix-error.ts'
+import { DEFAULT_POOL_POLICY, type PoolPolicy } from '../../src/pool/policy.ts'
+import type { PoolStatus, UploadedKey } from '../../src/pool/port.ts'
+import type { Session } from '../../src/session.ts'
+import { ModelDevice, type ModelKey } from './pool-model.ts'
+import type { OpenStore, StoreUnderTest } from './store-under-test.ts'
+import { DEVICE, identity, login, makeKey, USER } from './test-device.ts'
+
+const ALGORITHMS = ['curve25519', 'signed_curve25519'] as const
+// Base64 order, code-point order and the order of creation all differ among these.
+const IDS = ['AAAAHg', 'AAAAAQ', 'AAAAAA', '0', 'a', 'Z', '\u{1F511}', '\uFFFD']
+const MATERIALS = 12
+/** Histories per policy. */
+const RUNS = Number(process.env['PROPERTY_RUNS'] ?? 60)
+
+type KeyPick = {
+  readonly algorithm: string
+  readonly id: string
+  readonly material: number
+  readonly signer: number
+}
+type Operation =
+  | {
+      readonly type: 'upload'
+      readonly identity: number | undefined
+      readonly keys: KeyPick[]
+      readonly fallbacks: KeyPick[]
+      readonly stale: boolean
+    }
+  | {
+      readonly type: 'reset'
+      readonly all: boolean
+      readonly names: string[]
+      readonly keys: KeyPick[]
+      readonly fallbacks: KeyPick[]
+      readonly stale: boolean
+    }
+  | { readonly type: 'claim'; readonly algorithms: string[]; readonly spare: boolean }
+  | { readonly type: 'remove' }
+type Step = { readonly wait: number; readonly operations: Operation[] } | 'crash' | 'login'
+
+const key = fc.record({
+  algorithm: fc.constantFrom(...ALGORITHMS),
+  id: fc.constantFrom(...IDS),
+  material: fc.nat(MATERIALS - 1),
+  signer: fc.nat(3),
+})
+const keys = fc.uniqueArray(key, { maxLength: 6, selector: (k) => `${k.algorithm}:${k.id}` })
+const fallbacks = fc.uniqueArray(key, { maxLength: 2, selector: (k) => k.algorithm })
+const stale = fc.nat(9).map((n) => n === 0)
+const operation: fc.Arbitrary<Operation> = fc.oneof(
+  {
+    weight: 5,
+    arbitrary: fc.record({
+      type: fc.constant('upload' as const),
+      identity: fc.option(fc.nat(2), { nil: undefined, freq: 2 }),
+      keys,
+      fallbacks,
+      stale,
+    }),
+  },
+  {
+    weight: 6,
+    arbitrary: fc.record({
+      type: fc.constant('claim' as const),
+      algorithms: fc.subarray([...ALGORITHMS], { minLength: 1 }),
+      spare: fc.nat(5).map((n) => n === 0),
+    }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      type: fc.constant('reset' as const),
+      all: fc.boolean(),
+      names: fc.array(
+        fc.tuple(fc.constantFrom(...ALGORITHMS), fc.constantFrom(...IDS)).map(([a, id]) => `${a}:${id}`),
+        { maxLength: 4 },
+      ),
+      keys,
+      fallbacks,
+      stale,
+    }),
+  },
+  { weight: 1, arbitrary: fc.constant({ type: 'remove' as const }) },
+)
+const steps: fc.Arbitrary<Step[]> = fc.array(
+  fc.oneof(
+    {
+      weight: 12,
+      arbitrary: fc.record({
+        wait: fc.nat(3000),
+        operations: fc.array(operation, { minLength: 1, maxLength: 4 }),
+      }),
+    },
+    { weight: 1, arbitrary: fc.constant('crash' as const) },
+    { weight: 2, arbitrary: fc.constant('login' as const) },
+  ),
+  { minLength: 1, maxLength: 25 },
+)
+
+export function testPoolAgainstModel(under: StoreUnderTest): void {
+  const policies: [string, Partial<PoolPolicy>][] = [
+    ['rejecting conflicts, in upload order', {}],
+    ['healing conflicts, in upload order', { onConflict: 'heal' }],
+    ['rejecting conflicts, in key ID order', { claimOrder: 'key_id' }],
+  ]
+  for (const [name, part] of policies) {
+    test(`the pools of a ${under.name} store behave as the model, ${name}`, async () => {
+      const policy = { ...DEFAULT_POOL_POLICY, keysPerPool: 5, keysPerDeviceAndDay: 0, ...part }
+      await fc.assert(
+        fc.asyncProperty(steps, async (run) => {
+          const history = await History.begin(under, policy)
+          try {
+            for (const step of run) await history.take(step)
+          } finally {
+            await history.end()
+          }
+        }),
+        { numRuns: RUNS },
+      )
+    })
+  }
+}
+
+class History {
+  readonly #model: ModelDevice
+  #open: OpenStore
+  #session: Session
+  #formerSession: Session
+  #now = 1_700_000_000_000
+  #last: Pick<PoolStatus, 'version' | 'generation'> = { version: 0, generation: 0 }
+  readonly #issued = new Set<string>()
+
+  static async begin(under: StoreUnderTest, policy: PoolPolicy): Promise<History> {
+    const open = await under.open(policy)
+    return new History(open, await login(open.store, 0), policy)
+  }
+
+  private constructor(open: OpenStore, session: Session, policy: PoolPolicy) {
+    this.#open = open
+    this.#session = session
+    this.#formerSession = session
+    this.#model = new ModelDevice({
+      heal: policy.onConflict === 'heal',
+      byKeyId: policy.claimOrder === 'key_id',
+      cap: policy.keysPerPool,
+    })
+  }
+
+  async end(): Promise<void> {
+    await this.#open.close()
+  }
+
+  async take(step: Step): Promise<void> {
+    if (step === 'crash') this.#open = await this.#open.crash()
+    else if (step === 'login') await this.#login()
+    else {
+      this.#now += step.wait
+      this.#model.beginStep()
+      // Submitted together, so that a store may put them into one commit; it must still be as if one after the other.
+      const checks = step.operations.map((operation) => this.#submit(operation))
+      await Promise.all(checks)
+      if (this.#model.exists) await this.#compare(this.#model)
+    }
+    if (this.#model.exists) await this.#compare()
+  }
+
+  async #login(): Promise<void> {
+    this.#formerSession = this.#session
+    this.#session = await login(this.#open.store, this.#now)
+    if (this.#model.exists) return
+    this.#model.revive()
+    this.#last = this.#open.store.pools.status(this.#session.deviceRef)
+  }
+
+  /** Starts an operation on both sides; the promise holds when the answers agree. */
+  #submit(operation: Operation): Promise<void> {
+    const { store } = this.#open
+    const now = this.#now
+    switch (operation.type) {
+      case 'remove': {
+        this.#model.remove()
+        return store.devices.remove(this.#session.userRef, [DEVICE], now)
+      }
+      case 'claim': {
+        const expected = operation.algorithms.map((algorithm) =>
+          this.#model.claim(algorithm, operation.spare),
+        )
+        const targets = operation.algorithms.map((algorithm) => ({
+          userId: USER,
+          deviceId: DEVICE,
+          algorithm: algorithm as UploadedKey['algorithm'],
+          spare: operation.spare,
+        }))
+        return store.pools.claim({ claimer: 'the test', targets, now }).then((claimed) => {
+          assert.deepEqual(
+            claimed.map((k) => k?.json),
+            expected,
+          )
+          for (const [i, k] of claimed.entries()) {
+            if (k === undefined || k.fallback) continue
+            const id = `${operation.algorithms[i]} ${JSON.parse(k.json).key}`
+            assert.ok(!this.#issued.has(id), `issued twice: ${id}`)
+            this.#issued.add(id)
+          }
+        })
+      }
+      case 'upload': {
+        const who = operation.identity === undefined ? undefined : identity(operation.identity)
+        const keys = operation.keys.map(toKeys)
+        const fallbackKeys = operation.fallbacks.map(toKeys)
+        const { session, isStale } = this.#sessionFor(operation.stale)
+        const expected = isStale
+          ? ({ refused: 401 } as const)
+          : this.#model.upload({
+              ...(who && { identity: who.name }),
+              keys: keys.map(([k]) => k),
+              fallbacks: fallbackKeys.map(([k]) => k),
+              now,
+            })
+        const command = {
+          session,
+          ...(who && { deviceKeys: who.deviceKeys }),
+          oneTimeKeys: keys.map(([, k]) => k),
+          fallbackKeys: fallbackKeys.map(([, k]) => k),
+          now,
+        }
+        return agree(
+          store.pools.upload(command).then((r) => ({
+            outcomes: Object.fromEntries(r.outcomes),
+            fallbackOutcomes: Object.fromEntries(r.fallbackOutcomes),
+            storedAs: Object.fromEntries(r.storedAs),
+            evicted: r.evicted.toSorted(),
+          })),
+          expected,
+        )
+      }
+      case 'reset': {
+        const keys = operation.keys.map(toKeys)
+        const fallbackKeys = operation.fallbacks.map(toKeys)
+        const { session, isStale } = this.#sessionFor(operation.stale)
+        const expected = isStale
+          ? ({ refused: 401 } as const)
+          : this.#model.reset({
+              all: operation.all,
+              names: operation.names,
+              keys: keys.map(([k]) => k),
+              fallbacks: fallbackKeys.map(([k]) => k),
+              now,
+            })
+        const command = {
+          session,
+          withdrawal: operation.all
+            ? { all: true as const }
+            : { all: false as const, names: operation.names as KeyName[] },
+          oneTimeKeys: keys.map(([, k]) => k),
+          fallbackKeys: fallbackKeys.map(([, k]) => k),
+          now,
+        }
+        return agree(
+          store.pools.reset(command).then((r) => ({
+            outcomes: Object.fromEntries(r.outcomes),
+            fallbackOutcomes: Object.fromEntries(r.fallbackOutcomes),
+            storedAs: Object.fromEntries(r.storedAs),
+            evicted: r.evicted.toSorted(),
+            withdrawn: r.withdrawn,
+            absent: r.absent,
+          })),
+          expected,
+        )
+      }
+    }
+  }
+
+  #sessionFor(stale: boolean): { session: Session; isStale: boolean } {
+    const isStale = stale && this.#formerSession !== this.#session
+    return { session: isStale ? this.#formerSession : this.#session, isStale }
+  }
+
+  /** Counts, digests, order, fallback state, version and generation, as the device reads them. */
+  async #compare(moved?: { readonly changed: boolean; readonly left: boolean }): Promise<void> {
+    const { store } = this.#open
+    const { status, pools } = await store.pools.inspect(this.#session.deviceRef, { limit: 1000 })
+    assert.deepEqual(status, store.pools.status(this.#session.deviceRef))
+    for (const algorithm of ALGORITHMS) {
+      const expected = this.#model.inIssueOrder(algorithm)
+      const seen = pools.find((p) => p.algorithm === algorithm)
+      const standing = status.algorithms.find((a) => a.algorithm === algorithm)
+      assert.deepEqual(
+        (seen?.available ?? []).map((k) => k.keyId as string),
+        expected.map((k) => k.id),
+      )
+      assert.equal(standing?.count ?? 0, expected.length)
+      if (standing !== undefined) assert.equal(standing.digest, this.#model.digest(algorithm))
+      const fallback = this.#model.pools.get(algorithm)?.fallback
+      assert.equal(standing?.fallback?.used, fallback?.used)
+      assert.equal(seen?.fallback?.issueCount, fallback?.issueCount)
+      assert.equal(seen?.fallback?.keyId, fallback?.id)
+    }
+    if (moved === undefined) {
+      assert.deepEqual(pick(status), pick(this.#last))
+    } else {
+      assert.equal(
+        status.version > this.#last.version,
+        moved.changed,
+        'version grows with every change, and only then',
+      )
+      assert.equal(
+        status.generation > this.#last.generation,
+        moved.left,
+        'generation grows when keys left otherwise',
+      )
+    }
+    this.#last = status
+  }
+}
+
+function pick({ version, generation }: Pick<PoolStatus, 'version' | 'generation'>): object {
+  return { version, generation }
+}
+
+function toKeys(picked: KeyPick): [ModelKey, UploadedKey] {
+  const signer = picked.signer === 3 ? undefined : identity(picked.signer)
+  const uploaded = makeKey(picked.algorithm, picked.id, picked.material, signer)
+  const { algorithm, keyId: id, material, json } = uploaded
+  return [{ algorithm, id, material, json, ...(signer && { signedBy: signer.name }) }, uploaded]
+}
+
+async function agree(answer: Promise<object>, expected: object): Promise<void> {
+  const found = await answer.catch((error: unknown) => {
+    if (error instanceof MatrixError) return { refused: error.status }
+    throw error
+  })
+  const sorted =
+    'evicted' in expected ? { ...expected, evicted: (expected.evicted as string[]).toSorted() } : expected
+  assert.deepEqual(found, sorted)
+}

@@ -1,0 +1,306 @@
+/**
+ * A second opinion on the key pools, written from the design alone (2-key-pool) and without any of the server's code:
+ * plain arrays and sets, one operation after the other. The property test holds a store to it.
+ */
+import { createHash } from 'node:crypto'
+
+export type ModelPolicy = {
+  readonly heal: boolean
+  readonly byKeyId: boolean
+  readonly cap: number
+}
+
+export type ModelKey = {
+  readonly algorithm: string
+  readonly id: string
+  readonly material: string
+  readonly json: string
+  readonly signedBy?: string
+}
+
+type Entry = ModelKey & { state: 'available' | 'issued' | 'withdrawn' | 'evicted' | 'purged' }
+
+type Pool = {
+  /** In upload order. */
+  readonly log: Entry[]
+  fallback: (ModelKey & { used: boolean; issueCount: number }) | undefined
+  readonly formerFallbacks: Set<string>
+}
+
+export type ModelOutcome =
+  | { readonly refused: 400 | 401 | 409 }
+  | {
+      readonly outcomes: Record<string, string>
+      readonly fallbackOutcomes: Record<string, string>
+      readonly storedAs: Record<string, string>
+      readonly evicted: readonly string[]
+    }
+
+export type ModelReset = ModelOutcome & {
+  readonly withdrawn?: readonly string[]
+  readonly absent?: readonly string[]
+}
+
+/** One device of one user, through all its lives. */
+export class ModelDevice {
+  readonly #policy: ModelPolicy
+  exists = true
+  identity: string | undefined
+  formerIdentities = new Set<string>()
+  pools = new Map<string, Pool>()
+  /** Whether anything changed since the last `beginStep`, and whether keys left other than by being issued. */
+  changed = false
+  left = false
+  #conflict: { readonly materials: string; readonly ts: number } | undefined
+  /** Every material that was ever given out as a one-time key. */
+  readonly everIssued = new Set<string>()
+
+  constructor(policy: ModelPolicy) {
+    this.#policy = policy
+  }
+
+  remove(): void {
+    this.#purge()
+    this.exists = false
+    this.identity = undefined
+    this.formerIdentities = new Set()
+  }
+
+  revive(): void {
+    this.exists = true
+  }
+
+  upload(request: {
+    readonly identity?: string
+    readonly keys: readonly ModelKey[]
+    readonly fallbacks: readonly ModelKey[]
+    readonly now: number
+  }): ModelOutcome {
+    if (!this.exists) return { refused: 401 }
+    return this.#allOrNothing(() => {
+      const { identity } = request
+      if (identity !== undefined) {
+        if (this.formerIdentities.has(identity) && identity !== this.identity) return { refused: 400 }
+        if (this.identity !== undefined && identity !== this.identity) {
+          this.formerIdentities.add(this.identity)
+          this.#purge()
+          this.changed = true
+          this.left = true
+        }
+        this.identity = identity
+      }
+      return this.#store(request, this.#policy.heal)
+    })
+  }
+
+  reset(request: {
+    readonly all: boolean
+    readonly names: readonly string[]
+    readonly keys: readonly ModelKey[]
+    readonly fallbacks: readonly ModelKey[]
+    readonly now: number
+  }): ModelReset {
+    if (!this.exists) return { refused: 401 }
+    return this.#allOrNothing(() => {
+      const withdrawn: string[] = []
+      const absent: string[] = []
+      const offered = (entry: Entry): boolean =>
+        request.keys.some((key) => key.algorithm === entry.algorithm && key.material === entry.material)
+      const take = (entry: Entry): void => {
+        if (offered(entry)) return
+        entry.state = 'withdrawn'
+        withdrawn.push(`${entry.algorithm}:${entry.id}`)
+      }
+      if (request.all) {
+        for (const [, pool] of [...this.pools].sort(([a], [b]) => (a < b ? -1 : 1)))
+          pool.log.filter(isAvailable).forEach(take)
+      } else {
+        for (const name of new Set(request.names)) {
+          const entry = [...this.pools.values()]
+            .flatMap((pool) => pool.log)
+            .find((e) => isAvailable(e) && `${e.algorithm}:${e.id}` === name)
+          if (entry === undefined) absent.push(name)
+          else take(entry)
+        }
+      }
+      if (withdrawn.length > 0) {
+        this.changed = true
+        this.left = true
+      }
+      const stored = this.#store(request, false)
+      return 'refused' in stored ? stored : { ...stored, withdrawn, absent }
+    })
+  }
+
+  /** The JSON of the key given out, if any. */
+  claim(algorithm: string, spare: boolean): string | undefined {
+    const pool = this.exists ? this.pools.get(algorithm) : undefined
+    if (pool === undefined) return undefined
+    const next = this.inIssueOrder(algorithm)[0]
+    if (pool.fallback !== undefined && (spare || next === undefined)) {
+      pool.fallback.used = true
+      pool.fallback.issueCount++
+      this.changed = true
+      return pool.fallback.json
+    }
+    if (next === undefined) return undefined
+    next.state = 'issued'
+    this.changed = true
+    this.everIssued.add(`${algorithm} ${next.material}`)
+    return next.json
+  }
+
+  /** The available keys of an algorithm, the next to leave first. */
+  inIssueOrder(algorithm: string): Entry[] {
+    const available = this.pools.get(algorithm)?.log.filter(isAvailable) ?? []
+    return this.#policy.byKeyId ? available.sort(byCodePoints) : available
+  }
+
+  /** base64url of the digest, computed from nothing. */
+  digest(algorithm: string): string {
+    const digest = Buffer.alloc(32)
+    for (const entry of this.inIssueOrder(algorithm)) {
+      const share = createHash('sha256').update(`${algorithm}:${entry.id}\0${entry.material}`).digest()
+      for (let i = 0; i < 32; i++) digest.writeUInt8(digest.readUInt8(i) ^ share.readUInt8(i), i)
+    }
+    return digest.toString('base64url')
+  }
+
+  beginStep(): void {
+    this.changed = false
+    this.left = false
+  }
+
+  #allOrNothing<T extends ModelOutcome>(run: () => T): T {
+    const { pools, identity, formerIdentities, changed, left } = this
+    const before = structuredClone({ pools, identity, formerIdentities, changed, left })
+    const outcome = run()
+    if ('refused' in outcome) {
+      Object.assign(this, before)
+    }
+    return outcome
+  }
+
+  #purge(): void {
+    for (const pool of this.pools.values()) {
+      for (const entry of pool.log) if (isAvailable(entry)) entry.state = 'purged'
+      if (pool.fallback !== undefined) pool.formerFallbacks.add(pool.fallback.material)
+      pool.fallback = undefined
+    }
+  }
+
+  #pool(algorithm: string): Pool {
+    const pool = this.pools.get(algorithm) ?? { log: [], fallback: undefined, formerFallbacks: new Set() }
+    this.pools.set(algorithm, pool)
+    return pool
+  }
+
+  #store(
+    request: {
+      readonly keys: readonly ModelKey[]
+      readonly fallbacks: readonly ModelKey[]
+      readonly now: number
+    },
+    mayHeal: boolean,
+  ): ModelOutcome {
+    const mustBeSigned = this.formerIdentities.size > 0
+    if (
+      mustBeSigned &&
+      [...request.keys, ...request.fallbacks].some((key) => key.signedBy !== this.identity)
+    ) {
+      return { refused: 400 }
+    }
+    const conflicting = request.keys.filter((key) => this.#conflicts(key, request.keys))
+    if (conflicting.length > 0) {
+      if (!mayHeal || !this.#isSecondTry(request.keys, request.now)) return { refused: 400 }
+      for (const algorithm of new Set(conflicting.map((key) => key.algorithm)))
+        this.#heal(algorithm, request.keys)
+    }
+    const result = { outcomes: {}, fallbackOutcomes: {}, storedAs: {}, evicted: [] as string[] }
+    const touched = new Set<string>()
+    for (const key of request.keys.toSorted(byCodePoints)) {
+      touched.add(key.algorithm)
+      const pool = this.#pool(key.algorithm)
+      const name = `${key.algorithm}:${key.id}`
+      const known = pool.log.find((e) => e.material === key.material && e.state !== 'withdrawn')
+      const outcome = (text: string): void => void Object.assign(result.outcomes, { [name]: text })
+      if (known?.state === 'available') {
+        outcome('already_stored')
+        if (known.id !== key.id) Object.assign(result.storedAs, { [name]: `${key.algorithm}:${known.id}` })
+      } else if (known?.state === 'issued') outcome('already_issued')
+      else if (known !== undefined) outcome('already_removed')
+      else {
+        outcome(pool.log.some((e) => e.id === key.id && e.state === 'issued') ? 'id_reused' : 'stored')
+        pool.log.push({ ...key, state: 'available' })
+        this.changed = true
+      }
+    }
+    for (const algorithm of touched) {
+      const available = this.#pool(algorithm).log.filter(isAvailable)
+      for (const entry of available.slice(0, Math.max(0, available.length - this.#policy.cap))) {
+        entry.state = 'evicted'
+        result.evicted.push(`${algorithm}:${entry.id}`)
+        this.left = true
+      }
+    }
+    for (const key of request.fallbacks) {
+      const pool = this.#pool(key.algorithm)
+      const name = `${key.algorithm}:${key.id}`
+      if (pool.fallback?.material === key.material)
+        Object.assign(result.fallbackOutcomes, { [name]: 'already_stored' })
+      else if (pool.formerFallbacks.has(key.material)) {
+        Object.assign(result.fallbackOutcomes, { [name]: 'already_replaced' })
+      } else {
+        if (pool.fallback !== undefined) pool.formerFallbacks.add(pool.fallback.material)
+        pool.fallback = { ...key, used: false, issueCount: 0 }
+        this.changed = true
+        Object.assign(result.fallbackOutcomes, { [name]: 'stored' })
+      }
+    }
+    return result
+  }
+
+  /** Material that is known, or comes earlier in the request, never conflicts; else an available ID does. */
+  #conflicts(key: ModelKey, request: readonly ModelKey[]): boolean {
+    const pool = this.pools.get(key.algorithm)
+    if (pool?.log.some((e) => e.material === key.material && e.state !== 'withdrawn')) return false
+    const earlier = request.some((other) => {
+      const same = other.algorithm === key.algorithm && other.material === key.material
+      return same && byCodePoints(other, key) < 0 && !this.#conflicts(other, request)
+    })
+    return !earlier && (pool?.log.some((e) => isAvailable(e) && e.id === key.id) ?? false)
+  }
+
+  #isSecondTry(keys: readonly ModelKey[], now: number): boolean {
+    const materials = keys
+      .map((key) => `${key.algorithm} ${key.material}`)
+      .sort()
+      .join()
+    const age = this.#conflict?.materials === materials ? now - this.#conflict.ts : undefined
+    if (age === undefined || age > 3_600_000) {
+      this.#conflict = { materials, ts: now }
+      return false
+    }
+    if (age < 2_000) return false
+    this.#conflict = undefined
+    return true
+  }
+
+  #heal(algorithm: string, keys: readonly ModelKey[]): void {
+    for (const entry of this.#pool(algorithm).log) {
+      const offered = keys.some((key) => key.algorithm === algorithm && key.material === entry.material)
+      if (isAvailable(entry) && !offered) entry.state = 'purged'
+    }
+    this.changed = true
+    this.left = true
+  }
+}
+
+function isAvailable(entry: Entry): boolean {
+  return entry.state === 'available'
+}
+
+/** UTF-8 bytes sort as code points do. */
+function byCodePoints(a: { readonly id: string }, b: { readonly id: string }): number {
+  return Buffer.compare(Buffer.from(a.id), Buffer.from(b.id))
+}

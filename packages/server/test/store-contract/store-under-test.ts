@@ -1,0 +1,16 @@
+/** What the contract suite needs of a store: how it is opened, and how a crash is made of it. */
+import type { PoolPolicy } from '../../src/pool/policy.ts'
+import type { Store } from '../../src/store.ts'
+
+export type StoreUnderTest = {
+  readonly name: string
+  /** Opens a store over a fresh database. */
+  open(policy: PoolPolicy): Promise<OpenStore>
+}
+
+export type OpenStore = {
+  readonly store: Store
+  /** Ends as a killed process would, with nothing written that is not on the disk now, and opens again. */
+  crash(): Promise<OpenStore>
+  close(): Promise<void>
+}

@@ -1,0 +1,73 @@
+/** Devices, identities and keys for the contract suite: real signatures, made once. */
+import { createHash, generateKeyPairSync, type KeyObject, randomBytes, sign } from 'node:crypto'
+import {
+  type Algorithm,
+  canonicalJson,
+  type DeviceId,
+  type KeyId,
+  type KeyMaterial,
+  type UserId,
+} from '@latchkey/protocol'
+import type { UploadedDeviceKeys, UploadedKey } from '../../src/pool/port.ts'
+import type { Session, TokenHash } from '../../src/session.ts'
+import type { Store } from '../../src/store.ts'
+
+export const USER = '@alice:test.example' as UserId
+export const DEVICE = 'ALICEDEV' as DeviceId
+
+/** Logs a device in, as the domain would: an account first if there is none. */
+export async function login(store: Store, now: number, userId = USER, deviceId = DEVICE): Promise<Session> {
+  const account =
+    store.accounts.find(userId) ?? (await store.accounts.create({ userId, passwordHash: '', now }))
+  const tokenHash = randomBytes(16).toString('hex') as TokenHash
+  return store.accounts.openSession({ account, deviceId, tokenHash, now })
+}
+
+type Identity = {
+  readonly name: string
+  readonly privateKey: KeyObject
+  readonly deviceKeys: UploadedDeviceKeys
+}
+
+function makeIdentity(name: string): Identity {
+  const { publicKey, privateKey } = generateKeyPairSync('ed25519')
+  const raw = publicKey.export({ format: 'der', type: 'spki' }).subarray(-32)
+  const ed25519 = base64(raw) as KeyMaterial
+  const curve25519 = base64(createHash('sha256').update(raw).digest()) as KeyMaterial
+  const json = canonicalJson({
+    user_id: USER,
+    device_id: DEVICE,
+    algorithms: ['m.olm.v1.curve25519-aes-sha2'],
+    keys: { [`ed25519:${DEVICE}`]: ed25519, [`curve25519:${DEVICE}`]: curve25519 },
+    signatures: {},
+  })
+  return { name, privateKey, deviceKeys: { json, identity: { ed25519, curve25519 } } }
+}
+
+const identities = ['first', 'second', 'third'].map(makeIdentity)
+
+export function identity(index: number): Identity {
+  const found = identities[index]
+  if (found === undefined) throw new Error(`no identity ${index}`)
+  return found
+}
+
+/** A key with material number `material`, signed by an identity or by nobody. The same arguments, the same text. */
+export function makeKey(algorithm: string, id: string, material: number, signer?: Identity): UploadedKey {
+  const key = materialText(material)
+  const unsigned = canonicalJson({ key })
+  const signatures =
+    signer === undefined
+      ? {}
+      : { [USER]: { [`ed25519:${DEVICE}`]: base64(sign(null, Buffer.from(unsigned), signer.privateKey)) } }
+  const json = JSON.stringify({ key, signatures })
+  return { algorithm: algorithm as Algorithm, keyId: id as KeyId, material: key, json }
+}
+
+export function materialText(number: number): KeyMaterial {
+  return base64(createHash('sha256').update(`material ${number}`).digest()) as KeyMaterial
+}
+
+function base64(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('base64').replaceAll('=', '')
+}

@@ -1,0 +1,92 @@
+/** Real processes of the command, ended by their own handle; each test waits for what they print. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+export const REPOSITORY = fileURLToPath(new URL('../../../../', import.meta.url))
+export const LATCHKEY = join(REPOSITORY, 'packages/server/bin/latchkey.mjs')
+
+export type Ended = {
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+export type RunOptions = {
+  readonly cwd?: string
+  readonly stdin?: string
+  readonly environment?: Record<string, string>
+}
+
+export class RunningProcess {
+  readonly child: ChildProcess
+  readonly ended: Promise<Ended>
+  #stdout = ''
+  #stderr = ''
+
+  constructor(command: string, args: readonly string[], { cwd, stdin, environment }: RunOptions = {}) {
+    this.child = spawn(command, args, {
+      cwd: cwd ?? REPOSITORY,
+      env: { ...withoutLatchkey(process.env), ...environment },
+      stdio: 'pipe',
+    })
+    this.child.stdin?.end(stdin ?? '')
+    this.child.stdout?.on('data', (chunk) => (this.#stdout += String(chunk)))
+    this.child.stderr?.on('data', (chunk) => (this.#stderr += String(chunk)))
+    this.ended = new Promise((resolve, reject) => {
+      this.child.once('error', reject)
+      this.child.once('close', (code, signal) =>
+        resolve({ code, signal, stdout: this.#stdout, stderr: this.#stderr }),
+      )
+    })
+  }
+
+  /** Resolves with what the pattern finds in stdout; rejects when the process ends without it. */
+  async printed(pattern: RegExp): Promise<RegExpExecArray> {
+    for (;;) {
+      const found = pattern.exec(this.#stdout)
+      if (found !== null) return found
+      const more = new Promise<undefined>((resolve) =>
+        this.child.stdout?.once('data', () => resolve(undefined)),
+      )
+      const ended = await Promise.race([more, this.ended])
+      if (ended !== undefined && !pattern.test(this.#stdout))
+        throw new Error(`ended without ${pattern}: ${JSON.stringify(ended)}`)
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.child.exitCode === null && this.child.signalCode === null) this.child.kill('SIGKILL')
+    await this.ended
+  }
+}
+
+/** Runs `latchkey` on this Node until it ends. */
+export function runLatchkey(args: readonly string[], options?: RunOptions): Promise<Ended> {
+  return new RunningProcess(process.execPath, [LATCHKEY, ...args], options).ended
+}
+
+/** Starts `latchkey serve` on a free port; resolves when it is ready. */
+export async function startLatchkey(
+  args: readonly string[],
+  options?: RunOptions,
+): Promise<RunningProcess & { readonly url: string }> {
+  const running = new RunningProcess(process.execPath, [LATCHKEY, 'serve', '--port', '0', ...args], options)
+  const [, url = ''] = await running.printed(READY)
+  return Object.assign(running, { url })
+}
+
+export const READY = /Latchkey is ready: (\S+), .*\n/
+
+export function temporaryDirectory(): Disposable & { readonly path: string } {
+  const path = mkdtempSync(join(tmpdir(), 'latchkey-cli-'))
+  return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) }
+}
+
+/** Whoever runs the tests may have settings of their own. */
+function withoutLatchkey(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(environment).filter(([name]) => !name.startsWith('LATCHKEY_')))
+}

@@ -1,0 +1,62 @@
+/**
+ * Copies and puts back what a client keeps in IndexedDB (fake-indexeddb): a backup of a phone, and its restoration.
+ * The store must be closed meanwhile.
+ */
+import 'fake-indexeddb/auto'
+import { indexedDB } from 'fake-indexeddb'
+import type { AnyJson } from './matrix-session.ts'
+
+/** Database name -> object store name -> rows. */
+export type StoreCopy = ReadonlyMap<string, ReadonlyMap<string, readonly Row[]>>
+
+type Row = { readonly key: AnyJson; readonly value: AnyJson }
+
+/** Every database whose name begins with `name`. */
+export async function copyStore(name: string): Promise<StoreCopy> {
+  const copy = new Map<string, Map<string, Row[]>>()
+  for (const database of await indexedDB.databases()) {
+    if (database.name?.startsWith(`${name}::`) !== true) continue
+    const stores = new Map<string, Row[]>()
+    const db: AnyJson = await settled(indexedDB.open(database.name))
+    for (const store of db.objectStoreNames) {
+      const objects = db.transaction(store).objectStore(store)
+      const [keys, values] = await Promise.all([settled(objects.getAllKeys()), settled(objects.getAll())])
+      stores.set(
+        store,
+        keys.map((key: AnyJson, i: number) => ({ key, value: structuredClone(values[i]) })),
+      )
+    }
+    db.close()
+    copy.set(database.name, stores)
+  }
+  if (copy.size === 0) throw new Error(`no database begins with ${name}`)
+  return copy
+}
+
+/** Replaces what the databases hold now. */
+export async function putBackStore(copy: StoreCopy): Promise<void> {
+  for (const [name, stores] of copy) {
+    const db: AnyJson = await settled(indexedDB.open(name))
+    for (const [store, rows] of stores) {
+      const transaction = db.transaction(store, 'readwrite')
+      const objects = transaction.objectStore(store)
+      objects.clear()
+      for (const { key, value } of rows) {
+        if (objects.keyPath === null) objects.put(structuredClone(value), key)
+        else objects.put(structuredClone(value))
+      }
+      await new Promise((resolve, reject) => {
+        transaction.addEventListener('complete', resolve)
+        transaction.addEventListener('error', reject)
+      })
+    }
+    db.close()
+  }
+}
+
+function settled(request: AnyJson): Promise<AnyJson> {
+  return new Promise((resolve, reject) => {
+    request.addEventListener('success', () => resolve(request.result))
+    request.addEventListener('error', () => reject(request.error))
+  })
+}

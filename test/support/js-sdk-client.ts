@@ -1,0 +1,190 @@
+/**
+ * An unmodified matrix-js-sdk client: password login, `initRustCrypto`, `startClient`; its requests are looked at as
+ * they pass. Without rooms nothing makes it watch other users' devices, so `watch` does what a room would.
+ */
+import { UserId } from '@matrix-org/matrix-sdk-crypto-wasm'
+import { ClientEvent, createClient, type MatrixClient } from 'matrix-js-sdk'
+import type { AuthDict } from 'matrix-js-sdk/lib/interactive-auth.js'
+import { type Logger, logger as sdkLogger } from 'matrix-js-sdk/lib/logger.js'
+import { type AnyJson, MatrixSession, PASSWORD } from './matrix-session.ts'
+import { MESSAGE_TYPE, type Peer, type Received } from './olm-device.ts'
+import { within } from './within.ts'
+
+/** A request of the client and the answer that it got. */
+export type Exchange = {
+  readonly method: string
+  /** After `/_matrix/client`, without the query. */
+  readonly path: string
+  readonly sent: AnyJson
+  readonly status: number
+  readonly body: AnyJson
+}
+
+/** The members of the SDK's crypto backend that its types keep private. */
+type CryptoBackend = {
+  readonly olmMachine: { updateTrackedUsers(users: readonly UserId[]): Promise<void> }
+  readonly outgoingRequestsManager: { doProcessOutgoingRequests(): Promise<void> }
+}
+
+export class JsSdkClient {
+  readonly session: MatrixSession
+  readonly received: Received[] = []
+  readonly exchanges: Exchange[] = []
+  readonly #client: MatrixClient
+  #away: PromiseWithResolvers<void> | undefined
+  readonly #watchers = new Set<() => void>()
+
+  private constructor(session: MatrixSession) {
+    this.session = session
+    this.#client = createClient({
+      baseUrl: session.baseUrl,
+      userId: session.userId,
+      deviceId: session.deviceId,
+      accessToken: session.token,
+      logger: SILENT,
+      fetchFn: (input, init) => this.#fetch(input, init),
+    })
+    this.#client.on(ClientEvent.ReceivedToDeviceMessage, ({ message, encryptionInfo }) => {
+      if (message.type !== MESSAGE_TYPE || encryptionInfo === null) return
+      this.received.push({ sender: message.sender, text: message.content['text'] })
+      this.#look()
+    })
+  }
+
+  /** Makes the account if there is none, logs in, and syncs until the keys of the device are published. */
+  static async start(baseUrl: string, user: string, deviceId: string): Promise<JsSdkClient> {
+    silence(sdkLogger)
+    const started = new JsSdkClient(await MatrixSession.signIn(baseUrl, user, deviceId))
+    await started.#client.initRustCrypto({ useIndexedDB: false })
+    await started.#client.startClient({ initialSyncLimit: 0 })
+    await started.until('the upload of device keys', () =>
+      started.uploads.some(({ status }) => status === 200),
+    )
+    return started
+  }
+
+  get userId(): string {
+    return this.session.userId
+  }
+
+  get deviceId(): string {
+    return this.session.deviceId
+  }
+
+  get uploads(): readonly Exchange[] {
+    return this.exchanges.filter(({ path }) => path === '/v3/keys/upload')
+  }
+
+  /** Resolves as soon as something that the client did or received makes `holds` true. */
+  async until(what: string, holds: () => boolean): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const watcher = (): void => {
+      if (holds()) resolve()
+    }
+    this.#watchers.add(watcher)
+    watcher()
+    try {
+      await within(`${this.userId}: ${what}`, promise)
+    } finally {
+      this.#watchers.delete(watcher)
+    }
+  }
+
+  async watch(peer: Peer): Promise<void> {
+    const backend = this.#client.getCrypto() as unknown as CryptoBackend
+    await backend.olmMachine.updateTrackedUsers([new UserId(peer.userId)])
+    await backend.outgoingRequestsManager.doProcessOutgoingRequests()
+  }
+
+  /** Encrypts for a device that is watched, and sends; resolves when the server has it. */
+  async write(to: Peer, text: string): Promise<void> {
+    const sent = (): number =>
+      this.exchanges.filter(({ path }) => path.startsWith('/v3/sendToDevice/')).length
+    const before = sent()
+    const { userId, deviceId } = to
+    await this.#client.encryptAndSendToDevice(MESSAGE_TYPE, [{ userId, deviceId }], { text })
+    await this.until(`the message "${text}" on its way`, () => sent() > before)
+  }
+
+  /** Makes cross-signing keys and publishes them; the server asks for the password. */
+  async bootstrapCrossSigning(): Promise<void> {
+    const crypto = this.#client.getCrypto()
+    if (crypto === undefined) throw new Error('the client has no crypto')
+    await crypto.bootstrapCrossSigning({
+      setupNewCrossSigning: true,
+      authUploadDeviceSigningKeys: async (makeRequest) => {
+        try {
+          await makeRequest(null)
+        } catch (error) {
+          await makeRequest(this.#passwordFor(error))
+        }
+      },
+    })
+  }
+
+  /** Leaves the net: what is asked or answered from now on waits for `resume`. */
+  pause(): void {
+    this.#away = Promise.withResolvers<void>()
+  }
+
+  resume(): void {
+    this.#away?.resolve()
+    this.#away = undefined
+  }
+
+  stop(): void {
+    this.resume()
+    this.#client.stopClient()
+  }
+
+  [Symbol.dispose](): void {
+    this.stop()
+  }
+
+  #passwordFor(error: unknown): AuthDict {
+    const challenge = (error as { data?: { session?: string } }).data
+    if (challenge?.session === undefined) throw error
+    return {
+      type: 'm.login.password',
+      identifier: { type: 'm.id.user', user: this.userId },
+      password: PASSWORD,
+      session: challenge.session,
+    }
+  }
+
+  async #fetch(input: string | URL | Request, init?: RequestInit): Promise<Response> {
+    await this.#away?.promise
+    const response = await fetch(input, init)
+    await this.#away?.promise
+    const url = new URL(input instanceof Request ? input.url : input)
+    const answer = response.clone()
+    const body: AnyJson = await answer.json()
+    this.exchanges.push({
+      method: init?.method ?? 'GET',
+      path: url.pathname.replace('/_matrix/client', ''),
+      sent: typeof init?.body === 'string' ? JSON.parse(init.body) : undefined,
+      status: response.status,
+      body,
+    })
+    this.#look()
+    return response
+  }
+
+  #look(): void {
+    for (const watcher of this.#watchers) watcher()
+  }
+}
+
+const SILENT: Logger = {
+  trace() {},
+  debug() {},
+  info() {},
+  warn() {},
+  error() {},
+  getChild: () => SILENT,
+}
+
+/** Parts of the SDK write to a logger of the module's, which loglevel made. */
+function silence(logger: object): void {
+  if ('setLevel' in logger && typeof logger.setLevel === 'function') logger.setLevel('silent', false)
+}

@@ -1,0 +1,102 @@
+/** An account's session at a Matrix server, in plain HTTP: what lies under a client's cryptography. */
+
+/** An answer's JSON, which tests take apart freely. */
+// oxlint-disable-next-line typescript/no-explicit-any
+export type AnyJson = any
+
+export type Answer = { readonly status: number; readonly body: AnyJson }
+
+export const PASSWORD = 'correct horse battery staple'
+
+export class MatrixSession {
+  readonly baseUrl: string
+  readonly userId: string
+  readonly deviceId: string
+  readonly token: string
+
+  private constructor(baseUrl: string, userId: string, deviceId: string, token: string) {
+    this.baseUrl = baseUrl
+    this.userId = userId
+    this.deviceId = deviceId
+    this.token = token
+  }
+
+  /** Logs a device in; makes the account first if there is none. */
+  static async signIn(baseUrl: string, user: string, deviceId: string): Promise<MatrixSession> {
+    const registered = await request(baseUrl, 'POST', '/_matrix/client/v3/register', {
+      username: user,
+      password: PASSWORD,
+      inhibit_login: true,
+      auth: { type: 'm.login.dummy' },
+    })
+    if (registered.status !== 200 && registered.body.errcode !== 'M_USER_IN_USE') {
+      throw new Error(`register ${user}: ${JSON.stringify(registered.body)}`)
+    }
+    const { status, body } = await request(baseUrl, 'POST', '/_matrix/client/v3/login', {
+      type: 'm.login.password',
+      identifier: { type: 'm.id.user', user },
+      password: PASSWORD,
+      device_id: deviceId,
+    })
+    if (status !== 200) throw new Error(`login ${user}: ${JSON.stringify(body)}`)
+    return new MatrixSession(baseUrl, body.user_id, body.device_id, body.access_token)
+  }
+
+  /** Calls the client-server API. `path` begins after `/_matrix/client`; a string is sent as it stands. */
+  call(method: string, path: string, body?: unknown): Promise<Answer> {
+    return request(this.baseUrl, method, `/_matrix/client${path}`, body, this.token)
+  }
+
+  /** As `call`, for what has to succeed. */
+  async ok(method: string, path: string, body?: unknown): Promise<AnyJson> {
+    const answer = await this.call(method, path, body)
+    if (answer.status !== 200) {
+      throw new Error(`${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`)
+    }
+    return answer.body
+  }
+
+  /** Claims a key of every device named, one claim each, all at once: what a crowd of senders does. */
+  claimMany(userId: string, deviceId: string, count: number): Promise<ClaimedKey[]> {
+    return Promise.all(Array.from({ length: count }, () => this.claim(userId, deviceId)))
+  }
+
+  async claim(userId: string, deviceId: string): Promise<ClaimedKey> {
+    const wanted = { [userId]: { [deviceId]: 'signed_curve25519' } }
+    const answer = await this.ok('POST', '/v3/keys/claim', { one_time_keys: wanted })
+    return claimedKey(answer, userId, deviceId)
+  }
+}
+
+export type ClaimedKey = {
+  /** `signed_curve25519:AAAAHg` */
+  readonly name: string
+  /** The public key, base64. */
+  readonly key: string
+  readonly isFallback: boolean
+}
+
+/** The one key that a claim's answer has for a device. */
+export function claimedKey(answer: AnyJson, userId: string, deviceId: string): ClaimedKey {
+  const [entry] = Object.entries<AnyJson>(answer.one_time_keys[userId]?.[deviceId] ?? {})
+  if (entry === undefined) throw new Error(`no key for ${userId} ${deviceId}: ${JSON.stringify(answer)}`)
+  return { name: entry[0], key: entry[1].key, isFallback: entry[1].fallback === true }
+}
+
+async function request(
+  baseUrl: string,
+  method: string,
+  path: string,
+  body?: unknown,
+  token?: string,
+): Promise<Answer> {
+  const response = await fetch(baseUrl + path, {
+    method,
+    headers: {
+      ...(token !== undefined && { authorization: `Bearer ${token}` }),
+      ...(body !== undefined && { 'content-type': 'application/json' }),
+    },
+    ...(body !== undefined && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
+  })
+  return { status: response.status, body: await response.json() }
+}

@@ -1,0 +1,287 @@
+/**
+ * A Matrix device whose cryptography is an unmodified OlmMachine (matrix-sdk-crypto-wasm), over real HTTP. It can lose
+ * answers, keep its state in IndexedDB, restart, and be restored from a backup.
+ */
+import {
+  type Device,
+  DeviceId,
+  DeviceLists,
+  initAsync,
+  LoggerLevel,
+  OlmMachine,
+  ProcessedToDeviceEventType,
+  RequestType,
+  StoreHandle,
+  type ToDeviceRequest,
+  ToDeviceUnableToDecryptReason,
+  Tracing,
+  UserId,
+} from '@matrix-org/matrix-sdk-crypto-wasm'
+import { copyStore, putBackStore, type StoreCopy } from './crypto-store.ts'
+import { type Answer, type AnyJson, type ClaimedKey, claimedKey, MatrixSession } from './matrix-session.ts'
+
+export const MESSAGE_TYPE = 'dev.latchkey.test.message'
+
+export type Received = { readonly sender: string; readonly text: string }
+
+export type Undecryptable = { readonly sender: string; readonly reason: string }
+
+/** One `/keys/upload`: the body as it was sent, and the server's answer, whether the machine saw it or not. */
+export type Upload = Answer & { readonly sent: string }
+
+/** A phone's backup: the crypto store and the sync token of that moment. */
+export type Backup = { readonly store: StoreCopy; readonly since: string | undefined }
+
+export type SignIn = {
+  readonly user: string
+  readonly deviceId: string
+  /** Keep the state in IndexedDB under this name; without it the state lives and ends with the machine. */
+  readonly storeName?: string
+}
+
+export type Peer = { readonly userId: string; readonly deviceId: string }
+
+type Outgoing = Awaited<ReturnType<OlmMachine['outgoingRequests']>>[number]
+
+/** The machine warns of this whenever it is given a to-device message that is encrypted. */
+const EVERY_ENCRYPTED_EVENT = 'Received an unexpected encrypted to-device event'
+
+/** The databases end with the process; their encryption only has to be there. */
+const STORE_KEY = new Uint8Array(32)
+
+export class OlmDevice {
+  readonly session: MatrixSession
+  readonly received: Received[] = []
+  readonly undecryptable: Undecryptable[] = []
+  readonly uploads: Upload[] = []
+  /** What the machine itself logged as a warning or an error. */
+  readonly warnings: string[] = []
+  readonly #storeName: string | undefined
+  #machine: OlmMachine | undefined
+  #since: string | undefined
+  #transactions = 0
+
+  private constructor(session: MatrixSession, storeName: string | undefined) {
+    this.session = session
+    this.#storeName = storeName
+  }
+
+  /** Makes the account if there is none, logs in, and opens the machine. Publishes nothing yet. */
+  static async signIn(baseUrl: string, { user, deviceId, storeName }: SignIn): Promise<OlmDevice> {
+    await initAsync()
+    new Tracing(LoggerLevel.Warn).turnOn()
+    const device = new OlmDevice(await MatrixSession.signIn(baseUrl, user, deviceId), storeName)
+    await device.#open()
+    return device
+  }
+
+  /** As `signIn`, and published: device keys, one-time keys and a fallback key are on the server. */
+  static async ready(baseUrl: string, options: SignIn): Promise<OlmDevice> {
+    const device = await OlmDevice.signIn(baseUrl, options)
+    await device.catchUp()
+    return device
+  }
+
+  get userId(): string {
+    return this.session.userId
+  }
+
+  get deviceId(): string {
+    return this.session.deviceId
+  }
+
+  /** The `/keys/upload` that was sent last. */
+  get lastUpload(): Upload {
+    const upload = this.uploads.at(-1)
+    if (upload === undefined) throw new Error(`${this.userId} has not uploaded anything`)
+    return upload
+  }
+
+  /** One sync, and what it makes the machine send. */
+  async catchUp(): Promise<AnyJson> {
+    const answer = await this.sync()
+    await this.sendRequests()
+    return answer
+  }
+
+  /** One sync, given to the machine; `timeoutMs` is how long the server may keep it open. */
+  async sync({ timeoutMs = 0 }: { timeoutMs?: number } = {}): Promise<AnyJson> {
+    const since = this.#since === undefined ? '' : `&since=${encodeURIComponent(this.#since)}`
+    const answer = await this.session.ok('GET', `/v3/sync?timeout=${timeoutMs}${since}`)
+    const changed: string[] = answer.device_lists?.changed ?? []
+    const events = await this.#openMachine().receiveSyncChanges(
+      JSON.stringify(answer.to_device.events),
+      new DeviceLists(
+        changed.map((user) => new UserId(user)),
+        [],
+      ),
+      new Map(Object.entries<number>(answer.device_one_time_keys_count)),
+      new Set<string>(answer.device_unused_fallback_key_types),
+    )
+    this.#since = answer.next_batch
+    for (const event of events) {
+      const { sender, content } = JSON.parse(event.rawEvent)
+      if (event.type === ProcessedToDeviceEventType.Decrypted) {
+        this.received.push({ sender, text: content.text })
+      } else if ('utdInfo' in event) {
+        this.undecryptable.push({ sender, reason: ToDeviceUnableToDecryptReason[event.utdInfo.reason] })
+      }
+    }
+    return answer
+  }
+
+  /**
+   * Sends what the machine has to send, until it has nothing more or a request was refused. With `loseUploadAnswer` the
+   * next upload reaches the server and its answer is lost.
+   */
+  async sendRequests({ loseUploadAnswer = false }: { loseUploadAnswer?: boolean } = {}): Promise<void> {
+    const machine = this.#openMachine()
+    for (;;) {
+      const requests = await machine.outgoingRequests()
+      for (const request of requests) {
+        const { status, body } = await this.#send(request)
+        if (request.type === RequestType.KeysUpload && loseUploadAnswer) return
+        if (status !== 200) return
+        await machine.markRequestAsSent(request.id ?? '', request.type, JSON.stringify(body))
+      }
+      if (requests.length === 0) return
+    }
+  }
+
+  /** Encrypts for a device and sends: asks for its keys and claims one where that has not been done yet. */
+  async write(to: Peer, text: string): Promise<ClaimedKey | undefined> {
+    const claimed = await this.startSession(to)
+    await this.send(to, text)
+    return claimed
+  }
+
+  /** Asks for the keys of a device's user, and hears of their changes from now on. */
+  async watch(peer: Peer): Promise<void> {
+    await this.#openMachine().updateTrackedUsers([new UserId(peer.userId)])
+    await this.sendRequests()
+  }
+
+  /** Whether a watched device carries a valid signature of its owner's self-signing key. */
+  async isSignedByOwner(peer: Peer): Promise<boolean> {
+    return (await this.#deviceOf(peer)).isCrossSignedByOwner()
+  }
+
+  /** The key that was claimed, if a session with the device was missing. */
+  async startSession(to: Peer): Promise<ClaimedKey | undefined> {
+    await this.watch(to)
+    const machine = this.#openMachine()
+    const request = await machine.getMissingSessions([new UserId(to.userId)])
+    if (request === null) return undefined
+    const answer = await this.session.ok('POST', '/v3/keys/claim', request.body)
+    await machine.markRequestAsSent(request.id, request.type, JSON.stringify(answer))
+    return claimedKey(answer, to.userId, to.deviceId)
+  }
+
+  /** Encrypts on the session that there is, and sends. */
+  async send(to: Peer, text: string): Promise<void> {
+    const device = await this.#deviceOf(to)
+    const content = JSON.parse(await device.encryptToDeviceEvent(MESSAGE_TYPE, { text }))
+    const path = `/v3/sendToDevice/m.room.encrypted/${this.deviceId}-${this.#transactions++}`
+    await this.session.ok('PUT', path, { messages: { [to.userId]: { [to.deviceId]: content } } })
+  }
+
+  /** MSC4162, at its unstable path. */
+  resetKeys(): Promise<AnyJson> {
+    return this.session.ok('POST', '/unstable/org.matrix.msc4162/keys/reset', { all: true })
+  }
+
+  /** What the server has of this device (dev.latchkey). */
+  pool(): Promise<AnyJson> {
+    return this.session.ok('GET', '/unstable/dev.latchkey/keys/pool')
+  }
+
+  /** Ends the machine and opens it again on what it stored. */
+  async restart(): Promise<void> {
+    this.#requireStore()
+    this.close()
+    await this.#open()
+  }
+
+  async backUp(): Promise<Backup> {
+    const storeName = this.#requireStore()
+    this.close()
+    const store = await copyStore(storeName)
+    await this.#open()
+    return { store, since: this.#since }
+  }
+
+  /** The phone is what it was at the backup; the server is not. */
+  async restoreFrom(backup: Backup): Promise<void> {
+    this.#requireStore()
+    this.close()
+    await putBackStore(backup.store)
+    this.#since = backup.since
+    await this.#open()
+  }
+
+  close(): void {
+    this.#machine?.close()
+    this.#machine = undefined
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+
+  async #open(): Promise<void> {
+    const note = (line: unknown): void => {
+      const [first = ''] = String(line).split('\n')
+      if (!first.includes(EVERY_ENCRYPTED_EVENT)) this.warnings.push(first)
+    }
+    const logger = { debug() {}, info() {}, trace() {}, warn: note, error: note }
+    const ids = [new UserId(this.userId), new DeviceId(this.deviceId)] as const
+    const store =
+      this.#storeName === undefined
+        ? await StoreHandle.open(undefined, undefined, logger)
+        : await StoreHandle.openWithKey(this.#storeName, STORE_KEY, logger)
+    this.#machine = await OlmMachine.initFromStore(...ids, store, logger)
+  }
+
+  #openMachine(): OlmMachine {
+    if (this.#machine === undefined) throw new Error(`the machine of ${this.userId} is closed`)
+    return this.#machine
+  }
+
+  async #deviceOf(peer: Peer): Promise<Device> {
+    const ids = [new UserId(peer.userId), new DeviceId(peer.deviceId)] as const
+    const device = await this.#openMachine().getDevice(...ids)
+    if (device === undefined) throw new Error(`${this.userId} does not know ${peer.userId} ${peer.deviceId}`)
+    return device
+  }
+
+  #requireStore(): string {
+    if (this.#storeName === undefined) throw new Error(`${this.userId} was signed in without a storeName`)
+    return this.#storeName
+  }
+
+  async #send(request: Outgoing): Promise<Answer> {
+    const sent = request.body
+    switch (request.type) {
+      case RequestType.KeysUpload: {
+        const answer = await this.session.call('POST', '/v3/keys/upload', sent)
+        this.uploads.push({ ...answer, sent })
+        return answer
+      }
+      case RequestType.KeysQuery:
+        return this.session.call('POST', '/v3/keys/query', sent)
+      case RequestType.KeysClaim:
+        return this.session.call('POST', '/v3/keys/claim', sent)
+      case RequestType.SignatureUpload:
+        return this.session.call('POST', '/v3/keys/signatures/upload', sent)
+      case RequestType.ToDevice: {
+        const { event_type: type, txn_id: transaction } = request as ToDeviceRequest
+        return this.session.call('PUT', `/v3/sendToDevice/${type}/${transaction}`, sent)
+      }
+      case RequestType.RoomMessage:
+      case RequestType.KeysBackup:
+        throw new Error(
+          `the machine wants to send ${RequestType[request.type]}, which needs rooms or backups`,
+        )
+    }
+  }
+}
