@@ -194,7 +194,7 @@ async function measureIdle(server: Running, devices: readonly FilledDevice[]): P
   const sinces: Request[] = []
   for (const { token } of devices.slice(0, IDLE_POLLS)) {
     const { body } = await connection.send({ method: 'GET', path: '/_matrix/client/v3/sync', token })
-    const since = String((JSON.parse(body.toString()) as { next_batch: string }).next_batch)
+    const since = (JSON.parse(body.toString()) as { next_batch: string }).next_batch
     sinces.push({ method: 'GET', path: `/_matrix/client/v3/sync?timeout=0&since=${since}`, token })
   }
   connection.close()
@@ -257,7 +257,7 @@ function print(): void {
         : name.startsWith('claims') && unit === 'per second'
           ? yardstick.POST
           : undefined
-    const share = yard === undefined ? '' : `${(median(values) / median(yard.values)).toFixed(2)}`
+    const share = yard === undefined ? '' : (median(values) / median(yard.values)).toFixed(2)
     const [low, high] = [Math.min(...values), Math.max(...values)]
     console.log(
       `| ${name} | ${format(median(values))} ${unit} | ${format(low)} to ${format(high)} | ${share} |`,

@@ -150,7 +150,6 @@ test('a deleted device is gone for those who watch it, and its ID can begin anew
     {},
   )
   const answer = await bob.catchUp()
-console.log(JSON.stringify(answer))
   assert.ok(answer.device_lists.changed.includes(phone.userId))
   await assert.rejects(bob.send(phone, 'after'), /does not know/)
 

@@ -1,7 +1,7 @@
 /** Fills a data directory before a server opens it: accounts, devices and keys straight into the store. */
 import { hash, randomBytes } from 'node:crypto'
 import type { Algorithm, DeviceId, KeyId, KeyMaterial, UserId } from '@latchkey/protocol'
-import { DEFAULT_SIZES } from '../../packages/server/src/config/config.ts'
+import { DEFAULT_CONFIG, storeOptions } from '../../packages/server/src/config/config.ts'
 import { DEFAULT_POOL_POLICY } from '../../packages/server/src/pool/policy.ts'
 import type { UploadedKey } from '../../packages/server/src/pool/port.ts'
 import type { TokenHash } from '../../packages/server/src/session.ts'
@@ -20,7 +20,11 @@ export async function fill(options: {
   readonly fallback?: boolean
 }): Promise<FilledDevice[]> {
   const pools = { ...DEFAULT_POOL_POLICY, keysPerPool: Number.MAX_SAFE_INTEGER, keysPerDeviceAndDay: 0 }
-  const store = openSqliteStore({ directory: options.dataDir, pools, exclusive: true, ...DEFAULT_SIZES })
+  const store = openSqliteStore({
+    ...storeOptions({ ...DEFAULT_CONFIG, dataDir: options.dataDir, pools }),
+    now: Date.now,
+    exclusive: true,
+  })
   store.claimServerName(SERVER_NAME)
   const made: FilledDevice[] = []
   const now = Date.now()

@@ -184,6 +184,21 @@ const SILENT: Logger = {
   getChild: () => SILENT,
 }
 
+const SDK_REQUEST_TIMEOUT_MS = 30_000
+
+/** The SDK never clears the timers of its requests' timeouts. They must not hold a finished process for minutes. */
+function letTheProcessEnd(): void {
+  const { setTimeout } = globalThis
+  const unheld = (...args: Parameters<typeof setTimeout>): NodeJS.Timeout => {
+    const timer = setTimeout(...args)
+    return (args[1] ?? 0) >= SDK_REQUEST_TIMEOUT_MS ? timer.unref() : timer
+  }
+  Object.defineProperties(unheld, Object.getOwnPropertyDescriptors(setTimeout))
+  globalThis.setTimeout = unheld as typeof setTimeout
+}
+
+letTheProcessEnd()
+
 /** Parts of the SDK write to a logger of the module's, which loglevel made. */
 function silence(logger: object): void {
   if ('setLevel' in logger && typeof logger.setLevel === 'function') logger.setLevel('silent', false)

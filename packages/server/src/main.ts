@@ -3,7 +3,7 @@ import { createApp, addRoutes } from './http/app.ts'
 import { closeApp } from './http/close-app.ts'
 import { InteractiveAuth } from './accounts/interactive-auth.ts'
 import { Passwords } from './accounts/passwords.ts'
-import type { Config, RateLimits } from './config/config.ts'
+import { type Config, type RateLimits, storeOptions } from './config/config.ts'
 import type { Context, Limiters } from './context.ts'
 import { TokenBuckets } from './lib/token-bucket.ts'
 import { openSqliteStore } from './store/sqlite/index.ts'
@@ -29,7 +29,7 @@ export type Overrides = { readonly now?: () => number }
 export async function startServer(config: Config, overrides: Overrides = {}): Promise<Server> {
   const now = overrides.now ?? Date.now
   const { sizes } = config
-  const store = openSqliteStore({ directory: config.dataDir, pools: config.pools, exclusive: true, ...sizes })
+  const store = openSqliteStore({ ...storeOptions(config), now, exclusive: true })
   try {
     const serverName = store.claimServerName(config.serverName)
     const app = createApp({ ...sizes, trustProxy: config.trustProxy, logLevel: config.logLevel })

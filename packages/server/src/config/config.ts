@@ -30,6 +30,7 @@ export type SizeLimits = {
   readonly requestTimeoutMs: number
   readonly connections: number
   readonly accountDataBytes: number
+  readonly accountDataTypesPerUser: number
   readonly filterBytes: number
   readonly filtersPerUser: number
   readonly devicesPerUser: number
@@ -47,6 +48,8 @@ export type Config = {
   /** Serve `/keys/reset` at `/v3` too, although MSC4162 is open. */
   readonly stableReset: boolean
   readonly passwordMinLength: number
+  /** How long details of issued keys, and the memory of removed devices, are kept. */
+  readonly retentionDays: number
   /** Take the client's address from X-Forwarded-For: only behind a proxy that sets it. */
   readonly trustProxy: boolean
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error' | 'silent'
@@ -77,6 +80,7 @@ export const DEFAULT_SIZES: SizeLimits = {
   requestTimeoutMs: 60_000,
   connections: 50_000,
   accountDataBytes: 65_536,
+  accountDataTypesPerUser: 1000,
   filterBytes: 65_536,
   filtersPerUser: 200,
   devicesPerUser: 1000,
@@ -90,9 +94,18 @@ export const DEFAULT_CONFIG: Config = {
   openRegistrationConfirmed: false,
   stableReset: true,
   passwordMinLength: 8,
+  retentionDays: 90,
   trustProxy: false,
   logLevel: 'warn',
   pools: DEFAULT_POOL_POLICY,
   rates: DEFAULT_RATES,
   sizes: DEFAULT_SIZES,
+}
+
+const DAY_MS = 24 * 60 * 60 * 1000
+
+/** What a store needs to know of the configuration. */
+export function storeOptions(config: Config) {
+  const { dataDir: directory, pools, sizes, retentionDays } = config
+  return { directory, pools, retentionMs: retentionDays * DAY_MS, ...sizes }
 }

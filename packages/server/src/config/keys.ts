@@ -90,6 +90,12 @@ export const GENERAL_KEYS: Keys<Omit<Config, 'pools' | 'rates' | 'sizes'>> = {
     DEFAULT_CONFIG.passwordMinLength,
     'The fewest characters a new password may have.',
   ),
+  retentionDays: key(
+    'retention_days',
+    whole(1, 36_500),
+    DEFAULT_CONFIG.retentionDays,
+    'How long the details of keys that left, and the memory of removed devices, are kept.',
+  ),
   trustProxy: key(
     'trust_proxy',
     onOff(),
@@ -221,6 +227,12 @@ export const SIZE_KEYS: Keys<SizeLimits> = {
     bytes(KIB, 10 * MIB),
     sizes.accountDataBytes,
     'One piece of account data.',
+  ),
+  accountDataTypesPerUser: key(
+    'limits.account_data_types_per_user',
+    whole(1, 1_000_000),
+    sizes.accountDataTypesPerUser,
+    'Types of account data of one user.',
   ),
   filterBytes: key('limits.filter_bytes', bytes(KIB, MIB), sizes.filterBytes, 'One stored sync filter.'),
   filtersPerUser: key(

@@ -55,7 +55,7 @@ export function createApp(options: {
       },
     },
     routerOptions: { maxParamLength: MAX_PARAMETER_LENGTH },
-    frameworkErrors: (error, request, reply) => sendError(error, request, reply),
+    frameworkErrors: (error, request, reply) => void sendError(error, request, reply),
   })
   app.server.maxConnections = options.connections
   app.removeAllContentTypeParsers()

@@ -2,7 +2,7 @@
 import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { DEFAULT_SIZES } from '../../src/config/config.ts'
+import { DEFAULT_CONFIG, storeOptions } from '../../src/config/config.ts'
 import type { PoolPolicy } from '../../src/pool/policy.ts'
 import { openSqliteStore } from '../../src/store/sqlite/index.ts'
 import { testConcurrentClaims } from './concurrent-claims.ts'
@@ -15,7 +15,11 @@ const sqlite: StoreUnderTest = {
 }
 
 function openIn(directory: string, pools: PoolPolicy): OpenStore {
-  const store = openSqliteStore({ directory, pools, exclusive: true, ...DEFAULT_SIZES })
+  const store = openSqliteStore({
+    ...storeOptions({ ...DEFAULT_CONFIG, dataDir: directory, pools }),
+    now: Date.now,
+    exclusive: true,
+  })
   const discard = (): void => {
     store.close()
     rmSync(directory, { recursive: true, force: true })

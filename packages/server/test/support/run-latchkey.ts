@@ -21,6 +21,9 @@ export type RunOptions = {
   readonly environment?: Record<string, string>
 }
 
+/** A process that hangs is killed, and its test fails. */
+const WATCHDOG_MS = 30_000
+
 export class RunningProcess {
   readonly child: ChildProcess
   readonly ended: Promise<Ended>
@@ -32,15 +35,19 @@ export class RunningProcess {
       cwd: cwd ?? REPOSITORY,
       env: { ...withoutLatchkey(process.env), ...environment },
       stdio: 'pipe',
+      // A process group of its own: npm and the server it starts end together, whatever becomes of the test.
+      detached: true,
     })
+    const watchdog = setTimeout(() => this.#killGroup(), WATCHDOG_MS)
     this.child.stdin?.end(stdin ?? '')
     this.child.stdout?.on('data', (chunk) => (this.#stdout += String(chunk)))
     this.child.stderr?.on('data', (chunk) => (this.#stderr += String(chunk)))
     this.ended = new Promise((resolve, reject) => {
       this.child.once('error', reject)
-      this.child.once('close', (code, signal) =>
-        resolve({ code, signal, stdout: this.#stdout, stderr: this.#stderr }),
-      )
+      this.child.once('close', (code, signal) => {
+        clearTimeout(watchdog)
+        resolve({ code, signal, stdout: this.#stdout, stderr: this.#stderr })
+      })
     })
   }
 
@@ -59,8 +66,14 @@ export class RunningProcess {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.child.exitCode === null && this.child.signalCode === null) this.child.kill('SIGKILL')
+    this.#killGroup()
     await this.ended
+  }
+
+  #killGroup(): void {
+    const { pid, exitCode, signalCode } = this.child
+    if (pid === undefined || exitCode !== null || signalCode !== null) return
+    process.kill(-pid, 'SIGKILL')
   }
 }
 

@@ -87,7 +87,7 @@ export function decodeDeviceKeys(deviceKeys: JsonObject, session: Session): Uplo
     const found = deviceKeys[member]
     if (found !== own) {
       throw badJson(
-        `device_keys.${member} is ${quoted(String(found))}; expected the caller's own, ${quoted(own)}.`,
+        `device_keys.${member} is ${quoted(typeof found === 'string' ? found : JSON.stringify(found))}; expected the caller's own, ${quoted(own)}.`,
       )
     }
   }

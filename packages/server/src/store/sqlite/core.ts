@@ -32,6 +32,7 @@ export type Core = {
 export type RowLimits = {
   readonly inboxMessages: number
   readonly filtersPerUser: number
+  readonly accountDataTypesPerUser: number
   readonly devicesPerUser: number
 }
 

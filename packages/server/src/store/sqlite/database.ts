@@ -81,7 +81,7 @@ export class Database {
 export function openDatabase(directory: string): Database {
   mkdirSync(directory, { recursive: true, mode: 0o700 })
   const file = join(directory, 'latchkey.db')
-  const db = new Database(file)
+  const db = openFile(file)
   try {
     requireSound(db, file)
     migrate(db, file)
@@ -90,6 +90,14 @@ export function openDatabase(directory: string): Database {
     throw error
   }
   return db
+}
+
+function openFile(file: string): Database {
+  try {
+    return new Database(file)
+  } catch (error) {
+    throw new StoreError(`${file} cannot be opened as a database: ${String(error)}.`, { cause: error })
+  }
 }
 
 function requireSound(db: Database, file: string): void {

@@ -30,6 +30,7 @@ import { removeAllDevices, removeDevices } from './remove-devices.ts'
 import { resetKeys } from './reset-keys.ts'
 import { confirmMessages, sendMessages } from './send-messages.ts'
 import { openSession, Sessions } from './sessions.ts'
+import { startSweeping } from './sweep.ts'
 import { changedSince, trackUsers } from './tracked-users.ts'
 import { uploadKeys } from './upload-keys.ts'
 import { accountData, findFilter, putAccountData, putFilter } from './user-data.ts'
@@ -37,6 +38,10 @@ import { accountData, findFilter, putAccountData, putFilter } from './user-data.
 export type SqliteOptions = RowLimits & {
   readonly directory: string
   readonly pools: PoolPolicy
+  /** How long the details of keys that left, and removed devices, are kept. */
+  readonly retentionMs: number
+  /** Milliseconds since 1970. */
+  readonly now: () => number
   /** False beside a running server, for single operations on accounts. */
   readonly exclusive: boolean
 }
@@ -48,14 +53,11 @@ export function openSqliteStore(options: SqliteOptions): Store {
     const db = openDatabase(options.directory)
     const core = createCore(db, options.pools, options)
     if (options.exclusive) settleLog(core)
+    const stopSweeping = options.exclusive ? startSweeping(core, options.retentionMs, options.now) : undefined
     return {
-      accounts: accountStore(core),
-      devices: deviceStore(core),
-      messages: messageStore(core),
-      pools: poolStore(core),
-      sync: syncStore(core),
-      claimServerName: (name) => claimServerName(core, name),
+      ...storeOver(core),
       close() {
+        stopSweeping?.()
         core.queue.close()
         if (options.exclusive) settleLog(core)
         db.close()
@@ -65,6 +67,19 @@ export function openSqliteStore(options: SqliteOptions): Store {
   } catch (error) {
     lock?.close()
     throw error
+  }
+}
+
+/** Every room's port over one core. The caller opens and closes. */
+export function storeOver(core: Core): Store {
+  return {
+    accounts: accountStore(core),
+    devices: deviceStore(core),
+    messages: messageStore(core),
+    pools: poolStore(core),
+    sync: syncStore(core),
+    claimServerName: (name) => claimServerName(core, name),
+    close: () => core.queue.close(),
   }
 }
 

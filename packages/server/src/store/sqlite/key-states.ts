@@ -85,8 +85,8 @@ type PoolRow = {
   fallback_first_issued_ts: number | null
 }
 
-/** Devices kept in memory beside the dirty ones: about 2 kB each. */
-const MAX_CLEAN_DEVICES = 20_000
+/** Devices kept in memory, dirty ones aside: about 2 kB each. */
+const MAX_KNOWN_DEVICES = 20_000
 /** Names resolved to devices: about 150 bytes each. */
 const MAX_NAMES = 100_000
 /** Unsettled issues above which each commit settles some: bounds memory and the time to open. */
@@ -100,7 +100,7 @@ export class KeyStates {
   readonly epoch: string
   readonly #claimOrder: 'upload' | 'key_id'
   readonly #names = new LRUCache<string, DeviceRef>({ max: MAX_NAMES })
-  readonly #clean = new LRUCache<DeviceRef, DeviceState>({ max: MAX_CLEAN_DEVICES })
+  readonly #known = new LRUCache<DeviceRef, DeviceState>({ max: MAX_KNOWN_DEVICES })
   /** In the order in which they became dirty: the oldest is settled first. */
   readonly #dirty = new Map<DeviceRef, DeviceState>()
   #unsettledCount = 0
@@ -131,10 +131,10 @@ export class KeyStates {
 
   /** The pools of an existing device; undefined when it is removed. */
   byRef(ref: DeviceRef): DeviceState | undefined {
-    const known = this.#dirty.get(ref) ?? this.#clean.get(ref)
+    const known = this.#dirty.get(ref) ?? this.#known.get(ref)
     if (known !== undefined) return known
     const loaded = this.#load(ref)
-    if (loaded !== undefined) this.#clean.set(ref, loaded)
+    if (loaded !== undefined) this.#known.set(ref, loaded)
     return loaded
   }
 
@@ -181,37 +181,40 @@ export class KeyStates {
    */
   settle(ref: DeviceRef): void {
     const device = this.#dirty.get(ref)
-    if (device !== undefined) {
-      for (const pool of device.pools.values()) if (pool.unsettled.length > 0) this.#settlePool(pool)
-      this.#dirty.delete(ref)
-    }
-    this.#clean.delete(ref)
+    if (device !== undefined) this.#settleRows(device)
+    this.#known.delete(ref)
   }
 
-  /** Forgets what memory holds of a clean device, after its tables changed or a change was undone. */
+  /** Forgets what memory holds of a settled device, after its tables changed or a change was undone. */
   forget(ref: DeviceRef): void {
-    this.#clean.delete(ref)
+    this.#known.delete(ref)
+  }
+
+  /** After devices were deleted for good: their names may come to mean other rows. */
+  forgetNames(): void {
+    this.#names.clear()
   }
 
   /** Before a commit: when the log is long, settles the oldest, somewhat more than was issued. */
   settleSome(): void {
     let budget = this.#unsettledCount > MAX_UNSETTLED ? this.#issuedInTransaction * 2 + 64 : 0
     this.#issuedInTransaction = 0
-    for (const [ref, device] of this.#dirty) {
+    for (const device of this.#dirty.values()) {
       if (budget <= 0) return
       for (const pool of device.pools.values()) budget -= pool.unsettled.length
-      this.settle(ref)
+      this.#settleRows(device)
+      this.#known.set(device.deviceRef, device)
     }
   }
 
   settleAll(): void {
-    for (const ref of this.#dirty.keys()) this.settle(ref)
+    for (const device of this.#dirty.values()) this.#settleRows(device)
   }
 
   /** Forgets everything and replays the log: at open, and after a transaction was rolled back. */
   reload(): void {
     this.#dirty.clear()
-    this.#clean.clear()
+    this.#known.clear()
     this.#unsettledCount = 0
     this.#issuedInTransaction = 0
     this.#lastIssue = 0
@@ -291,9 +294,12 @@ export class KeyStates {
     pool.unsettled.push(issue)
     pool.changes++
     this.#unsettledCount++
-    if (this.#dirty.has(device.deviceRef)) return
     this.#dirty.set(device.deviceRef, device)
-    this.#clean.delete(device.deviceRef)
+  }
+
+  #settleRows(device: DeviceState): void {
+    for (const pool of device.pools.values()) if (pool.unsettled.length > 0) this.#settlePool(pool)
+    this.#dirty.delete(device.deviceRef)
   }
 
   #settlePool(pool: PoolState): void {

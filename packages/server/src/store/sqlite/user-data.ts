@@ -1,4 +1,5 @@
 /** Filters and global account data of a user. */
+import { invalidParam } from '../../matrix-error.ts'
 import type { UserRef } from '../../session.ts'
 import type { Core } from './core.ts'
 
@@ -37,6 +38,7 @@ export function findFilter({ db }: Core, user: UserRef, filterId: string): strin
 
 export function putAccountData(core: Core, user: UserRef, type: string, content: string): Promise<void> {
   return core.queue.guarded(() => {
+    requireRoom(core, user, type)
     core.db.run(
       `insert into account_data (user_num, type, content, pos) values (?1, ?2, ?3, ?4)
        on conflict do update set content = ?3, pos = ?4`,
@@ -47,6 +49,18 @@ export function putAccountData(core: Core, user: UserRef, type: string, content:
     )
     core.wakes.user(user)
   })
+}
+
+function requireRoom({ db, limits }: Core, user: UserRef, type: string): void {
+  const others = db.one<{ n: number }>(
+    `select count(*) as n from account_data where user_num = ? and type <> ?`,
+    user,
+    type,
+  )
+  if ((others?.n ?? 0) < limits.accountDataTypesPerUser) return
+  throw invalidParam(
+    `This account has ${limits.accountDataTypesPerUser} types of account data, the most it may have.`,
+  )
 }
 
 export function accountData({ db }: Core, user: UserRef, type: string): string | undefined {

@@ -1,0 +1,72 @@
+/**
+ * What is past its retention goes, a little at a time: the details of keys that left (their text, who claimed them),
+ * removed devices with their memory, old answers to resets. That a key of an existing device was issued, evicted or
+ * purged is never forgotten (2-key-pool "Enter once").
+ */
+import { REPLAY_RESET_MS } from '../../pool/reset.ts'
+import type { DeviceRef } from '../../session.ts'
+import type { Core } from './core.ts'
+import { STATE_CODE } from './key-row.ts'
+
+/** Rows looked at in one step: about a millisecond. */
+const KEYS_PER_STEP = 2_000
+const DEVICES_PER_STEP = 5
+const ANSWERS_PER_STEP = 100
+const STEP_EVERY_MS = 5_000
+
+/** Sweeps until the returned function is called. Steps that fail are made again later. */
+export function startSweeping(core: Core, retentionMs: number, now: () => number): () => void {
+  let cursor = 0
+  const timer = setInterval(() => {
+    sweepOnce(core, now() - retentionMs, now(), cursor).then(
+      (next) => (cursor = next),
+      () => {},
+    )
+  }, STEP_EVERY_MS)
+  timer.unref()
+  return () => clearInterval(timer)
+}
+
+/**
+ * One step. `cursor` is the key row after which it looks; resolves with the cursor of the next step, 0 at the end of
+ * the table.
+ */
+export function sweepOnce(core: Core, cutoff: number, now: number, cursor: number): Promise<number> {
+  return core.queue.guarded(() => {
+    forgetDevices(core, cutoff)
+    core.db.run(
+      `delete from reset_answers where (device_num, request_id) in
+         (select device_num, request_id from reset_answers where ts < ? limit ${ANSWERS_PER_STEP})`,
+      now - REPLAY_RESET_MS,
+    )
+    return forgetDetails(core, cutoff, cursor)
+  })
+}
+
+function forgetDetails({ db }: Core, cutoff: number, cursor: number): number {
+  const end = cursor + KEYS_PER_STEP
+  db.run(
+    `update one_time_keys set json = null, claimer_num = null
+     where num > ? and num <= ? and state <> ${STATE_CODE.available} and left_ts < ? and json is not null`,
+    cursor,
+    end,
+    cutoff,
+  )
+  const last = db.one<{ num: number | null }>(`select max(num) as num from one_time_keys`)?.num ?? 0
+  return end < last ? end : 0
+}
+
+function forgetDevices(core: Core, cutoff: number): void {
+  const gone = core.db.all<{ device_num: DeviceRef }>(
+    `select device_num from devices where removed_ts < ? limit ${DEVICES_PER_STEP}`,
+    cutoff,
+  )
+  for (const { device_num: device } of gone) {
+    const ofDevice = `(select pool_num from pools where device_num = ?)`
+    core.db.run(`delete from one_time_keys where pool_num in ${ofDevice}`, device)
+    core.db.run(`delete from former_fallback_keys where pool_num in ${ofDevice}`, device)
+    core.db.run(`delete from pools where device_num = ?`, device)
+    core.db.run(`delete from devices where device_num = ?`, device)
+  }
+  if (gone.length > 0) core.keys.forgetNames()
+}

@@ -1,0 +1,208 @@
+/** What the embedded store promises beyond the contract: durability settings, faults of the disk, retention, one owner. */
+import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, suite, test } from 'node:test'
+import { DEFAULT_CONFIG, storeOptions } from '../src/config/config.ts'
+import { MatrixError } from '../src/matrix-error.ts'
+import { DEFAULT_POOL_POLICY } from '../src/pool/policy.ts'
+import type { UploadedKey } from '../src/pool/port.ts'
+import type { Session } from '../src/session.ts'
+import type { Store } from '../src/store.ts'
+import { type Core, createCore } from '../src/store/sqlite/core.ts'
+import { Database, openDatabase, StoreError } from '../src/store/sqlite/database.ts'
+import { openSqliteStore, storeOver } from '../src/store/sqlite/index.ts'
+import { sweepOnce } from '../src/store/sqlite/sweep.ts'
+import { DEVICE, login, makeKey, USER } from './store-contract/test-device.ts'
+
+let directory = ''
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), 'latchkey-sqlite-'))
+})
+afterEach(() => rmSync(directory, { recursive: true, force: true }))
+
+const OPTIONS = storeOptions({ ...DEFAULT_CONFIG })
+
+function openCore(): Core {
+  return createCore(openDatabase(directory), DEFAULT_POOL_POLICY, OPTIONS)
+}
+
+function keys(from: number, count: number): UploadedKey[] {
+  return Array.from({ length: count }, (_, i) => makeKey('signed_curve25519', `K${from + i}`, from + i))
+}
+
+function claimOne(store: Store, now = 5): ReturnType<Store['pools']['claim']> {
+  const [key] = keys(0, 1)
+  if (key === undefined) throw new Error('no key')
+  const target = { userId: USER, deviceId: DEVICE, algorithm: key.algorithm, spare: false }
+  return store.pools.claim({ claimer: 'the test', targets: [target], now })
+}
+
+function upload(
+  store: Store,
+  session: Session,
+  oneTimeKeys: UploadedKey[],
+): ReturnType<Store['pools']['upload']> {
+  return store.pools.upload({ session, oneTimeKeys, fallbackKeys: [], now: 3 })
+}
+
+test('every commit is an fsync: WAL with synchronous = FULL', () => {
+  const db = openDatabase(directory)
+  assert.deepEqual({ ...db.one<object>('pragma synchronous') }, { synchronous: 2 })
+  assert.deepEqual({ ...db.one<object>('pragma journal_mode') }, { journal_mode: 'wal' })
+  db.close()
+})
+
+suite('the commit queue', () => {
+  test('undoes a guarded operation that throws, and it alone', async () => {
+    const core = openCore()
+    const write = (n: number): void =>
+      void core.db.run(`insert into claimers (name) values (?)`, `claimer ${n}`)
+    const outcomes = await Promise.allSettled([
+      core.queue.guarded(() => write(1)),
+      core.queue.guarded(() => {
+        write(2)
+        throw new MatrixError(400, 'M_UNKNOWN', 'no')
+      }),
+      core.queue.plain(() => write(3)),
+    ])
+    assert.deepEqual(
+      outcomes.map((o) => o.status),
+      ['fulfilled', 'rejected', 'fulfilled'],
+    )
+    assert.deepEqual(
+      core.db.all<{ name: string }>(`select name from claimers order by name`).map((row) => row.name),
+      ['claimer 1', 'claimer 3'],
+    )
+    core.db.close()
+  })
+
+  test('runs the others again without a plain operation that throws', async () => {
+    const core = openCore()
+    const write = (n: number): void =>
+      void core.db.run(`insert into claimers (name) values (?)`, `claimer ${n}`)
+    const outcomes = await Promise.allSettled([
+      core.queue.plain(() => write(1)),
+      core.queue.plain(() => {
+        write(2)
+        throw new TypeError('a bug')
+      }),
+      core.queue.guarded(() => write(3)),
+    ])
+    assert.deepEqual(
+      outcomes.map((o) => o.status),
+      ['fulfilled', 'rejected', 'fulfilled'],
+    )
+    assert.deepEqual(
+      core.db.all<{ name: string }>(`select name from claimers order by name`).map((row) => row.name),
+      ['claimer 1', 'claimer 3'],
+    )
+    core.db.close()
+  })
+
+  test('a full disk is a 503 that stored nothing and issued nothing, and passes when there is room again', async () => {
+    const core = openCore()
+    const store = storeOver(core)
+    const session = await login(store, 1)
+    await upload(store, session, keys(0, 20))
+    const first = await claimOne(store)
+    const before = store.pools.status(session.deviceRef)
+    const { page_count: pages } = core.db.one<{ page_count: number }>('pragma page_count') ?? {
+      page_count: 0,
+    }
+    core.db.exec(`pragma max_page_count = ${pages}`)
+    const claims = Array.from({ length: 5 }, () => claimOne(store))
+    const uploads = Array.from({ length: 5 }, (_, i) => upload(store, session, keys(1000 + i * 400, 400)))
+    const outcomes = await Promise.allSettled<unknown>([...claims, ...uploads])
+    for (const outcome of outcomes) {
+      assert.ok(outcome.status === 'rejected' && outcome.reason instanceof MatrixError)
+      assert.equal(outcome.reason.status, 503)
+    }
+    assert.deepEqual(store.pools.status(session.deviceRef), before)
+    core.db.exec('pragma max_page_count = 1000000')
+    const rest = await Promise.all(Array.from({ length: 19 }, () => claimOne(store)))
+    const issued = [first, ...rest].map(([key]) => key?.keyId)
+    assert.equal(new Set(issued).size, 20)
+    assert.ok(!issued.includes(undefined))
+    core.db.close()
+  })
+})
+
+suite('retention', () => {
+  test('past it the details of an issued key are gone, and that it was issued is not', async () => {
+    const core = openCore()
+    const store = storeOver(core)
+    const session = await login(store, 1)
+    await upload(store, session, keys(0, 3))
+    await claimOne(store, 100)
+    const issued = async (): Promise<number | undefined> =>
+      (await store.pools.inspect(session.deviceRef, { limit: 10 })).pools[0]?.issued.length
+    assert.equal(await issued(), 1)
+    assert.equal(await sweepOnce(core, 100, 100, 0), 0)
+    assert.equal(await issued(), 1)
+    await sweepOnce(core, 101, 101, 0)
+    assert.equal(await issued(), 0)
+    const again = await upload(store, session, keys(0, 3))
+    assert.deepEqual([...again.outcomes.values()], ['already_issued', 'already_stored', 'already_stored'])
+    core.db.close()
+  })
+
+  test('a removed device is remembered until then and forgotten after it', async () => {
+    const core = openCore()
+    const store = storeOver(core)
+    const outcomeOfReturn = async (): Promise<unknown[]> => {
+      const session = await login(store, 1)
+      const { outcomes } = await upload(store, session, keys(0, 2))
+      return [...outcomes.values()]
+    }
+    assert.deepEqual(await outcomeOfReturn(), ['stored', 'stored'])
+    await claimOne(store)
+    const remove = async (now: number): Promise<void> => {
+      const account = store.accounts.find(USER)
+      if (account === undefined) throw new Error('no account')
+      await store.devices.remove(account.userRef, [DEVICE], now)
+    }
+    await remove(50)
+    await sweepOnce(core, 50, 50, 0)
+    assert.deepEqual(await outcomeOfReturn(), ['already_issued', 'already_removed'])
+    await remove(60)
+    await sweepOnce(core, 61, 61, 0)
+    assert.deepEqual(await outcomeOfReturn(), ['stored', 'stored'])
+    core.db.close()
+  })
+})
+
+suite('opening', () => {
+  const open = (): Store => openSqliteStore({ ...OPTIONS, directory, now: Date.now, exclusive: true })
+
+  test('a directory has one owner at a time', () => {
+    const first = open()
+    assert.throws(
+      open,
+      (error) => error instanceof StoreError && error.message.includes('Another Latchkey process'),
+    )
+    first.close()
+    open().close()
+  })
+
+  test('the server name is fixed by the first start', () => {
+    const first = open()
+    assert.equal(first.claimServerName('one.example'), 'one.example')
+    first.close()
+    const second = open()
+    assert.equal(second.claimServerName(undefined), 'one.example')
+    assert.throws(() => second.claimServerName('two.example'), StoreError)
+    second.close()
+  })
+
+  test('a schema from the future and a file that is no database are refused in plain words', () => {
+    open().close()
+    const db = new Database(join(directory, 'latchkey.db'))
+    db.exec('pragma user_version = 99')
+    db.close()
+    assert.throws(open, (error) => error instanceof StoreError && error.message.includes('schema 99'))
+    writeFileSync(join(directory, 'latchkey.db'), 'this is no database, '.repeat(1000))
+    assert.throws(open, (error) => error instanceof StoreError && error.message.includes('latchkey.db'))
+  })
+})
