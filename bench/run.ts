@@ -7,8 +7,8 @@ import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fill, type FilledDevice, makeKey } from './lib/fill.ts'
-import { Connection, type LoadResult, type Request, runLoad } from './lib/load.ts'
-import { residentBytes, type Running, startLatchkey, startYardstick } from './lib/process.ts'
+import { Connection, type LoadOptions, type LoadResult, type Request, runLoad } from './lib/load.ts'
+import { cpuMicroseconds, residentBytes, type Running, startLatchkey, startYardstick } from './lib/process.ts'
 
 const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 5)
 const DURATION_MS = Number(process.env['BENCH_MS'] ?? 3000)
@@ -18,6 +18,8 @@ const HOT_KEYS = 120_000
 const CONNECTIONS = 64
 const IDLE_POLLS = 2000
 const CLAIM = '/_matrix/client/v3/keys/claim'
+
+const YARDSTICK = { POST: 'bare Fastify, POST', GET: 'bare Fastify, GET' } as const
 
 type Row = { readonly name: string; readonly unit: string; readonly values: number[] }
 const rows = new Map<string, Row>()
@@ -29,10 +31,19 @@ function record(name: string, unit: string, value: number): void {
   rows.set(name, row)
 }
 
-function recordLoad(name: string, result: LoadResult): void {
+/** Runs a load and records its throughput, its tail, and what a request cost the server's processor: the steadiest of the three. */
+async function measureLoad(
+  name: string,
+  server: Running,
+  load: Omit<LoadOptions, 'url'>,
+): Promise<LoadResult> {
+  const before = cpuMicroseconds(server.pid)
+  const result = await runLoad({ url: server.url, ...load })
+  record(`${name}, CPU`, 'us', (cpuMicroseconds(server.pid) - before) / result.requests)
   record(name, 'per second', result.perSecond)
   record(`${name}, p99`, 'ms', result.p99Ms)
   if (result.failures > 0) faults.push(`${name}: ${result.failures} of ${result.requests} requests failed`)
+  return result
 }
 
 const workDir = mkdtempSync(join(tmpdir(), 'latchkey-bench-'))
@@ -93,16 +104,14 @@ async function withServer(template: string, measure: (server: Running) => Promis
 
 async function measureYardstick(): Promise<void> {
   const server = await startYardstick()
+  const token = 'a'.repeat(30)
   const body = claimBody({ userId: '@user0:bench.example', deviceId: 'DEVICE000000' })
-  const load = { url: server.url, connections: CONNECTIONS, durationMs: DURATION_MS }
-  recordLoad(
-    'bare Fastify, POST',
-    await runLoad({ ...load, next: () => ({ method: 'POST', path: '/', body, token: 'a'.repeat(30) }) }),
-  )
-  recordLoad(
-    'bare Fastify, GET',
-    await runLoad({ ...load, next: () => ({ method: 'GET', path: '/', token: 'a'.repeat(30) }) }),
-  )
+  const load = { connections: CONNECTIONS, durationMs: DURATION_MS }
+  await measureLoad(YARDSTICK.POST, server, {
+    ...load,
+    next: () => ({ method: 'POST', path: '/', body, token }),
+  })
+  await measureLoad(YARDSTICK.GET, server, { ...load, next: () => ({ method: 'GET', path: '/', token }) })
   await server.stop()
 }
 
@@ -115,35 +124,32 @@ function claimBody(...from: readonly { readonly userId: string; readonly deviceI
 async function measureClaims(server: Running, devices: readonly FilledDevice[]): Promise<void> {
   const bodies = devices.map((device) => claimBody(device))
   let n = 0
-  const seen = new Set<string>()
-  const result = await runLoad({
-    url: server.url,
-    connections: CONNECTIONS,
-    durationMs: DURATION_MS,
-    next: () =>
-      n < DEVICES * KEYS_EACH
-        ? { method: 'POST', path: CLAIM, token: at(devices, n).token, body: at(bodies, n++) }
-        : undefined,
-    onAnswer: ({ body }) => noteKey(seen, body),
-  })
-  recordLoad('claims of one key from many devices', result)
-  requireDistinct('claims of one key from many devices', seen, result.requests)
+  await measureSingleClaims('claims of one key from many devices', server, () =>
+    n < DEVICES * KEYS_EACH
+      ? { method: 'POST', path: CLAIM, token: at(devices, n).token, body: at(bodies, n++) }
+      : undefined,
+  )
 }
 
 /** Everybody claims from the same device. */
 async function measureHotClaims(server: Running, hot: FilledDevice): Promise<void> {
   const body = claimBody(hot)
-  const seen = new Set<string>()
   let left = HOT_KEYS
-  const result = await runLoad({
-    url: server.url,
+  await measureSingleClaims(`claims of one key from one device, ${CONNECTIONS} claimers`, server, () =>
+    left-- > 0 ? { method: 'POST', path: CLAIM, token: hot.token, body } : undefined,
+  )
+}
+
+async function measureSingleClaims(name: string, server: Running, next: LoadOptions['next']): Promise<void> {
+  const seen = new Set<string>()
+  const result = await measureLoad(name, server, {
     connections: CONNECTIONS,
     durationMs: DURATION_MS,
-    next: () => (left-- > 0 ? { method: 'POST', path: CLAIM, token: hot.token, body } : undefined),
-    onAnswer: (answer) => noteKey(seen, answer.body),
+    next,
+    onAnswer: ({ body }) => noteKey(seen, body),
   })
-  recordLoad(`claims of one key from one device, ${CONNECTIONS} claimers`, result)
-  requireDistinct('claims of one key from one device', seen, result.requests)
+  if (seen.size !== result.requests)
+    faults.push(`${name}: ${result.requests} claims got ${seen.size} distinct keys`)
 }
 
 async function measureBigClaims(server: Running, devices: readonly FilledDevice[]): Promise<void> {
@@ -186,7 +192,7 @@ async function measureUploads(server: Running, devices: readonly FilledDevice[])
         }
       : undefined
   }
-  recordLoad('uploads of 50 keys', await runLoad({ url: server.url, connections: 16, next }))
+  await measureLoad('uploads of 50 keys', server, { connections: 16, next })
 }
 
 async function measureIdle(server: Running, devices: readonly FilledDevice[]): Promise<void> {
@@ -199,8 +205,8 @@ async function measureIdle(server: Running, devices: readonly FilledDevice[]): P
   }
   connection.close()
   let n = 0
-  const load = { url: server.url, connections: CONNECTIONS, durationMs: DURATION_MS }
-  recordLoad('idle syncs', await runLoad({ ...load, next: () => at(sinces, n++) }))
+  const next = (): Request => at(sinces, n++)
+  await measureLoad('idle syncs', server, { connections: CONNECTIONS, durationMs: DURATION_MS, next })
   await measureLongPolls(server, sinces)
 }
 
@@ -226,10 +232,6 @@ function noteKey(seen: Set<string>, body: Buffer): void {
   if (key !== undefined) seen.add(key)
 }
 
-function requireDistinct(name: string, seen: ReadonlySet<string>, requests: number): void {
-  if (seen.size !== requests) faults.push(`${name}: ${requests} claims got ${seen.size} distinct keys`)
-}
-
 function at<T>(items: readonly T[], n: number): T {
   const item = items[n % items.length]
   if (item === undefined) throw new Error('an empty list')
@@ -243,7 +245,6 @@ function median(values: readonly number[]): number {
 
 function print(): void {
   const cpu = cpus()[0]?.model ?? 'unknown processor'
-  const yardstick = { POST: rows.get('bare Fastify, POST'), GET: rows.get('bare Fastify, GET') }
   console.log(
     `${new Date().toISOString().slice(0, 10)}, ${cpus().length} cores of ${cpu}, Node ${process.versions.node}`,
   )
@@ -251,18 +252,22 @@ function print(): void {
   console.log('| measurement | median | range | of the yardstick |')
   console.log('| --- | --- | --- | --- |')
   for (const { name, unit, values } of rows.values()) {
-    const yard =
-      name === 'idle syncs'
-        ? yardstick.GET
-        : name.startsWith('claims') && unit === 'per second'
-          ? yardstick.POST
-          : undefined
-    const share = yard === undefined ? '' : (median(values) / median(yard.values)).toFixed(2)
+    const share = shareOfYardstick(name, values)
     const [low, high] = [Math.min(...values), Math.max(...values)]
     console.log(
       `| ${name} | ${format(median(values))} ${unit} | ${format(low)} to ${format(high)} | ${share} |`,
     )
   }
+}
+
+/** Requests against bare Fastify's with the same method: throughput, and processor time the other way round. */
+function shareOfYardstick(name: string, values: readonly number[]): string {
+  if (!/^(claims of one key|idle syncs)/.test(name) || name.endsWith('p99')) return ''
+  const yardstick = name.startsWith('idle') ? YARDSTICK.GET : YARDSTICK.POST
+  const cpu = name.endsWith(', CPU')
+  const own = median(values)
+  const bare = median(rows.get(cpu ? `${yardstick}, CPU` : yardstick)?.values ?? [])
+  return (cpu ? bare / own : own / bare).toFixed(2)
 }
 
 function format(value: number): string {

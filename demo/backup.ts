@@ -1,7 +1,8 @@
 /** The second half of the story: a phone restored from a backup has forgotten keys, and a reset (MSC4162) heals it. */
-import { setImmediate } from 'node:timers/promises'
+import { waitsForNews } from '../test/support/long-poll.ts'
 import type { ClaimedKey } from '../test/support/matrix-session.ts'
 import type { OlmDevice, Upload } from '../test/support/olm-device.ts'
+import { within } from '../test/support/within.ts'
 import { countIn, describe, held, published, reads } from './everyday.ts'
 import type { Page } from './page.ts'
 import { expect, given, type Stage } from './stage.ts'
@@ -25,23 +26,16 @@ export async function accident(page: Page, stage: Stage, alice: OlmDevice): Prom
   const newKeys = await replaceForty(page, stage, alice, friends)
   await alice.restoreFrom(backup)
   const available: readonly { key_id: string }[] = (await alice.pool()).algorithms.signed_curve25519.available
-  const forgotten = available.filter(({ key_id: id }) => newKeys.has(`signed_curve25519:${id}`)).length
-  expect(forgotten === newKeys.size, 'the server still has all keys that the backup does not know')
-  page.line(
-    'Alice',
-    `loses it, and restores the backup on a new one: ${forgotten} of the ${available.length} keys on the`,
-  )
-  page.line('', 'server are keys that her phone has forgotten')
+  const unseen = available.filter(({ key_id: id }) => newKeys.has(`signed_curve25519:${id}`)).length
+  expect(unseen === newKeys.size, 'the server still has all keys that the backup does not know')
+  page.line('Alice', 'loses it, and restores the backup on a new one')
+  page.line('', `the server has ${available.length} keys; ${unseen} of them this phone has never seen`)
 
   const erin = await stage.device('erin', 'PHONE')
   const forErin = given(await erin.startSession(alice), 'Erin has to claim a key')
   expect(!newKeys.has(forErin.name), 'Erin gets a key that the backup holds')
   page.line('Erin', `claims ${describe(forErin)}, and does not write yet`)
-  const between = await friends.session.claimMany(
-    alice.userId,
-    alice.deviceId,
-    available.length - forgotten - 1,
-  )
+  const between = await friends.session.claimMany(alice.userId, alice.deviceId, available.length - unseen - 1)
   page.line('Friends', `claim ${between.length} more`)
   const frank = await stage.device('frank', 'PHONE')
   const forFrank = given(await frank.write(alice, 'Are you there?'), 'Frank has to claim a key')
@@ -94,9 +88,9 @@ async function replaceForty(
   const uploadsBefore = alice.uploads.length
   await alice.catchUp()
   const waiting = alice.sync({ timeoutMs: 60_000 })
-  while (stage.server.context.waiters.count === 0) await setImmediate()
+  await waitsForNews(stage.server, waiting)
   const claimed = await friends.session.claimMany(alice.userId, alice.deviceId, 40)
-  const count = countIn((await waiting).device_one_time_keys_count)
+  const count = countIn((await within('the waiting sync returns', waiting)).device_one_time_keys_count)
   page.line(
     'New friends',
     `claim ${claimed.length} keys, and her waiting sync returns by itself: ${count} left`,

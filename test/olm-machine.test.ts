@@ -1,8 +1,8 @@
 /** The everyday life of keys, with an unmodified OlmMachine: published, claimed, used up, bridged, refilled, deleted. */
 import assert from 'node:assert/strict'
-import { setImmediate } from 'node:timers/promises'
 import { after, test } from 'node:test'
 import { startTestServer } from '../packages/server/test/support/test-server.ts'
+import { waitsForNews } from './support/long-poll.ts'
 import { PASSWORD } from './support/matrix-session.ts'
 import { OlmDevice } from './support/olm-device.ts'
 import { within } from './support/within.ts'
@@ -88,7 +88,7 @@ test('a waiting sync returns by itself when half of the keys are claimed, and th
   using bob = await ready('wake-bob')
   await alice.catchUp()
   const waiting = alice.sync({ timeoutMs: 60_000 })
-  while (server.context.waiters.count === 0) await setImmediate()
+  await waitsForNews(server, waiting)
 
   await bob.session.claimMany(alice.userId, alice.deviceId, 24)
   assert.equal(server.context.waiters.count, 1, '26 of 50 keys are no reason to wake the device')

@@ -23,7 +23,6 @@ export async function fill(options: {
   const store = openSqliteStore({
     ...storeOptions({ ...DEFAULT_CONFIG, dataDir: options.dataDir, pools }),
     now: Date.now,
-    exclusive: true,
   })
   store.claimServerName(SERVER_NAME)
   const made: FilledDevice[] = []

@@ -24,11 +24,19 @@ export const ABSENT = 'dev.latchkey.absent'
 /** Flags in `unstable_features` of `/versions`. */
 export const UNSTABLE_FEATURES = { 'org.matrix.msc4162': true, 'dev.latchkey.key_pool': true } as const
 
-/** What became of a one-time key in an upload (2-key-pool "Upload"). */
-export type UploadOutcome = 'stored' | 'id_reused' | 'already_stored' | 'already_issued' | 'already_removed'
+/** What can become of a one-time key in an upload (2-key-pool "Upload"). */
+export const UPLOAD_OUTCOMES = [
+  'stored',
+  'id_reused',
+  'already_stored',
+  'already_issued',
+  'already_removed',
+] as const
+export type UploadOutcome = (typeof UPLOAD_OUTCOMES)[number]
 
-/** What became of a fallback key in an upload. */
-export type FallbackOutcome = 'stored' | 'already_stored' | 'already_replaced'
+/** What can become of a fallback key in an upload. */
+export const FALLBACK_KEY_OUTCOMES = ['stored', 'already_stored', 'already_replaced'] as const
+export type FallbackOutcome = (typeof FALLBACK_KEY_OUTCOMES)[number]
 
 /** `dev.latchkey.key_pool`: where the server's side of a device's pools stands. Compare only within one epoch. */
 export type KeyPool = {

@@ -29,7 +29,7 @@ export type Overrides = { readonly now?: () => number }
 export async function startServer(config: Config, overrides: Overrides = {}): Promise<Server> {
   const now = overrides.now ?? Date.now
   const { sizes } = config
-  const store = openSqliteStore({ ...storeOptions(config), now, exclusive: true })
+  const store = openSqliteStore({ ...storeOptions(config), now })
   try {
     const serverName = store.claimServerName(config.serverName)
     const app = createApp({ ...sizes, trustProxy: config.trustProxy, logLevel: config.logLevel })

@@ -239,6 +239,14 @@ describe('U+0000 and lone surrogates', () => {
   })
 })
 
+test('a number beyond every bound is refused, not handed on as null', async () => {
+  const device = await stockedDevice()
+  for (const number of ['1e400', '-1e400', `1${'0'.repeat(400)}`]) {
+    const body = `{"one_time_keys":{"alg:id":{"key":"k","extra":[${number}]}}}`
+    refused(await server.call('POST', UPLOAD, { token: device.token, body }), 400, 'M_BAD_JSON')
+  }
+})
+
 describe('names that JavaScript objects have', () => {
   const NAMES = ['__proto__', 'constructor', 'prototype', 'toString', 'hasOwnProperty', 'valueOf', '0']
   const own = (entries: readonly (readonly [string, unknown])[]): Record<string, unknown> =>

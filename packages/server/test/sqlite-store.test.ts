@@ -174,7 +174,7 @@ suite('retention', () => {
 })
 
 suite('opening', () => {
-  const open = (): Store => openSqliteStore({ ...OPTIONS, directory, now: Date.now, exclusive: true })
+  const open = (): Store => openSqliteStore({ ...OPTIONS, directory, now: Date.now })
 
   test('a directory has one owner at a time', () => {
     const first = open()

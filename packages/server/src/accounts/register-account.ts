@@ -7,7 +7,7 @@ import type { Account, AccountStore } from './port.ts'
 import { newUserId } from './user-name.ts'
 
 export type RegistrationDeps = {
-  readonly accounts: AccountStore
+  readonly accounts: Pick<AccountStore, 'create' | 'find'>
   readonly passwords: Passwords
   readonly serverName: string
   readonly now: () => number
@@ -21,7 +21,7 @@ export type RegistrationDeps = {
  * @throws {MatrixError} 400 M_INVALID_USERNAME or M_USER_IN_USE.
  */
 export function requireFreeName(
-  { accounts, serverName }: Pick<RegistrationDeps, 'accounts' | 'serverName'>,
+  { accounts, serverName }: { readonly accounts: Pick<AccountStore, 'find'>; readonly serverName: string },
   localpart: string,
 ): UserId {
   const userId = newUserId(localpart, serverName)

@@ -9,7 +9,10 @@ import type { AccountStore } from './port.ts'
  * @example await createRegistrationToken({ accounts, now: Date.now }, { usesAllowed: 1 })
  */
 export async function createRegistrationToken(
-  { accounts, now }: { readonly accounts: AccountStore; readonly now: () => number },
+  {
+    accounts,
+    now,
+  }: { readonly accounts: Pick<AccountStore, 'createRegistrationToken'>; readonly now: () => number },
   limits: { readonly usesAllowed?: number; readonly expiresTs?: number } = {},
 ): Promise<string> {
   const token = randomBytes(18).toString('base64url')

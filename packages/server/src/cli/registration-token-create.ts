@@ -5,7 +5,7 @@ import { duration, type Kind, whole } from '../config/kinds.ts'
 import { quoted } from '../matrix-error.ts'
 import { addConfigOptions, configOf } from './config-options.ts'
 import { UsageError } from './describe-failure.ts'
-import { withStore } from './store.ts'
+import { withAccounts } from './with-accounts.ts'
 
 const MINUTE_MS = 60_000
 const YEAR_MS = 365 * 86_400_000
@@ -33,7 +33,7 @@ async function createToken(command: Command): Promise<void> {
   const { uses, expiresIn } = command.opts<{ uses?: string; expiresIn?: string }>()
   const usesAllowed = parse('--uses', USES, uses)
   const lifetimeMs = parse('--expires-in', EXPIRES_IN, expiresIn)
-  const token = await withStore(configOf(command).config, ({ accounts }) =>
+  const token = await withAccounts(configOf(command).config, (accounts) =>
     createRegistrationToken(
       { accounts, now: Date.now },
       {

@@ -7,7 +7,7 @@ import { quoted } from '../matrix-error.ts'
 import { addConfigOptions, configOf } from './config-options.ts'
 import { UsageError } from './describe-failure.ts'
 import { askPassword, readPassword } from './read-password.ts'
-import { withStore } from './store.ts'
+import { withAccounts } from './with-accounts.ts'
 
 const HELP = `
 NAME is the part before the colon (alice), or the whole user ID (@alice:example.org). The server may be
@@ -33,11 +33,11 @@ async function addUser(command: Command, name: string): Promise<void> {
   const { config } = configOf(command)
   const { passwordStdin } = command.opts<{ passwordStdin?: boolean }>()
   // A first look at the name, before anyone thinks about a password; the database is not held meanwhile.
-  const userId = await withStore(config, async ({ accounts }, serverName) =>
+  const userId = await withAccounts(config, async (accounts, serverName) =>
     requireFreeName({ accounts, serverName }, localpartOf(name, serverName)),
   )
   const password = passwordStdin ? await readPassword() : await askPassword(userId)
-  await withStore(config, ({ accounts }, serverName) =>
+  await withAccounts(config, (accounts, serverName) =>
     registerAccount(
       {
         accounts,

@@ -15,6 +15,7 @@ import { MatrixError } from '../matrix-error.ts'
 import type { Session } from '../session.ts'
 import { authenticate } from './authenticate.ts'
 import { clientApi } from './client-api/index.ts'
+import { answerClientError } from './client-error.ts'
 import { decodeJson } from './decode-json.ts'
 import { Answer, ALL_VERSIONS, type Call, type Endpoint, JsonText, type Result } from './endpoint.ts'
 import { sendError } from './errors.ts'
@@ -23,6 +24,8 @@ export type App = FastifyInstance
 
 /** Path segments that clients choose (user IDs, filter IDs, transaction IDs) may be longer than find-my-way's 100. */
 const MAX_PARAMETER_LENGTH = 2048
+/** How often at least Node looks for requests that take too long to arrive. */
+const MAX_CHECK_INTERVAL_MS = 10_000
 const METHODS = ['GET', 'POST', 'PUT', 'DELETE', 'PATCH'] as const
 
 /** Fastify before the routes: needed first, because the context carries its logger. */
@@ -37,6 +40,8 @@ export function createApp(options: {
   const app = Fastify({
     bodyLimit: options.bodyBytes,
     requestTimeout: options.requestTimeoutMs,
+    http: timeouts(options.requestTimeoutMs),
+    clientErrorHandler: answerClientError,
     connectionTimeout: 0,
     keepAliveTimeout: 75_000,
     trustProxy: options.trustProxy,
@@ -55,7 +60,9 @@ export function createApp(options: {
       },
     },
     routerOptions: { maxParamLength: MAX_PARAMETER_LENGTH },
-    frameworkErrors: (error, request, reply) => void sendError(error, request, reply),
+    // Without the hooks of a route, CORS included: a browser's client is to see the error too.
+    frameworkErrors: (error, request, reply) =>
+      void sendError(error, request, reply.header('access-control-allow-origin', '*')),
   })
   app.server.maxConnections = options.connections
   app.removeAllContentTypeParsers()
@@ -68,6 +75,15 @@ export function createApp(options: {
   })
   app.setErrorHandler(sendError)
   return app
+}
+
+/** Node swaps the two timeouts when that for the head is the longer one, as it is by default. */
+function timeouts(requestTimeoutMs: number): object {
+  return {
+    requestTimeout: requestTimeoutMs,
+    headersTimeout: requestTimeoutMs,
+    connectionsCheckingInterval: Math.min(requestTimeoutMs, MAX_CHECK_INTERVAL_MS),
+  }
 }
 
 function loggerOptions(level: string): NonNullable<FastifyServerOptions['logger']> {
@@ -116,6 +132,8 @@ function addRoute(app: App, context: Context, endpoint: Endpoint, url: string): 
     ...(endpoint.body && { schema: { body: endpoint.body } }),
     // Before the body is read: a stranger does not get to send ten megabytes first.
     onRequest: (request, _reply, done) => {
+      // Bodies are judged by their bytes: Fastify would refuse the odd types that some clients send.
+      delete request.headers['content-type']
       try {
         if (endpoint.auth)
           sessions.set(request, authenticate(context.store.accounts, request, queryOf(request)))

@@ -31,6 +31,10 @@ function requireDecent(value: unknown, depthLeft: number, checkText: boolean): v
     if (checkText) requireDecentText(value)
     return
   }
+  // 1e400 parses to infinity, and would be handed on as null.
+  if (value === Number.POSITIVE_INFINITY || value === Number.NEGATIVE_INFINITY) {
+    throw badJson('The body holds a number too large for JSON to carry.')
+  }
   if (typeof value !== 'object' || value === null) return
   if (depthLeft === 0) throw badJson('The body is nested deeper than this server accepts.')
   if (Array.isArray(value)) {

@@ -39,7 +39,13 @@ function toMatrixError(error: unknown): MatrixError | undefined {
   if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE')
     return tooLarge('The body is larger than this server accepts.')
   const status = error.statusCode ?? 500
-  return status < 500 ? new MatrixError(status, 'M_UNKNOWN', error.message) : undefined
+  // Never with Fastify's text: it quotes the whole URL, which may hold an access token.
+  return status < 500 ? new MatrixError(status, 'M_UNKNOWN', unreadable(error.code)) : undefined
+}
+
+function unreadable(code: string): string {
+  if (code === 'FST_ERR_BAD_URL') return 'The path of the request is not valid percent-encoding.'
+  return `The request could not be read (${code}).`
 }
 
 /** The required members that a value lacks. Ajv itself tells the first of them only. */

@@ -18,7 +18,6 @@ function openIn(directory: string, pools: PoolPolicy): OpenStore {
   const store = openSqliteStore({
     ...storeOptions({ ...DEFAULT_CONFIG, dataDir: directory, pools }),
     now: Date.now,
-    exclusive: true,
   })
   const discard = (): void => {
     store.close()

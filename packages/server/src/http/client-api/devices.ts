@@ -52,13 +52,14 @@ export const deleteDevice = endpoint({
   path: ONE,
   body: Type.Object({ auth: Type.Optional(Type.Unknown()) }),
   async handle({ context, session, params, body }) {
+    const deviceId = deviceIdOf(params)
     await context.interactiveAuth.require({
       auth: body.auth,
       flows: [['m.login.password']],
-      operation: `DELETE ${ONE} ${session.userId}`,
+      operation: `DELETE ${ONE} ${session.userId} ${deviceId}`,
       session,
     })
-    await context.store.devices.remove(session.userRef, [deviceIdOf(params)], context.now())
+    await context.store.devices.remove(session.userRef, [deviceId], context.now())
     return {}
   },
 })

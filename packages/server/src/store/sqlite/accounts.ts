@@ -7,7 +7,10 @@ import type { Core } from './core.ts'
 import { devicesOf, removeInTransaction, removing } from './remove-devices.ts'
 import { requireDevice } from './upload-keys.ts'
 
-export function createAccount(core: Core, account: NewAccount): Promise<Account> {
+/** What needs neither pools nor positions: it may run in another process beside the server (`latchkey user add`). */
+type Beside = Pick<Core, 'db' | 'queue'>
+
+export function createAccount(core: Beside, account: NewAccount): Promise<Account> {
   return core.queue.guarded(() => {
     const { userId, passwordHash, registrationTokenHash, now } = account
     if (findAccount(core, userId) !== undefined) {
@@ -24,7 +27,7 @@ export function createAccount(core: Core, account: NewAccount): Promise<Account>
   })
 }
 
-export function findAccount(core: Core, userId: UserId): Account | undefined {
+export function findAccount(core: Pick<Core, 'db'>, userId: UserId): Account | undefined {
   const row = core.db.one<{ user_num: UserRef; password_hash: string }>(
     `select user_num, password_hash from users where user_id = ?`,
     userId,
@@ -40,7 +43,7 @@ export function registrationTokenValid(core: Core, tokenHash: string, now: numbe
   return core.db.one(`select 1 from registration_tokens where ${TOKEN_HOLDS}`, tokenHash, now) !== undefined
 }
 
-function spendRegistrationToken(core: Core, tokenHash: string, now: number): void {
+function spendRegistrationToken(core: Beside, tokenHash: string, now: number): void {
   const spent = core.db.run(
     `update registration_tokens set uses = uses + 1 where ${TOKEN_HOLDS}`,
     tokenHash,
@@ -51,7 +54,7 @@ function spendRegistrationToken(core: Core, tokenHash: string, now: number): voi
   }
 }
 
-export function createRegistrationToken(core: Core, token: NewRegistrationToken): Promise<void> {
+export function createRegistrationToken(core: Beside, token: NewRegistrationToken): Promise<void> {
   return core.queue.guarded(() => {
     core.db.run(
       `insert into registration_tokens (token_hash, uses_allowed, expires_ts, created_ts) values (?, ?, ?, ?)`,

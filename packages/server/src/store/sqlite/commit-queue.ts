@@ -42,7 +42,7 @@ export class CommitQueue {
   #scheduled = false
   #closed = false
 
-  constructor(db: Database, hooks: CommitHooks) {
+  constructor(db: Database, hooks: CommitHooks = NO_HOOKS) {
     this.#db = db
     this.#hooks = hooks
   }
@@ -156,6 +156,8 @@ export class CommitQueue {
 }
 
 function nothing(): void {}
+
+const NO_HOOKS: CommitHooks = { beforeCommit: nothing, afterCommit: nothing, onRollback: nothing }
 
 /** Faults of the disk or the file, as opposed to a wrong statement: the transaction is lost, not only the operation. */
 function isStorageFault(error: unknown): boolean {

@@ -12,6 +12,8 @@ import type { Database } from './database.ts'
 import { Inboxes } from './inboxes.ts'
 import { KeyStates } from './key-states.ts'
 import { SessionCache } from './session-cache.ts'
+import { LastSeen } from './last-seen.ts'
+import { News } from './news.ts'
 import { Wakes } from './wakes.ts'
 
 export type Core = {
@@ -20,10 +22,12 @@ export type Core = {
   readonly keys: KeyStates
   readonly positions: Positions
   readonly wakes: Wakes
+  readonly news: News
   readonly policy: PoolPolicy
   readonly conflicts: ConflictMemory
   readonly inboxes: Inboxes
   readonly claimers: Claimers
+  readonly lastSeen: LastSeen
   readonly sessions: SessionCache
   readonly limits: RowLimits
 }
@@ -40,7 +44,8 @@ export function createCore(db: Database, policy: PoolPolicy, limits: RowLimits):
   const epoch = readOrCreateMeta(db, 'epoch', () => randomBytes(12).toString('base64url'))
   const keys = new KeyStates(db, epoch, policy.claimOrder)
   const positions = new Positions(db)
-  const wakes = new Wakes()
+  const news = new News(db)
+  const wakes = new Wakes(news)
   const inboxes = new Inboxes(db)
   const claimers = new Claimers(db)
   const queue = new CommitQueue(db, {
@@ -52,6 +57,7 @@ export function createCore(db: Database, policy: PoolPolicy, limits: RowLimits):
     onRollback: () => {
       positions.reload()
       wakes.discard()
+      news.forgetAll()
       inboxes.forgetAll()
       claimers.forgetAll()
       keys.reload()
@@ -65,10 +71,12 @@ export function createCore(db: Database, policy: PoolPolicy, limits: RowLimits):
     keys,
     positions,
     wakes,
+    news,
     policy,
     conflicts,
     inboxes,
     claimers,
+    lastSeen: new LastSeen(db, queue),
     sessions: new SessionCache(),
     limits,
   }

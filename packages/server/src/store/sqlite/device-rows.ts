@@ -20,7 +20,7 @@ export function listDevices(core: Core, user: UserRef): readonly Device[] {
       `select ${COLUMNS} from devices where user_num = ? and removed_ts is null order by device_id`,
       user,
     )
-    .map(toDevice)
+    .map((row) => toDevice(core, row))
 }
 
 export function getDevice(core: Core, user: UserRef, deviceId: DeviceId): Device | undefined {
@@ -29,7 +29,7 @@ export function getDevice(core: Core, user: UserRef, deviceId: DeviceId): Device
     user,
     deviceId,
   )
-  return row && toDevice(row)
+  return row && toDevice(core, row)
 }
 
 /** A name is published with the device's keys, so a new one changes the device list. */
@@ -49,12 +49,15 @@ export function renameDevice(
   })
 }
 
-function toDevice(row: DeviceRow): Device {
+function toDevice(core: Core, row: DeviceRow): Device {
+  const noted = core.lastSeen.unwritten(row.device_num)
+  const lastSeenTs = noted?.ts ?? row.last_seen_ts
+  const lastSeenIp = noted?.ip ?? row.last_seen_ip
   return {
     deviceRef: row.device_num,
     deviceId: row.device_id,
     ...(row.display_name !== null && { displayName: row.display_name }),
-    ...(row.last_seen_ts !== null && { lastSeenTs: row.last_seen_ts }),
-    ...(row.last_seen_ip !== null && { lastSeenIp: row.last_seen_ip }),
+    ...(lastSeenTs !== null && { lastSeenTs }),
+    ...(lastSeenIp !== null && { lastSeenIp }),
   }
 }

@@ -18,6 +18,7 @@ import {
   setPassword,
 } from './accounts.ts'
 import { claimKeys } from './claim-keys.ts'
+import { CommitQueue } from './commit-queue.ts'
 import { type Core, createCore, readOrCreateMeta, type RowLimits } from './core.ts'
 import { addSignatures, putCrossSigning } from './cross-signing.ts'
 import { lockDirectory, openDatabase, StoreError } from './database.ts'
@@ -29,7 +30,7 @@ import { readSync } from './read-sync.ts'
 import { removeAllDevices, removeDevices } from './remove-devices.ts'
 import { resetKeys } from './reset-keys.ts'
 import { confirmMessages, sendMessages } from './send-messages.ts'
-import { openSession, Sessions } from './sessions.ts'
+import { findSession, openSession } from './sessions.ts'
 import { startSweeping } from './sweep.ts'
 import { changedSince, trackUsers } from './tracked-users.ts'
 import { uploadKeys } from './upload-keys.ts'
@@ -42,31 +43,51 @@ export type SqliteOptions = RowLimits & {
   readonly retentionMs: number
   /** Milliseconds since 1970. */
   readonly now: () => number
-  /** False beside a running server, for single operations on accounts. */
-  readonly exclusive: boolean
 }
 
 /** @throws {StoreError} when another process has the directory, or the file is damaged or from a newer version. */
 export function openSqliteStore(options: SqliteOptions): Store {
-  const lock = options.exclusive ? lockDirectory(options.directory) : undefined
+  const lock = lockDirectory(options.directory)
   try {
     const db = openDatabase(options.directory)
     const core = createCore(db, options.pools, options)
-    if (options.exclusive) settleLog(core)
-    const stopSweeping = options.exclusive ? startSweeping(core, options.retentionMs, options.now) : undefined
+    settleLog(core)
+    const stopSweeping = startSweeping(core, options.retentionMs, options.now)
     return {
       ...storeOver(core),
       close() {
-        stopSweeping?.()
+        stopSweeping()
+        core.lastSeen.write()
         core.queue.close()
-        if (options.exclusive) settleLog(core)
+        settleLog(core)
         db.close()
-        lock?.close()
+        lock.close()
       },
     }
   } catch (error) {
-    lock?.close()
+    lock.close()
     throw error
+  }
+}
+
+/** What a command may do beside a running server: only what touches neither pools nor positions, which live in its memory. */
+export type AccountsBeside = Pick<AccountStore, 'create' | 'find' | 'createRegistrationToken'> &
+  Pick<Store, 'claimServerName' | 'close'>
+
+/** @throws {StoreError} when the file is damaged or from a newer version. */
+export function openAccountsBeside(directory: string): AccountsBeside {
+  const db = openDatabase(directory)
+  const queue = new CommitQueue(db)
+  const core = { db, queue }
+  return {
+    create: (account) => createAccount(core, account),
+    find: (userId) => findAccount(core, userId),
+    createRegistrationToken: (token) => createRegistrationToken(core, token),
+    claimServerName: (name) => claimServerName(core, name),
+    close() {
+      queue.close()
+      db.close()
+    },
   }
 }
 
@@ -90,7 +111,7 @@ function settleLog({ db, keys }: Core): void {
   db.exec('commit')
 }
 
-function claimServerName({ db }: Core, name: string | undefined): string {
+function claimServerName({ db }: Pick<Core, 'db'>, name: string | undefined): string {
   const held = readOrCreateMeta(db, 'server_name', () => name ?? 'localhost')
   if (name !== undefined && name !== held) {
     throw new StoreError(
@@ -101,16 +122,15 @@ function claimServerName({ db }: Core, name: string | undefined): string {
 }
 
 function accountStore(core: Core): AccountStore {
-  const sessions = new Sessions(core)
   return {
     create: (account) => createAccount(core, account),
     find: (userId) => findAccount(core, userId),
     registrationTokenValid: (tokenHash, now) => registrationTokenValid(core, tokenHash, now),
     createRegistrationToken: (token) => createRegistrationToken(core, token),
     openSession: (session) => openSession(core, session),
-    session: (tokenHash) => sessions.find(tokenHash),
+    session: (tokenHash) => findSession(core, tokenHash),
     setPassword: (change) => setPassword(core, change),
-    seen: (session, ip, now) => sessions.seen(session, ip, now),
+    seen: (session, ip, now) => core.lastSeen.note(session, ip, now),
   }
 }
 

@@ -70,6 +70,7 @@ export function confirmMessages(core: Core, { deviceRef }: Session, position: Po
     .plain(() => {
       core.db.run(`delete from inbox where device_num = ? and pos <= ?`, deviceRef, position)
       core.inboxes.forget(deviceRef)
+      core.news.forgetDevice(deviceRef)
     })
     .catch(() => {}) // the next sync confirms again
 }

@@ -1,6 +1,5 @@
 /** Sessions: how a login makes or takes up a device and gives it a token, and how requests find it again. */
 import type { DeviceId, UserId } from '@latchkey/protocol'
-import { LRUCache } from 'lru-cache'
 import type { Account, NewSession } from '../../accounts/port.ts'
 import { forbidden, invalidParam } from '../../matrix-error.ts'
 import type { DeviceRef, Session, TokenHash, UserRef } from '../../session.ts'
@@ -81,55 +80,24 @@ function requireRoom(core: Core, user: UserRef): void {
   }
 }
 
-/** How often at most the last use of a session is written to its device. */
-const SEEN_INTERVAL_MS = 10 * 60 * 1000
-const MAX_SEEN = 50_000
-
-export class Sessions {
-  readonly #core: Core
-  readonly #seenTs = new LRUCache<TokenHash, number>({ max: MAX_SEEN })
-
-  constructor(core: Core) {
-    this.#core = core
+/** The session of a token; undefined when there is none (any more). */
+export function findSession({ db, sessions }: Core, tokenHash: TokenHash): Session | undefined {
+  const kept = sessions.get(tokenHash)
+  if (kept !== undefined) return kept
+  const row = db.one<{ user_num: UserRef; user_id: UserId; device_num: DeviceRef; device_id: DeviceId }>(
+    `select user_num, user_id, device_num, device_id
+     from access_tokens join devices using (device_num) join users using (user_num)
+     where token_hash = ? and removed_ts is null`,
+    tokenHash,
+  )
+  if (row === undefined) return undefined
+  const session = {
+    tokenHash,
+    userRef: row.user_num,
+    userId: row.user_id,
+    deviceRef: row.device_num,
+    deviceId: row.device_id,
   }
-
-  find(tokenHash: TokenHash): Session | undefined {
-    const { db, sessions } = this.#core
-    const kept = sessions.get(tokenHash)
-    if (kept !== undefined) return kept
-    const row = db.one<{ user_num: UserRef; user_id: UserId; device_num: DeviceRef; device_id: DeviceId }>(
-      `select user_num, user_id, device_num, device_id
-       from access_tokens join devices using (device_num) join users using (user_num)
-       where token_hash = ? and removed_ts is null`,
-      tokenHash,
-    )
-    if (row === undefined) return undefined
-    const session = {
-      tokenHash,
-      userRef: row.user_num,
-      userId: row.user_id,
-      deviceRef: row.device_num,
-      deviceId: row.device_id,
-    }
-    sessions.keep(session)
-    return session
-  }
-
-  /** Notes a device's last use, once in a while. */
-  seen({ tokenHash, deviceRef }: Session, ip: string, now: number): void {
-    const seenTs = this.#seenTs.get(tokenHash)
-    if (seenTs !== undefined && Math.abs(now - seenTs) < SEEN_INTERVAL_MS) return
-    this.#seenTs.set(tokenHash, now)
-    const { db, queue } = this.#core
-    queue
-      .plain(() =>
-        db.run(
-          `update devices set last_seen_ts = ?, last_seen_ip = ? where device_num = ? and removed_ts is null`,
-          now,
-          ip,
-          deviceRef,
-        ),
-      )
-      .catch(() => {}) // lost at worst
-  }
+  sessions.keep(session)
+  return session
 }

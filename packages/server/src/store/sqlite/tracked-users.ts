@@ -12,6 +12,7 @@ export function trackUsers(core: Core, observer: UserRef, targets: readonly User
   const missing = targets.filter((target) => target !== observer && !isTracked(core, observer, target))
   if (missing.length === 0) return Promise.resolve()
   return core.queue.guarded(() => {
+    core.news.forgetUser(observer)
     for (const target of missing) {
       core.db.run(
         `insert into tracked_users (observer_num, target_num) values (?, ?) on conflict do nothing`,

@@ -2,6 +2,7 @@
  * Who is to be woken, collected during a transaction and told to the listeners after its commit, once each.
  */
 import type { DeviceRef, UserRef } from '../../session.ts'
+import type { News } from './news.ts'
 
 export type WakeListener = {
   readonly device: (ref: DeviceRef) => void
@@ -9,9 +10,14 @@ export type WakeListener = {
 }
 
 export class Wakes {
+  readonly #news: News
   readonly #devices = new Set<DeviceRef>()
   readonly #users = new Set<UserRef>()
   readonly #listeners = new Set<WakeListener>()
+
+  constructor(news: News) {
+    this.#news = news
+  }
 
   /** Adds a listener; returns what removes it. */
   subscribe(listener: WakeListener): () => void {
@@ -20,11 +26,13 @@ export class Wakes {
   }
 
   device(ref: DeviceRef): void {
+    this.#news.forgetDevice(ref)
     this.#devices.add(ref)
   }
 
   /** Wakes every device of a user. */
   user(ref: UserRef): void {
+    this.#news.forgetUser(ref)
     this.#users.add(ref)
   }
 
