@@ -7,15 +7,10 @@ import {
   isJsonObject,
   type KeyMaterial,
   materialOf,
-  signatureBy,
-  signedText,
   type DeviceId,
   type JsonObject,
-  type UserId,
 } from '@latchkey/protocol'
-import { verifyEd25519 } from '../lib/ed25519.ts'
-import { invalidParam, invalidSignature, quoted } from '../matrix-error.ts'
-import type { UploadedKey } from './port.ts'
+import { invalidParam } from '../matrix-error.ts'
 
 /** A device's identity keys, in normal form; either may be missing (old clients, tests of peers). */
 export type Identity = { readonly ed25519?: KeyMaterial; readonly curve25519?: KeyMaterial }
@@ -58,32 +53,4 @@ export function compareIdentity(
     )
   }
   return 'changed'
-}
-
-/**
- * Demands that every key is signed by the device's current identity.
- *
- * @throws {MatrixError} 400 M_INVALID_SIGNATURE naming the first key that is not.
- */
-export function requireSignedKeys(
-  keys: readonly UploadedKey[],
-  identity: Identity | undefined,
-  owner: { readonly userId: UserId; readonly deviceId: DeviceId },
-): void {
-  for (const key of keys) {
-    const value: unknown = JSON.parse(key.json)
-    const signature = isJsonObject(value)
-      ? signatureBy(value, owner.userId, `ed25519:${owner.deviceId}`)
-      : undefined
-    const verifies =
-      identity?.ed25519 !== undefined &&
-      signature !== undefined &&
-      isJsonObject(value) &&
-      verifyEd25519(identity.ed25519, signature, signedText(value))
-    if (!verifies) {
-      throw invalidSignature(
-        `Key ${quoted(`${key.algorithm}:${key.keyId}`)} is not signed by this device's current ed25519 key.`,
-      )
-    }
-  }
 }

@@ -58,10 +58,10 @@ export async function sync(
   }
   const reading = read()
   store.told(session)
-  const nextBatch = encodeToken(store.tokenSecret, session, {
-    epoch: store.epoch,
-    position: reading.position,
-  })
+  const nextBatch =
+    token?.position === reading.position && request.since !== undefined
+      ? request.since
+      : encodeToken(store.tokenSecret, session, { epoch: store.epoch, position: reading.position })
   return { ...reading, nextBatch, incremental }
 }
 

@@ -5,7 +5,7 @@ import { MatrixError } from '../../matrix-error.ts'
 import type { DeviceRef, Session, UserRef } from '../../session.ts'
 import type { Core } from './core.ts'
 import { devicesOf, removeInTransaction, removing } from './remove-devices.ts'
-import { requireDevice } from './upload-keys.ts'
+import { requireDevice } from './session-device.ts'
 
 /** What needs neither pools nor positions: it may run in another process beside the server (`latchkey user add`). */
 type Beside = Pick<Core, 'db' | 'queue'>

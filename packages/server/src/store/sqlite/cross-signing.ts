@@ -8,7 +8,7 @@ import { forbidden, MatrixError, quoted } from '../../matrix-error.ts'
 import type { DeviceRef, Session, UserRef } from '../../session.ts'
 import { type Core, deviceListChanged } from './core.ts'
 import { listChangedFor } from './tracked-users.ts'
-import { requireDevice } from './upload-keys.ts'
+import { requireDevice } from './session-device.ts'
 
 /** A key that is stored already, as it is, counts as no change: a lost answer is repaired by the same request again. */
 export function putCrossSigning(

@@ -9,81 +9,20 @@
  * A device with unsettled issues is `dirty` and stays in memory; the rest is a cache, dropped at will.
  */
 import { LRUCache } from 'lru-cache'
-import {
-  mixIn,
-  type Algorithm,
-  type DeviceId,
-  type KeyId,
-  type KeyMaterial,
-  type UserId,
-} from '@latchkey/protocol'
+import { mixIn, type Algorithm, type DeviceId, type UserId } from '@latchkey/protocol'
 import type { AlgorithmStatus, PoolStatus } from '../../pool/port.ts'
-import type { DeviceRef, Position, UserRef } from '../../session.ts'
+import type { DeviceRef } from '../../session.ts'
 import type { Database } from './database.ts'
-import { keyHash, shareOf, STATE_CODE } from './key-row.ts'
-
-/** A key that may be issued next. */
-export type NextKey = { readonly num: number; readonly key_id: KeyId; readonly json: string }
-
-/** An issue that its rows do not show yet. `keyNum` is null for a fallback key. */
-type Issue = {
-  readonly n: number
-  readonly keyNum: number | null
-  readonly ts: number
-  readonly claimerNum: number
-}
-
-export type FallbackState = {
-  readonly keyId: KeyId
-  readonly json: string
-  readonly keyHash: string
-  used: boolean
-  issueCount: number
-  firstIssuedTs: number | null
-}
-
-export type PoolState = {
-  readonly poolNum: number
-  readonly algorithm: Algorithm
-  /** No key below this `num` is available. */
-  head: number
-  count: number
-  readonly digest: Uint8Array
-  /** This pool's part of the device's version. */
-  changes: number
-  /** The count that the device knows (wake.ts). */
-  told: number
-  fallback: FallbackState | undefined
-  /** The next keys in issue order, read ahead; `aheadFrom` is the first not yet issued. */
-  ahead: readonly NextKey[]
-  aheadFrom: number
-  unsettled: Issue[]
-}
-
-export type DeviceState = {
-  readonly deviceRef: DeviceRef
-  readonly userRef: UserRef
-  readonly version: number
-  readonly generation: number
-  signalPos: Position
-  readonly pools: ReadonlyMap<Algorithm, PoolState>
-}
-
-type PoolRow = {
-  pool_num: number
-  algorithm: Algorithm
-  head: number
-  count: number
-  digest: Uint8Array
-  changes: number
-  told: number
-  fallback_key_id: KeyId | null
-  fallback_json: string | null
-  fallback_material: KeyMaterial | null
-  fallback_used: number
-  fallback_issue_count: number
-  fallback_first_issued_ts: number | null
-}
+import { shareOf, STATE_CODE } from './key-row.ts'
+import {
+  type DeviceState,
+  type FallbackState,
+  type Issue,
+  loadDevice,
+  type NextKey,
+  type PoolState,
+  readAhead,
+} from './pool-state.ts'
 
 /** Devices kept in memory, dirty ones aside: about 2 kB each. */
 const MAX_KNOWN_DEVICES = 20_000
@@ -91,10 +30,6 @@ const MAX_KNOWN_DEVICES = 20_000
 const MAX_NAMES = 100_000
 /** Unsettled issues above which each commit settles some: bounds memory and the time to open. */
 const MAX_UNSETTLED = 20_000
-/** Read-ahead grows from few (a claim of one key) to many (a hot device). */
-const MIN_AHEAD = 2
-const MAX_AHEAD = 64
-
 export class KeyStates {
   readonly #db: Database
   readonly epoch: string
@@ -133,7 +68,7 @@ export class KeyStates {
   byRef(ref: DeviceRef): DeviceState | undefined {
     const known = this.#dirty.get(ref) ?? this.#known.get(ref)
     if (known !== undefined) return known
-    const loaded = this.#load(ref)
+    const loaded = loadDevice(this.#db, ref)
     if (loaded !== undefined) this.#known.set(ref, loaded)
     return loaded
   }
@@ -142,7 +77,7 @@ export class KeyStates {
   next(pool: PoolState): NextKey | undefined {
     if (pool.count === 0) return undefined
     if (pool.aheadFrom === pool.ahead.length) {
-      pool.ahead = this.#readAhead(pool)
+      pool.ahead = readAhead(this.#db, pool, this.#claimOrder)
       pool.aheadFrom = 0
     }
     const next = pool.ahead[pool.aheadFrom]
@@ -330,81 +265,5 @@ export class KeyStates {
     )
     this.#unsettledCount -= pool.unsettled.length
     pool.unsettled = []
-  }
-
-  #load(ref: DeviceRef): DeviceState | undefined {
-    const device = this.#db.one<{
-      user_num: UserRef
-      version: number
-      generation: number
-      signal_pos: Position
-    }>(
-      `select user_num, version, generation, signal_pos from devices where device_num = ? and removed_ts is null`,
-      ref,
-    )
-    if (device === undefined) return undefined
-    const rows = this.#db.all<PoolRow>(
-      `select pool_num, algorithm, head, count, digest, changes, told, fallback_key_id, fallback_json,
-         fallback_material, fallback_used, fallback_issue_count, fallback_first_issued_ts
-       from pools where device_num = ? order by algorithm`,
-      ref,
-    )
-    return {
-      deviceRef: ref,
-      userRef: device.user_num,
-      version: device.version,
-      generation: device.generation,
-      signalPos: device.signal_pos,
-      pools: new Map(rows.map((row) => [row.algorithm, poolState(row)])),
-    }
-  }
-
-  #readAhead(pool: PoolState): readonly NextKey[] {
-    if (this.#claimOrder === 'upload') {
-      const limit = Math.min(MAX_AHEAD, Math.max(MIN_AHEAD, pool.ahead.length * 2))
-      return this.#db.all<NextKey>(
-        `select num, key_id, json from one_time_keys
-         where pool_num = ? and num >= ? and state = ${STATE_CODE.available} order by num limit ?`,
-        pool.poolNum,
-        pool.head,
-        limit,
-      )
-    }
-    // By key ID, the whole pool at once: the unsettled ones are still `available` in their rows.
-    const gone = new Set(pool.unsettled.map((issue) => issue.keyNum))
-    return this.#db
-      .all<NextKey>(
-        `select num, key_id, json from one_time_keys
-         where pool_num = ? and state = ${STATE_CODE.available} order by key_id`,
-        pool.poolNum,
-      )
-      .filter((key) => !gone.has(key.num))
-  }
-}
-
-function poolState(row: PoolRow): PoolState {
-  const fallback =
-    row.fallback_key_id === null || row.fallback_json === null || row.fallback_material === null
-      ? undefined
-      : {
-          keyId: row.fallback_key_id,
-          json: row.fallback_json,
-          keyHash: keyHash(row.fallback_material),
-          used: row.fallback_used === 1,
-          issueCount: row.fallback_issue_count,
-          firstIssuedTs: row.fallback_first_issued_ts,
-        }
-  return {
-    poolNum: row.pool_num,
-    algorithm: row.algorithm,
-    head: row.head,
-    count: row.count,
-    digest: row.digest,
-    changes: row.changes,
-    told: row.told,
-    fallback,
-    ahead: [],
-    aheadFrom: 0,
-    unsettled: [],
   }
 }

@@ -28,7 +28,7 @@ import {
 } from './pool-rows.ts'
 import { poolStatus, toldStatus } from './pool-status.ts'
 import { storeKeys } from './store-keys.ts'
-import { requireDevice, toIdentity } from './upload-keys.ts'
+import { requireDevice, toIdentity } from './session-device.ts'
 
 export function resetKeys(core: Core, command: ResetCommand): Promise<ResetResult> {
   const { deviceRef } = command.session

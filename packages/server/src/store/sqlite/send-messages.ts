@@ -60,12 +60,7 @@ function deliver(core: Core, device: DeviceRef, event: string): void {
 
 /** Drops what a device has confirmed. Nothing waits for it: until it is done the same messages come again at worst. */
 export function confirmMessages(core: Core, { deviceRef }: Session, position: Position): void {
-  const any = core.db.one(
-    `select 1 from inbox where device_num = ? and pos <= ? limit 1`,
-    deviceRef,
-    position,
-  )
-  if (any === undefined) return
+  if (core.news.lastMessage(deviceRef) === 0) return
   core.queue
     .plain(() => {
       core.db.run(`delete from inbox where device_num = ? and pos <= ?`, deviceRef, position)

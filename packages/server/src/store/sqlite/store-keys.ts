@@ -12,12 +12,14 @@ import {
 } from '@latchkey/protocol'
 import { conflictError } from '../../pool/conflict.ts'
 import { decideFallback } from '../../pool/fallback.ts'
-import { type Identity, requireSignedKeys } from '../../pool/identity.ts'
+import type { Identity } from '../../pool/identity.ts'
 import { overDailyBudget, tooManyAlgorithms } from '../../pool/limits.ts'
 import type { UploadedKey } from '../../pool/port.ts'
+import { requireSignedKeys } from '../../pool/signed-keys.ts'
 import { type Conflict, decideUpload, type UploadDecision } from '../../pool/upload.ts'
 import type { Session } from '../../session.ts'
 import type { Core } from './core.ts'
+import type { DeviceRow } from './session-device.ts'
 import { materialHash, materialOfJson } from './key-row.ts'
 import {
   appendKeys,
@@ -30,14 +32,6 @@ import {
   poolsOf,
   removeKeys,
 } from './pool-rows.ts'
-
-export type DeviceRow = {
-  readonly user_num: number
-  readonly device_keys: string | null
-  readonly identity_changed: number
-  readonly day_start_ts: number
-  readonly day_stored: number
-}
 
 export type StoredKeys = {
   readonly outcomes: Map<KeyName, UploadOutcome>

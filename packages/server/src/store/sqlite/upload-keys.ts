@@ -2,14 +2,14 @@
  * `/keys/upload`: device keys, one-time keys and fallback keys of one request, together or not at all.
  * Rules in this order: identity (pool/identity.ts), material, then ID (pool/upload.ts).
  */
-import { compareIdentity, type Identity } from '../../pool/identity.ts'
+import { compareIdentity } from '../../pool/identity.ts'
 import type { UploadCommand, UploadedDeviceKeys, UploadResult } from '../../pool/port.ts'
-import { unknownToken } from '../../matrix-error.ts'
-import type { DeviceRef, Session, UserRef } from '../../session.ts'
+import type { DeviceRef, Session } from '../../session.ts'
 import { type Core, deviceListChanged, signalDevice } from './core.ts'
 import { dropDeviceSignatures } from './cross-signing.ts'
 import { bumpVersion, purgePools } from './pool-rows.ts'
-import { type DeviceRow, storeKeys } from './store-keys.ts'
+import { type DeviceRow, type IdentityRow, requireDevice, toIdentity } from './session-device.ts'
+import { storeKeys } from './store-keys.ts'
 import { toldStatus } from './pool-status.ts'
 
 export function uploadKeys(core: Core, command: UploadCommand): Promise<UploadResult> {
@@ -19,8 +19,6 @@ export function uploadKeys(core: Core, command: UploadCommand): Promise<UploadRe
     undone: () => core.keys.forget(deviceRef),
   })
 }
-
-type IdentityRow = { readonly ed25519: string | null; readonly curve25519: string | null }
 
 function upload(core: Core, command: UploadCommand): UploadResult {
   const { session, deviceKeys, now } = command
@@ -50,26 +48,6 @@ function upload(core: Core, command: UploadCommand): UploadResult {
   }
 }
 
-/** The device of a session that still holds, checked inside the write: a late request of a removed device stores nothing. */
-export function requireDevice(core: Core, session: Session): DeviceRow & IdentityRow {
-  const row = core.db.one<DeviceRow & IdentityRow>(
-    `select user_num, device_keys, ed25519, curve25519, identity_changed, day_start_ts, day_stored
-     from devices join access_tokens using (device_num)
-     where token_hash = ? and device_num = ? and removed_ts is null`,
-    session.tokenHash,
-    session.deviceRef,
-  )
-  if (row === undefined) throw unknownToken()
-  return row
-}
-
-export function toIdentity(row: IdentityRow): Identity {
-  return {
-    ...(row.ed25519 !== null && { ed25519: row.ed25519 as NonNullable<Identity['ed25519']> }),
-    ...(row.curve25519 !== null && { curve25519: row.curve25519 as NonNullable<Identity['curve25519']> }),
-  }
-}
-
 /** Stores changed device keys; returns whether the identity changed, in which case the pools were purged. */
 function storeDeviceKeys(
   core: Core,
@@ -94,7 +72,7 @@ function storeDeviceKeys(
     uploaded.identity.curve25519 ?? null,
     session.deviceRef,
   )
-  deviceListChanged(core, device.user_num as UserRef)
+  deviceListChanged(core, device.user_num)
   return changed
 }
 

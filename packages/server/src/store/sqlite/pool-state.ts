@@ -1,0 +1,154 @@
+/** The pools of a device in memory, and how they are read from their rows. Who may change them: key-states.ts. */
+import type { Algorithm, KeyId, KeyMaterial } from '@latchkey/protocol'
+import type { DeviceRef, Position, UserRef } from '../../session.ts'
+import type { Database } from './database.ts'
+import { keyHash, STATE_CODE } from './key-row.ts'
+
+/** A key that may be issued next. */
+export type NextKey = { readonly num: number; readonly key_id: KeyId; readonly json: string }
+
+/** An issue that its rows do not show yet. `keyNum` is null for a fallback key. */
+export type Issue = {
+  readonly n: number
+  readonly keyNum: number | null
+  readonly ts: number
+  readonly claimerNum: number
+}
+
+export type FallbackState = {
+  readonly keyId: KeyId
+  readonly json: string
+  readonly keyHash: string
+  used: boolean
+  issueCount: number
+  firstIssuedTs: number | null
+}
+
+export type PoolState = {
+  readonly poolNum: number
+  readonly algorithm: Algorithm
+  /** No key below this `num` is available. */
+  head: number
+  count: number
+  readonly digest: Uint8Array
+  /** This pool's part of the device's version. */
+  changes: number
+  /** The count that the device knows (wake.ts). */
+  told: number
+  fallback: FallbackState | undefined
+  /** The next keys in issue order, read ahead; `aheadFrom` is the first not yet issued. */
+  ahead: readonly NextKey[]
+  aheadFrom: number
+  unsettled: Issue[]
+}
+
+export type DeviceState = {
+  readonly deviceRef: DeviceRef
+  readonly userRef: UserRef
+  readonly version: number
+  readonly generation: number
+  signalPos: Position
+  readonly pools: ReadonlyMap<Algorithm, PoolState>
+}
+
+type PoolRow = {
+  pool_num: number
+  algorithm: Algorithm
+  head: number
+  count: number
+  digest: Uint8Array
+  changes: number
+  told: number
+  fallback_key_id: KeyId | null
+  fallback_json: string | null
+  fallback_material: KeyMaterial | null
+  fallback_used: number
+  fallback_issue_count: number
+  fallback_first_issued_ts: number | null
+}
+
+/** Read-ahead grows from few (a claim of one key) to many (a hot device). */
+const MIN_AHEAD = 2
+const MAX_AHEAD = 64
+
+/** A device's pools as their rows have them; undefined when the device does not exist. */
+export function loadDevice(db: Database, ref: DeviceRef): DeviceState | undefined {
+  const device = db.one<{
+    user_num: UserRef
+    version: number
+    generation: number
+    signal_pos: Position
+  }>(
+    `select user_num, version, generation, signal_pos from devices where device_num = ? and removed_ts is null`,
+    ref,
+  )
+  if (device === undefined) return undefined
+  const rows = db.all<PoolRow>(
+    `select pool_num, algorithm, head, count, digest, changes, told, fallback_key_id, fallback_json,
+       fallback_material, fallback_used, fallback_issue_count, fallback_first_issued_ts
+     from pools where device_num = ? order by algorithm`,
+    ref,
+  )
+  return {
+    deviceRef: ref,
+    userRef: device.user_num,
+    version: device.version,
+    generation: device.generation,
+    signalPos: device.signal_pos,
+    pools: new Map(rows.map((row) => [row.algorithm, poolState(row)])),
+  }
+}
+
+/** The next keys of a pool, in the order in which they leave. */
+export function readAhead(
+  db: Database,
+  pool: PoolState,
+  claimOrder: 'upload' | 'key_id',
+): readonly NextKey[] {
+  if (claimOrder === 'upload') {
+    const limit = Math.min(MAX_AHEAD, Math.max(MIN_AHEAD, pool.ahead.length * 2))
+    return db.all<NextKey>(
+      `select num, key_id, json from one_time_keys
+       where pool_num = ? and num >= ? and state = ${STATE_CODE.available} order by num limit ?`,
+      pool.poolNum,
+      pool.head,
+      limit,
+    )
+  }
+  // By key ID, the whole pool at once: the unsettled ones are still `available` in their rows.
+  const gone = new Set(pool.unsettled.map((issue) => issue.keyNum))
+  return db
+    .all<NextKey>(
+      `select num, key_id, json from one_time_keys
+       where pool_num = ? and state = ${STATE_CODE.available} order by key_id`,
+      pool.poolNum,
+    )
+    .filter((key) => !gone.has(key.num))
+}
+
+function poolState(row: PoolRow): PoolState {
+  const fallback =
+    row.fallback_key_id === null || row.fallback_json === null || row.fallback_material === null
+      ? undefined
+      : {
+          keyId: row.fallback_key_id,
+          json: row.fallback_json,
+          keyHash: keyHash(row.fallback_material),
+          used: row.fallback_used === 1,
+          issueCount: row.fallback_issue_count,
+          firstIssuedTs: row.fallback_first_issued_ts,
+        }
+  return {
+    poolNum: row.pool_num,
+    algorithm: row.algorithm,
+    head: row.head,
+    count: row.count,
+    digest: row.digest,
+    changes: row.changes,
+    told: row.told,
+    fallback,
+    ahead: [],
+    aheadFrom: 0,
+    unsettled: [],
+  }
+}
