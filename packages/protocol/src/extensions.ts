@@ -1,5 +1,5 @@
 /**
- * The names and shapes of what Latchkey adds on the wire (3-extensions). All of it is optional for clients.
+ * The names and shapes of what Latchkey adds on the wire (extensions.md). All of it is optional for clients.
  */
 
 /** The path of MSC4162, below `/_matrix/client/`. */
@@ -24,7 +24,7 @@ export const ABSENT = 'dev.latchkey.absent'
 /** Flags in `unstable_features` of `/versions`. */
 export const UNSTABLE_FEATURES = { 'org.matrix.msc4162': true, 'dev.latchkey.key_pool': true } as const
 
-/** What can become of a one-time key in an upload (2-key-pool "Upload"). */
+/** What can become of a one-time key in an upload (key-pool.md "Upload"). */
 export const UPLOAD_OUTCOMES = [
   'stored',
   'id_reused',

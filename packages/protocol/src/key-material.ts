@@ -1,5 +1,5 @@
 /**
- * What counts as "the same key": the public key alone, never its JSON text or its signature (2-key-pool "Material").
+ * What counts as "the same key": the public key alone, never its JSON text or its signature (key-pool.md "Material").
  * A client that signs anew, or pads its base64, offers the same key; matrix-spec#1124 turns on this comparison.
  */
 import type { Json } from './canonical-json.ts'

@@ -1,5 +1,5 @@
 /**
- * The pool digest (3-extensions `key_pool`): XOR over the available keys of SHA-256(`algorithm:key_id` NUL material).
+ * The pool digest (extensions.md): XOR over the available keys of SHA-256(`algorithm:key_id` NUL material).
  * Order-independent, so both sides keep it incrementally; it detects accidents, not adversaries.
  */
 import type { Algorithm, KeyId } from './identifiers.ts'

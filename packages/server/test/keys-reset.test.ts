@@ -1,4 +1,4 @@
-/** `/keys/reset` (MSC4162) with every optional member of 3-extensions, and the own pool, over HTTP. */
+/** `/keys/reset` (MSC4162) with every optional member of extensions.md, and the own pool, over HTTP. */
 import assert from 'node:assert/strict'
 import test, { after, describe } from 'node:test'
 import { DEFAULT_RATES } from '../src/config/config.ts'

@@ -1,5 +1,5 @@
 /**
- * `/sync` over HTTP: the state of one's own keys, wake-ups (2-key-pool "Signals"), tokens, and the end of a session.
+ * `/sync` over HTTP: the state of one's own keys, wake-ups (key-pool.md "Signals"), tokens, and the end of a session.
  * Peers' scenarios: Synapse tests/rest/client/test_sync.py DeviceOneTimeKeysSync and DeviceUnusedFallbackKeySync.
  */
 import assert from 'node:assert/strict'

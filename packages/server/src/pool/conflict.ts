@@ -1,5 +1,5 @@
 /**
- * What happens when an uploaded key ID is available with other material (2-key-pool "Conflict", MSC4420).
+ * What happens when an uploaded key ID is available with other material (key-pool.md "Conflict", MSC4420).
  * `reject` answers 400 in the text that matrix-rust-sdk parses. `heal` answers the same the first time; a client that
  * sends the same materials again between 2 s and an hour later has forgotten its keys, so the pool is purged for it.
  */

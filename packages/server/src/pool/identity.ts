@@ -1,5 +1,5 @@
 /**
- * Rule 1 of an upload, "Identity" (2-key-pool): whose keys these are comes before what they are.
+ * Rule 1 of an upload, "Identity" (key-pool.md): whose keys these are comes before what they are.
  * A changed identity is a lost store under an old device ID: its pools are dead and are purged in the same transaction.
  * From then on only the current identity may add keys, or a late request of the former one would poison the pool.
  */

@@ -1,6 +1,6 @@
 /**
  * What every upload, reset and sync answer says about the caller's pools: counts, unused fallback types and `key_pool`.
- * All of one answer come from one PoolStatus (2-key-pool "Fresh"); `signed_curve25519` is always listed, 0 included.
+ * All of one answer come from one PoolStatus (key-pool.md "Fresh"); `signed_curve25519` is always listed, 0 included.
  */
 import { type KeyPool, SIGNED_CURVE25519 } from '@latchkey/protocol'
 import type { PoolStatus } from './port.ts'

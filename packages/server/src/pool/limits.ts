@@ -1,4 +1,4 @@
-/** The size and rate limits of pools, as errors (2-key-pool "Upload", "Limits"). The numbers are PoolPolicy's. */
+/** The size and rate limits of pools, as errors (key-pool.md "Upload", "Limits"). The numbers are PoolPolicy's. */
 import { invalidParam, limitExceeded, type MatrixError } from '../matrix-error.ts'
 
 /** SDKs sleep through Retry-After, so a flooding client is never sent away for long. */

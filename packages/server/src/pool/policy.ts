@@ -1,5 +1,5 @@
 /**
- * What an operator may set about key pools, with the defaults of 2-key-pool ("Upload", "Claim").
+ * What an operator may set about key pools, with the defaults of key-pool.md ("Upload", "Claim").
  */
 
 export type PoolPolicy = {

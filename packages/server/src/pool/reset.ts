@@ -1,5 +1,5 @@
 /**
- * `/keys/reset` (MSC4162), with the preconditions that close its holes (2-key-pool "Reset"; 3-extensions).
+ * `/keys/reset` (MSC4162), with the preconditions that close its holes (key-pool.md "Reset").
  * Withdrawn keys were never issued and are safe to forget; absent ones may be in flight and must be kept.
  */
 import { keyPoolOf } from './key-pool.ts'

@@ -1,5 +1,5 @@
 /**
- * When keys have to be signed (2-key-pool "Identity", `verify_signatures`): by default peers accept unsigned keys, and
+ * When keys have to be signed (key-pool.md "Identity", `verify_signatures`): by default peers accept unsigned keys, and
  * so does Latchkey; a device that has changed its identity has to show which one a key belongs to.
  */
 import { isJsonObject, signatureBy, signedText, type DeviceId, type UserId } from '@latchkey/protocol'

@@ -1,5 +1,5 @@
 /**
- * Rules 2 and 3 of an upload: material, then ID. The outcome table of 2-key-pool ("Upload"), row by row.
+ * Rules 2 and 3 of an upload: material, then ID. The outcome table of key-pool.md ("Upload"), row by row.
  * Sources: Matrix client-server API /keys/upload; matrix-spec#1124 (a retried upload must not bring issued keys back).
  */
 import {

@@ -1,5 +1,5 @@
 /**
- * When a device's sync is woken (2-key-pool "Signals"): its count fell to half of what it was last told, and at each
+ * When a device's sync is woken (key-pool.md "Signals"): its count fell to half of what it was last told, and at each
  * further halving, and at zero; a fallback key was used for the first time; keys left otherwise (reset, heal, purge).
  */
 

@@ -1,4 +1,4 @@
-/** Once, in order, and no false miss, however many claim at the same moment (2-key-pool invariants). */
+/** Once, in order, and no false miss, however many claim at the same moment (key-pool.md invariants). */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { DEFAULT_POOL_POLICY } from '../../src/pool/policy.ts'

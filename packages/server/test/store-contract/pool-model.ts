@@ -1,5 +1,5 @@
 /**
- * A second opinion on the key pools, written from the design alone (2-key-pool) and without any of the server's code:
+ * A second opinion on the key pools, written from the design alone (key-pool.md) and without any of the server's code:
  * plain arrays and sets, one operation after the other. The property test holds a store to it.
  */
 import { createHash } from 'node:crypto'

@@ -1,4 +1,4 @@
-/** What upload and reset say beyond the specification (3-extensions), in the form of their answers. */
+/** What upload and reset say beyond the specification (extensions.md), in the form of their answers. */
 import { EVICTED, FALLBACK_OUTCOMES, KEY_POOL, OUTCOMES, STORED_AS } from '@latchkey/protocol'
 import { keyPoolOf } from '../../pool/key-pool.ts'
 import type { UploadResult } from '../../pool/port.ts'

@@ -54,7 +54,7 @@ function sort(
   return { targets, failures: unreachable(servers) }
 }
 
-/** Depletion defence (2-key-pool "Claim"): one account that keeps claiming from one device gets its fallback key. */
+/** Depletion defence (key-pool.md "Claim"): one account that keeps claiming from one device gets its fallback key. */
 function isDraining({ limiters, now }: Context, claimer: UserId, user: UserId, device: DeviceId): boolean {
   const buckets = limiters.claimPerTarget
   return buckets !== undefined && buckets.take(`${claimer} ${user} ${device}`, now()) > 0

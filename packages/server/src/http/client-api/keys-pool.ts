@@ -1,4 +1,4 @@
-/** GET dev.latchkey/keys/pool: the calling device's own pools, "how do I detect a desync?" (3-extensions). */
+/** GET dev.latchkey/keys/pool: the calling device's own pools, "how do I detect a desync?" (extensions.md). */
 import { POOL_PATH } from '@latchkey/protocol'
 import { invalidParam } from '../../matrix-error.ts'
 import type { InspectedKey } from '../../pool/port.ts'

@@ -1,4 +1,4 @@
-/** POST /keys/reset (MSC4162, with the optional members of 3-extensions). */
+/** POST /keys/reset (MSC4162, with the optional members of extensions.md). */
 import {
   ABSENT,
   EPOCH,

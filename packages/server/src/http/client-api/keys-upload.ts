@@ -1,4 +1,4 @@
-/** POST /keys/upload (client-server API; MSC2732; outcomes: 3-extensions). */
+/** POST /keys/upload (client-server API; MSC2732; outcomes: extensions.md). */
 import { Type } from 'typebox'
 import { requireOnePerAlgorithm } from '../../pool/fallback.ts'
 import { countsOf } from '../../pool/key-pool.ts'

@@ -1,4 +1,4 @@
-/** `GET keys/pool`: a device's own pools, available keys whole and issued ones by pages (3-extensions). */
+/** `GET keys/pool`: a device's own pools, available keys whole and issued ones by pages (extensions.md). */
 import type { Algorithm, KeyId } from '@latchkey/protocol'
 import { invalidParam } from '../../matrix-error.ts'
 import type { InspectedKey, PoolInspection } from '../../pool/port.ts'

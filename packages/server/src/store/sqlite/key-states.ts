@@ -4,7 +4,7 @@
  * A claim changes memory and appends one row to `issue_log`; nothing else, so a commit of many claims is one or two
  * sequential pages. The rows of keys and pools follow later ("settling"): before any other operation touches the
  * device, when the log is long, and at close. The log therefore holds exactly the issues that are not settled, and
- * opening the database replays it. Measured shape: ecosystem notes 2c, variant C; bench/RESULTS.md.
+ * opening the database replays it. Measured: bench/RESULTS.md.
  *
  * A device with unsettled issues is `dirty` and stays in memory; the rest is a cache, dropped at will.
  */

@@ -1,7 +1,7 @@
 /**
  * What is past its retention goes, a little at a time: the details of keys that left (their text, who claimed them),
  * removed devices with their memory, old answers to resets. That a key of an existing device was issued, evicted or
- * purged is never forgotten (2-key-pool "Enter once").
+ * purged is never forgotten (key-pool.md "Enter once").
  */
 import { REPLAY_RESET_MS } from '../../pool/reset.ts'
 import type { DeviceRef } from '../../session.ts'
