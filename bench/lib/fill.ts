@@ -24,7 +24,7 @@ export async function fill(options: {
     ...storeOptions({ ...DEFAULT_CONFIG, dataDir: options.dataDir, pools }),
     now: Date.now,
   })
-  store.claimServerName(SERVER_NAME)
+  await store.claimServerName(SERVER_NAME)
   const made: FilledDevice[] = []
   const now = Date.now()
   const makeOne = async (n: number): Promise<void> => {
@@ -46,7 +46,7 @@ export async function fill(options: {
     const group = Array.from({ length: Math.min(100, options.devices - n) }, (_, i) => makeOne(n + i))
     await Promise.all(group)
   }
-  store.close()
+  await store.close()
   return made
 }
 

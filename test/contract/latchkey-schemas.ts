@@ -18,7 +18,7 @@ const keyPool = closed({
   epoch: { type: 'string', minLength: 1 },
   version: whole,
   generation: whole,
-  digest: mapOf(digest),
+  digest: { ...mapOf(digest), required: ['signed_curve25519'] },
   fallback: mapOf(digest),
 })
 

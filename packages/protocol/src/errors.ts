@@ -1,7 +1,6 @@
 /** The error codes Latchkey answers with. docs/reference/errors.md holds the same table; a test compares the two. */
 export const ERRCODES = {
   M_BAD_JSON: 'The body is JSON but not of the form the endpoint expects; the text names the member.',
-  M_DEVICE_ID_IN_USE: 'A public cross-signing key equals the ID of one of the devices.',
   M_FORBIDDEN: 'Wrong credentials, or something this account may not do.',
   M_GUEST_ACCESS_FORBIDDEN: 'Guest accounts are not offered.',
   M_INVALID_PARAM: 'A parameter has a value that cannot be used; the text names it.',

@@ -4,6 +4,7 @@ import type { TokenBuckets } from './lib/token-bucket.ts'
 import type { Config } from './config/config.ts'
 import type { InteractiveAuth } from './accounts/interactive-auth.ts'
 import type { Passwords } from './accounts/passwords.ts'
+import type { SparedClaims } from './pool/spared-claims.ts'
 import type { Store } from './store.ts'
 import type { SyncWaiters } from './sync/waiters.ts'
 
@@ -11,9 +12,9 @@ import type { SyncWaiters } from './sync/waiters.ts'
 export type Limiters = {
   readonly loginPerAddress?: TokenBuckets
   readonly loginPerAccount?: TokenBuckets
+  readonly loginPerAccountInAll?: TokenBuckets
   readonly registrationPerAddress?: TokenBuckets
   readonly resetPerDevice?: TokenBuckets
-  readonly claimPerTarget?: TokenBuckets
   readonly sendToDevicePerDevice?: TokenBuckets
 }
 
@@ -22,6 +23,7 @@ export type Context = {
   readonly serverName: string
   readonly store: Store
   readonly limiters: Limiters
+  readonly sparedClaims: SparedClaims
   readonly passwords: Passwords
   readonly interactiveAuth: InteractiveAuth
   readonly waiters: SyncWaiters

@@ -6,6 +6,8 @@ import { Passwords } from './accounts/passwords.ts'
 import { type Config, type RateLimits, storeOptions } from './config/config.ts'
 import type { Context, Limiters } from './context.ts'
 import { TokenBuckets } from './lib/token-bucket.ts'
+import { ClaimBudgets } from './pool/depletion.ts'
+import { SparedClaims } from './pool/spared-claims.ts'
 import { openSqliteStore } from './store/sqlite/index.ts'
 import { SyncWaiters } from './sync/waiters.ts'
 
@@ -28,26 +30,31 @@ export type Overrides = { readonly now?: () => number }
  */
 export async function startServer(config: Config, overrides: Overrides = {}): Promise<Server> {
   const now = overrides.now ?? Date.now
-  const { sizes } = config
-  const store = openSqliteStore({ ...storeOptions(config), now })
+  const { sizes, rates } = config
+  const store = openSqliteStore({
+    ...storeOptions(config),
+    ...(rates && { depletion: new ClaimBudgets(rates.claimPerTarget) }),
+    now,
+  })
   try {
-    const serverName = store.claimServerName(config.serverName)
+    const serverName = await store.claimServerName(config.serverName)
     const app = createApp({ ...sizes, trustProxy: config.trustProxy, logLevel: config.logLevel })
     const passwords = new Passwords()
     const waiters = new SyncWaiters(sizes)
-    const limiters: Limiters = config.rates === undefined ? {} : limitersOf(config.rates)
+    const limiters: Limiters = rates === undefined ? {} : limitersOf(rates)
     const context: Context = {
       config,
       serverName,
       store,
       limiters,
+      sparedClaims: new SparedClaims(),
       passwords,
       interactiveAuth: new InteractiveAuth({
         accounts: store.accounts,
         passwords,
         serverName,
         now,
-        ...(limiters.loginPerAccount && { triesPerAccount: limiters.loginPerAccount }),
+        ...(config.rates && { triesPerUser: new TokenBuckets(config.rates.loginPerAccount) }),
       }),
       waiters,
       log: app.log,
@@ -60,11 +67,11 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
     const close = async (): Promise<void> => {
       waiters.close()
       await closeApp(app)
-      store.close()
+      await store.close()
     }
     return { url, serverName, context, close: () => (closing ??= close()) }
   } catch (error) {
-    store.close()
+    await store.close()
     throw error
   }
 }
@@ -73,9 +80,9 @@ function limitersOf(rates: RateLimits): Limiters {
   return {
     loginPerAddress: new TokenBuckets(rates.loginPerAddress),
     loginPerAccount: new TokenBuckets(rates.loginPerAccount),
+    loginPerAccountInAll: new TokenBuckets(rates.loginPerAccountInAll),
     registrationPerAddress: new TokenBuckets(rates.registrationPerAddress),
     resetPerDevice: new TokenBuckets(rates.resetPerDevice),
-    claimPerTarget: new TokenBuckets(rates.claimPerTarget),
     sendToDevicePerDevice: new TokenBuckets(rates.sendToDevicePerDevice),
   }
 }

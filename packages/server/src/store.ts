@@ -11,8 +11,8 @@ export interface Store {
   readonly messages: MessageStore
   readonly pools: PoolStore
   readonly sync: SyncStore
-  /** The server name this store belongs to; fixed by the first call. Returns the one that holds. */
-  claimServerName(name: string | undefined): string
-  /** Commits what waits and lets go of the files. */
-  close(): void
+  /** The server name this store belongs to; fixed by the first call. Resolves with the one that holds. */
+  claimServerName(name: string | undefined): Promise<string>
+  /** Commits what waits and lets go of the database. */
+  close(): Promise<void>
 }

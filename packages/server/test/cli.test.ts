@@ -1,7 +1,7 @@
 /** The command as its users meet it: real processes on free ports, ended by signals. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -17,6 +17,7 @@ import {
 } from './support/run-latchkey.ts'
 
 const CLIENT = '/_matrix/client/v3'
+const NOBODY = 65_534
 
 async function post(url: string, body: unknown): Promise<{ status: number; body: AnyJson }> {
   const response = await fetch(url, { method: 'POST', body: JSON.stringify(body) })
@@ -177,6 +178,63 @@ test('without a terminal, user add asks for --password-stdin', async () => {
   const { code, stderr } = await runLatchkey(['user', 'add', 'alice', '--data', directory.path])
   assert.equal(code, 1)
   assert.match(stderr, /use --password-stdin/)
+})
+
+test('database and lock can be read by their owner alone, in a directory that was there before too', async () => {
+  using directory = temporaryDirectory()
+  chmodSync(directory.path, 0o755)
+  await using server = await startLatchkey(['--data', directory.path])
+  await post(`${server.url}${CLIENT}/login`, {})
+  const names = readdirSync(directory.path)
+  for (const name of ['latchkey.db', 'latchkey.db-wal', 'lock.db']) assert.ok(names.includes(name), name)
+  for (const name of names) assert.equal(statSync(join(directory.path, name)).mode & 0o777, 0o600, name)
+})
+
+test('a data directory that cannot be made, read or written is told with its path, at once', async () => {
+  using directory = temporaryDirectory()
+  const file = join(directory.path, 'file')
+  writeFileSync(file, '')
+  for (const [data, said] of [
+    ['/proc/latchkey-test', /^The directory \/proc\/latchkey-test cannot be made/],
+    ['/proc/latchkey-test/deeper', /^The directory \/proc\/latchkey-test cannot be made/],
+    [file, /file is not a directory/],
+    [join(file, 'deeper'), /not a directory/],
+  ] as const) {
+    const { code, stdout, stderr } = await runLatchkey(['serve', '--port', '0', '--data', data])
+    assert.deepEqual([code, stdout], [1, ''], data)
+    assert.match(stderr, said)
+    assert.equal(stderr.trimEnd().split('\n').length, 1, stderr)
+  }
+  const deep = join(directory.path, 'a', 'b', 'c')
+  await using server = await startLatchkey(['--data', deep])
+  assert.equal(statSync(join(directory.path, 'a')).mode & 0o777, 0o700)
+  assert.equal((await fetch(`${server.url}/_matrix/client/versions`)).status, 200)
+})
+
+test('a data directory without the permission to read it is told as that', async (t) => {
+  using directory = temporaryDirectory()
+  const data = join(directory.path, 'data')
+  mkdirSync(data, { mode: 0o300 })
+  // Nothing is forbidden to root: the command runs as a user who owns the directory then.
+  const isRoot = process.getuid?.() === 0
+  if (isRoot && !existsSync('/usr/bin/setpriv')) {
+    t.skip('run by root without setpriv')
+    return
+  }
+  if (isRoot) {
+    chmodSync(directory.path, 0o755)
+    chownSync(data, NOBODY, NOBODY)
+  }
+  const args = [LATCHKEY, 'serve', '--port', '0', '--data', data]
+  const asNobody = ['--reuid', String(NOBODY), '--regid', String(NOBODY), '--clear-groups', process.execPath]
+  const { code, stderr } = isRoot
+    ? await new RunningProcess('/usr/bin/setpriv', [...asNobody, ...args]).ended
+    : await new RunningProcess(process.execPath, args).ended
+  assert.equal(code, 1)
+  assert.equal(
+    stderr,
+    `No permission for ${data}. Give this user access, or choose another --data directory.\n`,
+  )
 })
 
 test('a registration token is good for as many accounts as it says', async () => {

@@ -102,6 +102,20 @@ test('sizes and times take units, rates are per minute', () => {
   assert.deepEqual(config.rates?.resetPerDevice, { burst: 10, perSecond: 0.5 })
 })
 
+test('trusted proxies are a number, or addresses and networks', () => {
+  const trusted = (text: string): unknown =>
+    load({ environment: { LATCHKEY_TRUST_PROXY: text } }).config.trustProxy
+  assert.equal(trusted('off'), 'off')
+  assert.equal(trusted('false'), 'off')
+  assert.equal(trusted('2'), 2)
+  assert.deepEqual(trusted('127.0.0.1'), ['127.0.0.1'])
+  assert.deepEqual(trusted('10.0.0.0/8, ::1,fd00::/8'), ['10.0.0.0/8', '::1', 'fd00::/8'])
+  const { config } = load({ yaml: 'trust_proxy: 10.0.0.1, ::1\n' })
+  assert.deepEqual(config.trustProxy, ['10.0.0.1', '::1'])
+  const printed = printConfig(load({ environment: { LATCHKEY_TRUST_PROXY: '10.0.0.1,::1' } }))
+  assert.deepEqual(load({ yaml: printed }).config.trustProxy, ['10.0.0.1', '::1'])
+})
+
 test('--limits off lifts every rate limit and no size limit', () => {
   const { config } = load({ flags: { '--limits': 'off' }, yaml: 'rates:\n  keys_per_device_and_day: 100\n' })
   assert.equal('rates' in config, false)
@@ -145,6 +159,9 @@ test('values outside their bounds or of another kind are refused', () => {
     ['LATCHKEY_PASSWORD_MIN_LENGTH', '1'],
     ['LATCHKEY_LIMITS_BODY_BYTES', '1GiB'],
     ['LATCHKEY_LIMITS_BODY_BYTES', '5'],
+    ...['true', 'on', '0', '11', '10.0.0.0/33', '::/129', 'proxy.example', '10.0.0.1,', '10.0.0.1/'].map(
+      (text) => ['LATCHKEY_TRUST_PROXY', text] as const,
+    ),
     ['LATCHKEY_LIMITS_SYNC_TIMEOUT', '300'],
     ['LATCHKEY_RATES_CLAIM_PER_TARGET_PER_MINUTE', '0'],
     ['LATCHKEY_RATES_CLAIM_PER_TARGET_PER_MINUTE', 'Infinity'],
@@ -182,6 +199,32 @@ test('unknown keys and variables are errors that name the nearest known one', ()
     '"__proto__" (from latchkey.yaml:1) is no configuration key.',
     '"totally_different_thing" (from latchkey.yaml:2) is no configuration key.',
   ])
+})
+
+test('what Kubernetes says of a Service named latchkey is passed over, and nothing else', () => {
+  const injected = {
+    LATCHKEY_SERVICE_HOST: '10.0.0.1',
+    LATCHKEY_SERVICE_PORT: '8008',
+    LATCHKEY_SERVICE_PORT_HTTP: '8008',
+    LATCHKEY_PORT: 'tcp://10.0.0.1:8008',
+    LATCHKEY_PORT_8008_TCP: 'tcp://10.0.0.1:8008',
+    LATCHKEY_PORT_8008_TCP_PROTO: 'tcp',
+    LATCHKEY_PORT_8008_TCP_PORT: '8008',
+    LATCHKEY_PORT_8008_TCP_ADDR: '10.0.0.1',
+    LATCHKEY_DB_SERVICE_HOST: '10.0.0.2',
+    LATCHKEY_DB_PORT: 'tcp://[fd00::2]:5432',
+  }
+  assert.deepEqual(load({ environment: injected }).config, DEFAULT_CONFIG)
+  assert.equal(load({ environment: { ...injected, LATCHKEY_PORT: '8123' } }).config.port, 8123)
+  for (const [name, value] of [
+    ['LATCHKEY_PORT', 'http://10.0.0.1:8008'],
+    ['LATCHKEY_PORT', 'tcp://10.0.0.1'],
+    ['LATCHKEY_DB_PORT', '5432'],
+    ['LATCHKEY_SERVICE', 'x'],
+    ['LATCHKEY_PORT_8008', 'tcp://10.0.0.1:8008'],
+  ] as const) {
+    assert.equal(problemsOf({ environment: { [name]: value } }).length, 1, `${name}=${value}`)
+  }
 })
 
 test('a file that is missing, no YAML, or not of keys and values is told so', () => {

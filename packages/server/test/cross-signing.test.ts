@@ -182,8 +182,23 @@ suite('device_signing/upload', () => {
     const alice = await server.login('alice', pairs.selfSigning.publicKey)
     const { status, body } = await uploadKeys(server, alice, crossSigningBody(alice.userId, pairs))
     assert.equal(status, 403)
-    assert.equal(body.errcode, 'M_DEVICE_ID_IN_USE')
+    assert.equal(body.errcode, 'M_FORBIDDEN')
     assert.deepEqual((await query(server, alice, alice.userId)).master_keys, {})
+  })
+
+  test('a login under a cross-signing public key as device ID is refused, and under a replaced one is not', async () => {
+    await using server = await startTestServer()
+    const { device, pairs } = await actor(server, 'alice')
+    const login = (device_id: string): Promise<Reply> =>
+      server.call('POST', `${V3}/login`, { body: { ...password(device), device_id } })
+    for (const pair of [pairs.master, pairs.selfSigning, pairs.userSigning]) {
+      const { status, body } = await login(pair.publicKey)
+      assert.deepEqual([status, body.errcode], [400, 'M_INVALID_PARAM'])
+    }
+    const fresh = crossSigningBody(device.userId, crossSigningPairs())
+    const replaced = await uploadKeys(server, device, { ...fresh, auth: password(device) })
+    assert.equal(replaced.status, 200)
+    assert.equal((await login(pairs.master.publicKey)).status, 200)
   })
 
   test('a new master key is told to who asked, a new user-signing key to the user alone', async () => {

@@ -8,7 +8,7 @@ import test, { after, describe } from 'node:test'
 import { Ajv } from 'ajv'
 import { DEFAULT_CONFIG } from '../src/config/config.ts'
 import { clientApi } from '../src/http/client-api/index.ts'
-import type { Endpoint } from '../src/http/endpoint.ts'
+import { type Endpoint, maxBodyBytes } from '../src/http/endpoint.ts'
 import { claim, CLIENT, keys, ok, pool, refused, UPLOAD, upload } from './support/test-client.ts'
 import { type AnyJson, startTestServer, type TestDevice } from './support/test-server.ts'
 import { VALID_REQUESTS, type ValidRequest } from './support/valid-bodies.ts'
@@ -171,12 +171,16 @@ describe('nesting', () => {
       `{"device_keys":${bomb}}`,
       `{"messages":{"@a:b":{"c":${bomb}}}}`,
       `{"auth":${bomb}}`,
+      // The second parse, that of numbers, is recursive: it must come after the check of the depth.
+      `{"x":1.0,"one_time_keys":{"a:b":${bomb}}}`,
     ])
     for (const endpoint of endpoints) {
       const { path } = validRequest(endpoint, device)
       for (const text of texts) {
         const reply = await server.call(endpoint.method, path, { token: device.token, body: text })
-        refused(reply, 400, 'M_BAD_JSON')
+        const tooLarge = text.length > maxBodyBytes(endpoint, server.context.config.sizes)
+        if (tooLarge) refused(reply, 413, 'M_TOO_LARGE')
+        else refused(reply, 400, 'M_BAD_JSON')
       }
     }
     assert.deepEqual(await snapshot(device), before)
@@ -245,6 +249,70 @@ test('a number beyond every bound is refused, not handed on as null', async () =
     const body = `{"one_time_keys":{"alg:id":{"key":"k","extra":[${number}]}}}`
     refused(await server.call('POST', UPLOAD, { token: device.token, body }), 400, 'M_BAD_JSON')
   }
+})
+
+describe('key objects', () => {
+  const send = (device: TestDevice, member: string, key: string): Promise<AnyJson> =>
+    server.call('POST', UPLOAD, { token: device.token, body: `{"${member}":{"alg:ID/~1":${key}}}` })
+
+  test('hold the numbers of canonical JSON only: those would come back as they were sent', async () => {
+    const device = await stockedDevice()
+    const before = await pool(server, device)
+    const inexact = ['12345678901234567890', '9007199254740992', '-9007199254740993', '0.5', '-0', '-0.0']
+    for (const number of [...inexact, '1.0', '1e3', '1E+3', '10e-1', '-1.0', '1.5e1', '0e0']) {
+      for (const place of [`"x":${number}`, `"x": [0,\n${number} ]`, `"signatures":{"x":{"y":${number}}}`]) {
+        for (const member of ['one_time_keys', 'fallback_keys']) {
+          const reply = await send(device, member, `{"key":"k1e5",${place}}`)
+          const text = refused(reply, 400, 'M_BAD_JSON')
+          assert.ok(text.startsWith(`${member}: the key "alg:ID/~1" holds a number`), text)
+        }
+      }
+    }
+    const deviceKeys = `{"device_keys":{"user_id":"${device.userId}","device_id":"${device.deviceId}","algorithms":[],"keys":{},"signatures":{},"x":1.0}}`
+    const reply = await server.call('POST', UPLOAD, { token: device.token, body: deviceKeys })
+    assert.match(refused(reply, 400, 'M_BAD_JSON'), /^device_keys holds a number/)
+    assert.deepEqual(await pool(server, device), before)
+  })
+
+  test('come back with their integers, and texts that look like other numbers', async () => {
+    const device = await stockedDevice()
+    const key = '{"key":"k,1.0","a":[9007199254740991,-9007199254740991,0,10],":1e3":"x:1e3,[2.5"}'
+    ok(await send(device, 'one_time_keys', key))
+    const claimed = await claim(server, device, device, 'alg')
+    assert.equal(JSON.stringify(claimed?.key), key)
+  })
+
+  test('that are none are refused with their name and what is wrong with them', async () => {
+    const device = await stockedDevice()
+    const before = await pool(server, device)
+    for (const [key, what] of [
+      ['null', 'is null; expected a string'],
+      ['1', 'is a number; expected a string'],
+      ['true', 'is a boolean'],
+      ['[]', 'is an array'],
+      ['{}', 'lacks the member "key"'],
+      ['{"key":null}', 'has null as its "key"'],
+      ['{"key":{}}', 'has an object as its "key"'],
+      ['{"key":"k","signatures":null}', 'has null as its "signatures"'],
+      ['{"key":"k","signatures":[]}', 'has an array as its "signatures"'],
+      ['{"key":"k","signatures":"s"}', 'has a string as its "signatures"'],
+      ['""', 'is empty'],
+      ['{"key":""}', 'is empty'],
+    ] as const) {
+      for (const member of ['one_time_keys', 'fallback_keys']) {
+        const text = refused(await send(device, member, key), 400, 'M_BAD_JSON')
+        assert.ok(text.startsWith(`${member}: the key "alg:ID/~1" ${what}`), text)
+      }
+    }
+    assert.deepEqual(await pool(server, device), before)
+  })
+})
+
+test('a member whose name has slashes and tildes is named as it was sent', async () => {
+  const device = await stockedDevice()
+  const body = { one_time_keys: { '@a/b~c~1:d': { D: 1 } } }
+  const reply = await server.call('POST', `${CLIENT}/keys/claim`, { token: device.token, body })
+  assert.match(refused(reply, 400, 'M_BAD_JSON'), /^"one_time_keys\.@a\/b~c~1:d\.D" must be string/)
 })
 
 describe('names that JavaScript objects have', () => {

@@ -76,6 +76,30 @@ describe('a body over the limit', () => {
     await upload(server, alice, {})
   })
 
+  test('is a 413 beyond 64 KiB where small ones are enough, before and after a login', async () => {
+    const padding = 'x'.repeat(65_536)
+    for (const [method, path] of [
+      ['POST', '/login'],
+      ['POST', '/register'],
+      ['POST', '/logout'],
+      ['POST', '/account/password'],
+      ['PUT', `/devices/${alice.deviceId}`],
+      ['DELETE', '/devices/UNKNOWN'],
+    ] as const) {
+      const reply = await server.call(method, CLIENT + path, { token, body: { padding } })
+      assert.match(refused(reply, 413, 'M_TOO_LARGE'), /65536 bytes/)
+    }
+    ok(await server.call('POST', UPLOAD, { token, body: { padding } }))
+  })
+
+  test('is measured as it was sent for a document: escapes do not make it larger', async () => {
+    const path = `${CLIENT}/user/${encodeURIComponent(alice.userId)}/account_data/org.example`
+    const body = `{"text":"${'\\u0061'.repeat(60_000)}"}`
+    ok(await server.call('PUT', path, { token, body }))
+    const over = JSON.stringify({ text: 'a'.repeat(65_536) })
+    refused(await server.call('PUT', path, { token, body: over }), 413, 'M_TOO_LARGE')
+  })
+
   test('of a stranger is not read at all', async () => {
     const socket = await openSocket(server)
     const answer = readToEnd(socket)
@@ -83,6 +107,83 @@ describe('a body over the limit', () => {
     socket.write(head)
     socket.on('data', () => socket.end())
     assert.equal((await answer).status, 401)
+  })
+})
+
+describe('bodies on their way', () => {
+  const head = (path: string, more: string): string =>
+    `POST ${path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${device.token}\r\n${more}\r\n\r\n`
+  const sizes = { ...server.context.config.sizes, bodyBytesInFlight: 400_000 }
+  let device = alice
+
+  test('over the budget of the process are 503 with a time to come back, and it is all given back', async () => {
+    await using small = await startTestServer({ sizes })
+    device = await small.login('alice', 'A')
+    const full = Buffer.alloc(290_000, ' ')
+    for (const framing of ['announced', 'chunked'] as const) {
+      const length = `${full.length.toString(16)}\r\n`
+      const slow = await openSocket(small)
+      slow.write(
+        head(UPLOAD, framing === 'announced' ? 'Content-Length: 300000' : 'Transfer-Encoding: chunked'),
+      )
+      slow.write(framing === 'announced' ? full : Buffer.concat([Buffer.from(length), full]))
+      const padded = { padding: 'x'.repeat(20_000) }
+      let reply = await tryUpload(small, device, padded)
+      for (let n = 0; reply.status === 200 && n < 1000; n++) reply = await tryUpload(small, device, padded)
+      refused(reply, 503, 'M_UNKNOWN')
+      assert.ok(reply.body.retry_after_ms > 0)
+      const dripped = await openSocket(small)
+      const refusal = readToEnd(dripped)
+      dripped.write(head(UPLOAD, 'Transfer-Encoding: chunked'))
+      dripped.write('4e20\r\n')
+      dripped.write(' '.repeat(20_000))
+      assert.equal((await refusal).status, 503)
+      await small.login('bob', 'B')
+      slow.destroy()
+      for (let n = 0; (await tryUpload(small, device, padded)).status !== 200; n++) assert.ok(n < 1000)
+      await upload(small, device, { padding: 'x'.repeat(280_000) })
+    }
+  })
+
+  test('of strangers take no room from those who are logged in', async () => {
+    await using small = await startTestServer({ sizes })
+    device = await small.login('alice', 'A')
+    const strangers = await Promise.all([1, 2].map(() => openSocket(small)))
+    for (const socket of strangers) {
+      socket.write(head(`${CLIENT}/login`, 'Content-Length: 50000'))
+      socket.write(' '.repeat(49_000))
+    }
+    const login = { type: 'x', padding: 'x'.repeat(5_000) }
+    let status = 0
+    for (let n = 0; status !== 503 && n < 1000; n++)
+      status = (await small.call('POST', `${CLIENT}/login`, { body: login })).status
+    assert.equal(status, 503)
+    await upload(small, device, { padding: 'x'.repeat(280_000) })
+    for (const socket of strangers) socket.destroy()
+  })
+})
+
+describe('JSON values', () => {
+  test('over the bound are a 413 that names it, in a time that others do not notice', async () => {
+    const body = `{"x":[${'{},'.repeat(3 * MB)}{}]}`
+    await upload(server, alice, {})
+    const startedMs = performance.now()
+    assert.match(refused(await server.call('POST', UPLOAD, { token, body }), 413, 'M_TOO_LARGE'), /200000/)
+    assert.ok(performance.now() - startedMs < 500)
+  })
+
+  test('at the bound are taken, whatever their form', async () => {
+    const sizes = { ...server.context.config.sizes, jsonValues: 1000 }
+    await using small = await startTestServer({ sizes })
+    const device = await small.login('alice', 'A')
+    const post = (body: string): Promise<{ status: number; body: AnyJson }> =>
+      small.call('POST', UPLOAD, { token: device.token, body })
+    // The body and the array are two of them.
+    for (const value of ['{}', '[]', '"[,{"', '1', 'null', ' { } ']) {
+      const body = (count: number): string => `{"x":[${Array(count).fill(value).join()}]}`
+      ok(await post(body(998)))
+      assert.match(refused(await post(body(999)), 413, 'M_TOO_LARGE'), /1000/)
+    }
   })
 })
 
@@ -182,9 +283,9 @@ describe('numbers', () => {
   })
 
   test('a reset that names more keys than a device can have is refused', async () => {
-    const reply = await tryReset(server, alice, { key_ids: ids(5001).map(named) })
+    const reply = await tryReset(server, alice, { key_ids: ids(1001).map(named) })
     refused(reply, 400, 'M_INVALID_PARAM')
-    await tryReset(server, alice, { key_ids: ids(5000).map(named) }).then(ok)
+    await tryReset(server, alice, { key_ids: ids(1000).map(named) }).then(ok)
   })
 
   test('a query for 10 001 users and a request with 10 001 messages are refused', async () => {
@@ -196,6 +297,28 @@ describe('numbers', () => {
     const path = `${CLIENT}/sendToDevice/m.flood/1`
     const flood = await server.call('PUT', path, { token, body: { messages } })
     refused(flood, 400, 'M_INVALID_PARAM')
+  })
+
+  test('a query that names 10 001 devices of one user, or 100 001 in all, is refused', async () => {
+    const query = (device_keys: unknown): Promise<{ status: number; body: AnyJson }> =>
+      server.call('POST', `${CLIENT}/keys/query`, { token, body: { device_keys } })
+    const many = ids(10_000)
+    const full = Object.fromEntries(ids(10).map((id) => [`@${id}:test.example`, many]))
+    ok(await query(full))
+    const over = refused(await query({ ...full, '@one:test.example': ['MORE'] }), 400, 'M_INVALID_PARAM')
+    assert.match(over, /100000/)
+    const one = refused(await query({ '@one:test.example': [...many, 'MORE'] }), 400, 'M_INVALID_PARAM')
+    assert.match(one, /10000 .*@one:test\.example/)
+  })
+
+  test('at most 1 000 devices are deleted at once', async () => {
+    const path = `${CLIENT}/delete_devices`
+    const post = (devices: readonly string[]): Promise<{ status: number; body: AnyJson }> =>
+      server.call('POST', path, { token, body: { devices } })
+    const longest = ids(1000).map((id) => id.padEnd(255, 'x'))
+    assert.equal((await post(longest)).status, 401)
+    const over = refused(await post(ids(1001)), 400, 'M_INVALID_PARAM')
+    assert.match(over, /1001 .*1000/)
   })
 
   test('an inbox keeps the newest messages up to its bound', async () => {

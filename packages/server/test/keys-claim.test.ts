@@ -131,11 +131,52 @@ describe('POST /keys/claim', () => {
     assert.ok(named('B') in inQuery.one_time_keys[alice.userId][alice.deviceId])
   })
 
+  test('timeout may have any form: nothing waits for it while there is no federation', async () => {
+    for (const timeout of [10_000, 0, -1, 1.5, '10s', true, null, { ms: 1 }, [1]]) {
+      const body = { one_time_keys: {}, timeout }
+      assert.deepEqual(
+        ok(await claimBody(body)),
+        { one_time_keys: {}, failures: {} },
+        JSON.stringify(timeout),
+      )
+    }
+  })
+
+  test('what no device or algorithm can be called is passed over, and the rest is claimed', async () => {
+    const alice = await newDevice()
+    await upload(server, alice, { one_time_keys: keys(['A']) })
+    const overlong = 'x'.repeat(256)
+    const one_time_keys = {
+      [alice.userId]: { [overlong]: CURVE, OTHER: overlong, '': CURVE, [alice.deviceId]: CURVE },
+    }
+    const answer = ok(await claimBody({ one_time_keys }))
+    assert.deepEqual(answer, {
+      one_time_keys: { [alice.userId]: { [alice.deviceId]: keys(['A']) } },
+      failures: {},
+    })
+  })
+
+  test('devices of other servers count among those that one claim may name', async () => {
+    await using few = await startTestServer({ pools: { ...DEFAULT_POOL_POLICY, devicesPerClaim: 3 } })
+    const { token } = await few.login('bob', 'B')
+    const claimFrom = (count: number): ReturnType<typeof few.call> => {
+      const elsewhere = Array.from({ length: count }, (_, i) => [`@x:server${i}.example`, { X: CURVE }])
+      return few.call('POST', CLAIM, { token, body: { one_time_keys: Object.fromEntries(elsewhere) } })
+    }
+    assert.equal(Object.keys(ok(await claimFrom(3)).failures).length, 3)
+    assert.match(refused(await claimFrom(4), 400, 'M_INVALID_PARAM'), /at most 3 devices/)
+  })
+
   test('one may claim from oneself, and nothing at all', async () => {
     const alice = await newDevice()
     await upload(server, alice, { one_time_keys: keys(['A']) })
     assert.equal((await claim(server, alice, alice))?.name, named('A'))
-    for (const body of [{}, { one_time_keys: {} }, { one_time_keys: { [alice.userId]: {} } }]) {
+    for (const body of [
+      {},
+      { one_time_keys: null },
+      { one_time_keys: {} },
+      { one_time_keys: { [alice.userId]: {} } },
+    ]) {
       assert.deepEqual(ok(await claimBody(body)), { one_time_keys: {}, failures: {} })
     }
   })
@@ -198,5 +239,53 @@ describe('the depletion defence', () => {
     const [alice, eve] = [await limited.login('alice', 'A'), await limited.login('eve', 'E')]
     await upload(limited, alice, { one_time_keys: keys(ids(3)) })
     assert.deepEqual(await claimNames(limited, eve, alice, 4), [...ids(3).map(named), undefined])
+  })
+
+  test('naming 110 000 devices that do not exist does not give a spent budget back', async () => {
+    const rates = { ...DEFAULT_RATES, claimPerTarget: { burst: 3, perSecond: 0.001 } }
+    await using limited = await startTestServer({ rates })
+    const [alice, eve] = [await limited.login('alice', 'A'), await limited.login('eve', 'E')]
+    await upload(limited, alice, { one_time_keys: keys(ids(5)), fallback_keys: fallback('F') })
+    assert.deepEqual(await claimNames(limited, eve, alice, 4), [...ids(3), 'F'].map(named))
+    for (let round = 0; round < 11; round++) {
+      const madeUp = Array.from({ length: 10_000 }, (_, i) => [`NONE${round}X${i}`, CURVE])
+      const body = { one_time_keys: { [alice.userId]: Object.fromEntries(madeUp) } }
+      ok(await limited.call('POST', CLAIM, { token: eve.token, body }))
+    }
+    assert.equal((await claim(limited, eve, alice))?.name, named('F'))
+  })
+
+  test('a claim that takes no one-time key takes nothing of the budget either', async () => {
+    const rates = { ...DEFAULT_RATES, claimPerTarget: { burst: 2, perSecond: 0.001 } }
+    await using limited = await startTestServer({ rates })
+    const [alice, bob] = [await limited.login('alice', 'A'), await limited.login('bob', 'B')]
+    assert.deepEqual(await claimNames(limited, bob, alice, 3), [undefined, undefined, undefined])
+    await upload(limited, alice, { fallback_keys: fallback('F') })
+    assert.deepEqual(await claimNames(limited, bob, alice, 3), ['F', 'F', 'F'].map(named))
+    await upload(limited, alice, { one_time_keys: keys(ids(3)) })
+    assert.deepEqual(await claimNames(limited, bob, alice, 3), [...ids(2), 'F'].map(named))
+  })
+
+  test('all accounts of the server share a budget of ten times that', async () => {
+    const rates = {
+      ...DEFAULT_RATES,
+      registrationPerAddress: { burst: 100, perSecond: 1 },
+      loginPerAddress: { burst: 100, perSecond: 1 },
+      claimPerTarget: { burst: 1, perSecond: 0.0001 },
+    }
+    await using limited = await startTestServer({ rates })
+    const alice = await limited.login('alice', 'A')
+    await upload(limited, alice, { one_time_keys: keys(ids(20)), fallback_keys: fallback('F') })
+    const claimed: (string | undefined)[] = []
+    for (let n = 0; n < 12; n++) {
+      claimed.push((await claim(limited, await limited.login(`eve${n}`), alice))?.name)
+    }
+    assert.deepEqual(claimed, [...ids(10), 'F', 'F'].map(named))
+  })
+
+  test('without limits one claimer gets every one-time key before the fallback key', async () => {
+    const alice = await newDevice()
+    await upload(server, alice, { one_time_keys: keys(ids(65)), fallback_keys: fallback('F') })
+    assert.deepEqual(await claimNames(server, bob, alice, 66), [...ids(65), 'F'].map(named))
   })
 })

@@ -214,6 +214,41 @@ suite('device lists', () => {
     assert.equal(answer.status, 200)
   })
 
+  test('who asked for a user that did not exist yet hears of her first keys', {
+    timeout: 20_000,
+  }, async () => {
+    await using server = await startTestServer()
+    const alice = await server.login('alice')
+    const carol = await server.login('carol')
+    const name = '@bob:test.example'
+    for (let i = 0; i < 2; i++) {
+      assert.deepEqual((await query(server, alice, { [name]: [] })).device_keys, { [name]: {} })
+    }
+    const from = await syncToken(server, alice)
+    const waiting = await longPoll(server, alice, from)
+    const bob = await server.login('bob')
+    assert.deepEqual((await waiting.answer).body.device_lists, { changed: [name], left: [] })
+    const afterLogin = await syncToken(server, alice)
+    await publish(server, bob)
+    assert.deepEqual(await changes(server, alice, afterLogin), { changed: [name], left: [] })
+    assert.deepEqual((await changes(server, carol, await syncToken(server, carol))).changed, [])
+  })
+
+  test('who asked for more names than are kept is answered, and hears of those asked for last', async () => {
+    await using server = await startTestServer()
+    const alice = await server.login('alice')
+    const names = (prefix: string, count: number): Record<string, []> =>
+      Object.fromEntries(Array.from({ length: count }, (_, i) => [`@${prefix}${i}:test.example`, []]))
+    await query(server, alice, { '@bob:test.example': [] })
+    await query(server, alice, names('x', 999))
+    await query(server, alice, { '@carol:test.example': [], ...names('y', 5000) })
+    const from = await syncToken(server, alice)
+    for (const localpart of ['bob', 'x0', 'x998', 'carol', 'y0', 'y998', 'y999'])
+      await server.login(localpart)
+    const expected = ['@carol:test.example', '@y0:test.example', '@y998:test.example']
+    assert.deepEqual((await changes(server, alice, from)).changed, expected)
+  })
+
   test('who asked for whose keys outlives a restart', async () => {
     await using first = await startTestServer()
     const alice = await first.login('alice')

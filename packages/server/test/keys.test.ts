@@ -57,6 +57,18 @@ describe('POST /keys/upload', () => {
     }
   })
 
+  test('a device without keys has the digest of nothing, as it has a count of 0', async () => {
+    const { digest } = (await sync(server, await newDevice()))['dev.latchkey.key_pool']
+    assert.deepEqual(digest, { [CURVE]: 'A'.repeat(43) })
+  })
+
+  test('device keys of more than 8 KiB are refused', async () => {
+    const alice = await newDevice()
+    const sized = (length: number): object => ({ ...deviceKeys(alice), extra: 'x'.repeat(length) })
+    assert.equal((await tryUpload(server, alice, { device_keys: sized(7_000) })).status, 200)
+    refused(await tryUpload(server, alice, { device_keys: sized(8_000) }), 413, 'M_TOO_LARGE')
+  })
+
   test('the key_pool member is the one that the own pool and sync show', async () => {
     const alice = await newDevice()
     const answer = await upload(server, alice, { one_time_keys: keys(['A']), fallback_keys: fallback('F') })

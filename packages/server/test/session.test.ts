@@ -1,11 +1,18 @@
 /** Accounts and sessions over HTTP: registration, login, logout, passwords, user-interactive authentication. */
 import assert from 'node:assert/strict'
+import type { Socket } from 'node:net'
 import test from 'node:test'
+import type { DeviceId, UserId } from '@latchkey/protocol'
+import { hashToken } from '../src/accounts/access-token.ts'
+import { logIn } from '../src/accounts/log-in.ts'
 import { createRegistrationToken } from '../src/accounts/registration-token.ts'
 import { DEFAULT_RATES } from '../src/config/config.ts'
+import { openSocket, type RawAnswer, readToEnd } from './support/raw-http.ts'
 import { startTestServer, type TestServer } from './support/test-server.ts'
 
 const V3 = '/_matrix/client/v3'
+const BEHIND_PROXY = { trustProxy: 1 }
+type HalfSent = { readonly socket: Socket; readonly answer: Promise<RawAnswer> }
 const DUMMY = { type: 'm.login.dummy' }
 
 function passwordLogin(user: string, password = 'password'): object {
@@ -81,6 +88,7 @@ test('names and passwords that cannot be used are refused before the challenge',
     [{ username: 'bob', password: 'passwor' }, 'M_WEAK_PASSWORD'],
     [{ username: 'bob', password: 'p'.repeat(513) }, 'M_INVALID_PARAM'],
     [{ username: 'bob', password: 'password', device_id: '' }, 'M_INVALID_PARAM'],
+    [{ username: 'bob', password: 'password', device_id: '*' }, 'M_INVALID_PARAM'],
     [{ username: 'bob', auth: DUMMY }, 'M_MISSING_PARAM'],
     [{ username: 7 }, 'M_BAD_JSON'],
     [{ auth: 'dummy', password: 'password' }, 'M_BAD_JSON'],
@@ -174,6 +182,7 @@ test('login takes a localpart or a whole ID, in any case, by identifier or by th
     passwordLogin('@Alice:test.example'),
     { type: 'm.login.password', user: 'alice', password: 'password' },
     { ...passwordLogin('alice'), device_id: null, initial_device_display_name: null },
+    { type: 'm.login.password', identifier: null, user: 'alice', password: 'password' },
   ]) {
     for (const version of ['r0', 'v3']) {
       const answer = await server.call('POST', `/_matrix/client/${version}/login`, { body })
@@ -210,7 +219,9 @@ test('malformed logins are refused with what was wrong', async () => {
     [{ ...good, password: undefined }, 'M_MISSING_PARAM'],
     [{ ...good, password: 7 }, 'M_BAD_JSON'],
     [{ ...good, identifier: { type: 'm.id.phone', user: 'alice' } }, 'M_INVALID_PARAM'],
+    [{ ...good, identifier: null }, 'M_MISSING_PARAM'],
     [{ ...good, device_id: '' }, 'M_INVALID_PARAM'],
+    [{ ...good, device_id: '*' }, 'M_INVALID_PARAM'],
     [{ ...good, device_id: 'ä'.repeat(128) }, 'M_INVALID_PARAM'],
     [{ ...good, initial_device_display_name: 'n'.repeat(101) }, 'M_TOO_LARGE'],
   ] as const) {
@@ -219,7 +230,7 @@ test('malformed logins are refused with what was wrong', async () => {
   }
 })
 
-test('logins are limited per account, the right password included, and other accounts go on', async () => {
+test('logins to an account are limited per address, the right password included, and other accounts go on', async () => {
   let nowMs = Date.now()
   const rates = { ...DEFAULT_RATES, loginPerAccount: { burst: 3, perSecond: 1 } }
   await using server = await startTestServer({ rates }, { now: () => nowMs })
@@ -236,6 +247,35 @@ test('logins are limited per account, the right password included, and other acc
   assert.equal((await tryLogin('bob')).status, 200)
   nowMs += refused.body.retry_after_ms
   assert.equal((await tryLogin('alice')).status, 200)
+})
+
+/** A login from an address of its own, as a proxy tells it. */
+function loginFrom(server: TestServer, ip: string, password: string): ReturnType<TestServer['call']> {
+  const headers = { 'x-forwarded-for': ip }
+  return server.call('POST', `${V3}/login`, { body: passwordLogin('alice', password), headers })
+}
+
+test('a stranger who guesses passwords does not lock the owner out, nor her confirmations', async () => {
+  const rates = { ...DEFAULT_RATES, loginPerAccount: { burst: 2, perSecond: 0.001 } }
+  await using server = await startTestServer({ rates, ...BEHIND_PROXY })
+  const { token } = await server.login('alice', 'PHONE')
+  const guesses = []
+  for (let i = 0; i < 4; i++) guesses.push((await loginFrom(server, '203.0.113.9', 'guess')).status)
+  assert.deepEqual(guesses, [403, 403, 429, 429])
+  assert.equal((await loginFrom(server, '198.51.100.1', 'password')).status, 200)
+  const body = { devices: [], auth: passwordAuth('alice') }
+  assert.equal((await server.call('POST', `${V3}/delete_devices`, { token, body })).status, 200)
+})
+
+test('guesses from many addresses are limited for the account, and confirmations go on', async () => {
+  const rates = { ...DEFAULT_RATES, loginPerAccountInAll: { burst: 3, perSecond: 0.001 } }
+  await using server = await startTestServer({ rates, ...BEHIND_PROXY })
+  const { token } = await server.login('alice', 'PHONE')
+  const guesses = []
+  for (let i = 1; i < 5; i++) guesses.push((await loginFrom(server, `203.0.113.${i}`, 'guess')).status)
+  assert.deepEqual(guesses, [403, 403, 429, 429])
+  const body = { devices: [], auth: passwordAuth('alice') }
+  assert.equal((await server.call('POST', `${V3}/delete_devices`, { token, body })).status, 200)
 })
 
 test('logins and registrations are limited per address', async () => {
@@ -346,6 +386,78 @@ test('a new password takes the old one, and ends the other devices unless told o
   assert.equal((await server.call('POST', `${V3}/login`, { body })).status, 200)
 })
 
+test('a login whose password was changed after it was checked opens no session', async () => {
+  await using server = await startTestServer()
+  const { token } = await server.login('alice', 'PHONE')
+  const { accounts } = server.context.store
+  const asChecked = await accounts.find('@alice:test.example' as UserId)
+  assert.ok(asChecked)
+  const body = { new_password: 'new password', auth: passwordAuth('alice') }
+  assert.equal((await server.call('POST', `${V3}/account/password`, { token, body })).status, 200)
+  const stale = logIn({ accounts, now: Date.now }, asChecked, { deviceId: 'THIEF' as DeviceId }, '127.0.0.1')
+  await assert.rejects(stale, { status: 403, errcode: 'M_FORBIDDEN' })
+  const { body: list } = await server.call('GET', `${V3}/devices`, { token })
+  assert.equal(list.devices.length, 1)
+})
+
+test('a session that ends while a body is on its way does nothing any more', async () => {
+  await using server = await startTestServer()
+  const phone = await server.login('alice', 'PHONE')
+  const thief = await server.login('alice', 'THIEF')
+  const begin = async (path: string, length: number): Promise<HalfSent> => {
+    const socket = await openSocket(server)
+    socket.write(
+      `POST ${V3}${path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${thief.token}\r\n` +
+        `Connection: close\r\nContent-Length: ${length}\r\n\r\n{`,
+    )
+    return { socket, answer: readToEnd(socket) }
+  }
+  const claim = JSON.stringify({ one_time_keys: { [phone.userId]: { PHONE: 'signed_curve25519' } } })
+  const requests = [
+    [await begin('/logout/all', 2), '}'],
+    [await begin('/keys/claim', claim.length), claim.slice(1)],
+  ] as const
+  // The server has read the heads when it has answered what was sent after them.
+  assert.equal(await statusOf(server, phone.token), 200)
+  const body = { new_password: 'new password', auth: passwordAuth('alice') }
+  assert.equal(
+    (await server.call('POST', `${V3}/account/password`, { token: phone.token, body })).status,
+    200,
+  )
+  for (const [{ socket, answer }, rest] of requests) {
+    socket.write(rest)
+    const { status, text } = await answer
+    assert.deepEqual([status, JSON.parse(text).errcode], [401, 'M_UNKNOWN_TOKEN'])
+  }
+  assert.equal(await statusOf(server, phone.token), 200)
+})
+
+test('what a session writes is refused in the transaction itself once the session has ended', async () => {
+  await using server = await startTestServer()
+  const phone = await server.login('alice', 'PHONE')
+  const thief = await server.login('alice', 'THIEF')
+  const { accounts, devices, sync } = server.context.store
+  const session = await accounts.session(hashToken(thief.token))
+  assert.ok(session)
+  await server.call('POST', `${V3}/logout`, { token: thief.token })
+  const bob = '@bob:test.example' as UserId
+  for (const write of [
+    () => devices.remove(session, ['PHONE' as DeviceId], Date.now()),
+    () => devices.removeAll(session, Date.now()),
+    () => devices.rename(session, 'PHONE' as DeviceId, 'mine'),
+    () => devices.track(session, [bob]),
+    () => sync.putFilter(session, '{"n":1}'),
+    () => sync.putAccountData(session, 'org.example', '{}'),
+  ]) {
+    await assert.rejects(write(), { status: 401, errcode: 'M_UNKNOWN_TOKEN' }, String(write))
+  }
+  const { body } = await server.call('GET', `${V3}/devices`, { token: phone.token })
+  assert.deepEqual(
+    body.devices.map((device: { display_name: string }) => device.display_name),
+    [''],
+  )
+})
+
 test('a wrong password is challenged again in the same session, which then goes on', async () => {
   await using server = await startTestServer()
   const { token } = await server.login('alice', 'PHONE')
@@ -419,14 +531,14 @@ test('a session serves neither another operation nor another user, nor after its
   }
 })
 
-test('password tries in user-interactive authentication count against the account', async () => {
+test('password tries in user-interactive authentication are limited for the user', async () => {
   const rates = { ...DEFAULT_RATES, loginPerAccount: { burst: 2, perSecond: 0.001 } }
   await using server = await startTestServer({ rates })
   const { token } = await server.login('alice', 'PHONE')
   const statuses = []
-  for (const password of ['wrong', 'password']) {
+  for (const password of ['wrong', 'wrong', 'password']) {
     const body = { devices: [], auth: passwordAuth('alice', password) }
     statuses.push((await server.call('POST', `${V3}/delete_devices`, { token, body })).status)
   }
-  assert.deepEqual(statuses, [401, 429])
+  assert.deepEqual(statuses, [401, 401, 429])
 })

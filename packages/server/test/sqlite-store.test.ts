@@ -1,6 +1,6 @@
 /** What the embedded store promises beyond the contract: durability settings, faults of the disk, retention, one owner. */
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, suite, test } from 'node:test'
@@ -10,11 +10,12 @@ import { DEFAULT_POOL_POLICY } from '../src/pool/policy.ts'
 import type { UploadedKey } from '../src/pool/port.ts'
 import type { Session } from '../src/session.ts'
 import type { Store } from '../src/store.ts'
+import { CommitQueue } from '../src/store/sqlite/commit-queue.ts'
 import { type Core, createCore } from '../src/store/sqlite/core.ts'
 import { Database, openDatabase, StoreError } from '../src/store/sqlite/database.ts'
 import { openSqliteStore, storeOver } from '../src/store/sqlite/index.ts'
 import { sweepOnce } from '../src/store/sqlite/sweep.ts'
-import { DEVICE, login, makeKey, USER } from './store-contract/test-device.ts'
+import { claimer, DEVICE, login, makeKey, USER } from './store-contract/test-device.ts'
 
 let directory = ''
 beforeEach(() => {
@@ -35,8 +36,8 @@ function keys(from: number, count: number): UploadedKey[] {
 function claimOne(store: Store, now = 5): ReturnType<Store['pools']['claim']> {
   const [key] = keys(0, 1)
   if (key === undefined) throw new Error('no key')
-  const target = { userId: USER, deviceId: DEVICE, algorithm: key.algorithm, spare: false }
-  return store.pools.claim({ claimer: 'the test', targets: [target], now })
+  const target = { userId: USER, deviceId: DEVICE, algorithm: key.algorithm }
+  return store.pools.claim({ claimer: claimer('bob'), targets: [target], now })
 }
 
 function upload(
@@ -107,7 +108,7 @@ suite('the commit queue', () => {
     const session = await login(store, 1)
     await upload(store, session, keys(0, 20))
     const first = await claimOne(store)
-    const before = store.pools.status(session.deviceRef)
+    const before = await store.pools.status(session.deviceRef)
     const { page_count: pages } = core.db.one<{ page_count: number }>('pragma page_count') ?? {
       page_count: 0,
     }
@@ -119,7 +120,7 @@ suite('the commit queue', () => {
       assert.ok(outcome.status === 'rejected' && outcome.reason instanceof MatrixError)
       assert.equal(outcome.reason.status, 503)
     }
-    assert.deepEqual(store.pools.status(session.deviceRef), before)
+    assert.deepEqual(await store.pools.status(session.deviceRef), before)
     core.db.exec('pragma max_page_count = 1000000')
     const rest = await Promise.all(Array.from({ length: 19 }, () => claimOne(store)))
     const issued = [first, ...rest].map(([key]) => key?.keyId)
@@ -127,6 +128,89 @@ suite('the commit queue', () => {
     assert.ok(!issued.includes(undefined))
     core.db.close()
   })
+})
+
+suite('after a rolled-back commit', () => {
+  test('a name that was given in it means whoever gets it next', async () => {
+    const core = openCore()
+    const store = storeOver(core)
+    await login(store, 1) // the account is there, so that only the device is new below
+    const [key] = keys(0, 1)
+    if (key === undefined) throw new Error('no key')
+    const lost = 'LOST' as typeof DEVICE
+    const targets = [{ userId: USER, deviceId: lost, algorithm: key.algorithm }]
+    // The device is made, named by a claim, and undone with everything else of its commit.
+    const outcomes = await Promise.allSettled<unknown>([
+      login(store, 1, USER, lost),
+      Promise.resolve().then(() => store.pools.claim({ claimer: claimer('bob'), targets, now: 1 })),
+      core.queue.plain(() => {
+        throw Object.assign(new Error('the disk is full'), { errcode: 13 })
+      }),
+    ])
+    assert.ok(outcomes.some((outcome) => outcome.status === 'rejected'))
+    const other = await login(store, 1, '@bob:test.example' as typeof USER)
+    await upload(store, other, [makeKey('signed_curve25519', 'BOBS', 77)])
+    assert.deepEqual(await store.pools.claim({ claimer: claimer('bob'), targets, now: 1 }), [undefined])
+    core.db.close()
+  })
+
+  test('a send behind the removal of its device delivers nothing and remembers nothing', async () => {
+    const core = openCore()
+    const store = storeOver(core)
+    const session = await login(store, 1)
+    const other = await login(store, 1, USER, 'OTHER' as typeof DEVICE)
+    const command = (from: Session): Parameters<Store['messages']['send']>[0] => ({
+      session: from,
+      transactionId: 'm.test/1',
+      messages: [{ userId: USER, deviceId: other.deviceId, event: '{"n":1}' }],
+      now: 2,
+    })
+    const [, sent] = await Promise.allSettled([
+      store.devices.remove(session, [DEVICE], 2),
+      store.messages.send(command(session)),
+    ])
+    assert.ok(sent.status === 'rejected' && sent.reason instanceof MatrixError && sent.reason.status === 401)
+    const waiting = (): number => core.db.all(`select 1 from inbox`).length
+    assert.equal(waiting(), 0)
+    await store.messages.send(command(await login(store, 3)))
+    assert.equal(waiting(), 1)
+    core.db.close()
+  })
+})
+
+test('a pool whose keys left in key ID order goes on in upload order after a crash', async () => {
+  const open = (claimOrder: 'upload' | 'key_id'): Store =>
+    openSqliteStore({ ...OPTIONS, pools: { ...DEFAULT_POOL_POLICY, claimOrder }, directory, now: Date.now })
+  const first = open('key_id')
+  const session = await login(first, 1)
+  await upload(first, session, [makeKey('signed_curve25519', 'Z', 1)])
+  await upload(first, session, [makeKey('signed_curve25519', 'A', 2)])
+  assert.equal((await claimOne(first))[0]?.keyId, 'A')
+  const copy = mkdtempSync(join(tmpdir(), 'latchkey-sqlite-'))
+  for (const file of ['latchkey.db', 'latchkey.db-wal']) cpSync(join(directory, file), join(copy, file))
+  await first.close()
+  const second = openSqliteStore({ ...OPTIONS, directory: copy, now: Date.now })
+  assert.equal((await claimOne(second))[0]?.keyId, 'Z')
+  assert.equal((await claimOne(second))[0], undefined)
+  await second.close()
+  rmSync(copy, { recursive: true, force: true })
+})
+
+test('a commit takes no more operations after its time, and the rest follow in order', async () => {
+  let commits = 0
+  const db = openDatabase(directory)
+  const queue = new CommitQueue(db, { beforeCommit() {}, afterCommit: () => commits++, onRollback() {} })
+  const order: number[] = []
+  const slow = (n: number): Promise<void> =>
+    queue.plain(() => {
+      order.push(n)
+      const end = performance.now() + 30
+      while (performance.now() < end);
+    })
+  await Promise.all([slow(1), slow(2), slow(3)])
+  assert.deepEqual(order, [1, 2, 3])
+  assert.equal(commits, 3)
+  db.close()
 })
 
 suite('retention', () => {
@@ -158,11 +242,8 @@ suite('retention', () => {
     }
     assert.deepEqual(await outcomeOfReturn(), ['stored', 'stored'])
     await claimOne(store)
-    const remove = async (now: number): Promise<void> => {
-      const account = store.accounts.find(USER)
-      if (account === undefined) throw new Error('no account')
-      await store.devices.remove(account.userRef, [DEVICE], now)
-    }
+    const remover = await login(store, 1, USER, 'REMOVER' as typeof DEVICE)
+    const remove = (now: number): Promise<void> => store.devices.remove(remover, [DEVICE], now)
     await remove(50)
     await sweepOnce(core, 50, 50, 0)
     assert.deepEqual(await outcomeOfReturn(), ['already_issued', 'already_removed'])
@@ -176,28 +257,28 @@ suite('retention', () => {
 suite('opening', () => {
   const open = (): Store => openSqliteStore({ ...OPTIONS, directory, now: Date.now })
 
-  test('a directory has one owner at a time', () => {
+  test('a directory has one owner at a time', async () => {
     const first = open()
     assert.throws(
       open,
       (error) => error instanceof StoreError && error.message.includes('Another Latchkey process'),
     )
-    first.close()
-    open().close()
+    await first.close()
+    await open().close()
   })
 
-  test('the server name is fixed by the first start', () => {
+  test('the server name is fixed by the first start', async () => {
     const first = open()
-    assert.equal(first.claimServerName('one.example'), 'one.example')
-    first.close()
+    assert.equal(await first.claimServerName('one.example'), 'one.example')
+    await first.close()
     const second = open()
-    assert.equal(second.claimServerName(undefined), 'one.example')
-    assert.throws(() => second.claimServerName('two.example'), StoreError)
-    second.close()
+    assert.equal(await second.claimServerName(undefined), 'one.example')
+    await assert.rejects(second.claimServerName('two.example'), StoreError)
+    await second.close()
   })
 
-  test('a schema from the future and a file that is no database are refused in plain words', () => {
-    open().close()
+  test('a schema from the future and a file that is no database are refused in plain words', async () => {
+    await open().close()
     const db = new Database(join(directory, 'latchkey.db'))
     db.exec('pragma user_version = 99')
     db.close()

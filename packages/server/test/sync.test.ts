@@ -18,8 +18,10 @@ import {
   refused,
   reset,
   send,
+  SYNC,
   sync,
   trySync,
+  until,
   upload,
 } from './support/test-client.ts'
 import { type AnyJson, startTestServer, type TestDevice } from './support/test-server.ts'
@@ -35,6 +37,24 @@ const bob = await server.login('bob', 'BOB')
 /** The position that the device has reached: an answer with nothing new behind it. */
 async function caughtUp(device: TestDevice): Promise<string> {
   return (await sync(server, device)).next_batch
+}
+
+/** A long-poll whose client goes away: `abandon` resolves once the server has noticed. */
+async function abandonedPoll(device: TestDevice, since: string): Promise<{ abandon(): Promise<void> }> {
+  const { waiters } = server.context
+  const before = waiters.count
+  const client = new AbortController()
+  const url = `${server.url}${SYNC}?${new URLSearchParams({ since, timeout: '60000' })}`
+  const headers = { authorization: `Bearer ${device.token}` }
+  const ended = assert.rejects(fetch(url, { headers, signal: client.signal }))
+  await until(() => waiters.count > before)
+  return {
+    async abandon() {
+      client.abort()
+      await ended
+      await until(() => waiters.count === before)
+    },
+  }
 }
 
 const count = (body: AnyJson): number => body.device_one_time_keys_count[CURVE]
@@ -116,6 +136,47 @@ describe('wake-ups', () => {
     assert.equal(count(ok(await poll.answer)), 5)
   })
 
+  test('count from the last answer that arrived: one whose client had gone told nothing', async () => {
+    for (const meanwhile of ['nothing', 'a message to somebody else']) {
+      const alice = await newDevice()
+      await upload(server, alice, { one_time_keys: keys(ids(50)) })
+      const since = await caughtUp(alice)
+      const lost = await abandonedPoll(alice, since)
+      await claimNames(server, bob, alice, 20)
+      if (meanwhile !== 'nothing') await send(server, bob, { [bob.userId]: { '*': {} } }, 'moves on')
+      await lost.abandon()
+      const poll = await longPoll(server, alice, since)
+      await claimNames(server, bob, alice, 6)
+      assert.equal(count(ok(await poll.answer)), 25, `with ${meanwhile} in between`)
+    }
+  })
+
+  test('count from an answer once the device has shown its token', async () => {
+    const alice = await newDevice()
+    await upload(server, alice, { one_time_keys: keys(ids(50)) })
+    const since = await caughtUp(alice)
+    await claimNames(server, bob, alice, 20)
+    await send(server, bob, { [alice.userId]: { '*': {} } }, 'carries-30')
+    const told = await sync(server, alice, { since })
+    assert.equal(count(told), 30)
+    const poll = await longPoll(server, alice, told.next_batch)
+    await claimNames(server, bob, alice, 15)
+    assert.equal(count(ok(await poll.answer)), 15, 'not woken at 25 any more')
+  })
+
+  test('count from an upload, whatever an answer before it had said', async () => {
+    const alice = await newDevice()
+    await upload(server, alice, { one_time_keys: keys(ids(50)) })
+    const since = await caughtUp(alice)
+    await claimNames(server, bob, alice, 24)
+    await send(server, bob, { [alice.userId]: { '*': {} } }, 'carries-26')
+    const before = await sync(server, alice, { since })
+    await upload(server, alice, { one_time_keys: keys(ids(14, 50)) })
+    const poll = await longPoll(server, alice, before.next_batch)
+    await claimNames(server, bob, alice, 20)
+    assert.equal(count(ok(await poll.answer)), 20)
+  })
+
   test('come at the first use of a fallback key, and not at the second', async () => {
     const alice = await newDevice()
     await upload(server, alice, { fallback_keys: fallback('F') })
@@ -142,14 +203,24 @@ describe('wake-ups', () => {
     assert.equal(ok(await poll.answer).to_device.events.length, 1)
   })
 
-  test('do not come from one’s own uploads and resets, but the token with the old pool is overtaken', async () => {
+  test('do not come from an upload, which tells at once what further ones go by', async () => {
     const alice = await newDevice()
     await upload(server, alice, { one_time_keys: keys(ids(4)) })
     const poll = await longPoll(server, alice, await caughtUp(alice))
-    await reset(server, alice, { all: true })
     await upload(server, alice, { one_time_keys: keys(ids(4, 10)) })
-    await claimNames(server, bob, alice, 2)
-    assert.equal(count(ok(await poll.answer)), 2)
+    await claimNames(server, bob, alice, 4)
+    assert.equal(count(ok(await poll.answer)), 4)
+  })
+
+  test('come at a reset, and overtake the token that knew the old pool', async () => {
+    const alice = await newDevice()
+    await upload(server, alice, { one_time_keys: keys(ids(4)) })
+    const since = await caughtUp(alice)
+    const poll = await longPoll(server, alice, since)
+    await reset(server, alice, { all: true })
+    const answer = ok(await poll.answer)
+    assert.equal(count(answer), 0)
+    assert.notEqual(answer.next_batch, since)
   })
 })
 
@@ -286,7 +357,9 @@ describe('the request', () => {
       const alice = await newDevice()
       const poll = await longPoll(server, alice, await caughtUp(alice))
       ok(await server.call('POST', CLIENT + path, { token: alice.token }))
+      const endedMs = performance.now()
       refused(await poll.answer, 401, 'M_UNKNOWN_TOKEN')
+      assert.ok(performance.now() - endedMs < 2_000, 'the end of the session woke it')
     }
   })
 
@@ -340,6 +413,33 @@ describe('to-device messages', () => {
     await Promise.all(Array.from({ length: 5 }, () => send(server, bob, messages, 'at once')))
     ok(await send(server, alice, messages, 'replayed'))
     assert.equal((await events(alice)).to_device.events.length, 3)
+  })
+
+  test('a transaction ID is one of its event type: another type with it is another transaction', async () => {
+    const alice = await newDevice()
+    const body = { messages: { [alice.userId]: { [alice.deviceId]: {} } } }
+    const paths = ['m.one/1', 'm.two/1', 'm.one/2', 'm.one%2F1/1', 'm.one/1%2F1', 'm.one/1', 'm.two/1']
+    for (const path of paths)
+      ok(await server.call('PUT', `${CLIENT}/sendToDevice/${path}`, { token: bob.token, body }))
+    const types = (await events(alice)).to_device.events.map(({ type }: AnyJson) => type)
+    assert.deepEqual(types, ['m.one', 'm.two', 'm.one', 'm.one/1', 'm.one'])
+  })
+
+  test('a device that is named beside the wildcard gets its own message and no other', async () => {
+    const alice = await newDevice()
+    const second = await server.login(`user${users}`, 'SECOND')
+    const third = await server.login(`user${users}`, 'THIRD')
+    const [named, everyone] = [{ for: 'you' }, { for: 'all' }]
+    for (const [id, byDevice] of [
+      { [alice.deviceId]: named, '*': everyone },
+      { '*': everyone, [alice.deviceId]: named },
+    ].entries()) {
+      ok(await send(server, bob, { [alice.userId]: byDevice }, `beside-${id}`))
+    }
+    const contents = async (device: TestDevice): Promise<unknown> =>
+      (await events(device)).to_device.events.map(({ content }: AnyJson) => content)
+    assert.deepEqual(await contents(alice), [named, named])
+    for (const device of [second, third]) assert.deepEqual(await contents(device), [everyone, everyone])
   })
 
   test('a hundred come per sync, in order, and the rest at once with the next', async () => {

@@ -122,9 +122,33 @@ suite('account data', () => {
     assert.equal((await put('x', '"text"')).body.errcode, 'M_BAD_JSON')
     assert.equal((await put('x', { x: 'ü'.repeat(40_000) })).status, 413)
     assert.equal((await put('x'.repeat(256), {})).body.errcode, 'M_INVALID_PARAM')
-    assert.equal((await put('x%00', {})).body.errcode, 'M_BAD_JSON')
+    const { body: nul } = await put('x%00', {})
+    assert.equal(nul.errcode, 'M_INVALID_PARAM')
+    assert.ok(!nul.error.includes('body'), nul.error)
     const { status } = await server.call('GET', `${V3}/user/${userId}/account_data/x`, { token })
     assert.equal(status, 404)
+  })
+})
+
+suite('account data in all', () => {
+  test('is bounded per user in bytes, and a smaller value makes room', async () => {
+    const sizes = { ...DEFAULT_SIZES, accountDataTotalBytes: 300 }
+    await using server = await startTestServer({ sizes })
+    const { token, userId } = await server.login('alice')
+    const put = (type: string, length: number): Promise<AnyJson> =>
+      server.call('PUT', `${V3}/user/${userId}/account_data/${type}`, {
+        token,
+        body: { x: 'ü'.repeat(length / 2) },
+      })
+    // Nine bytes of type and braces each.
+    assert.equal((await put('a', 141)).status, 200)
+    assert.equal((await put('b', 141)).status, 200)
+    assert.equal((await put('b', 141)).status, 200)
+    const { status, body } = await put('c', 0)
+    assert.deepEqual([status, body.errcode], [413, 'M_TOO_LARGE'])
+    assert.match(body.error, /at most 300/)
+    assert.equal((await put('b', 100)).status, 200)
+    assert.equal((await put('c', 0)).status, 200)
   })
 })
 

@@ -1,6 +1,10 @@
 /**
- * Whether somebody knows the password of an account. Every try counts against the account before it is made, so that
- * many at once are no way around the limit; an account that does not exist takes as long and counts the same.
+ * Whether somebody knows the password of an account. Every try is counted before it is made, so that many at once are
+ * no way around the limit; an account that does not exist takes as long and counts the same.
+ *
+ * Tries to log in are counted per account and address, so that a stranger's do not lock the owner out; only together
+ * with those from many other addresses do they reach the limit of the account. Who is logged in already, and confirms
+ * an operation, is counted apart: no stranger can use that up.
  */
 import { type UserId, utf8Length } from '@latchkey/protocol'
 import type { TokenBuckets } from '../lib/token-bucket.ts'
@@ -9,28 +13,47 @@ import { MAX_PASSWORD_BYTES } from './password-policy.ts'
 import type { Passwords } from './passwords.ts'
 import type { Account, AccountStore } from './port.ts'
 
-export type PasswordCheckDeps = {
-  readonly accounts: AccountStore
-  readonly passwords: Passwords
-  readonly now: () => number
-  /** Undefined: tries are not limited. */
-  readonly triesPerAccount?: TokenBuckets
+export type PasswordCheckDeps = { readonly accounts: AccountStore; readonly passwords: Passwords }
+
+/** Undefined: tries are not limited. */
+export type LoginLimits = {
+  readonly loginPerAccount?: TokenBuckets
+  readonly loginPerAccountInAll?: TokenBuckets
 }
 
 /**
- * The account, if the password is its own; undefined otherwise, or when there is no such account.
+ * Counts a try to log in. One that its address may not make does not count against the account in all.
  *
  * @throws {MatrixError} 429 after too many tries.
  */
+export function countLogin(
+  { loginPerAccount, loginPerAccountInAll }: LoginLimits,
+  userId: UserId,
+  ip: string,
+  now: number,
+): void {
+  const waitMs = loginPerAccount?.take(`${ip} ${userId}`, now) || loginPerAccountInAll?.take(userId, now) || 0
+  if (waitMs > 0) throw limitExceeded('Too many tries to log in to this account.', waitMs)
+}
+
+/**
+ * Counts a try of somebody who is logged in to confirm an operation.
+ *
+ * @throws {MatrixError} 429 after too many tries.
+ */
+export function countConfirmation(tries: TokenBuckets | undefined, userId: UserId, now: number): void {
+  const waitMs = tries?.take(userId, now) ?? 0
+  if (waitMs > 0) throw limitExceeded('Too many tries to confirm with a password.', waitMs)
+}
+
+/** The account, if the password is its own; undefined otherwise, or when there is no such account. */
 export async function checkPassword(
-  { accounts, passwords, now, triesPerAccount }: PasswordCheckDeps,
+  { accounts, passwords }: PasswordCheckDeps,
   userId: UserId | undefined,
   password: string,
 ): Promise<Account | undefined> {
-  const waitMs = (userId && triesPerAccount?.take(userId, now())) ?? 0
-  if (waitMs > 0) throw limitExceeded('Too many tries to log in to this account.', waitMs)
   if (utf8Length(password) > MAX_PASSWORD_BYTES) return undefined
-  const account = userId && accounts.find(userId)
+  const account = userId && (await accounts.find(userId))
   const right = await passwords.verify(password, account?.passwordHash)
   return right ? account : undefined
 }

@@ -10,10 +10,11 @@
 import { randomBytes } from 'node:crypto'
 import { isJsonObject, type JsonObject } from '@latchkey/protocol'
 import { LRUCache } from 'lru-cache'
+import type { TokenBuckets } from '../lib/token-bucket.ts'
 import { badJson, forbidden, missingParam, quoted } from '../matrix-error.ts'
 import type { Session } from '../session.ts'
 import { hashToken } from './access-token.ts'
-import { checkPassword, type PasswordCheckDeps } from './check-password.ts'
+import { checkPassword, countConfirmation, type PasswordCheckDeps } from './check-password.ts'
 import { meantUserId } from './user-name.ts'
 
 export type Stage = 'm.login.password' | 'm.login.dummy' | 'm.login.registration_token'
@@ -56,11 +57,18 @@ type Refusal = { readonly errcode: 'M_FORBIDDEN' | 'M_INVALID_PARAM'; readonly e
 const SESSION_LIFETIME_MS = 15 * 60 * 1000
 const MAX_SESSIONS = 10_000
 
+export type InteractiveAuthDeps = PasswordCheckDeps & {
+  readonly serverName: string
+  readonly now: () => number
+  /** Undefined: tries are not limited. */
+  readonly triesPerUser?: TokenBuckets
+}
+
 export class InteractiveAuth {
-  readonly #deps: PasswordCheckDeps & { readonly serverName: string }
+  readonly #deps: InteractiveAuthDeps
   readonly #sessions = new LRUCache<string, Progress>({ max: MAX_SESSIONS })
 
-  constructor(deps: PasswordCheckDeps & { readonly serverName: string }) {
+  constructor(deps: InteractiveAuthDeps) {
     this.#deps = deps
   }
 
@@ -165,15 +173,16 @@ export class InteractiveAuth {
     if (meantUserId(user, this.#deps.serverName) !== session.userId) {
       throw forbidden('auth names another user than the one who is logged in.')
     }
+    countConfirmation(this.#deps.triesPerUser, session.userId, this.#deps.now())
     const account = await checkPassword(this.#deps, session.userId, password)
     return account === undefined ? { errcode: 'M_FORBIDDEN', error: 'The password is wrong.' } : undefined
   }
 
-  #registrationToken(auth: JsonObject, progress: Progress): Refusal | undefined {
+  async #registrationToken(auth: JsonObject, progress: Progress): Promise<Refusal | undefined> {
     const token = optionalString(auth, 'token')
     if (token === undefined) throw missingParam('auth lacks the member "token".')
     const tokenHash = hashToken(token)
-    if (!this.#deps.accounts.registrationTokenValid(tokenHash, this.#deps.now())) {
+    if (!(await this.#deps.accounts.registrationTokenValid(tokenHash, this.#deps.now()))) {
       return {
         errcode: 'M_FORBIDDEN',
         error: 'The registration token is used up, has expired or is unknown.',

@@ -1,6 +1,6 @@
 /**
  * What accounts and sessions need from storage. Every operation is one transaction, durable before its promise
- * resolves; the synchronous ones read what is committed.
+ * resolves; those that only read see every commit that was acknowledged before they were called.
  */
 import type { DeviceId, UserId } from '@latchkey/protocol'
 import type { Session, TokenHash, UserRef } from '../session.ts'
@@ -22,6 +22,8 @@ export type NewSession = {
   readonly deviceId: DeviceId
   readonly displayName?: string
   readonly tokenHash: TokenHash
+  /** The address that logs in: a login is the first time a device is seen. */
+  readonly ip?: string
   readonly now: number
 }
 
@@ -36,9 +38,9 @@ export type NewRegistrationToken = {
 export interface AccountStore {
   /** @throws {MatrixError} 400 M_USER_IN_USE; 401 M_FORBIDDEN when the registration token is not valid (any more). */
   create(account: NewAccount): Promise<Account>
-  find(userId: UserId): Account | undefined
+  find(userId: UserId): Promise<Account | undefined>
   /** Whether a registration token could make an account now. */
-  registrationTokenValid(tokenHash: string, now: number): boolean
+  registrationTokenValid(tokenHash: string, now: number): Promise<boolean>
   createRegistrationToken(token: NewRegistrationToken): Promise<void>
   /**
    * Makes or re-uses a device and gives it a token.
@@ -47,7 +49,7 @@ export interface AccountStore {
    */
   openSession(session: NewSession): Promise<Session>
   /** The session of a token; undefined when there is none (any more). */
-  session(tokenHash: TokenHash): Session | undefined
+  session(tokenHash: TokenHash): Promise<Session | undefined>
   /** Sets a password; with `endOthers`, removes every device but the session's. */
   setPassword(change: {
     readonly session: Session

@@ -20,12 +20,12 @@ export type RegistrationDeps = {
  *
  * @throws {MatrixError} 400 M_INVALID_USERNAME or M_USER_IN_USE.
  */
-export function requireFreeName(
+export async function requireFreeName(
   { accounts, serverName }: { readonly accounts: Pick<AccountStore, 'find'>; readonly serverName: string },
   localpart: string,
-): UserId {
+): Promise<UserId> {
   const userId = newUserId(localpart, serverName)
-  if (accounts.find(userId) !== undefined) {
+  if ((await accounts.find(userId)) !== undefined) {
     throw new MatrixError(400, 'M_USER_IN_USE', 'This user name is taken.')
   }
   return userId
@@ -45,7 +45,7 @@ export async function registerAccount(
     readonly registrationTokenHash?: string
   },
 ): Promise<Account> {
-  const userId = requireFreeName(deps, account.localpart)
+  const userId = await requireFreeName(deps, account.localpart)
   requireGoodPassword(account.password, deps.passwordMinLength)
   const { registrationTokenHash } = account
   return deps.accounts.create({

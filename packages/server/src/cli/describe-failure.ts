@@ -25,6 +25,7 @@ type SystemError = Error & {
   readonly address?: unknown
   readonly port?: unknown
   readonly path?: unknown
+  readonly syscall?: unknown
 }
 
 function describeSystemError(error: SystemError): string | undefined {
@@ -44,6 +45,10 @@ function describeSystemError(error: SystemError): string | undefined {
     case 'EEXIST':
     case 'ENOTDIR':
       return `${path} is not a directory. Choose another --data directory.`
+    case 'ENOENT':
+      return error.syscall === 'mkdir'
+        ? `The directory ${path} cannot be made where it is. Choose another --data directory.`
+        : undefined
     case 'EROFS':
     case 'ENOSPC':
       return `${path} cannot be written (${error.code}). Make room, or choose another --data directory.`

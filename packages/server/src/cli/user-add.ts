@@ -33,7 +33,7 @@ async function addUser(command: Command, name: string): Promise<void> {
   const { config } = configOf(command)
   const { passwordStdin } = command.opts<{ passwordStdin?: boolean }>()
   // A first look at the name, before anyone thinks about a password; the database is not held meanwhile.
-  const userId = await withAccounts(config, async (accounts, serverName) =>
+  const userId = await withAccounts(config, (accounts, serverName) =>
     requireFreeName({ accounts, serverName }, localpartOf(name, serverName)),
   )
   const password = passwordStdin ? await readPassword() : await askPassword(userId)

@@ -8,8 +8,8 @@ export async function withAccounts<T>(
 ): Promise<T> {
   const accounts = openAccountsBeside(config.dataDir)
   try {
-    return await run(accounts, accounts.claimServerName(config.serverName))
+    return await run(accounts, await accounts.claimServerName(config.serverName))
   } finally {
-    accounts.close()
+    await accounts.close()
   }
 }

@@ -6,7 +6,10 @@ export type Registration = 'open' | 'token' | 'closed'
 
 export type RateLimits = {
   readonly loginPerAddress: BucketRate
+  /** Per account and address, and for passwords asked for in user-interactive authentication per user. */
   readonly loginPerAccount: BucketRate
+  /** Per account, from all addresses together: so large that only many of them at once reach it. */
+  readonly loginPerAccountInAll: BucketRate
   readonly registrationPerAddress: BucketRate
   readonly resetPerDevice: BucketRate
   /** Depletion defence, per claiming user and target device. */
@@ -14,13 +17,22 @@ export type RateLimits = {
   readonly sendToDevicePerDevice: BucketRate
 }
 
+/** How many proxies stand in front, or their addresses and networks (`10.0.0.0/8`). */
+export type TrustedProxies = 'off' | number | readonly string[]
+
 export type SizeLimits = {
+  /** The largest body that any endpoint takes. */
   readonly bodyBytes: number
+  /** Of bodies on their way, all requests together. */
+  readonly bodyBytesInFlight: number
   readonly jsonDepth: number
+  /** Objects, arrays, strings, numbers and literals in one body. */
+  readonly jsonValues: number
   /** Canonical bytes of one to-device message's content. */
   readonly toDeviceBytes: number
-  /** Undelivered to-device messages per device; beyond it the oldest go. */
+  /** Undelivered to-device messages per device, and the characters of their JSON; beyond it the oldest go. */
   readonly inboxMessages: number
+  readonly inboxLength: number
   readonly toDevicePerSync: number
   /** Syncs waiting at once, in all and for one device. */
   readonly waitingSyncs: number
@@ -31,6 +43,8 @@ export type SizeLimits = {
   readonly connections: number
   readonly accountDataBytes: number
   readonly accountDataTypesPerUser: number
+  /** Types and contents together. */
+  readonly accountDataTotalBytes: number
   readonly filterBytes: number
   readonly filtersPerUser: number
   readonly devicesPerUser: number
@@ -50,8 +64,8 @@ export type Config = {
   readonly passwordMinLength: number
   /** How long details of issued keys, and the memory of removed devices, are kept. */
   readonly retentionDays: number
-  /** Take the client's address from X-Forwarded-For: only behind a proxy that sets it. */
-  readonly trustProxy: boolean
+  /** Whose X-Forwarded-For tells the client's address. */
+  readonly trustProxy: TrustedProxies
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error' | 'silent'
   readonly pools: PoolPolicy
   /** Undefined: no rate limits. */
@@ -62,6 +76,7 @@ export type Config = {
 export const DEFAULT_RATES: RateLimits = {
   loginPerAddress: { burst: 20, perSecond: 0.2 },
   loginPerAccount: { burst: 10, perSecond: 0.1 },
+  loginPerAccountInAll: { burst: 100, perSecond: 0.5 },
   registrationPerAddress: { burst: 10, perSecond: 0.05 },
   resetPerDevice: { burst: 10, perSecond: 0.1 },
   claimPerTarget: { burst: 60, perSecond: 1 / 60 },
@@ -70,9 +85,12 @@ export const DEFAULT_RATES: RateLimits = {
 
 export const DEFAULT_SIZES: SizeLimits = {
   bodyBytes: 10 * 1024 * 1024,
+  bodyBytesInFlight: 256 * 1024 * 1024,
   jsonDepth: 64,
+  jsonValues: 200_000,
   toDeviceBytes: 65_536,
   inboxMessages: 50_000,
+  inboxLength: 64 * 1024 * 1024,
   toDevicePerSync: 100,
   waitingSyncs: 20_000,
   waitingSyncsPerDevice: 8,
@@ -81,6 +99,7 @@ export const DEFAULT_SIZES: SizeLimits = {
   connections: 50_000,
   accountDataBytes: 65_536,
   accountDataTypesPerUser: 1000,
+  accountDataTotalBytes: 4 * 1024 * 1024,
   filterBytes: 65_536,
   filtersPerUser: 200,
   devicesPerUser: 1000,
@@ -95,7 +114,7 @@ export const DEFAULT_CONFIG: Config = {
   stableReset: true,
   passwordMinLength: 8,
   retentionDays: 90,
-  trustProxy: false,
+  trustProxy: 'off',
   logLevel: 'warn',
   pools: DEFAULT_POOL_POLICY,
   rates: DEFAULT_RATES,

@@ -5,7 +5,7 @@
  */
 import type { BucketRate } from '../lib/token-bucket.ts'
 import { type Config, DEFAULT_CONFIG, DEFAULT_RATES, type RateLimits, type SizeLimits } from './config.ts'
-import { bytes, choice, duration, type Kind, onOff, perMinute, text, whole } from './kinds.ts'
+import { bytes, choice, duration, type Kind, onOff, perMinute, proxies, text, whole } from './kinds.ts'
 import { isServerName } from './server-name.ts'
 
 export type Key<T> = {
@@ -98,9 +98,9 @@ export const GENERAL_KEYS: Keys<Omit<Config, 'pools' | 'rates' | 'sizes'>> = {
   ),
   trustProxy: key(
     'trust_proxy',
-    onOff(),
+    proxies(),
     DEFAULT_CONFIG.trustProxy,
-    "Take the client's address from `X-Forwarded-For`: only behind a proxy that sets it.",
+    "Take the client's address from `X-Forwarded-For`, which so many proxies, or those at these addresses, append to.",
   ),
   stableReset: key(
     'stable_reset',
@@ -177,8 +177,25 @@ export const POOL_KEYS: Keys<Config['pools']> = {
 }
 
 export const SIZE_KEYS: Keys<SizeLimits> = {
-  bodyBytes: key('limits.body_bytes', bytes(64 * KIB, 100 * MIB), sizes.bodyBytes, "A request's body."),
+  bodyBytes: key(
+    'limits.body_bytes',
+    bytes(64 * KIB, 100 * MIB),
+    sizes.bodyBytes,
+    "A request's body, where it may be large; most endpoints take no more than 64 KiB.",
+  ),
+  bodyBytesInFlight: key(
+    'limits.body_bytes_in_flight',
+    bytes(100 * MIB, 64 * 1024 * MIB),
+    sizes.bodyBytesInFlight,
+    'Bodies of all requests while they arrive; a quarter of it for requests without an access token.',
+  ),
   jsonDepth: key('limits.json_depth', whole(8, 1000), sizes.jsonDepth, 'Nesting of a JSON body.'),
+  jsonValues: key(
+    'limits.json_values',
+    whole(1000, 10_000_000),
+    sizes.jsonValues,
+    'Objects, arrays, strings, numbers and literals in a JSON body.',
+  ),
   toDeviceBytes: key(
     'limits.to_device_bytes',
     bytes(KIB, MIB),
@@ -190,6 +207,12 @@ export const SIZE_KEYS: Keys<SizeLimits> = {
     whole(100, 1_000_000),
     sizes.inboxMessages,
     'Undelivered to-device messages per device; over it the oldest go.',
+  ),
+  inboxLength: key(
+    'limits.inbox_bytes',
+    bytes(MIB, 1024 * MIB),
+    sizes.inboxLength,
+    'To-device messages waiting for one device, as JSON; beyond it the oldest go.',
   ),
   toDevicePerSync: key(
     'limits.to_device_per_sync',
@@ -234,6 +257,12 @@ export const SIZE_KEYS: Keys<SizeLimits> = {
     sizes.accountDataTypesPerUser,
     'Types of account data of one user.',
   ),
+  accountDataTotalBytes: key(
+    'limits.account_data_total_bytes',
+    bytes(64 * KIB, 100 * MIB),
+    sizes.accountDataTotalBytes,
+    'All account data of one user.',
+  ),
   filterBytes: key('limits.filter_bytes', bytes(KIB, MIB), sizes.filterBytes, 'One stored sync filter.'),
   filtersPerUser: key(
     'limits.filters_per_user',
@@ -263,7 +292,16 @@ export const RATES_ENABLED: Key<boolean> = {
 
 export const RATE_KEYS: RateKeys = {
   loginPerAddress: rate('login_per_address', DEFAULT_RATES.loginPerAddress, 'Logins from one address'),
-  loginPerAccount: rate('login_per_account', DEFAULT_RATES.loginPerAccount, 'Logins to one account'),
+  loginPerAccount: rate(
+    'login_per_account',
+    DEFAULT_RATES.loginPerAccount,
+    'Logins to one account from one address, and confirmations by password of one user',
+  ),
+  loginPerAccountInAll: rate(
+    'login_per_account_in_all',
+    DEFAULT_RATES.loginPerAccountInAll,
+    'Logins to one account from all addresses together',
+  ),
   registrationPerAddress: rate(
     'registration_per_address',
     DEFAULT_RATES.registrationPerAddress,

@@ -2,6 +2,8 @@
  * The kinds of values a configuration key takes. Flags, variables and files all deliver text, so that each kind is
  * read in one place; `format` writes a value so that `parse` gives it back.
  */
+import { isIP } from 'node:net'
+import type { TrustedProxies } from './config.ts'
 
 export interface Kind<T> {
   /** Completes "must be ..." in an error, and names the kind in the reference table. */
@@ -43,6 +45,29 @@ export function onOff(): Kind<boolean> {
     parse: (text) => values.get(text.toLowerCase()),
     format: (value) => (value ? 'on' : 'off'),
   }
+}
+
+const MAX_PROXIES = 10
+const MAX_PREFIX_LENGTHS: Readonly<Record<number, number>> = { 4: 32, 6: 128 }
+
+/** How many proxies stand in front, or their addresses and networks, with commas between. */
+export function proxies(): Kind<TrustedProxies> {
+  return {
+    expects: `off, a number of proxies from 1 to ${MAX_PROXIES}, or their addresses or networks with commas between`,
+    parse(text) {
+      if (text === 'off' || text === 'false') return 'off'
+      if (/^\d{1,2}$/.test(text)) return within(Number(text), 1, MAX_PROXIES)
+      const networks = text.split(',').map((network) => network.trim())
+      return networks.every(isNetwork) ? networks : undefined
+    },
+    format: String,
+  }
+}
+
+/** `10.0.0.1`, `10.0.0.0/8`, `::1`, `fd00::/8`. */
+function isNetwork(text: string): boolean {
+  const [, address = '', prefix = '0'] = /^([0-9A-Fa-f:.]+)(?:\/(\d{1,3}))?$/.exec(text) ?? []
+  return Number(prefix) <= (MAX_PREFIX_LENGTHS[isIP(address)] ?? -1)
 }
 
 export function whole(min: number, max: number, note = ''): Kind<number> {

@@ -21,6 +21,7 @@ import {
   SIZE_KEYS,
 } from './keys.ts'
 import { readYaml, type YamlFile } from './read-yaml.ts'
+import { withoutServiceVariables } from './service-variables.ts'
 
 export type Sources = {
   /** By name, `--port` for instance. */
@@ -41,7 +42,8 @@ const PREFIX = 'LATCHKEY_'
  * @example
  * const { config } = loadConfig({ flags: new Map([['--port', '8123']]), environment: process.env })
  */
-export function loadConfig({ flags, environment }: Sources): LoadedConfig {
+export function loadConfig({ flags, environment: everything }: Sources): LoadedConfig {
+  const environment = withoutServiceVariables(everything)
   const problems: string[] = unknownVariables(environment)
   const file = flags.get(CONFIG_FILE.flag.name) ?? given(environment[CONFIG_FILE.variable])
   const yaml = file === undefined ? { entries: new Map(), problems: [] } : readFile(file)

@@ -1,6 +1,6 @@
 /**
  * What devices, device lists and cross-signing need from storage. Every operation is one transaction, durable before
- * its promise resolves; the synchronous ones read what is committed.
+ * its promise resolves; those that only read see every commit that was acknowledged before they were called.
  */
 import type { DeviceId, JsonObject, UserId } from '@latchkey/protocol'
 import type { DeviceRef, Position, Session, UserRef } from '../session.ts'
@@ -9,7 +9,7 @@ export type Device = {
   readonly deviceRef: DeviceRef
   readonly deviceId: DeviceId
   readonly displayName?: string
-  readonly lastSeenTs?: number
+  readonly lastSeenTs: number
   readonly lastSeenIp?: string
 }
 
@@ -49,26 +49,29 @@ export type PublishedKeys = {
 }
 
 export interface DeviceStore {
-  list(user: UserRef): readonly Device[]
-  get(user: UserRef, deviceId: DeviceId): Device | undefined
-  /** False when there is no such device. */
-  rename(user: UserRef, deviceId: DeviceId, displayName: string): Promise<boolean>
-  /** Ends the sessions of devices and removes them with their keys and messages. Unknown IDs are passed over. */
-  remove(user: UserRef, deviceIds: readonly DeviceId[], now: number): Promise<void>
-  removeAll(user: UserRef, now: number): Promise<void>
+  list(user: UserRef): Promise<readonly Device[]>
+  get(user: UserRef, deviceId: DeviceId): Promise<Device | undefined>
+  /** False when there is no such device. As everything that writes for a session: 401 when that holds no more. */
+  rename(session: Session, deviceId: DeviceId, displayName: string): Promise<boolean>
+  /** Ends the sessions of own devices and removes them with their keys and messages. Unknown IDs are passed over. */
+  remove(session: Session, deviceIds: readonly DeviceId[], now: number): Promise<void>
+  removeAll(session: Session, now: number): Promise<void>
 
   /** What is published of a local user; undefined when there is no such user. */
-  published(userId: UserId): PublishedKeys | undefined
-  /** Notes that an observer asked for users' keys, so that she hears of their changes. Durable before it resolves. */
-  track(observer: UserRef, targets: readonly UserRef[]): Promise<void>
+  published(userId: UserId): Promise<PublishedKeys | undefined>
+  /**
+   * Notes that a user asked for local users' keys, so that she hears of their changes: of the first ones too, when
+   * there is no such user yet. Durable before it resolves.
+   */
+  track(session: Session, userIds: readonly UserId[]): Promise<void>
   /** Users of whom `session`'s user hears and whose lists changed after `since`, up to and including `upTo`. */
-  changedSince(user: UserRef, since: Position, upTo: Position): readonly UserId[]
+  changedSince(user: UserRef, since: Position, upTo: Position): Promise<readonly UserId[]>
 
   /**
    * Replaces the given cross-signing keys of a user.
    *
    * @param seenMaster the public master key on which the decision to allow this was based
-   * @throws {MatrixError} 403 M_DEVICE_ID_IN_USE; 403 M_FORBIDDEN when the master key is another one by now.
+   * @throws {MatrixError} 403 M_FORBIDDEN when a public key is the ID of a device, or the master key is another one by now.
    */
   putCrossSigning(
     session: Session,

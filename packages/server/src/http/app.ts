@@ -10,15 +10,39 @@ import Fastify, {
   type FastifyServerOptions,
   LogController,
 } from 'fastify'
+import type { SizeLimits, TrustedProxies } from '../config/config.ts'
 import type { Context } from '../context.ts'
-import { MatrixError } from '../matrix-error.ts'
+import { unknownToken } from '../matrix-error.ts'
 import type { Session } from '../session.ts'
 import { authenticate } from './authenticate.ts'
+import { BodyBudget } from './body-budget.ts'
+import { clientAddress, trustedProxies } from './client-address.ts'
 import { clientApi } from './client-api/index.ts'
 import { answerClientError } from './client-error.ts'
 import { decodeJson } from './decode-json.ts'
-import { Answer, ALL_VERSIONS, type Call, type Endpoint, JsonText, type Result } from './endpoint.ts'
+import {
+  Answer,
+  ALL_VERSIONS,
+  type Call,
+  type Endpoint,
+  JsonText,
+  maxBodyBytes,
+  type Result,
+} from './endpoint.ts'
 import { sendError } from './errors.ts'
+import { type BodyBounds, readBody } from './read-body.ts'
+import { type MethodsByUrl, refuseUnknown } from './refuse-unknown.ts'
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Whose token the request carries; undefined at an endpoint for everyone. */
+    session: Session | undefined
+    /** What the endpoint takes as a body; undefined while there is no endpoint. */
+    bodyRules: BodyRules | undefined
+  }
+}
+
+type BodyRules = BodyBounds & { readonly exactNumbers: boolean }
 
 export type App = FastifyInstance
 
@@ -26,25 +50,23 @@ export type App = FastifyInstance
 const MAX_PARAMETER_LENGTH = 2048
 /** How often at least Node looks for requests that take too long to arrive. */
 const MAX_CHECK_INTERVAL_MS = 10_000
-const METHODS = ['GET', 'POST', 'PUT', 'DELETE', 'PATCH'] as const
+/** Of the budget for bodies on their way: strangers never take the room of those who are logged in. */
+const STRANGERS_SHARE = 1 / 4
 
 /** Fastify before the routes: needed first, because the context carries its logger. */
-export function createApp(options: {
-  readonly bodyBytes: number
-  readonly jsonDepth: number
-  readonly requestTimeoutMs: number
-  readonly connections: number
-  readonly trustProxy: boolean
-  readonly logLevel: string
-}): App {
+export function createApp(
+  options: Pick<SizeLimits, 'jsonDepth' | 'jsonValues' | 'requestTimeoutMs' | 'connections'> & {
+    readonly trustProxy: TrustedProxies
+    readonly logLevel: string
+  },
+): App {
   const app = Fastify({
-    bodyLimit: options.bodyBytes,
     requestTimeout: options.requestTimeoutMs,
     http: timeouts(options.requestTimeoutMs),
     clientErrorHandler: answerClientError,
     connectionTimeout: 0,
     keepAliveTimeout: 75_000,
-    trustProxy: options.trustProxy,
+    trustProxy: trustedProxies(options.trustProxy),
     exposeHeadRoutes: false,
     logController: new LogController({ disableRequestLogging: true }),
     logger: loggerOptions(options.logLevel),
@@ -65,13 +87,14 @@ export function createApp(options: {
       void sendError(error, request, reply.header('access-control-allow-origin', '*')),
   })
   app.server.maxConnections = options.connections
+  app.decorateRequest('session', undefined)
+  app.decorateRequest('bodyRules', undefined)
   app.removeAllContentTypeParsers()
-  app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => {
-    try {
-      done(null, decodeJson(body as Buffer, options.jsonDepth))
-    } catch (error) {
-      done(error as Error)
-    }
+  const { jsonDepth: maxDepth, jsonValues: maxValues } = options
+  app.addContentTypeParser('*', async ({ raw, bodyRules }: FastifyRequest) => {
+    if (bodyRules === undefined) throw new Error('a body without an endpoint')
+    const { exactNumbers } = bodyRules
+    return decodeJson(await readBody(raw, bodyRules), { maxDepth, maxValues, exactNumbers })
   })
   app.setErrorHandler(sendError)
   return app
@@ -100,20 +123,31 @@ export async function addRoutes(app: App, context: Context): Promise<void> {
     allowedHeaders: ['X-Requested-With', 'Content-Type', 'Authorization', 'Date'],
     strictPreflight: false,
   })
-  const methodsByUrl = new Map<string, Set<string>>()
-  for (const endpoint of clientApi(context.config)) {
-    for (const url of urlsOf(endpoint)) {
-      addRoute(app, context, endpoint, url)
-      methodsByUrl.set(url, (methodsByUrl.get(url) ?? new Set()).add(endpoint.method))
+  const { sizes } = context.config
+  const strangersBytes = sizes.bodyBytesInFlight * STRANGERS_SHARE
+  const strangers = new BodyBudget(strangersBytes)
+  const users = new BodyBudget(sizes.bodyBytesInFlight - strangersBytes)
+  const endpoints = clientApi(context.config)
+  // Before the routes: a hook holds for those that come after it.
+  const refuse = refuseUnknown(methodsOf(endpoints))
+  app.addHook('onRequest', (request, reply, done) => done(refuse(request, reply)))
+  for (const endpoint of endpoints) {
+    const bodyRules: BodyRules = {
+      maxBytes: maxBodyBytes(endpoint, sizes),
+      budget: endpoint.auth ? users : strangers,
+      exactNumbers: endpoint.exactNumbers ?? false,
     }
+    for (const url of urlsOf(endpoint)) addRoute(app, context, endpoint, url, bodyRules)
   }
-  for (const [url, methods] of methodsByUrl) {
-    const others = METHODS.filter((method) => !methods.has(method))
-    if (others.length > 0) app.route({ method: others, url, handler: refuseMethod })
+}
+
+function methodsOf(endpoints: readonly Endpoint[]): MethodsByUrl {
+  const methodsByUrl = new Map<string, Set<string>>()
+  for (const endpoint of endpoints) {
+    for (const url of urlsOf(endpoint))
+      methodsByUrl.set(url, (methodsByUrl.get(url) ?? new Set()).add(endpoint.method))
   }
-  app.setNotFoundHandler(() => {
-    throw new MatrixError(404, 'M_UNRECOGNIZED', 'No such endpoint on this server.')
-  })
+  return methodsByUrl
 }
 
 function urlsOf(endpoint: Endpoint): string[] {
@@ -121,26 +155,18 @@ function urlsOf(endpoint: Endpoint): string[] {
   return (endpoint.versions ?? ALL_VERSIONS).map((version) => `/_matrix/client/${version}${endpoint.path}`)
 }
 
-function refuseMethod(request: FastifyRequest): never {
-  throw new MatrixError(405, 'M_UNRECOGNIZED', `This endpoint does not take ${request.method}.`)
-}
-
-function addRoute(app: App, context: Context, endpoint: Endpoint, url: string): void {
+function addRoute(app: App, context: Context, endpoint: Endpoint, url: string, bodyRules: BodyRules): void {
   app.route({
     method: endpoint.method,
     url,
     ...(endpoint.body && { schema: { body: endpoint.body } }),
     // Before the body is read: a stranger does not get to send ten megabytes first.
-    onRequest: (request, _reply, done) => {
+    onRequest: async (request) => {
       // Bodies are judged by their bytes: Fastify would refuse the odd types that some clients send.
       delete request.headers['content-type']
-      try {
-        if (endpoint.auth)
-          sessions.set(request, authenticate(context.store.accounts, request, queryOf(request)))
-        done()
-      } catch (error) {
-        done(error as Error)
-      }
+      request.bodyRules = bodyRules
+      if (endpoint.auth)
+        request.session = await authenticate(context.store.accounts, request, queryOf(request))
     },
     // No body at all counts as an empty one (decode-json.ts): the parser is not asked then.
     preValidation: (request, _reply, done) => {
@@ -148,15 +174,23 @@ function addRoute(app: App, context: Context, endpoint: Endpoint, url: string): 
       done()
     },
     handler: async (request, reply) => {
-      const session = sessions.get(request)
-      if (session !== undefined) context.store.accounts.seen(session, request.ip, context.now())
-      return send(reply, await endpoint.handle(new RequestCall(context, request, reply, session)))
+      const { session } = request
+      await requireHeld(context, session)
+      if (session !== undefined) context.store.accounts.seen(session, clientAddress(request), context.now())
+      return send(reply, await endpoint.handle(new RequestCall(context, request, reply)))
     },
   })
 }
 
-/** Sessions of requests under way. */
-const sessions = new WeakMap<FastifyRequest, Session>()
+/**
+ * Again, now that the body is here: it may have been on its way for a minute, and the session have ended meanwhile.
+ *
+ * @throws {MatrixError} 401 M_UNKNOWN_TOKEN
+ */
+async function requireHeld({ store }: Context, session: Session | undefined): Promise<void> {
+  if (session === undefined) return
+  if ((await store.accounts.session(session.tokenHash)) === undefined) throw unknownToken()
+}
 
 /** A call over a Fastify request. The signal is made only for those that wait: it costs as much as a claim. */
 class RequestCall implements Call<unknown> {
@@ -168,14 +202,14 @@ class RequestCall implements Call<unknown> {
   readonly #reply: FastifyReply
   readonly #session: Session | undefined
 
-  constructor(context: Context, request: FastifyRequest, reply: FastifyReply, session: Session | undefined) {
+  constructor(context: Context, request: FastifyRequest, reply: FastifyReply) {
     this.context = context
     this.body = request.body
     this.params = request.params as Record<string, string>
     this.query = queryOf(request)
-    this.ip = request.ip
+    this.ip = clientAddress(request)
     this.#reply = reply
-    this.#session = session
+    this.#session = request.session
   }
 
   get session(): Session {
@@ -184,6 +218,8 @@ class RequestCall implements Call<unknown> {
   }
 
   get signal(): AbortSignal {
+    // A client that has gone already is not announced again.
+    if (this.#reply.raw.destroyed) return AbortSignal.abort()
     const controller = new AbortController()
     this.#reply.raw.once('close', () => controller.abort())
     return controller.signal

@@ -9,11 +9,11 @@ import { MatrixError, missingToken, unknownToken } from '../matrix-error.ts'
 import type { Session } from '../session.ts'
 
 /** @throws {MatrixError} 401 M_MISSING_TOKEN or M_UNKNOWN_TOKEN. */
-export function authenticate(
+export async function authenticate(
   accounts: AccountStore,
   request: FastifyRequest,
   query: Readonly<Record<string, string>>,
-): Session {
+): Promise<Session> {
   const header = request.headers.authorization
   const parameter = query['access_token']
   if (header !== undefined && parameter !== undefined) {
@@ -25,7 +25,7 @@ export function authenticate(
   }
   const token = header === undefined ? parameter : bearer(header)
   if (token === undefined || token === '') throw missingToken()
-  const session = accounts.session(hashToken(token))
+  const session = await accounts.session(hashToken(token))
   if (session === undefined) throw unknownToken()
   return session
 }

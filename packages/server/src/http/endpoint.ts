@@ -3,6 +3,7 @@
  * domain function and encodes. One file of client-api/ each; app.ts turns them into routes.
  */
 import type { Static, TSchema } from 'typebox'
+import type { SizeLimits } from '../config/config.ts'
 import type { Context } from '../context.ts'
 import type { Session } from '../session.ts'
 
@@ -45,6 +46,10 @@ type Common = {
   readonly path: string
   /** The VERSIONs it is served at; by default r0, v3 and unstable. */
   readonly versions?: readonly string[]
+  /** How large a body it takes; by default a small one, and never more than the configuration has for any. */
+  readonly bodyBytes?: (sizes: SizeLimits) => number
+  /** For bodies of what is signed: numbers that canonical JSON cannot have arrive as NaN, to be refused by name. */
+  readonly exactNumbers?: boolean
 }
 
 type Handler<Schema extends TSchema | undefined, Auth> = (
@@ -55,6 +60,24 @@ export type Endpoint = Common & {
   readonly auth: boolean
   readonly body?: TSchema
   readonly handle: (call: Call<unknown> & { readonly session: Session }) => Result | Promise<Result>
+}
+
+const SMALL_BODY_BYTES = 64 * 1024
+/** A character of stored JSON may have been sent as `\\u00e9`, six bytes for one. */
+const ESCAPED_BYTES_PER_BYTE = 6
+
+/** For endpoints whose requests are about many keys, users or devices. */
+export function largeBody({ bodyBytes }: SizeLimits): number {
+  return bodyBytes
+}
+
+/** For one document of at most so many bytes as it is stored. */
+export function documentBody(storedBytes: number): number {
+  return Math.max(SMALL_BODY_BYTES, storedBytes * ESCAPED_BYTES_PER_BYTE)
+}
+
+export function maxBodyBytes({ bodyBytes }: Endpoint, sizes: SizeLimits): number {
+  return Math.min(bodyBytes?.(sizes) ?? SMALL_BODY_BYTES, sizes.bodyBytes)
 }
 
 /** The versions that peers serve the key endpoints at. */

@@ -27,7 +27,7 @@ function toMatrixError(error: unknown): MatrixError | undefined {
   if (!isFastifyError(error)) return undefined
   const [finding] = error.validation ?? []
   if (finding !== undefined) {
-    const where = quoted(finding.instancePath.slice(1).replaceAll('/', '.') || 'the body')
+    const where = quoted(placeOf(finding.instancePath) || 'the body')
     const missing = missingMembers(finding)
     // As peers have it: one missing member is a missing parameter, several are the wrong kind of object.
     if (missing.length === 1) return missingParam(`${where} lacks the member ${quoted(missing.join())}.`)
@@ -38,6 +38,9 @@ function toMatrixError(error: unknown): MatrixError | undefined {
   }
   if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE')
     return tooLarge('The body is larger than this server accepts.')
+  if (error.code === 'FST_ERR_MAX_PARAM_LENGTH') {
+    return new MatrixError(414, 'M_TOO_LARGE', 'A part of the path is longer than this server accepts.')
+  }
   const status = error.statusCode ?? 500
   // Never with Fastify's text: it quotes the whole URL, which may hold an access token.
   return status < 500 ? new MatrixError(status, 'M_UNKNOWN', unreadable(error.code)) : undefined
@@ -46,6 +49,12 @@ function toMatrixError(error: unknown): MatrixError | undefined {
 function unreadable(code: string): string {
   if (code === 'FST_ERR_BAD_URL') return 'The path of the request is not valid percent-encoding.'
   return `The request could not be read (${code}).`
+}
+
+/** A JSON pointer (RFC 6901) as members with dots between: `one_time_keys.signed_curve25519:AAAAHg`. */
+function placeOf(pointer: string): string {
+  const members = pointer.split('/').slice(1)
+  return members.map((member) => member.replaceAll('~1', '/').replaceAll('~0', '~')).join('.')
 }
 
 /** The required members that a value lacks. Ajv itself tells the first of them only. */

@@ -1,8 +1,9 @@
 /**
- * Token buckets, one per key, in a bounded table: the one rate limiter of the server. A bucket that falls out of the
- * table starts full again, so the bound errs on the side of the client.
+ * Token buckets, one per key, in a bounded table: the one rate limiter of the server. A full bucket is the same as none,
+ * so full ones are dropped, and no others: nobody floods the table to have an empty bucket forgotten. While it holds
+ * nothing but buckets that still refill, a newcomer goes uncounted; to refuse it would let a flood lock others out.
  */
-import { LRUCache } from 'lru-cache'
+import { hash } from 'node:crypto'
 
 export type BucketRate = {
   /** How many at once, from a full bucket. */
@@ -11,24 +12,65 @@ export type BucketRate = {
   readonly perSecond: number
 }
 
+type Bucket = { tokens: number; ts: number }
+
 const MAX_BUCKETS = 100_000
+/** Longer keys are kept as their hash, so that what a client makes up cannot fill the memory. */
+const MAX_KEY_LENGTH = 600
+/** How often, at most, the table is looked through for full buckets: a few milliseconds for the longest. */
+const SWEEP_EVERY_MS = 10_000
 
 export class TokenBuckets {
   readonly #rate: BucketRate
-  readonly #buckets = new LRUCache<string, { tokens: number; ts: number }>({ max: MAX_BUCKETS })
+  readonly #maxBuckets: number
+  readonly #buckets = new Map<string, Bucket>()
+  #sweptTs = 0
 
-  constructor(rate: BucketRate) {
+  constructor(rate: BucketRate, maxBuckets = MAX_BUCKETS) {
     this.#rate = rate
+    this.#maxBuckets = maxBuckets
   }
 
   /** Takes one token. Returns 0 when there was one, else the milliseconds until there will be. */
   take(key: string, nowMs: number): number {
-    const { burst, perSecond } = this.#rate
-    const bucket = this.#buckets.get(key) ?? { tokens: burst, ts: nowMs }
-    const elapsedMs = Math.max(0, nowMs - bucket.ts)
-    const tokens = Math.min(burst, bucket.tokens + (elapsedMs / 1000) * perSecond)
-    const taken = tokens >= 1
-    this.#buckets.set(key, { tokens: taken ? tokens - 1 : tokens, ts: nowMs })
-    return taken ? 0 : ((1 - tokens) / perSecond) * 1000
+    const name = boundedKey(key)
+    const bucket = this.#buckets.get(name)
+    const tokens = this.#tokensIn(bucket, nowMs)
+    const left = tokens >= 1 ? tokens - 1 : tokens
+    if (bucket !== undefined) {
+      bucket.tokens = left
+      bucket.ts = nowMs
+    } else if (this.#hasRoom(nowMs)) this.#buckets.set(name, { tokens: left, ts: nowMs })
+    return this.#waitMs(tokens)
   }
+
+  /** What `take` would return, without taking. */
+  peek(key: string, nowMs: number): number {
+    return this.#waitMs(this.#tokensIn(this.#buckets.get(boundedKey(key)), nowMs))
+  }
+
+  /** A clock that was set back brings nothing and takes nothing. */
+  #tokensIn(bucket: Bucket | undefined, nowMs: number): number {
+    const { burst, perSecond } = this.#rate
+    if (bucket === undefined) return burst
+    return Math.min(burst, bucket.tokens + (Math.max(0, nowMs - bucket.ts) / 1000) * perSecond)
+  }
+
+  #waitMs(tokens: number): number {
+    return tokens >= 1 ? 0 : ((1 - tokens) / this.#rate.perSecond) * 1000
+  }
+
+  #hasRoom(nowMs: number): boolean {
+    if (Math.abs(nowMs - this.#sweptTs) >= SWEEP_EVERY_MS) {
+      this.#sweptTs = nowMs
+      for (const [name, bucket] of this.#buckets) {
+        if (this.#tokensIn(bucket, nowMs) >= this.#rate.burst) this.#buckets.delete(name)
+      }
+    }
+    return this.#buckets.size < this.#maxBuckets
+  }
+}
+
+function boundedKey(key: string): string {
+  return key.length <= MAX_KEY_LENGTH ? key : hash('sha256', key, 'base64url')
 }

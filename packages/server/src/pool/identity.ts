@@ -15,6 +15,8 @@ import { invalidParam } from '../matrix-error.ts'
 /** A device's identity keys, in normal form; either may be missing (old clients, tests of peers). */
 export type Identity = { readonly ed25519?: KeyMaterial; readonly curve25519?: KeyMaterial }
 
+export type IdentityPart = keyof Identity
+
 /** Reads the identity out of a `device_keys` object. */
 export function identityOf(deviceKeys: JsonObject, deviceId: DeviceId): Identity {
   const keys = deviceKeys['keys']
@@ -31,26 +33,27 @@ export function identityOf(deviceKeys: JsonObject, deviceId: DeviceId): Identity
 /**
  * Compares an uploaded identity with the stored one. Absent -> present is no change.
  *
- * @throws {MatrixError} 400 for a former identity, and for one that drops a key it had.
+ * @param givenUp whether the device has given up this key before
+ * @throws {MatrixError} 400 for an identity with a half that was given up, and for one that drops a half it had.
  */
 export function compareIdentity(
-  stored: Identity | undefined,
-  former: readonly Identity[],
+  stored: Identity,
   uploaded: Identity,
+  givenUp: (part: IdentityPart, key: KeyMaterial) => boolean,
 ): 'same' | 'changed' {
+  let changed = false
   for (const part of ['ed25519', 'curve25519'] as const) {
-    if (stored?.[part] !== undefined && uploaded[part] === undefined) {
+    const [before, now] = [stored[part], uploaded[part]]
+    if (before !== undefined && now === undefined) {
       throw invalidParam(`device_keys.keys has no ${part} key, which this device has published before.`)
     }
+    if (before === now || now === undefined) continue
+    if (givenUp(part, now)) {
+      throw invalidParam(
+        `device_keys carry an ${part} key that this device has given up: an old copy of its store is still running. Log in anew.`,
+      )
+    }
+    if (before !== undefined) changed = true
   }
-  const differs = (other: Identity): boolean =>
-    (other.ed25519 !== undefined && other.ed25519 !== uploaded.ed25519) ||
-    (other.curve25519 !== undefined && other.curve25519 !== uploaded.curve25519)
-  if (stored === undefined || !differs(stored)) return 'same'
-  if (former.some((identity) => !differs(identity))) {
-    throw invalidParam(
-      'device_keys carry an identity that this device has given up: an old copy of its store is still running. Log in anew.',
-    )
-  }
-  return 'changed'
+  return changed ? 'changed' : 'same'
 }

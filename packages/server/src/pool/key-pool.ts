@@ -2,7 +2,7 @@
  * What every upload, reset and sync answer says about the caller's pools: counts, unused fallback types and `key_pool`.
  * All of one answer come from one PoolStatus (key-pool.md "Fresh"); `signed_curve25519` is always listed, 0 included.
  */
-import { type KeyPool, SIGNED_CURVE25519 } from '@latchkey/protocol'
+import { base64Url, emptyDigest, type KeyPool, SIGNED_CURVE25519 } from '@latchkey/protocol'
 import type { PoolStatus } from './port.ts'
 
 /** algorithm -> available one-time keys. */
@@ -25,7 +25,10 @@ export function keyPoolOf(status: PoolStatus): KeyPool {
     epoch: status.epoch,
     version: status.version,
     generation: status.generation,
-    digest: Object.fromEntries(status.algorithms.map((a) => [a.algorithm, a.digest])),
+    digest: Object.fromEntries([
+      [SIGNED_CURVE25519, base64Url(emptyDigest())] as const,
+      ...status.algorithms.map((a) => [a.algorithm, a.digest] as const),
+    ]),
     fallback: Object.fromEntries(
       status.algorithms.flatMap((a) => (a.fallback ? [[a.algorithm, a.fallback.keyHash]] : [])),
     ),

@@ -14,3 +14,15 @@ export function overDailyBudget(budget: number): MatrixError {
 export function tooManyAlgorithms(limit: number): MatrixError {
   return invalidParam(`This device has keys for ${limit} algorithms, which is the limit.`)
 }
+
+export function tooManyResets(limit: number): MatrixError {
+  return limitExceeded(
+    `This device reset its keys ${limit} times with a request ID within 24 hours, which is the limit; nothing was changed.`,
+    RETRY_FLOOD_MS,
+  )
+}
+
+/** A rate limit of one device, with a wait that SDKs can sleep through. */
+export function tooFast(what: string, waitMs: number): MatrixError {
+  return limitExceeded(`This device ${what} too often.`, Math.min(waitMs, RETRY_FLOOD_MS))
+}

@@ -59,19 +59,30 @@ export type ClaimTarget = {
   readonly userId: UserId
   readonly deviceId: DeviceId
   readonly algorithm: Algorithm
-  /** Depletion defence: prefer the fallback key, if there is one (depletion.ts). */
-  readonly spare: boolean
+}
+
+export type Claimer = {
+  readonly user: UserId
+  /** The server that the claim came through. */
+  readonly origin: string
+  /** For the record: a user and device. */
+  readonly name: string
 }
 
 export type ClaimCommand = {
-  /** Who claims, for the record: a user and device, or a server. */
-  readonly claimer: string
+  readonly claimer: Claimer
   readonly targets: readonly ClaimTarget[]
   readonly now: number
 }
 
 /** A key given out. */
-export type ClaimedKey = { readonly keyId: KeyId; readonly json: string; readonly fallback: boolean }
+export type ClaimedKey = {
+  readonly keyId: KeyId
+  readonly json: string
+  readonly fallback: boolean
+  /** A fallback key although one-time keys are left: the claimer is past its budget (depletion.ts). */
+  readonly spared: boolean
+}
 
 /** Same order and length as the targets; undefined where there was no key. */
 export type ClaimResult = readonly (ClaimedKey | undefined)[]
@@ -86,6 +97,8 @@ export type ResetCommand = {
   readonly ifGeneration?: number
   readonly ifVersion?: number
   readonly requestId?: string
+  /** Called unless the answer is a replay; what it throws refuses the request. For rate limits: a retry costs nothing. */
+  readonly beforeChange: () => void
   readonly oneTimeKeys: readonly UploadedKey[]
   readonly fallbackKeys: readonly UploadedKey[]
   readonly now: number
@@ -122,7 +135,7 @@ export type PoolInspection = {
     readonly algorithm: Algorithm
     /** In issue order. */
     readonly available: readonly InspectedKey[]
-    /** The most recent first, a page of them. */
+    /** The last uploaded first (so the last issued, in upload order), a page of them, since the device's last purge. */
     readonly issued: readonly InspectedKey[]
     readonly fallback?: {
       readonly keyId: KeyId
@@ -151,8 +164,8 @@ export interface PoolStore {
    * @throws {MatrixError} 409 when a precondition does not hold, else as `upload`. Nothing changes then.
    */
   reset(command: ResetCommand): Promise<ResetResult>
-  /** The pools as they stand after every commit so far. */
-  status(device: DeviceRef): PoolStatus
+  /** The pools as they stand, with every commit that was acknowledged before the call. */
+  status(device: DeviceRef): Promise<PoolStatus>
   inspect(
     device: DeviceRef,
     page: { readonly limit: number; readonly from?: string },

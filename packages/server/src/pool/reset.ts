@@ -8,8 +8,8 @@ import type { PoolStatus, ResetCommand } from './port.ts'
 
 /** How long the answer to a reset with a request ID is replayed. */
 export const REPLAY_RESET_MS = 24 * 60 * 60 * 1000
-/** How many such answers a device may have remembered; the oldest go first. */
-export const REPLAYED_RESETS_PER_DEVICE = 64
+/** How many such answers a device may have remembered. None goes before its day is over: a late duplicate would count. */
+export const REPLAYED_RESETS_PER_DEVICE = 1_000
 
 /**
  * Versions and generations compare only within one epoch, so a request that names another epoch never matches.

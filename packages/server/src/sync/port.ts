@@ -1,11 +1,19 @@
-/** What `/sync` needs from storage. */
+/**
+ * What `/sync` needs from storage. Readings see every commit that was acknowledged before they were asked for; writes
+ * are durable before their promises resolve.
+ */
 import type { UserId } from '@latchkey/protocol'
 import type { PoolStatus } from '../pool/port.ts'
 import type { DeviceRef, Position, Session, UserRef } from '../session.ts'
+import type { SyncToken } from './token.ts'
 
 /** Everything newer than a position, and the pools, in one reading that no commit falls into. */
 export type SyncReading = {
-  /** The position up to which this reading tells everything. Never below the `since` it was made for. */
+  /** Positions compare only within one epoch. */
+  readonly epoch: string
+  /** Where the reading begins: the token's position; undefined for the beginning (token.ts). */
+  readonly since: Position | undefined
+  /** The position up to which this reading tells everything. Never below `since`. */
   readonly position: Position
   /** JSON texts of to-device events, oldest first, at most the limit. */
   readonly toDevice: readonly string[]
@@ -16,30 +24,48 @@ export type SyncReading = {
   readonly pools: PoolStatus
 }
 
+export type SyncQuery = {
+  /** The authenticated token of the request; without one it reads from the beginning. */
+  readonly token?: SyncToken
+  /**
+   * The first reading of a request: the device has just shown that it got the answer with this token. The messages up
+   * to there are dropped, and it counts as told what that answer offered (`isAnswer`).
+   */
+  readonly confirms: boolean
+  /** From the beginning: list everyone the user has asked about. */
+  readonly everyoneFromBeginning: boolean
+  readonly toDeviceLimit: number
+  /**
+   * Whether a reading will be the answer, asked in its own instant. Its counts are then offered to the device, together
+   * with its position: they count as told (pool/wake.ts) once a request presents a token with that position. The answer
+   * may never arrive; until it is known that it did, wake-ups go by what the device knew before.
+   */
+  readonly isAnswer: (reading: SyncReading) => boolean
+}
+
 export interface SyncStore {
-  /** `since` undefined: from the beginning. `everyoneChanged`: list everyone the user has asked about. */
-  read(
-    session: Session,
-    since: Position | undefined,
-    options: { readonly toDeviceLimit: number; readonly everyoneChanged: boolean },
-  ): SyncReading
-  /** Drops the messages that a device has confirmed by presenting a token: those up to `position`. */
-  confirm(session: Session, position: Position): void
-  /** The counts of the reading just made are the answer: wake-ups go by them from now on. */
-  told(session: Session): void
-  /** The highest position so far. */
-  readonly position: Position
-  readonly epoch: string
-  /** The secret that authenticates sync tokens. */
+  /**
+   * One reading.
+   *
+   * @throws {MatrixError} 401 when the session has ended.
+   */
+  read(session: Session, query: SyncQuery): Promise<SyncReading>
+  /** Where the stream ends now: a token of this position has nothing behind it. */
+  end(): Promise<SyncToken>
+  /** The secret that authenticates sync tokens; the same for the life of the database. */
   readonly tokenSecret: string
-  /** Tells of every commit that a waiting sync may have to hear of. Returns what ends it. */
+  /**
+   * Tells of every commit that a waiting sync may have to hear of: after the commit, so that a reading asked for then
+   * shows it. Returns what ends it.
+   */
   subscribe(listener: {
     readonly device: (ref: DeviceRef) => void
     readonly user: (ref: UserRef) => void
   }): () => void
 
-  putFilter(user: UserRef, json: string): Promise<string>
-  filter(user: UserRef, filterId: string): string | undefined
-  putAccountData(user: UserRef, type: string, content: string): Promise<void>
-  accountData(user: UserRef, type: string): string | undefined
+  putFilter(session: Session, json: string): Promise<string>
+  filter(user: UserRef, filterId: string): Promise<string | undefined>
+  /** @throws {MatrixError} 400 or 413 when the user has as much of it as she may. */
+  putAccountData(session: Session, type: string, content: string): Promise<void>
+  accountData(user: UserRef, type: string): Promise<string | undefined>
 }

@@ -1,16 +1,18 @@
 /**
  * `/sync` for a server without rooms: to-device messages, device lists, account data, and the state of one's own keys.
  *
- *     present a token -> confirm its messages -> read -> news, or first time, or no timeout? -> answer
- *                                                  \-> wait; each wake reads anew; the end of the time answers
+ *     present a token -> register with the wake-ups -> read and confirm -> news, or nothing to wait for? -> answer
+ *                                                      ^                   \-> wait for a wake, or the end
+ *                                                      \---------------------- of the time: read anew
  *
- * Counts are those of the reading that is answered, never of the one that began the wait (synapse#17491). A bad or
- * foreign token is answered like a first sync, with everyone the user asked about as changed: an error would make SDKs
- * retry for ever. Source: client-server API, "Syncing"; wake-ups: pool/wake.ts.
+ * No wake-up is lost: who registers before reading is woken by every commit that the reading may have missed, and one
+ * that comes during a reading causes another. Counts are those of the reading that is answered, never of the one that
+ * began the wait (synapse#17491). A bad or foreign token is answered like a first sync, with everyone the user asked
+ * about as changed: an error would make SDKs retry for ever. Source: client-server API, "Syncing"; wake-ups: pool/wake.ts.
  */
-import type { Position, Session } from '../session.ts'
+import type { Session } from '../session.ts'
 import type { SyncReading, SyncStore } from './port.ts'
-import { decodeToken, encodeToken, type SyncToken } from './token.ts'
+import { decodeToken, encodeToken } from './token.ts'
 import type { SyncWaiters } from './waiters.ts'
 
 export type SyncRequest = {
@@ -21,8 +23,6 @@ export type SyncRequest = {
   readonly toDeviceLimit: number
   /** What is aborted when the client goes away; asked for only by those who wait. */
   readonly clientGone: () => AbortSignal
-  /** Whether the session still holds: a wait ends when it does not. */
-  readonly sessionHolds: () => boolean
 }
 
 export type SyncAnswer = SyncReading & {
@@ -31,44 +31,43 @@ export type SyncAnswer = SyncReading & {
   readonly incremental: boolean
 }
 
+/** @throws {MatrixError} 401 when the session ends meanwhile. */
 export async function sync(
   store: SyncStore,
   waiters: SyncWaiters,
   request: SyncRequest,
 ): Promise<SyncAnswer> {
-  const { session } = request
-  const token = request.since === undefined ? undefined : validToken(store, session, request.since)
-  const since = token?.position
-  const incremental = request.since !== undefined
-  const read = (): SyncReading =>
-    store.read(session, since, {
-      toDeviceLimit: request.toDeviceLimit,
-      everyoneChanged: incremental && since === undefined,
+  const { session, since, timeoutMs, toDeviceLimit } = request
+  const incremental = since !== undefined
+  const token = since === undefined ? undefined : decodeToken(store.tokenSecret, session, since)
+  using waiter =
+    token === undefined || timeoutMs === 0
+      ? undefined
+      : waiters.register(session, timeoutMs, request.clientGone)
+  for (let confirms = true; ; confirms = false) {
+    // Looked at before the reading: if the time runs out during it, the counts it found may be old by then.
+    const waiting = waiter?.over === false ? waiter : undefined
+    const isAnswer = (reading: SyncReading): boolean =>
+      waiting === undefined || reading.since === undefined || hasNews(reading)
+    const reading = await store.read(session, {
+      ...(token !== undefined && { token }),
+      confirms,
+      everyoneFromBeginning: incremental,
+      toDeviceLimit,
+      isAnswer,
     })
-  if (since !== undefined) {
-    store.confirm(session, since)
-    if (request.timeoutMs > 0 && !hasNews(read())) {
-      await waiters.wait(
-        session,
-        request.timeoutMs,
-        request.clientGone(),
-        () => !request.sessionHolds() || hasNews(read()),
-      )
+    if (waiting === undefined || isAnswer(reading)) {
+      return { ...reading, nextBatch: nextBatch(store, request, reading), incremental }
     }
+    await waiting.next()
   }
-  const reading = read()
-  store.told(session)
-  const nextBatch =
-    token?.position === reading.position && request.since !== undefined
-      ? request.since
-      : encodeToken(store.tokenSecret, session, { epoch: store.epoch, position: reading.position })
-  return { ...reading, nextBatch, incremental }
 }
 
-/** A token that can be continued from: ours, of this epoch, and not of a future that this store has not seen. */
-function validToken(store: SyncStore, session: Session, text: string): SyncToken | undefined {
-  const token = decodeToken(store.tokenSecret, session, text)
-  return token?.epoch === store.epoch && token.position <= store.position ? token : undefined
+/** Where nothing moved the token is the one that came: its text need not be made again. */
+function nextBatch(store: SyncStore, { session, since }: SyncRequest, reading: SyncReading): string {
+  return since !== undefined && reading.since === reading.position
+    ? since
+    : encodeToken(store.tokenSecret, session, reading)
 }
 
 function hasNews(reading: SyncReading): boolean {
@@ -78,9 +77,4 @@ function hasNews(reading: SyncReading): boolean {
     reading.changedUsers.length > 0 ||
     reading.accountData.length > 0
   )
-}
-
-/** The position of a token for `/keys/changes`; undefined when it can only be answered with everyone. */
-export function positionOf(store: SyncStore, session: Session, text: string): Position | undefined {
-  return validToken(store, session, text)?.position
 }

@@ -30,6 +30,14 @@ export function decodeToken(
   return given.length === MAC_BYTES && timingSafeEqual(given, mac(secret, session, token)) ? token : undefined
 }
 
+/**
+ * The position that a token can be continued from: of this epoch, and not of a future that the store has not seen.
+ * Undefined when it can only be answered from the beginning. `end` is where the stream ends at that moment.
+ */
+export function continuesFrom(token: SyncToken | undefined, end: SyncToken): Position | undefined {
+  return token?.epoch === end.epoch && token.position <= end.position ? token.position : undefined
+}
+
 function mac(
   secret: string,
   { deviceRef }: Pick<Session, 'deviceRef'>,

@@ -1,25 +1,20 @@
 /**
- * Syncs that wait for news, by device and by user. Bounded in all and per device; beyond the bound of a device its
- * oldest one is answered, beyond the bound in all a new one does not wait.
+ * Syncs that wait for news, by device and by user. Whoever registers is woken from that moment on, waiting or not.
+ * Those that wait are bounded, in all and per device: beyond the bound of a device its oldest one is answered, beyond
+ * the bound in all a new one does not wait.
  */
 import type { DeviceRef, Session, UserRef } from '../session.ts'
 
-type Waiter = {
-  readonly session: Session
-  /** Ends the wait if there is news. */
-  readonly wake: () => void
-  /** Ends the wait. */
-  readonly done: () => void
-}
+type Limits = { readonly waitingSyncs: number; readonly waitingSyncsPerDevice: number }
 
 export class SyncWaiters {
-  readonly #limits: { readonly waitingSyncs: number; readonly waitingSyncsPerDevice: number }
+  readonly #limits: Limits
   readonly #byDevice = new Map<DeviceRef, Set<Waiter>>()
   readonly #byUser = new Map<UserRef, Set<Waiter>>()
   #count = 0
   #closed = false
 
-  constructor(limits: { readonly waitingSyncs: number; readonly waitingSyncsPerDevice: number }) {
+  constructor(limits: Limits) {
     this.#limits = limits
   }
 
@@ -29,26 +24,23 @@ export class SyncWaiters {
   }
 
   /**
-   * Resolves when the device or its user is woken and `hasNews` says so, when the time is over, when `signal` aborts,
-   * or at close. The caller reads anew whatever the reason.
+   * Wakes a sync from now on, until it is disposed of. Its wait is over `timeoutMs` after it began, when the client goes
+   * away, or at close; whatever the reason, the caller reads once more.
    */
-  wait(session: Session, timeoutMs: number, signal: AbortSignal, hasNews: () => boolean): Promise<void> {
-    if (this.#closed || signal.aborted || this.#count >= this.#limits.waitingSyncs) return Promise.resolve()
-    return new Promise((resolve) => {
-      const done = (): void => {
-        clearTimeout(timer)
-        signal.removeEventListener('abort', done)
-        this.#remove(waiter)
-        resolve()
-      }
-      const wake = (): void => {
-        if (hasNews()) done()
-      }
-      const waiter: Waiter = { session, wake, done }
-      const timer = setTimeout(done, timeoutMs)
-      signal.addEventListener('abort', done, { once: true })
-      this.#add(waiter)
+  register(session: Session, timeoutMs: number, clientGone: () => AbortSignal): Waiter {
+    const { deviceRef, userRef } = session
+    const waiter: Waiter = new Waiter(timeoutMs, clientGone, {
+      begin: () => this.#begin(deviceRef),
+      end: () => this.#count--,
+      gone: () => {
+        remove(this.#byDevice, deviceRef, waiter)
+        remove(this.#byUser, userRef, waiter)
+      },
     })
+    add(this.#byDevice, deviceRef, waiter)
+    add(this.#byUser, userRef, waiter)
+    if (this.#closed) waiter.finish()
+    return waiter
   }
 
   wakeDevice(ref: DeviceRef): void {
@@ -62,25 +54,102 @@ export class SyncWaiters {
   /** Answers everyone; nobody waits from now on. */
   close(): void {
     this.#closed = true
-    for (const waiters of this.#byDevice.values()) for (const waiter of waiters) waiter.done()
+    for (const waiters of this.#byDevice.values()) for (const waiter of waiters) waiter.finish()
   }
 
-  #add(waiter: Waiter): void {
-    const { deviceRef, userRef } = waiter.session
-    const ofDevice = this.#byDevice.get(deviceRef) ?? new Set()
-    const [oldest] = ofDevice
-    if (oldest !== undefined && ofDevice.size >= this.#limits.waitingSyncsPerDevice) oldest.done()
-    this.#byDevice.set(deviceRef, ofDevice.add(waiter))
-    this.#byUser.set(userRef, (this.#byUser.get(userRef) ?? new Set()).add(waiter))
+  /** Takes a place among those that wait. False when there is none. */
+  #begin(device: DeviceRef): boolean {
+    if (this.#count >= this.#limits.waitingSyncs) return false
+    const waiting = [...(this.#byDevice.get(device) ?? [])].filter((waiter) => waiter.waits)
+    if (waiting.length >= this.#limits.waitingSyncsPerDevice) waiting[0]?.finish()
     this.#count++
+    return true
+  }
+}
+
+type Places = { readonly begin: () => boolean; readonly end: () => void; readonly gone: () => void }
+
+/** One sync. A wake that comes while it reads is kept for its next wait, so that none is lost. */
+class Waiter implements Disposable {
+  readonly #timeoutMs: number
+  readonly #clientGone: () => AbortSignal
+  readonly #places: Places
+  #state: 'registered' | 'waits' | 'over' = 'registered'
+  #woken = false
+  #resume: (() => void) | undefined
+  #timer: NodeJS.Timeout | undefined
+  #signal: AbortSignal | undefined
+
+  constructor(timeoutMs: number, clientGone: () => AbortSignal, places: Places) {
+    this.#timeoutMs = timeoutMs
+    this.#clientGone = clientGone
+    this.#places = places
   }
 
-  #remove(waiter: Waiter): void {
-    const { deviceRef, userRef } = waiter.session
-    this.#byDevice.get(deviceRef)?.delete(waiter)
-    if (this.#byDevice.get(deviceRef)?.size === 0) this.#byDevice.delete(deviceRef)
-    this.#byUser.get(userRef)?.delete(waiter)
-    if (this.#byUser.get(userRef)?.size === 0) this.#byUser.delete(userRef)
-    this.#count--
+  /** Nothing to wait for (any more). */
+  get over(): boolean {
+    return this.#state === 'over'
   }
+
+  /** Has a place among those that wait. Kept while a wake makes it read again. */
+  get waits(): boolean {
+    return this.#state === 'waits'
+  }
+
+  /** Resolves at the next wake, or at once if there was one since the last; at once, too, when the wait is over. */
+  next(): Promise<void> {
+    if (this.#state === 'registered' && !this.#woken) this.#begin()
+    if (this.#woken || this.over) {
+      this.#woken = false
+      return Promise.resolve()
+    }
+    return new Promise((resolve) => (this.#resume = resolve))
+  }
+
+  wake(): void {
+    if (this.#resume === undefined) this.#woken = true
+    else this.#release()
+  }
+
+  /** Ends the wait. */
+  readonly finish = (): void => {
+    if (this.over) return
+    if (this.waits) this.#places.end()
+    this.#state = 'over'
+    clearTimeout(this.#timer)
+    this.#signal?.removeEventListener('abort', this.finish)
+    this.#release()
+  };
+
+  [Symbol.dispose](): void {
+    this.finish()
+    this.#places.gone()
+  }
+
+  #begin(): void {
+    const signal = this.#clientGone()
+    if (signal.aborted || !this.#places.begin()) return this.finish()
+    this.#state = 'waits'
+    this.#timer = setTimeout(this.finish, this.#timeoutMs)
+    this.#signal = signal
+    signal.addEventListener('abort', this.finish, { once: true })
+  }
+
+  #release(): void {
+    const resume = this.#resume
+    this.#resume = undefined
+    resume?.()
+  }
+}
+
+export type { Waiter }
+
+function add<Ref>(waiters: Map<Ref, Set<Waiter>>, ref: Ref, waiter: Waiter): void {
+  waiters.set(ref, (waiters.get(ref) ?? new Set()).add(waiter))
+}
+
+function remove<Ref>(waiters: Map<Ref, Set<Waiter>>, ref: Ref, waiter: Waiter): void {
+  const left = waiters.get(ref)
+  left?.delete(waiter)
+  if (left?.size === 0) waiters.delete(ref)
 }

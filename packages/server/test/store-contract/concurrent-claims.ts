@@ -1,10 +1,11 @@
 /** Once, in order, and no false miss, however many claim at the same moment (key-pool.md invariants). */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { SIGNED_CURVE25519 } from '@latchkey/protocol'
 import { DEFAULT_POOL_POLICY } from '../../src/pool/policy.ts'
 import type { ClaimCommand } from '../../src/pool/port.ts'
 import type { StoreUnderTest } from './store-under-test.ts'
-import { DEVICE, login, makeKey, USER } from './test-device.ts'
+import { claimer, DEVICE, login, makeKey, USER } from './test-device.ts'
 
 export function testConcurrentClaims(under: StoreUnderTest): void {
   test(`200 claims at once of 50 keys in a ${under.name} store get 50 distinct keys, then the fallback key`, async () => {
@@ -18,10 +19,8 @@ export function testConcurrentClaims(under: StoreUnderTest): void {
       const fallbackKeys = [makeKey('signed_curve25519', 'FALLBACK', 1000)]
       await pools.upload({ session, oneTimeKeys, fallbackKeys, now: 1 })
       const claim = (n: number): ClaimCommand => ({
-        claimer: `claimer ${n}`,
-        targets: [
-          { userId: USER, deviceId: DEVICE, algorithm: oneTimeKeys[0]?.algorithm ?? raise(), spare: false },
-        ],
+        claimer: claimer(`claimer${n}`),
+        targets: [{ userId: USER, deviceId: DEVICE, algorithm: SIGNED_CURVE25519 }],
         now: 2,
       })
       const answers = await Promise.all(Array.from({ length: 200 }, (_, n) => pools.claim(claim(n))))
@@ -42,8 +41,4 @@ export function testConcurrentClaims(under: StoreUnderTest): void {
       throw error
     }
   })
-}
-
-function raise(): never {
-  throw new Error('there is a first key')
 }

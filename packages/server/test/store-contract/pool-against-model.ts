@@ -7,17 +7,23 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import type { KeyName } from '@latchkey/protocol'
 import { MatrixError } from '../../src/matrix-error.ts'
+import type { DepletionDefence } from '../../src/pool/depletion.ts'
 import { DEFAULT_POOL_POLICY, type PoolPolicy } from '../../src/pool/policy.ts'
 import type { PoolStatus, UploadedKey } from '../../src/pool/port.ts'
 import type { Session } from '../../src/session.ts'
 import { ModelDevice, type ModelKey } from './pool-model.ts'
 import type { OpenStore, StoreUnderTest } from './store-under-test.ts'
-import { DEVICE, identity, login, makeKey, USER } from './test-device.ts'
+import { claimer, DEVICE, identity, login, makeKey, USER } from './test-device.ts'
 
 const ALGORITHMS = ['curve25519', 'signed_curve25519'] as const
 // Base64 order, code-point order and the order of creation all differ among these.
 const IDS = ['AAAAHg', 'AAAAAQ', 'AAAAAA', '0', 'a', 'Z', '\u{1F511}', '\uFFFD']
 const MATERIALS = 12
+/** A claimer that has no budget at all; everybody else has no end of it. */
+const DRAINER = 'drainer'
+const depletion: DepletionDefence = {
+  takesOneTimeKey: ({ user }) => user !== claimer(DRAINER).user,
+}
 /** Histories per policy. */
 const RUNS = Number(process.env['PROPERTY_RUNS'] ?? 60)
 
@@ -45,7 +51,8 @@ type Operation =
     }
   | { readonly type: 'claim'; readonly algorithms: string[]; readonly spare: boolean }
   | { readonly type: 'remove' }
-type Step = { readonly wait: number; readonly operations: Operation[] } | 'crash' | 'login'
+/** `again`: the last upload once more, as a stuck client would. */
+type Step = { readonly wait: number; readonly operations: Operation[] } | 'crash' | 'login' | 'again'
 
 const key = fc.record({
   algorithm: fc.constantFrom(...ALGORITHMS),
@@ -101,6 +108,7 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
       }),
     },
     { weight: 1, arbitrary: fc.constant('crash' as const) },
+    { weight: 4, arbitrary: fc.constant('again' as const) },
     { weight: 2, arbitrary: fc.constant('login' as const) },
   ),
   { minLength: 1, maxLength: 25 },
@@ -135,19 +143,24 @@ class History {
   #open: OpenStore
   #session: Session
   #formerSession: Session
+  /** Another device of the user, which removes the one under test. */
+  readonly #remover: Session
   #now = 1_700_000_000_000
   #last: Pick<PoolStatus, 'version' | 'generation'> = { version: 0, generation: 0 }
   readonly #issued = new Set<string>()
+  #lastUpload: Operation | undefined
 
   static async begin(under: StoreUnderTest, policy: PoolPolicy): Promise<History> {
-    const open = await under.open(policy)
-    return new History(open, await login(open.store, 0), policy)
+    const open = await under.open(policy, depletion)
+    const remover = await login(open.store, 0, USER, 'REMOVER' as typeof DEVICE)
+    return new History(open, await login(open.store, 0), remover, policy)
   }
 
-  private constructor(open: OpenStore, session: Session, policy: PoolPolicy) {
+  private constructor(open: OpenStore, session: Session, remover: Session, policy: PoolPolicy) {
     this.#open = open
     this.#session = session
     this.#formerSession = session
+    this.#remover = remover
     this.#model = new ModelDevice({
       heal: policy.onConflict === 'heal',
       byKeyId: policy.claimOrder === 'key_id',
@@ -160,9 +173,14 @@ class History {
   }
 
   async take(step: Step): Promise<void> {
-    if (step === 'crash') this.#open = await this.#open.crash()
-    else if (step === 'login') await this.#login()
-    else {
+    if (step === 'crash') {
+      this.#open = await this.#open.crash()
+      this.#model.crash()
+    } else if (step === 'login') await this.#login()
+    else if (step === 'again') {
+      if (this.#lastUpload !== undefined) await this.take({ wait: 2_500, operations: [this.#lastUpload] })
+      return
+    } else {
       this.#now += step.wait
       this.#model.beginStep()
       // Submitted together, so that a store may put them into one commit; it must still be as if one after the other.
@@ -178,7 +196,7 @@ class History {
     this.#session = await login(this.#open.store, this.#now)
     if (this.#model.exists) return
     this.#model.revive()
-    this.#last = this.#open.store.pools.status(this.#session.deviceRef)
+    this.#last = await this.#open.store.pools.status(this.#session.deviceRef)
   }
 
   /** Starts an operation on both sides; the promise holds when the answers agree. */
@@ -188,7 +206,7 @@ class History {
     switch (operation.type) {
       case 'remove': {
         this.#model.remove()
-        return store.devices.remove(this.#session.userRef, [DEVICE], now)
+        return store.devices.remove(this.#remover, [DEVICE], now)
       }
       case 'claim': {
         const expected = operation.algorithms.map((algorithm) =>
@@ -198,11 +216,11 @@ class History {
           userId: USER,
           deviceId: DEVICE,
           algorithm: algorithm as UploadedKey['algorithm'],
-          spare: operation.spare,
         }))
-        return store.pools.claim({ claimer: 'the test', targets, now }).then((claimed) => {
+        const who = claimer(operation.spare ? DRAINER : 'bob')
+        return store.pools.claim({ claimer: who, targets, now }).then((claimed) => {
           assert.deepEqual(
-            claimed.map((k) => k?.json),
+            claimed.map((k) => k && { json: k.json, spared: k.spared }),
             expected,
           )
           for (const [i, k] of claimed.entries()) {
@@ -214,6 +232,7 @@ class History {
         })
       }
       case 'upload': {
+        this.#lastUpload = operation
         const who = operation.identity === undefined ? undefined : identity(operation.identity)
         const keys = operation.keys.map(toKeys)
         const fallbackKeys = operation.fallbacks.map(toKeys)
@@ -258,6 +277,7 @@ class History {
             })
         const command = {
           session,
+          beforeChange: () => {},
           withdrawal: operation.all
             ? { all: true as const }
             : { all: false as const, names: operation.names as KeyName[] },
@@ -289,7 +309,7 @@ class History {
   async #compare(moved?: { readonly changed: boolean; readonly left: boolean }): Promise<void> {
     const { store } = this.#open
     const { status, pools } = await store.pools.inspect(this.#session.deviceRef, { limit: 1000 })
-    assert.deepEqual(status, store.pools.status(this.#session.deviceRef))
+    assert.deepEqual(status, await store.pools.status(this.#session.deviceRef))
     for (const algorithm of ALGORITHMS) {
       const expected = this.#model.inIssueOrder(algorithm)
       const seen = pools.find((p) => p.algorithm === algorithm)

@@ -66,6 +66,11 @@ export class ModelDevice {
     this.formerIdentities = new Set()
   }
 
+  /** The memory of refused requests is the process's: a refused request stores nothing. */
+  crash(): void {
+    this.#conflict = undefined
+  }
+
   revive(): void {
     this.exists = true
   }
@@ -132,8 +137,8 @@ export class ModelDevice {
     })
   }
 
-  /** The JSON of the key given out, if any. */
-  claim(algorithm: string, spare: boolean): string | undefined {
+  /** The JSON of the key given out, if any, and whether one-time keys were spared. `spare`: the claimer has no budget. */
+  claim(algorithm: string, spare: boolean): { json: string; spared: boolean } | undefined {
     const pool = this.exists ? this.pools.get(algorithm) : undefined
     if (pool === undefined) return undefined
     const next = this.inIssueOrder(algorithm)[0]
@@ -141,13 +146,13 @@ export class ModelDevice {
       pool.fallback.used = true
       pool.fallback.issueCount++
       this.changed = true
-      return pool.fallback.json
+      return { json: pool.fallback.json, spared: next !== undefined }
     }
     if (next === undefined) return undefined
     next.state = 'issued'
     this.changed = true
     this.everIssued.add(`${algorithm} ${next.material}`)
-    return next.json
+    return { json: next.json, spared: false }
   }
 
   /** The available keys of an algorithm, the next to leave first. */
@@ -286,10 +291,11 @@ export class ModelDevice {
     return true
   }
 
+  /** Everything available goes. What the batch offers again was not lost and may enter anew; the rest may not. */
   #heal(algorithm: string, keys: readonly ModelKey[]): void {
-    for (const entry of this.#pool(algorithm).log) {
+    for (const entry of this.#pool(algorithm).log.filter(isAvailable)) {
       const offered = keys.some((key) => key.algorithm === algorithm && key.material === entry.material)
-      if (isAvailable(entry) && !offered) entry.state = 'purged'
+      entry.state = offered ? 'withdrawn' : 'purged'
     }
     this.changed = true
     this.left = true

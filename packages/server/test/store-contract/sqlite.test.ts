@@ -3,24 +3,28 @@ import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DEFAULT_CONFIG, storeOptions } from '../../src/config/config.ts'
+import type { DepletionDefence } from '../../src/pool/depletion.ts'
 import type { PoolPolicy } from '../../src/pool/policy.ts'
 import { openSqliteStore } from '../../src/store/sqlite/index.ts'
 import { testConcurrentClaims } from './concurrent-claims.ts'
+import { testDepletion } from './depletion.ts'
 import { testPoolAgainstModel } from './pool-against-model.ts'
 import type { OpenStore, StoreUnderTest } from './store-under-test.ts'
 
 const sqlite: StoreUnderTest = {
   name: 'sqlite',
-  open: async (policy) => openIn(mkdtempSync(join(tmpdir(), 'latchkey-contract-')), policy),
+  open: async (policy, depletion) =>
+    openIn(mkdtempSync(join(tmpdir(), 'latchkey-contract-')), policy, depletion),
 }
 
-function openIn(directory: string, pools: PoolPolicy): OpenStore {
+function openIn(directory: string, pools: PoolPolicy, depletion?: DepletionDefence): OpenStore {
   const store = openSqliteStore({
     ...storeOptions({ ...DEFAULT_CONFIG, dataDir: directory, pools }),
+    ...(depletion && { depletion }),
     now: Date.now,
   })
-  const discard = (): void => {
-    store.close()
+  const discard = async (): Promise<void> => {
+    await store.close()
     rmSync(directory, { recursive: true, force: true })
   }
   return {
@@ -29,12 +33,13 @@ function openIn(directory: string, pools: PoolPolicy): OpenStore {
       // What a killed process leaves behind is the files as they are, log included; closing would tidy them up.
       const copy = mkdtempSync(join(tmpdir(), 'latchkey-contract-'))
       for (const file of ['latchkey.db', 'latchkey.db-wal']) cpSync(join(directory, file), join(copy, file))
-      discard()
-      return openIn(copy, pools)
+      await discard()
+      return openIn(copy, pools, depletion)
     },
-    close: async () => discard(),
+    close: discard,
   }
 }
 
 testPoolAgainstModel(sqlite)
 testConcurrentClaims(sqlite)
+testDepletion(sqlite)

@@ -1,11 +1,12 @@
 /** What the contract suite needs of a store: how it is opened, and how a crash is made of it. */
+import type { DepletionDefence } from '../../src/pool/depletion.ts'
 import type { PoolPolicy } from '../../src/pool/policy.ts'
 import type { Store } from '../../src/store.ts'
 
 export type StoreUnderTest = {
   readonly name: string
-  /** Opens a store over a fresh database. */
-  open(policy: PoolPolicy): Promise<OpenStore>
+  /** Opens a store over a fresh database. Without a defence claims are not limited. */
+  open(policy: PoolPolicy, depletion?: DepletionDefence): Promise<OpenStore>
 }
 
 export type OpenStore = {

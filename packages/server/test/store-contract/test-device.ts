@@ -8,7 +8,7 @@ import {
   type KeyMaterial,
   type UserId,
 } from '@latchkey/protocol'
-import type { UploadedDeviceKeys, UploadedKey } from '../../src/pool/port.ts'
+import type { Claimer, UploadedDeviceKeys, UploadedKey } from '../../src/pool/port.ts'
 import type { Session, TokenHash } from '../../src/session.ts'
 import type { Store } from '../../src/store.ts'
 
@@ -18,9 +18,15 @@ export const DEVICE = 'ALICEDEV' as DeviceId
 /** Logs a device in, as the domain would: an account first if there is none. */
 export async function login(store: Store, now: number, userId = USER, deviceId = DEVICE): Promise<Session> {
   const account =
-    store.accounts.find(userId) ?? (await store.accounts.create({ userId, passwordHash: '', now }))
+    (await store.accounts.find(userId)) ?? (await store.accounts.create({ userId, passwordHash: '', now }))
   const tokenHash = randomBytes(16).toString('hex') as TokenHash
   return store.accounts.openSession({ account, deviceId, tokenHash, now })
+}
+
+/** Somebody of the same server who claims. */
+export function claimer(localpart: string): Claimer {
+  const user = `@${localpart}:test.example` as UserId
+  return { user, origin: 'test.example', name: `${user} DEV` }
 }
 
 type Identity = {

@@ -1,6 +1,6 @@
 /** What a client does with its keys, over HTTP, in the words of the tests: keys made to order, upload, claim, reset, sync. */
 import assert from 'node:assert/strict'
-import type { AnyJson, TestDevice, TestServer } from './test-server.ts'
+import type { AnyJson, TestClient, TestDevice, TestServer } from './test-server.ts'
 
 export const CLIENT = '/_matrix/client/v3'
 export const UPLOAD = `${CLIENT}/keys/upload`
@@ -57,17 +57,17 @@ export function deviceKeys({ userId, deviceId }: TestDevice, family = 'identity'
   }
 }
 
-export function tryUpload(server: TestServer, device: TestDevice, body: unknown): Promise<Reply> {
+export function tryUpload(server: TestClient, device: TestDevice, body: unknown): Promise<Reply> {
   return server.call('POST', UPLOAD, { token: device.token, body })
 }
 
-export async function upload(server: TestServer, device: TestDevice, body: unknown): Promise<AnyJson> {
+export async function upload(server: TestClient, device: TestDevice, body: unknown): Promise<AnyJson> {
   return ok(await tryUpload(server, device, body))
 }
 
 /** Claims one key of `target`; the name and object, or undefined when there was none. */
 export async function claim(
-  server: TestServer,
+  server: TestClient,
   claimer: TestDevice,
   target: TestDevice,
   algorithm = CURVE,
@@ -81,7 +81,7 @@ export async function claim(
 }
 
 export async function claimNames(
-  server: TestServer,
+  server: TestClient,
   claimer: TestDevice,
   target: TestDevice,
   count: number,

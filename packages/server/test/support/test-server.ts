@@ -9,14 +9,18 @@ import { type Overrides, type Server, startServer } from '../../src/main.ts'
 // oxlint-disable-next-line typescript/no-explicit-any
 export type AnyJson = any
 
-export type TestServer = Server & {
-  readonly dataDir: string
+export type TestClient = {
   /** Calls the server; the answer's status and JSON. */
   call(method: string, path: string, options?: CallOptions): Promise<{ status: number; body: AnyJson }>
   /** Registers a user with the password "password" and logs a device in. */
   login(localpart: string, deviceId?: string): Promise<TestDevice>
-  [Symbol.asyncDispose](): Promise<void>
 }
+
+export type TestServer = Server &
+  TestClient & {
+    readonly dataDir: string
+    [Symbol.asyncDispose](): Promise<void>
+  }
 
 export type CallOptions = {
   readonly token?: string
@@ -43,8 +47,21 @@ export async function startTestServer(
   const dataDir = config.dataDir ?? mkdtempSync(join(tmpdir(), 'latchkey-test-'))
   const { rates: _unlimited, ...base } = TEST_CONFIG
   const server = await startServer({ ...base, ...config, dataDir }, overrides)
-  const call: TestServer['call'] = async (method, path, { token, body, headers } = {}) => {
-    const response = await fetch(server.url + path, {
+  return {
+    ...server,
+    ...clientOf(server.url),
+    dataDir,
+    async [Symbol.asyncDispose]() {
+      await server.close()
+      if (ownDir) rmSync(dataDir, { recursive: true, force: true })
+    },
+  }
+}
+
+/** What tests ask of a server, wherever it runs. */
+export function clientOf(url: string): TestClient {
+  const call: TestClient['call'] = async (method, path, { token, body, headers } = {}) => {
+    const response = await fetch(url + path, {
       method,
       headers: {
         ...(token !== undefined && { authorization: `Bearer ${token}` }),
@@ -56,8 +73,6 @@ export async function startTestServer(
     return { status: response.status, body: JSON.parse(await response.text()) }
   }
   return {
-    ...server,
-    dataDir,
     call,
     async login(localpart, deviceId) {
       const credentials = { username: localpart, password: 'password' }
@@ -77,10 +92,6 @@ export async function startTestServer(
       })
       if (status !== 200) throw new Error(`login: ${JSON.stringify(body)}`)
       return { userId: body.user_id, deviceId: body.device_id, token: body.access_token }
-    },
-    async [Symbol.asyncDispose]() {
-      await server.close()
-      if (ownDir) rmSync(dataDir, { recursive: true, force: true })
     },
   }
 }

@@ -5,8 +5,8 @@
 import { utf8Length } from '@latchkey/protocol'
 import { Type } from 'typebox'
 import { invalidParam, MatrixError, notFound, quoted, tooLarge } from '../../matrix-error.ts'
-import { requireDecentText } from '../decode-json.ts'
-import { endpoint, JsonText } from '../endpoint.ts'
+import { isDecentText } from '../decode-json.ts'
+import { documentBody, endpoint, JsonText } from '../endpoint.ts'
 import { requireOwnUser } from './own-user.ts'
 
 const MAX_TYPE_BYTES = 255
@@ -16,6 +16,7 @@ const RESERVED_TYPES: ReadonlySet<string> = new Set(['m.fully_read', 'm.push_rul
 export const putAccountData = endpoint({
   method: 'PUT',
   path: '/user/:userId/account_data/:type',
+  bodyBytes: ({ accountDataBytes }) => documentBody(accountDataBytes),
   body: Type.Object({}),
   async handle({ context, session, params, body }) {
     requireOwnUser(session, params['userId'])
@@ -32,7 +33,7 @@ export const putAccountData = endpoint({
     if (utf8Length(content) > accountDataBytes) {
       throw tooLarge(`The account data is larger than ${accountDataBytes} bytes.`)
     }
-    await context.store.sync.putAccountData(session.userRef, type, content)
+    await context.store.sync.putAccountData(session, type, content)
     return {}
   },
 })
@@ -40,20 +41,19 @@ export const putAccountData = endpoint({
 export const getAccountData = endpoint({
   method: 'GET',
   path: '/user/:userId/account_data/:type',
-  handle({ context, session, params }) {
+  async handle({ context, session, params }) {
     requireOwnUser(session, params['userId'])
     const type = decodeType(params['type'])
-    const content = context.store.sync.accountData(session.userRef, type)
+    const content = await context.store.sync.accountData(session.userRef, type)
     if (content === undefined) throw notFound(`This user has no account data of type ${quoted(type)}.`)
     return new JsonText(content)
   },
 })
 
 function decodeType(type = ''): string {
-  requireDecentText(type)
-  if (type === '' || utf8Length(type) > MAX_TYPE_BYTES) {
+  if (type === '' || utf8Length(type) > MAX_TYPE_BYTES || !isDecentText(type)) {
     throw invalidParam(
-      `The type of account data: expected 1 to ${MAX_TYPE_BYTES} bytes, got ${quoted(type)}.`,
+      `The type of account data: expected 1 to ${MAX_TYPE_BYTES} bytes without U+0000, got ${quoted(type)}.`,
     )
   }
   return type

@@ -3,10 +3,13 @@
  * are not judged here: peers' tests and old clients upload unsigned keys and invented algorithms.
  */
 import {
+  type Algorithm,
   canonicalJson,
   CanonicalJsonError,
   isJsonObject,
+  type Json,
   type JsonObject,
+  type KeyId,
   type KeyJson,
   MAX_ALGORITHM_BYTES,
   materialOf,
@@ -20,18 +23,11 @@ import type { PoolPolicy } from '../../pool/policy.ts'
 import type { UploadedDeviceKeys, UploadedKey } from '../../pool/port.ts'
 import type { Session } from '../../session.ts'
 
-const KeyMap = Type.Object(
-  {},
-  {
-    additionalProperties: Type.Union([
-      Type.String(),
-      Type.Object({ key: Type.String(), signatures: Type.Optional(Type.Object({})) }),
-    ]),
-  },
-)
-
-/** `one_time_keys` and `fallback_keys`: name -> string or object with a `key`. Null counts as absent, as peers have it. */
-export const Keys = Type.Union([KeyMap, Type.Null()])
+/**
+ * `one_time_keys` and `fallback_keys`: name -> string or object with a `key`, which decodeKeys checks, because of a union
+ * a schema's error can only say that no branch of it holds. Null counts as absent, as peers have it.
+ */
+export const Keys = Type.Union([Type.Object({}), Type.Null()])
 
 const StringMap = Type.Object({}, { additionalProperties: Type.String() })
 
@@ -43,40 +39,88 @@ export const DeviceKeys = Type.Object({
   signatures: Type.Object({}, { additionalProperties: StringMap }),
 })
 
-/** @throws {MatrixError} 400 for malformed names and sizes over the policy's limits. */
+/** @throws {MatrixError} 400 for malformed names and keys, 413 for keys over the policy's limits. */
 export function decodeKeys(
   member: string,
   keys: object | null | undefined,
   policy: PoolPolicy,
 ): UploadedKey[] {
-  const entries = Object.entries((keys ?? {}) as Record<string, KeyJson>)
+  const entries = Object.entries((keys ?? {}) as Record<string, Json>)
   if (entries.length > policy.keysPerRequest) {
     throw invalidParam(
       `${member} has ${entries.length} keys; at most ${policy.keysPerRequest} are accepted at once.`,
     )
   }
   return entries.map(([name, value]) => {
-    const parsed = parseKeyName(name)
-    if (parsed === undefined) {
-      throw badJson(
-        `${member} has a key named ${quoted(name)}; expected "algorithm:key_id", exactly two parts.`,
-      )
-    }
-    if (utf8Length(parsed.keyId) > policy.keyIdBytes || utf8Length(parsed.algorithm) > MAX_ALGORITHM_BYTES) {
-      throw invalidParam(
-        `${member} has a key with a name longer than ${policy.keyIdBytes} bytes: ${quoted(name)}.`,
-      )
-    }
-    const json = JSON.stringify(value)
+    const parsed = decodeKeyName(member, name, policy)
+    const what = `${member}: the key ${quoted(name)}`
+    const key = decodeKey(what, value)
+    const json = JSON.stringify(key)
     if (utf8Length(json) > policy.keyObjectBytes) {
-      throw tooLarge(`${member}: the key ${quoted(name)} is larger than ${policy.keyObjectBytes} bytes.`)
+      throw tooLarge(`${what} is larger than ${policy.keyObjectBytes} bytes.`)
     }
-    return { ...parsed, material: materialOf(value), json }
+    return { ...parsed, material: materialOf(key), json }
   })
 }
 
-/** Device keys are a few hundred bytes; 64 KiB leaves room for algorithms to come. */
-const MAX_DEVICE_KEYS_BYTES = 65_536
+function decodeKey(what: string, value: Json): KeyJson {
+  if (typeof value !== 'string' && !isJsonObject(value)) {
+    throw badJson(`${what} is ${typeName(value)}; expected a string, or an object with a "key".`)
+  }
+  const { key, signatures }: Readonly<Record<string, Json>> =
+    typeof value === 'string' ? { key: value } : value
+  if (key === undefined) throw badJson(`${what} lacks the member "key".`)
+  if (typeof key !== 'string') throw badJson(`${what} has ${typeName(key)} as its "key"; expected a string.`)
+  if (key === '') throw badJson(`${what} is empty; expected a public key.`)
+  if (signatures !== undefined && !isJsonObject(signatures)) {
+    throw badJson(`${what} has ${typeName(signatures)} as its "signatures"; expected an object.`)
+  }
+  requireCanonicalNumbers(what, value)
+  return value as KeyJson
+}
+
+function typeName(value: Json): string {
+  if (value === null) return 'null'
+  if (typeof value === 'object') return Array.isArray(value) ? 'an array' : 'an object'
+  return `a ${typeof value}`
+}
+
+/**
+ * What is signed must come back as it went in, and not every number would: 12345678901234567890 is rounded, 1.0 becomes 1.
+ * Canonical JSON has none of those (Matrix specification, appendices). NaN: see decode-json.ts.
+ */
+function requireCanonicalNumbers(what: string, value: Json): void {
+  if (typeof value === 'number' && (!Number.isSafeInteger(value) || Object.is(value, -0))) {
+    throw badJson(
+      `${what} holds a number that canonical JSON cannot have; expected integers within +-(2^53 - 1), written without fraction, exponent or negative zero.`,
+    )
+  }
+  if (typeof value !== 'object' || value === null) return
+  for (const member of Object.values(value)) requireCanonicalNumbers(what, member)
+}
+
+/** @throws {MatrixError} 400 when it is not `algorithm:key_id`, or longer than the policy has it. */
+export function decodeKeyName(
+  member: string,
+  name: string,
+  policy: PoolPolicy,
+): { algorithm: Algorithm; keyId: KeyId } {
+  const parsed = parseKeyName(name)
+  if (parsed === undefined) {
+    throw badJson(
+      `${member} has a key named ${quoted(name)}; expected "algorithm:key_id", exactly two parts.`,
+    )
+  }
+  if (utf8Length(parsed.keyId) > policy.keyIdBytes || utf8Length(parsed.algorithm) > MAX_ALGORITHM_BYTES) {
+    throw invalidParam(
+      `${member} has a key with a name longer than ${policy.keyIdBytes} bytes: ${quoted(name)}.`,
+    )
+  }
+  return parsed
+}
+
+/** Device keys are a few hundred bytes, and a query answers those of a thousand devices: 8 KiB is room enough. */
+const MAX_DEVICE_KEYS_BYTES = 8192
 
 /** @throws {MatrixError} 400 when they are somebody else's, or cannot be signed JSON. */
 export function decodeDeviceKeys(deviceKeys: JsonObject, session: Session): UploadedDeviceKeys {
@@ -91,6 +135,7 @@ export function decodeDeviceKeys(deviceKeys: JsonObject, session: Session): Uplo
       )
     }
   }
+  requireCanonicalNumbers('device_keys', deviceKeys)
   try {
     const json = canonicalJson(deviceKeys)
     if (utf8Length(json) > MAX_DEVICE_KEYS_BYTES) {

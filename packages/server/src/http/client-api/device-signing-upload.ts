@@ -5,7 +5,7 @@
 import type { JsonObject } from '@latchkey/protocol'
 import { Type } from 'typebox'
 import { changedCrossSigning } from '../../devices/cross-signing.ts'
-import { endpoint } from '../endpoint.ts'
+import { endpoint, largeBody } from '../endpoint.ts'
 import { asObject } from './decode-keys.ts'
 
 const Key = Type.Optional(Type.Object({}))
@@ -14,6 +14,7 @@ export const deviceSigningUpload = endpoint({
   method: 'POST',
   path: '/keys/device_signing/upload',
   versions: ['v3', 'unstable'],
+  bodyBytes: largeBody,
   body: Type.Object({
     master_key: Key,
     self_signing_key: Key,
@@ -22,7 +23,7 @@ export const deviceSigningUpload = endpoint({
   }),
   async handle({ context, session, body }) {
     const { devices } = context.store
-    const stored = devices.published(session.userId)?.crossSigning ?? []
+    const stored = (await devices.published(session.userId))?.crossSigning ?? []
     const uploaded = {
       ...member('master', body.master_key),
       ...member('self_signing', body.self_signing_key),

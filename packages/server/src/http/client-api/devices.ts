@@ -13,17 +13,18 @@ const ONE = '/devices/:deviceId'
 export const listDevices = endpoint({
   method: 'GET',
   path: '/devices',
-  handle({ context, session }) {
-    return { devices: context.store.devices.list(session.userRef).map((device) => encode(session, device)) }
+  async handle({ context, session }) {
+    const devices = await context.store.devices.list(session.userRef)
+    return { devices: devices.map((device) => encode(session, device)) }
   },
 })
 
 export const getDevice = endpoint({
   method: 'GET',
   path: ONE,
-  handle({ context, session, params }) {
+  async handle({ context, session, params }) {
     const deviceId = deviceIdOf(params)
-    const device = context.store.devices.get(session.userRef, deviceId)
+    const device = await context.store.devices.get(session.userRef, deviceId)
     if (device === undefined) throw noSuchDevice(deviceId)
     return encode(session, device)
   },
@@ -39,8 +40,8 @@ export const putDevice = endpoint({
     const name = body.display_name
     const found =
       typeof name === 'string'
-        ? await devices.rename(session.userRef, deviceId, requireDisplayName(name))
-        : devices.get(session.userRef, deviceId) !== undefined
+        ? await devices.rename(session, deviceId, requireDisplayName(name))
+        : (await devices.get(session.userRef, deviceId)) !== undefined
     if (!found) throw noSuchDevice(deviceId)
     return {}
   },
@@ -59,7 +60,7 @@ export const deleteDevice = endpoint({
       operation: `DELETE ${ONE} ${session.userId} ${deviceId}`,
       session,
     })
-    await context.store.devices.remove(session.userRef, [deviceId], context.now())
+    await context.store.devices.remove(session, [deviceId], context.now())
     return {}
   },
 })
@@ -73,12 +74,16 @@ function noSuchDevice(deviceId: DeviceId): Error {
   return notFound(`You have no device ${quoted(deviceId)}.`)
 }
 
+/**
+ * Every member always: matrix-nio reads no list that lacks one. Peers send null for what they do not know, which the
+ * specification's schema forbids; an empty text satisfies both.
+ */
 function encode({ userId }: Session, device: Device): object {
   return {
     device_id: device.deviceId,
     user_id: userId,
-    ...(device.displayName !== undefined && { display_name: device.displayName }),
-    ...(device.lastSeenTs !== undefined && { last_seen_ts: device.lastSeenTs }),
-    ...(device.lastSeenIp !== undefined && { last_seen_ip: device.lastSeenIp }),
+    display_name: device.displayName ?? '',
+    last_seen_ts: device.lastSeenTs,
+    last_seen_ip: device.lastSeenIp ?? '',
   }
 }

@@ -5,29 +5,30 @@
 import { utf8Length } from '@latchkey/protocol'
 import { Type } from 'typebox'
 import { notFound, quoted, tooLarge } from '../../matrix-error.ts'
-import { endpoint, JsonText } from '../endpoint.ts'
+import { documentBody, endpoint, JsonText } from '../endpoint.ts'
 import { requireOwnUser } from './own-user.ts'
 
 export const postFilter = endpoint({
   method: 'POST',
   path: '/user/:userId/filter',
+  bodyBytes: ({ filterBytes }) => documentBody(filterBytes),
   body: Type.Object({}),
   async handle({ context, session, params, body }) {
     requireOwnUser(session, params['userId'])
     const json = JSON.stringify(body)
     const { filterBytes } = context.config.sizes
     if (utf8Length(json) > filterBytes) throw tooLarge(`The filter is larger than ${filterBytes} bytes.`)
-    return { filter_id: await context.store.sync.putFilter(session.userRef, json) }
+    return { filter_id: await context.store.sync.putFilter(session, json) }
   },
 })
 
 export const getFilter = endpoint({
   method: 'GET',
   path: '/user/:userId/filter/:filterId',
-  handle({ context, session, params }) {
+  async handle({ context, session, params }) {
     requireOwnUser(session, params['userId'])
     const filterId = params['filterId'] ?? ''
-    const json = context.store.sync.filter(session.userRef, filterId)
+    const json = await context.store.sync.filter(session.userRef, filterId)
     if (json === undefined) throw notFound(`This user has no filter with the ID ${quoted(filterId)}.`)
     return new JsonText(json)
   },

@@ -2,62 +2,92 @@
  * POST /keys/claim (client-server API; order: MSC4225). The answer is put together from stored key texts, unparsed.
  * Users of other servers answer an entry in `failures`: there is no federation yet.
  */
-import { type Algorithm, type DeviceId, keyName, parseUserId, type UserId } from '@latchkey/protocol'
+import {
+  type Algorithm,
+  keyName,
+  MAX_ALGORITHM_BYTES,
+  parseDeviceId,
+  parseUserId,
+  type UserId,
+  utf8Length,
+} from '@latchkey/protocol'
 import { Type } from 'typebox'
 import { invalidParam, quoted } from '../../matrix-error.ts'
 import type { ClaimResult, ClaimTarget } from '../../pool/port.ts'
 import type { Context } from '../../context.ts'
-import { endpoint, JsonText } from '../endpoint.ts'
+import { endpoint, JsonText, largeBody } from '../endpoint.ts'
 import { unreachable } from './unreachable.ts'
 
 export const keysClaim = endpoint({
   method: 'POST',
   path: '/keys/claim',
+  bodyBytes: largeBody,
   body: Type.Object({
     one_time_keys: Type.Optional(
-      Type.Object({}, { additionalProperties: Type.Object({}, { additionalProperties: Type.String() }) }),
+      Type.Union([
+        Type.Object({}, { additionalProperties: Type.Object({}, { additionalProperties: Type.String() }) }),
+        Type.Null(),
+      ]),
     ),
-    timeout: Type.Optional(Type.Number()),
+    // For the answers of other servers: without federation nothing waits for it, in whatever form it comes.
+    timeout: Type.Optional(Type.Unknown()),
   }),
   async handle({ context, session, body }) {
-    const { targets, failures } = sort(context, session.userId, body.one_time_keys ?? {})
+    const { targets, failures } = sort(context, body.one_time_keys ?? {})
     const now = context.now()
-    const claimer = `${session.userId} ${session.deviceId}`
+    const { userId: user, deviceId } = session
+    const claimer = { user, origin: context.serverName, name: `${user} ${deviceId}` }
     const keys = targets.length === 0 ? [] : await context.store.pools.claim({ claimer, targets, now })
+    reportSpared(context, user, targets, keys, now)
     return new JsonText(`{"one_time_keys":${encode(targets, keys)},"failures":${JSON.stringify(failures)}}`)
   },
 })
 
-/** Local devices to claim from, and the servers that cannot be asked. */
-function sort(
-  context: Context,
-  claimer: UserId,
-  wanted: object,
-): { targets: ClaimTarget[]; failures: object } {
+/**
+ * Local devices to claim from, and the servers that cannot be asked. What no device or pool can be called is passed over
+ * like one that does not exist.
+ */
+function sort(context: Context, wanted: object): { targets: ClaimTarget[]; failures: object } {
   const targets: ClaimTarget[] = []
   const servers = new Set<string>()
   const limit = context.config.pools.devicesPerClaim
+  let named = 0
   for (const [user, devices] of Object.entries(wanted)) {
     const parsed = parseUserId(user)
     if (parsed === undefined) throw invalidParam(`one_time_keys names ${quoted(user)}; expected user IDs.`)
-    if (parsed.serverName !== context.serverName) {
-      servers.add(parsed.serverName)
-      continue
-    }
+    const { userId, serverName } = parsed
     for (const [device, algorithm] of Object.entries(devices as Record<string, string>)) {
-      if (targets.length === limit) throw invalidParam(`A claim may name at most ${limit} devices.`)
-      const deviceId = device as DeviceId
-      const spare = isDraining(context, claimer, parsed.userId, deviceId)
-      targets.push({ userId: parsed.userId, deviceId, algorithm: algorithm as Algorithm, spare })
+      if (++named > limit) throw invalidParam(`A claim may name at most ${limit} devices.`)
+      if (serverName !== context.serverName) {
+        servers.add(serverName)
+        continue
+      }
+      const deviceId = parseDeviceId(device)
+      if (deviceId === undefined || utf8Length(algorithm) > MAX_ALGORITHM_BYTES) continue
+      targets.push({ userId, deviceId, algorithm: algorithm as Algorithm })
     }
   }
   return { targets, failures: unreachable(servers) }
 }
 
-/** Depletion defence (key-pool.md "Claim"): one account that keeps claiming from one device gets its fallback key. */
-function isDraining({ limiters, now }: Context, claimer: UserId, user: UserId, device: DeviceId): boolean {
-  const buckets = limiters.claimPerTarget
-  return buckets !== undefined && buckets.take(`${claimer} ${user} ${device}`, now()) > 0
+/** Draining is for the operator to see: who claims, and from which device (key-pool.md "Claim"). */
+function reportSpared(
+  { sparedClaims, log }: Context,
+  claimer: UserId,
+  targets: readonly ClaimTarget[],
+  keys: ClaimResult,
+  now: number,
+): void {
+  for (const [i, target] of targets.entries()) {
+    if (keys[i]?.spared !== true) continue
+    const count = sparedClaims.note(claimer, target, now)
+    if (count === 0) continue
+    const { userId, deviceId } = target
+    log.warn(
+      { userId, deviceId, claimer, count },
+      'a claimer past its budget got the fallback key of a device',
+    )
+  }
 }
 
 /** Targets of one user stand together, as they were collected. A user or device without a key is left out. */

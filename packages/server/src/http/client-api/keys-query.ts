@@ -8,23 +8,29 @@ import type { Context } from '../../context.ts'
 import type { CrossSigningUsage } from '../../devices/port.ts'
 import { visibleKeys } from '../../devices/query-keys.ts'
 import { badJson, invalidParam, quoted } from '../../matrix-error.ts'
-import { endpoint } from '../endpoint.ts'
+import { endpoint, largeBody } from '../endpoint.ts'
 import { unreachable } from './unreachable.ts'
 
 const MAX_USERS = 10_000
+/** Named devices of one user, and of all. `[]`, which asks for all of a user's, names none. */
+const MAX_DEVICES_PER_USER = 10_000
+const MAX_DEVICES = 100_000
 
 type Query = { readonly userId: UserId; readonly deviceIds: readonly string[] }
 
 export const keysQuery = endpoint({
   method: 'POST',
   path: '/keys/query',
+  bodyBytes: largeBody,
   body: Type.Object({ device_keys: Type.Optional(Type.Unknown()) }),
   async handle({ context, session, body }) {
-    const { accounts, devices } = context.store
+    const { devices } = context.store
     const { queries, servers } = decode(context, body.device_keys)
-    const refs = queries.flatMap(({ userId }) => accounts.find(userId)?.userRef ?? [])
     // Before the keys are read: of a change in between the caller hears in her next sync.
-    await devices.track(session.userRef, refs)
+    await devices.track(
+      session,
+      queries.map(({ userId }) => userId),
+    )
     const deviceKeys = new Map<UserId, object>()
     const keys: Record<CrossSigningUsage, Map<UserId, JsonObject>> = {
       master: new Map(),
@@ -32,7 +38,7 @@ export const keysQuery = endpoint({
       user_signing: new Map(),
     }
     for (const { userId, deviceIds } of queries) {
-      const published = devices.published(userId)
+      const published = await devices.published(userId)
       const visible = published && visibleKeys(published, userId, deviceIds, session.userId)
       deviceKeys.set(userId, visible?.devices ?? {})
       for (const [usage, key] of visible?.crossSigning ?? []) keys[usage].set(userId, key)
@@ -54,10 +60,16 @@ function decode(context: Context, wanted: unknown): { queries: Query[]; servers:
   if (entries.length > MAX_USERS) throw invalidParam(`A query may name at most ${MAX_USERS} users.`)
   const queries: Query[] = []
   const servers = new Set<string>()
+  let devices = 0
   for (const [user, deviceIds] of entries) {
     if (!isStrings(deviceIds)) {
       throw badJson(`device_keys has no array of device IDs for ${quoted(user)}; [] asks for all of them.`)
     }
+    devices += deviceIds.length
+    if (deviceIds.length > MAX_DEVICES_PER_USER) {
+      throw invalidParam(`A query may name at most ${MAX_DEVICES_PER_USER} devices of ${quoted(user)}.`)
+    }
+    if (devices > MAX_DEVICES) throw invalidParam(`A query may name at most ${MAX_DEVICES} devices.`)
     const parsed = parseUserId(user)
     if (parsed === undefined) continue
     if (parsed.serverName === context.serverName) queries.push({ userId: parsed.userId, deviceIds })

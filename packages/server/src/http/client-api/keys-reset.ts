@@ -4,32 +4,35 @@ import {
   EPOCH,
   IF_GENERATION,
   IF_VERSION,
-  type KeyName,
-  parseKeyName,
+  keyName,
   REQUEST_ID,
   RESET_UNSTABLE_PATH,
   WITHDRAWN,
 } from '@latchkey/protocol'
 import { Type } from 'typebox'
-import { badJson, invalidParam, limitExceeded, missingParam, quoted } from '../../matrix-error.ts'
+import { badJson, invalidParam, missingParam } from '../../matrix-error.ts'
+import { tooFast } from '../../pool/limits.ts'
 import { requireOnePerAlgorithm } from '../../pool/fallback.ts'
 import { countsOf } from '../../pool/key-pool.ts'
 import type { PoolPolicy } from '../../pool/policy.ts'
 import type { Withdrawal } from '../../pool/port.ts'
-import { type Endpoint, endpoint } from '../endpoint.ts'
-import { decodeKeys, Keys } from './decode-keys.ts'
+import { type Endpoint, endpoint, largeBody } from '../endpoint.ts'
+import { decodeKeyName, decodeKeys, Keys } from './decode-keys.ts'
 import { outcomeMembers } from './encode-outcomes.ts'
 
 const MAX_REQUEST_ID_LENGTH = 255
 /** A device cannot have more keys than this available, and has no use for naming more. */
-const MAX_NAMED_KEYS = 5000
+const MAX_NAMED_KEYS = 1000
 
 const reset = endpoint({
   method: 'POST',
   path: `/_matrix/client/${RESET_UNSTABLE_PATH}`,
+  bodyBytes: largeBody,
+  exactNumbers: true,
   body: Type.Object({
     all: Type.Optional(Type.Boolean()),
-    key_ids: Type.Optional(Type.Array(Type.String())),
+    /** Ignored beside `all: true`, whatever it is. */
+    key_ids: Type.Optional(Type.Unknown()),
     [IF_GENERATION]: Type.Optional(Type.Integer()),
     [IF_VERSION]: Type.Optional(Type.Integer()),
     [EPOCH]: Type.Optional(Type.String()),
@@ -43,8 +46,6 @@ const reset = endpoint({
     const oneTimeKeys = decodeKeys('one_time_keys', body.one_time_keys, pools)
     const fallbackKeys = decodeKeys('fallback_keys', body.fallback_keys, pools)
     requireOnePerAlgorithm(fallbackKeys)
-    const waitMs = context.limiters.resetPerDevice?.take(String(session.deviceRef), context.now()) ?? 0
-    if (waitMs > 0) throw limitExceeded('This device resets its keys too often.', waitMs)
     const ifGeneration = body[IF_GENERATION]
     const ifVersion = body[IF_VERSION]
     const ifEpoch = body[EPOCH]
@@ -56,6 +57,10 @@ const reset = endpoint({
       ...(ifVersion !== undefined && { ifVersion }),
       ...(ifEpoch !== undefined && { ifEpoch }),
       ...(requestId !== undefined && { requestId }),
+      beforeChange() {
+        const waitMs = context.limiters.resetPerDevice?.take(String(session.deviceRef), context.now()) ?? 0
+        if (waitMs > 0) throw tooFast('resets its keys', waitMs)
+      },
       oneTimeKeys,
       fallbackKeys,
       now: context.now(),
@@ -74,22 +79,17 @@ export function keysReset(stable: boolean): Endpoint[] {
   return stable ? [reset, { ...reset, path: '/keys/reset', versions: ['v3'] }] : [reset]
 }
 
-function decodeWithdrawal(
-  all: boolean | undefined,
-  keyIds: readonly string[] | undefined,
-  policy: PoolPolicy,
-): Withdrawal {
+function decodeWithdrawal(all: boolean | undefined, keyIds: unknown, policy: PoolPolicy): Withdrawal {
   if (all === true) return { all: true }
-  if (keyIds === undefined) {
+  if (keyIds === undefined || keyIds === null) {
     throw missingParam('Expected "all": true, or "key_ids" with the keys to withdraw; nothing was changed.')
   }
+  if (!Array.isArray(keyIds)) throw badJson('key_ids must be an array of strings. Nothing was changed.')
   if (keyIds.length > MAX_NAMED_KEYS) throw invalidParam(`key_ids names more than ${MAX_NAMED_KEYS} keys.`)
-  const malformed = keyIds.find((name) => {
-    const parsed = parseKeyName(name)
-    return parsed === undefined || parsed.keyId.length > policy.keyIdBytes
+  const names = keyIds.map((name: unknown) => {
+    if (typeof name !== 'string') throw badJson('key_ids must be an array of strings. Nothing was changed.')
+    const { algorithm, keyId } = decodeKeyName('key_ids', name, policy)
+    return keyName(algorithm, keyId)
   })
-  if (malformed !== undefined) {
-    throw badJson(`key_ids has ${quoted(malformed)}; expected "algorithm:key_id". Nothing was changed.`)
-  }
-  return { all: false, names: keyIds as readonly KeyName[] }
+  return { all: false, names }
 }

@@ -1,14 +1,19 @@
 /** POST /keys/upload (client-server API; MSC2732; outcomes: extensions.md). */
+import type { KeyName, UploadOutcome } from '@latchkey/protocol'
 import { Type } from 'typebox'
+import type { Context } from '../../context.ts'
 import { requireOnePerAlgorithm } from '../../pool/fallback.ts'
 import { countsOf } from '../../pool/key-pool.ts'
-import { endpoint } from '../endpoint.ts'
+import type { Session } from '../../session.ts'
+import { endpoint, largeBody } from '../endpoint.ts'
 import { asObject, decodeDeviceKeys, decodeKeys, DeviceKeys, Keys } from './decode-keys.ts'
 import { outcomeMembers } from './encode-outcomes.ts'
 
 export const keysUpload = endpoint({
   method: 'POST',
   path: '/keys/upload',
+  bodyBytes: largeBody,
+  exactNumbers: true,
   body: Type.Object({
     device_keys: Type.Optional(DeviceKeys),
     one_time_keys: Type.Optional(Keys),
@@ -31,6 +36,25 @@ export const keysUpload = endpoint({
       const { userId, deviceId } = session
       context.log.warn({ userId, deviceId, cause: result.purged }, 'the key pools of a device were purged')
     }
+    reportReusedIds(context, session, result.outcomes)
     return { one_time_key_counts: countsOf(result.status), ...outcomeMembers(result) }
   },
 })
+
+/** Names in one line of the log; the number tells of the rest. */
+const MAX_LOGGED_NAMES = 10
+
+/** New material under an ID that was issued: the client's store went back, and sessions in flight may be lost. */
+function reportReusedIds(
+  { log }: Context,
+  { userId, deviceId }: Session,
+  outcomes: ReadonlyMap<KeyName, UploadOutcome>,
+): void {
+  const reused = [...outcomes].filter(([, outcome]) => outcome === 'id_reused').map(([name]) => name)
+  if (reused.length === 0) return
+  const keys = reused.slice(0, MAX_LOGGED_NAMES)
+  log.warn(
+    { userId, deviceId, count: reused.length, keys },
+    'a device uploaded new keys under IDs of issued ones: its store was rolled back',
+  )
+}

@@ -1,8 +1,9 @@
 /** GET and POST /login: password logins (client-server API, "Login"). */
 import { Type } from 'typebox'
-import { checkPassword } from '../../accounts/check-password.ts'
+import { checkPassword, countLogin } from '../../accounts/check-password.ts'
 import { logIn, loginDevice } from '../../accounts/log-in.ts'
 import { meantUserId } from '../../accounts/user-name.ts'
+import { networkOf } from '../../lib/client-network.ts'
 import { forbidden, invalidParam, limitExceeded, missingParam, quoted } from '../../matrix-error.ts'
 import { publicEndpoint } from '../endpoint.ts'
 import { encodeLogin } from './encode-login.ts'
@@ -22,7 +23,9 @@ export const login = publicEndpoint({
   path: '/login',
   body: Type.Object({
     type: Type.String(),
-    identifier: Type.Optional(Type.Object({ type: Type.String(), user: Type.Optional(Type.String()) })),
+    identifier: Type.Optional(
+      Type.Union([Type.Object({ type: Type.String(), user: Type.Optional(Type.String()) }), Type.Null()]),
+    ),
     user: Type.Optional(Type.String()),
     password: Type.Optional(Type.String()),
     device_id: OptionalString,
@@ -37,26 +40,25 @@ export const login = publicEndpoint({
     const { password } = body
     if (password === undefined) throw missingParam('"the body" lacks the member "password".')
     const device = loginDevice(body.device_id, body.initial_device_display_name)
-    const waitMs = limiters.loginPerAddress?.take(ip, now()) ?? 0
+    const network = networkOf(ip)
+    const waitMs = limiters.loginPerAddress?.take(network, now()) ?? 0
     if (waitMs > 0) throw limitExceeded('Too many logins from this address.', waitMs)
     const { accounts } = store
-    const { loginPerAccount } = limiters
-    const account = await checkPassword(
-      { accounts, passwords, now, ...(loginPerAccount && { triesPerAccount: loginPerAccount }) },
-      meantUserId(user, serverName),
-      password,
-    )
+    const userId = meantUserId(user, serverName)
+    if (userId !== undefined) countLogin(limiters, userId, network, now())
+    const account = await checkPassword({ accounts, passwords }, userId, password)
     if (account === undefined) throw forbidden('The user name or the password is wrong.')
-    return encodeLogin(context, await logIn({ accounts, now }, account, device))
+    return encodeLogin(context, await logIn({ accounts, now }, account, device, ip))
   },
 })
 
 /** `identifier`, or the member `user` that it replaced (deprecated since r0.4). */
 function userOf(body: {
-  readonly identifier?: { readonly type: string; readonly user?: string }
+  readonly identifier?: { readonly type: string; readonly user?: string } | null
   readonly user?: string
 }): string {
-  const { identifier } = body
+  // Null counts as absent, as peers have it.
+  const identifier = body.identifier ?? undefined
   if (identifier !== undefined && identifier.type !== USER_IDENTIFIER) {
     throw invalidParam(
       `The identifier type ${quoted(identifier.type)} is not offered; expected "${USER_IDENTIFIER}".`,

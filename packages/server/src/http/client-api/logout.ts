@@ -5,7 +5,7 @@ export const logout = endpoint({
   method: 'POST',
   path: '/logout',
   async handle({ context, session }) {
-    await context.store.devices.remove(session.userRef, [session.deviceId], context.now())
+    await context.store.devices.remove(session, [session.deviceId], context.now())
     return {}
   },
 })
@@ -14,7 +14,7 @@ export const logoutAll = endpoint({
   method: 'POST',
   path: '/logout/all',
   async handle({ context, session }) {
-    await context.store.devices.removeAll(session.userRef, context.now())
+    await context.store.devices.removeAll(session, context.now())
     return {}
   },
 })

@@ -7,12 +7,12 @@ import { limitRegistration, requireRegistration } from './register.ts'
 export const registerAvailable = publicEndpoint({
   method: 'GET',
   path: '/register/available',
-  handle({ context, query, ip }) {
+  async handle({ context, query, ip }) {
     requireRegistration(context)
     limitRegistration(context, ip, false)
     const name = query['username']
     if (name === undefined) throw missingParam('The query lacks the parameter "username".')
-    requireFreeName({ accounts: context.store.accounts, serverName: context.serverName }, name)
+    await requireFreeName({ accounts: context.store.accounts, serverName: context.serverName }, name)
     return { available: true }
   },
 })

@@ -10,6 +10,7 @@ import { registerAccount, requireFreeName } from '../../accounts/register-accoun
 import { randomLocalpart } from '../../accounts/user-name.ts'
 import type { Registration } from '../../config/config.ts'
 import type { Context } from '../../context.ts'
+import { networkOf } from '../../lib/client-network.ts'
 import {
   forbidden,
   invalidParam,
@@ -43,7 +44,7 @@ export const register = publicEndpoint({
     const deps = { accounts: store.accounts, passwords, serverName, now, passwordMinLength }
     const localpart = body.username ?? randomLocalpart()
     const password = body.password ?? undefined
-    requireFreeName(deps, localpart)
+    await requireFreeName(deps, localpart)
     if (password !== undefined) requireGoodPassword(password, passwordMinLength)
     const device = loginDevice(body.device_id, body.initial_device_display_name)
     if (isAttempt && password === undefined) throw missingParam('"the body" lacks the member "password".')
@@ -55,7 +56,7 @@ export const register = publicEndpoint({
     if (password === undefined) throw missingParam('"the body" lacks the member "password".')
     const account = await registerAccount(deps, { localpart, password, ...proved })
     if (body.inhibit_login === true) return { user_id: account.userId, home_server: serverName }
-    return encodeLogin(context, await logIn(deps, account, device))
+    return encodeLogin(context, await logIn(deps, account, device, ip))
   },
 })
 
@@ -72,9 +73,10 @@ export function requireRegistration({ config }: Context): void {
  * @throws {MatrixError} 429
  */
 export function limitRegistration({ limiters, now }: Context, ip: string, isAttempt: boolean): void {
+  const network = networkOf(ip)
   const waitMs = isAttempt
-    ? limiters.registrationPerAddress?.take(ip, now())
-    : limiters.loginPerAddress?.take(`register ${ip}`, now())
+    ? limiters.registrationPerAddress?.take(network, now())
+    : limiters.loginPerAddress?.take(`register ${network}`, now())
   if (waitMs !== undefined && waitMs > 0)
     throw limitExceeded('Too many registrations from this address.', waitMs)
 }

@@ -5,10 +5,11 @@
 import { type DeviceId, parseUserId, utf8Length } from '@latchkey/protocol'
 import { Type } from 'typebox'
 import type { Context } from '../../context.ts'
-import { invalidParam, limitExceeded, quoted, tooLarge } from '../../matrix-error.ts'
+import { invalidParam, quoted, tooLarge } from '../../matrix-error.ts'
+import { tooFast } from '../../pool/limits.ts'
 import type { OutgoingMessage } from '../../messages/port.ts'
 import type { Session } from '../../session.ts'
-import { endpoint } from '../endpoint.ts'
+import { endpoint, largeBody } from '../endpoint.ts'
 
 const MAX_NAME_BYTES = 255
 const MAX_MESSAGES = 10_000
@@ -16,6 +17,7 @@ const MAX_MESSAGES = 10_000
 export const sendToDevice = endpoint({
   method: 'PUT',
   path: '/sendToDevice/:eventType/:txnId',
+  bodyBytes: largeBody,
   body: Type.Object({
     messages: Type.Object(
       {},
@@ -33,11 +35,12 @@ export const sendToDevice = endpoint({
       }
     }
     const waitMs = context.limiters.sendToDevicePerDevice?.take(String(session.deviceRef), context.now()) ?? 0
-    if (waitMs > 0) throw limitExceeded('This device sends too many to-device requests.', waitMs)
+    if (waitMs > 0) throw tooFast('sends to-device messages', waitMs)
     const messages = collect(context, session, eventType, body.messages)
     await context.store.messages.send({
       session,
-      transactionId: `${eventType}/${txnId}`,
+      // Neither part can hold U+0000, so no two pairs become one.
+      transactionId: `${eventType}\0${txnId}`,
       messages,
       now: context.now(),
     })

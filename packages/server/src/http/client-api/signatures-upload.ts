@@ -8,7 +8,7 @@ import type { Context } from '../../context.ts'
 import type { KeySignature } from '../../devices/port.ts'
 import { type KeyOwner, newSignatures } from '../../devices/signatures.ts'
 import { invalidParam, MatrixError, notFound, quoted } from '../../matrix-error.ts'
-import { endpoint } from '../endpoint.ts'
+import { endpoint, largeBody } from '../endpoint.ts'
 
 /** A signature costs a tenth of a millisecond to verify, during which nobody else is served. */
 const MAX_OBJECTS = 1000
@@ -18,15 +18,16 @@ type Upload = { readonly user: string; readonly keys: ReadonlyMap<string, JsonOb
 export const signaturesUpload = endpoint({
   method: 'POST',
   path: '/keys/signatures/upload',
+  bodyBytes: largeBody,
   body: Type.Object({}),
   async handle({ context, session, body }) {
     const uploads = decode(body)
     const { devices } = context.store
-    const signer = ownerOf(context, session.userId)
+    const signer = await ownerOf(context, session.userId)
     const failures = new Map<string, Record<string, Json>>()
     const writes: Promise<void>[] = []
     for (const { user, keys } of uploads) {
-      const owner = user === session.userId ? signer : ownerOf(context, user)
+      const owner = user === session.userId ? signer : await ownerOf(context, user)
       const { signatures, failed } = judge(signer, owner, keys)
       if (failed.size > 0) failures.set(user, Object.fromEntries(failed))
       if (owner !== undefined && signatures.length > 0) {
@@ -56,9 +57,9 @@ function decode(body: object): Upload[] {
 }
 
 /** What is published of a user of this server; undefined for anybody else. */
-function ownerOf({ store }: Context, user: string): KeyOwner | undefined {
+async function ownerOf({ store }: Context, user: string): Promise<KeyOwner | undefined> {
   const userId: UserId | undefined = parseUserId(user)?.userId
-  const published = userId && store.devices.published(userId)
+  const published = userId && (await store.devices.published(userId))
   return userId && published && { userId, published }
 }
 

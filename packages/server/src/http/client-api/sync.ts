@@ -1,7 +1,7 @@
 /** GET /sync (client-server API, "Syncing"), the parts a server without rooms has. Rules: sync/sync.ts. */
 import { KEY_POOL } from '@latchkey/protocol'
 import type { Context } from '../../context.ts'
-import { invalidParam, notJson, unknownToken } from '../../matrix-error.ts'
+import { invalidParam, notJson } from '../../matrix-error.ts'
 import { countsOf, keyPoolOf, unusedFallbackTypes } from '../../pool/key-pool.ts'
 import type { Session } from '../../session.ts'
 import { sync as runSync, type SyncAnswer } from '../../sync/sync.ts'
@@ -12,20 +12,17 @@ export const sync = endpoint({
   path: '/sync',
   async handle(call) {
     const { context, session, query } = call
-    requireKnownFilter(context, session, query['filter'])
+    await requireKnownFilter(context, session, query['filter'])
     if (query['from'] !== undefined) throw invalidParam('from is no parameter of /sync; expected "since".')
     const { store, config, waiters } = context
     const since = query['since']
-    const sessionHolds = (): boolean => store.accounts.session(session.tokenHash) !== undefined
     const answer = await runSync(store.sync, waiters, {
       session,
       ...(since !== undefined && { since }),
       timeoutMs: Math.min(decodeTimeout(query['timeout']), config.sizes.syncTimeoutMs),
       toDeviceLimit: config.sizes.toDevicePerSync,
       clientGone: () => call.signal,
-      sessionHolds,
     })
-    if (!sessionHolds()) throw unknownToken()
     return encode(answer)
   },
 })
@@ -39,7 +36,11 @@ function decodeTimeout(text: string | undefined): number {
 }
 
 /** Filters choose among rooms and events, of which there are none here; a broken one is still told. */
-function requireKnownFilter({ store }: Context, session: Session, filter: string | undefined): void {
+async function requireKnownFilter(
+  { store }: Context,
+  session: Session,
+  filter: string | undefined,
+): Promise<void> {
   if (filter === undefined) return
   if (filter.startsWith('{')) {
     try {
@@ -47,7 +48,7 @@ function requireKnownFilter({ store }: Context, session: Session, filter: string
     } catch {
       throw notJson('filter: expected a filter ID, or a filter as JSON.')
     }
-  } else if (store.sync.filter(session.userRef, filter) === undefined) {
+  } else if ((await store.sync.filter(session.userRef, filter)) === undefined) {
     throw invalidParam('filter: no filter with this ID; make one with POST /user/{userId}/filter.')
   }
 }

@@ -6,6 +6,7 @@ import type { DeviceRef, Session, UserRef } from '../../session.ts'
 import type { Core } from './core.ts'
 import { devicesOf, removeInTransaction, removing } from './remove-devices.ts'
 import { requireDevice } from './session-device.ts'
+import { trackAwaited } from './tracked-users.ts'
 
 /** What needs neither pools nor positions: it may run in another process beside the server (`latchkey user add`). */
 type Beside = Pick<Core, 'db' | 'queue'>
@@ -23,6 +24,7 @@ export function createAccount(core: Beside, account: NewAccount): Promise<Accoun
       passwordHash,
       now,
     )
+    trackAwaited(core, userId, userRef as UserRef)
     return { userRef: userRef as UserRef, userId, passwordHash }
   })
 }

@@ -1,6 +1,7 @@
 /**
  * `/keys/claim`: issues keys. The hot path: per key one read from the read-ahead and one row of the issue log.
- * The rule is pool/claim.ts; the wake-ups are pool/wake.ts.
+ * The rules are pool/claim.ts and pool/depletion.ts; the wake-ups are pool/wake.ts. What a claim took of its budget
+ * stays taken if the transaction is undone: it comes back by itself.
  */
 import { chooseKey } from '../../pool/claim.ts'
 import type { ClaimCommand, ClaimedKey, ClaimResult, ClaimTarget } from '../../pool/port.ts'
@@ -9,17 +10,24 @@ import { type Core, signalDevice } from './core.ts'
 
 export function claimKeys(core: Core, command: ClaimCommand): Promise<ClaimResult> {
   return core.queue.plain(() => {
-    const claimerNum = core.claimers.numOf(command.claimer)
-    return command.targets.map((target) => claimOne(core, target, command.now, claimerNum))
+    const claimerNum = core.claimers.numOf(command.claimer.name)
+    return command.targets.map((target) => claimOne(core, command, target, claimerNum))
   })
 }
 
-function claimOne(core: Core, target: ClaimTarget, now: number, claimerNum: number): ClaimedKey | undefined {
+function claimOne(
+  core: Core,
+  { claimer, now }: ClaimCommand,
+  target: ClaimTarget,
+  claimerNum: number,
+): ClaimedKey | undefined {
   const device = core.keys.byName(target.userId, target.deviceId)
   const pool = device?.pools.get(target.algorithm)
   if (device === undefined || pool === undefined) return undefined
   const { fallback } = pool
-  switch (chooseKey({ available: pool.count > 0, hasFallback: fallback !== undefined }, target.spare)) {
+  const takesBudget = (): boolean => core.depletion?.takesOneTimeKey(claimer, device.deviceRef, now) ?? true
+  const kind = chooseKey({ available: pool.count > 0, hasFallback: fallback !== undefined }, takesBudget)
+  switch (kind) {
     case 'one_time_key': {
       const key = core.keys.next(pool)
       if (key === undefined) return undefined
@@ -28,13 +36,14 @@ function claimOne(core: Core, target: ClaimTarget, now: number, claimerNum: numb
         pool.told = pool.count
         device.signalPos = signalDevice(core, device.deviceRef)
       }
-      return { keyId: key.key_id, json: key.json, fallback: false }
+      return { keyId: key.key_id, json: key.json, fallback: false, spared: false }
     }
-    case 'fallback': {
+    case 'fallback':
+    case 'spared': {
       if (fallback === undefined) return undefined
       const first = core.keys.issueFallback(device, pool, fallback, now, claimerNum)
       if (first) device.signalPos = signalDevice(core, device.deviceRef)
-      return { keyId: fallback.keyId, json: fallback.json, fallback: true }
+      return { keyId: fallback.keyId, json: fallback.json, fallback: true, spared: kind === 'spared' }
     }
     case 'none':
       return undefined

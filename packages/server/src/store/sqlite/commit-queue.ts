@@ -32,6 +32,8 @@ export type CommitHooks = {
 
 /** Operations of one transaction: bounds how long the first of them waits for the last. */
 const MAX_OPERATIONS_PER_COMMIT = 512
+/** A transaction takes no further operation after this time: whoever reads must wait for it. */
+const MAX_COMMIT_MS = 20
 /** Operations that may wait: beyond it callers are told to come back. */
 const MAX_WAITING = 20_000
 
@@ -96,42 +98,65 @@ export class CommitQueue {
     let batch = this.#waiting.slice(0, MAX_OPERATIONS_PER_COMMIT)
     this.#waiting = this.#waiting.slice(batch.length)
     while (batch.length > 0) {
-      const culprit = this.#commit(batch)
+      const { culprit, left } = this.#commit(batch)
+      if (left > 0) {
+        // Out of time: what did not run goes first next time.
+        this.#waiting = [...batch.slice(-left), ...this.#waiting]
+        batch = batch.slice(0, -left)
+      }
       if (culprit === undefined) return
       batch = batch.filter((operation) => operation !== culprit)
     }
   }
 
-  /** Runs a batch. Returns the plain operation that spoilt it, already rejected, if the rest is to be run again. */
-  #commit(batch: readonly Operation[]): Operation | undefined {
+  /**
+   * Runs a batch, or as much of it as fits the time; says how many are left. Returns the plain operation that spoilt
+   * it, already rejected, if the others are to be run again.
+   */
+  #commit(batch: readonly Operation[]): { readonly culprit?: Operation; readonly left: number } {
     const answers: (() => void)[] = []
+    const deadline = performance.now() + MAX_COMMIT_MS
     let running: Operation | undefined
     try {
       this.#db.exec('begin immediate')
       for (const operation of batch) {
         running = operation
         answers.push(operation.kind === 'plain' ? this.#runPlain(operation) : this.#runGuarded(operation))
+        if (performance.now() > deadline) break
       }
       running = undefined
       this.#hooks.beforeCommit()
       this.#db.exec('commit')
     } catch (error) {
+      return this.#undo(batch, running, error)
+    }
+    for (const answer of answers) answer()
+    this.#hooks.afterCommit()
+    return { left: batch.length - answers.length }
+  }
+
+  /** After a failure: back to the last commit. Either one operation is to blame, or the storage is, and all are refused. */
+  #undo(
+    batch: readonly Operation[],
+    running: Operation | undefined,
+    error: unknown,
+  ): { culprit?: Operation; left: 0 } {
+    const failure = unavailable(
+      'The store could not commit; nothing of this request was stored. Is the disk full?',
+    )
+    failure.cause = error
+    try {
       if (this.#db.inTransaction) this.#db.exec('rollback')
       this.#hooks.onRollback()
       if (running?.kind === 'plain' && !isStorageFault(error)) {
         running.reject(error)
-        return running
+        return { culprit: running, left: 0 }
       }
-      const failure = unavailable(
-        'The store could not commit; nothing of this request was stored. Is the disk full?',
-      )
-      failure.cause = error
-      for (const operation of batch) operation.reject(failure)
-      return undefined
+    } catch (worse) {
+      failure.cause = worse
     }
-    this.#hooks.afterCommit()
-    for (const answer of answers) answer()
-    return undefined
+    for (const operation of batch) operation.reject(failure)
+    return { left: 0 }
   }
 
   #runPlain(operation: Operation): () => void {

@@ -4,27 +4,32 @@
  */
 import { randomBytes } from 'node:crypto'
 import { ConflictMemory } from '../../pool/conflict.ts'
+import type { DepletionDefence } from '../../pool/depletion.ts'
 import type { PoolPolicy } from '../../pool/policy.ts'
 import type { DeviceRef, Position, UserRef } from '../../session.ts'
 import { Claimers } from './claimers.ts'
 import { CommitQueue } from './commit-queue.ts'
 import type { Database } from './database.ts'
-import { Inboxes } from './inboxes.ts'
+import { Inboxes, type InboxLimits } from './inboxes.ts'
 import { KeyStates } from './key-states.ts'
 import { SessionCache } from './session-cache.ts'
 import { LastSeen } from './last-seen.ts'
 import { News } from './news.ts'
+import { Offers } from './offers.ts'
 import { Wakes } from './wakes.ts'
 
 export type Core = {
   readonly db: Database
   readonly queue: CommitQueue
   readonly keys: KeyStates
+  readonly offers: Offers
   readonly positions: Positions
   readonly wakes: Wakes
   readonly news: News
   readonly policy: PoolPolicy
   readonly conflicts: ConflictMemory
+  /** Undefined: claims are not limited. */
+  readonly depletion: DepletionDefence | undefined
   readonly inboxes: Inboxes
   readonly claimers: Claimers
   readonly lastSeen: LastSeen
@@ -33,20 +38,25 @@ export type Core = {
 }
 
 /** How many rows of a kind one user or device may make. */
-export type RowLimits = {
-  readonly inboxMessages: number
+export type RowLimits = InboxLimits & {
   readonly filtersPerUser: number
   readonly accountDataTypesPerUser: number
+  readonly accountDataTotalBytes: number
   readonly devicesPerUser: number
 }
 
-export function createCore(db: Database, policy: PoolPolicy, limits: RowLimits): Core {
+export function createCore(
+  db: Database,
+  policy: PoolPolicy,
+  limits: RowLimits,
+  depletion?: DepletionDefence,
+): Core {
   const epoch = readOrCreateMeta(db, 'epoch', () => randomBytes(12).toString('base64url'))
   const keys = new KeyStates(db, epoch, policy.claimOrder)
   const positions = new Positions(db)
   const news = new News(db)
   const wakes = new Wakes(news)
-  const inboxes = new Inboxes(db)
+  const inboxes = new Inboxes(db, limits)
   const claimers = new Claimers(db)
   const queue = new CommitQueue(db, {
     beforeCommit: () => {
@@ -69,11 +79,13 @@ export function createCore(db: Database, policy: PoolPolicy, limits: RowLimits):
     db,
     queue,
     keys,
+    offers: new Offers(),
     positions,
     wakes,
     news,
     policy,
     conflicts,
+    depletion,
     inboxes,
     claimers,
     lastSeen: new LastSeen(db, queue),

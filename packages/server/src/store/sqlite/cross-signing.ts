@@ -4,7 +4,7 @@
  * of her user-signing key only herself, of her signature on another user's key only herself.
  */
 import type { CrossSigningKey, KeySignature } from '../../devices/port.ts'
-import { forbidden, MatrixError, quoted } from '../../matrix-error.ts'
+import { forbidden, quoted } from '../../matrix-error.ts'
 import type { DeviceRef, Session, UserRef } from '../../session.ts'
 import { type Core, deviceListChanged } from './core.ts'
 import { listChangedFor } from './tracked-users.ts'
@@ -40,9 +40,7 @@ function requireMaster({ db }: Core, user: UserRef, seen: string | undefined): v
 function requireNoDeviceNamed({ db }: Core, user: UserRef, publicKey: string): void {
   const sql = `select 1 from devices where user_num = ? and device_id = ? and removed_ts is null`
   if (db.one<unknown>(sql, user, publicKey) === undefined) return
-  throw new MatrixError(
-    403,
-    'M_DEVICE_ID_IN_USE',
+  throw forbidden(
     `The public key ${quoted(publicKey)} is the ID of one of the user's devices; expected a key of its own.`,
   )
 }

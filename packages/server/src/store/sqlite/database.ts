@@ -2,9 +2,9 @@
  * One SQLite connection: how it is opened, and prepared statements by their text.
  * Durability rests on two lines here: WAL with `synchronous = FULL` (an fsync per commit), set explicitly.
  */
-import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite'
+import { prepareDirectory, preparePrivateFile } from './data-directory.ts'
 import { migrations } from './migrations/index.ts'
 
 /** A start-up fault that an operator can mend; its message says how. */
@@ -79,8 +79,9 @@ export class Database {
 
 /** Opens `latchkey.db` in a directory, brings its schema up to date, and checks its structure. */
 export function openDatabase(directory: string): Database {
-  mkdirSync(directory, { recursive: true, mode: 0o700 })
+  prepareDirectory(directory)
   const file = join(directory, 'latchkey.db')
+  preparePrivateFile(file)
   const db = openFile(file)
   try {
     requireSound(db, file)
@@ -135,8 +136,10 @@ function migrate(db: Database, file: string): void {
 
 /** The claim of one process on a data directory, freed by `close` and by the death of the process. */
 export function lockDirectory(directory: string): { close(): void } {
-  mkdirSync(directory, { recursive: true, mode: 0o700 })
-  const lock = new DatabaseSync(join(directory, 'lock.db'), { timeout: 0 })
+  prepareDirectory(directory)
+  const file = join(directory, 'lock.db')
+  preparePrivateFile(file)
+  const lock = new DatabaseSync(file, { timeout: 0 })
   try {
     lock.exec('pragma journal_mode = delete; pragma locking_mode = exclusive; begin exclusive')
     return lock

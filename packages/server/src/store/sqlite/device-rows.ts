@@ -1,18 +1,20 @@
 /** A user's devices as she manages them: list, look up, rename. */
 import type { DeviceId } from '@latchkey/protocol'
 import type { Device } from '../../devices/port.ts'
-import type { DeviceRef, UserRef } from '../../session.ts'
+import type { DeviceRef, Session, UserRef } from '../../session.ts'
 import { type Core, deviceListChanged } from './core.ts'
+import { requireDevice } from './session-device.ts'
 
 type DeviceRow = {
   readonly device_num: DeviceRef
   readonly device_id: DeviceId
   readonly display_name: string | null
-  readonly last_seen_ts: number | null
+  readonly last_seen_ts: number
   readonly last_seen_ip: string | null
 }
 
-const COLUMNS = 'device_num, device_id, display_name, last_seen_ts, last_seen_ip'
+const COLUMNS =
+  'device_num, device_id, display_name, coalesce(last_seen_ts, created_ts) as last_seen_ts, last_seen_ip'
 
 export function listDevices(core: Core, user: UserRef): readonly Device[] {
   return core.db
@@ -35,16 +37,17 @@ export function getDevice(core: Core, user: UserRef, deviceId: DeviceId): Device
 /** A name is published with the device's keys, so a new one changes the device list. */
 export function renameDevice(
   core: Core,
-  user: UserRef,
+  session: Session,
   deviceId: DeviceId,
   displayName: string,
 ): Promise<boolean> {
   return core.queue.guarded(() => {
-    const device = getDevice(core, user, deviceId)
+    requireDevice(core, session)
+    const device = getDevice(core, session.userRef, deviceId)
     if (device === undefined) return false
     if (device.displayName === displayName) return true
     core.db.run(`update devices set display_name = ? where device_num = ?`, displayName, device.deviceRef)
-    deviceListChanged(core, user)
+    deviceListChanged(core, session.userRef)
     return true
   })
 }
@@ -56,8 +59,8 @@ function toDevice(core: Core, row: DeviceRow): Device {
   return {
     deviceRef: row.device_num,
     deviceId: row.device_id,
+    lastSeenTs,
     ...(row.display_name !== null && { displayName: row.display_name }),
-    ...(lastSeenTs !== null && { lastSeenTs }),
     ...(lastSeenIp !== null && { lastSeenIp }),
   }
 }

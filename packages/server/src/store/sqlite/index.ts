@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto'
 import type { AccountStore } from '../../accounts/port.ts'
 import type { DeviceStore } from '../../devices/port.ts'
 import type { MessageStore } from '../../messages/port.ts'
+import type { DepletionDefence } from '../../pool/depletion.ts'
 import type { PoolPolicy } from '../../pool/policy.ts'
 import type { PoolStore } from '../../pool/port.ts'
 import type { Store } from '../../store.ts'
@@ -24,12 +25,12 @@ import { addSignatures, putCrossSigning } from './cross-signing.ts'
 import { lockDirectory, openDatabase, StoreError } from './database.ts'
 import { getDevice, listDevices, renameDevice } from './device-rows.ts'
 import { inspectPool } from './inspect-pool.ts'
-import { noteTold, poolStatus } from './pool-status.ts'
+import { poolStatus } from './pool-status.ts'
 import { publishedKeys } from './published-keys.ts'
-import { readSync } from './read-sync.ts'
+import { endOfStream, readSync } from './read-sync.ts'
 import { removeAllDevices, removeDevices } from './remove-devices.ts'
 import { resetKeys } from './reset-keys.ts'
-import { confirmMessages, sendMessages } from './send-messages.ts'
+import { sendMessages } from './send-messages.ts'
 import { findSession, openSession } from './sessions.ts'
 import { startSweeping } from './sweep.ts'
 import { changedSince, trackUsers } from './tracked-users.ts'
@@ -39,6 +40,8 @@ import { accountData, findFilter, putAccountData, putFilter } from './user-data.
 export type SqliteOptions = RowLimits & {
   readonly directory: string
   readonly pools: PoolPolicy
+  /** Without it claims are not limited. */
+  readonly depletion?: DepletionDefence
   /** How long the details of keys that left, and removed devices, are kept. */
   readonly retentionMs: number
   /** Milliseconds since 1970. */
@@ -50,12 +53,12 @@ export function openSqliteStore(options: SqliteOptions): Store {
   const lock = lockDirectory(options.directory)
   try {
     const db = openDatabase(options.directory)
-    const core = createCore(db, options.pools, options)
+    const core = createCore(db, options.pools, options, options.depletion)
     settleLog(core)
     const stopSweeping = startSweeping(core, options.retentionMs, options.now)
     return {
       ...storeOver(core),
-      close() {
+      async close() {
         stopSweeping()
         core.lastSeen.write()
         core.queue.close()
@@ -81,10 +84,10 @@ export function openAccountsBeside(directory: string): AccountsBeside {
   const core = { db, queue }
   return {
     create: (account) => createAccount(core, account),
-    find: (userId) => findAccount(core, userId),
+    find: async (userId) => findAccount(core, userId),
     createRegistrationToken: (token) => createRegistrationToken(core, token),
-    claimServerName: (name) => claimServerName(core, name),
-    close() {
+    claimServerName: async (name) => claimServerName(core, name),
+    async close() {
       queue.close()
       db.close()
     },
@@ -99,8 +102,8 @@ export function storeOver(core: Core): Store {
     messages: messageStore(core),
     pools: poolStore(core),
     sync: syncStore(core),
-    claimServerName: (name) => claimServerName(core, name),
-    close: () => core.queue.close(),
+    claimServerName: async (name) => claimServerName(core, name),
+    close: async () => core.queue.close(),
   }
 }
 
@@ -124,11 +127,11 @@ function claimServerName({ db }: Pick<Core, 'db'>, name: string | undefined): st
 function accountStore(core: Core): AccountStore {
   return {
     create: (account) => createAccount(core, account),
-    find: (userId) => findAccount(core, userId),
-    registrationTokenValid: (tokenHash, now) => registrationTokenValid(core, tokenHash, now),
+    find: async (userId) => findAccount(core, userId),
+    registrationTokenValid: async (tokenHash, now) => registrationTokenValid(core, tokenHash, now),
     createRegistrationToken: (token) => createRegistrationToken(core, token),
     openSession: (session) => openSession(core, session),
-    session: (tokenHash) => findSession(core, tokenHash),
+    session: async (tokenHash) => findSession(core, tokenHash),
     setPassword: (change) => setPassword(core, change),
     seen: (session, ip, now) => core.lastSeen.note(session, ip, now),
   }
@@ -136,14 +139,14 @@ function accountStore(core: Core): AccountStore {
 
 function deviceStore(core: Core): DeviceStore {
   return {
-    list: (user) => listDevices(core, user),
-    get: (user, deviceId) => getDevice(core, user, deviceId),
-    rename: (user, deviceId, displayName) => renameDevice(core, user, deviceId, displayName),
-    remove: (user, deviceIds, now) => removeDevices(core, user, deviceIds, now),
-    removeAll: (user, now) => removeAllDevices(core, user, now),
-    published: (userId) => publishedKeys(core, userId),
-    track: (observer, targets) => trackUsers(core, observer, targets),
-    changedSince: (user, since, upTo) => changedSince(core, user, since, upTo),
+    list: async (user) => listDevices(core, user),
+    get: async (user, deviceId) => getDevice(core, user, deviceId),
+    rename: (session, deviceId, displayName) => renameDevice(core, session, deviceId, displayName),
+    remove: (session, deviceIds, now) => removeDevices(core, session, deviceIds, now),
+    removeAll: (session, now) => removeAllDevices(core, session, now),
+    published: async (userId) => publishedKeys(core, userId),
+    track: (session, userIds) => trackUsers(core, session, userIds),
+    changedSince: async (user, since, upTo) => changedSince(core, user, since, upTo),
     putCrossSigning: (session, keys, seenMaster) => putCrossSigning(core, session, keys, seenMaster),
     addSignatures: (session, target, signatures) => addSignatures(core, session, target, signatures),
   }
@@ -158,7 +161,7 @@ function poolStore(core: Core): PoolStore {
     upload: (command) => uploadKeys(core, command),
     claim: (command) => claimKeys(core, command),
     reset: (command) => resetKeys(core, command),
-    status: (device) => poolStatus(core, device),
+    status: async (device) => poolStatus(core, device),
     inspect: (device, page) => inspectPool(core, device, page),
   }
 }
@@ -166,18 +169,13 @@ function poolStore(core: Core): PoolStore {
 function syncStore(core: Core): SyncStore {
   const tokenSecret = readOrCreateMeta(core.db, 'token_secret', () => randomBytes(32).toString('base64url'))
   return {
-    read: (session, since, options) => readSync(core, session, since, options),
-    confirm: (session, position) => confirmMessages(core, session, position),
-    told: ({ deviceRef }) => noteTold(core, deviceRef),
-    get position() {
-      return core.positions.last
-    },
-    epoch: core.keys.epoch,
+    read: async (session, query) => readSync(core, session, query),
+    end: async () => endOfStream(core),
     tokenSecret,
     subscribe: (listener) => core.wakes.subscribe(listener),
-    putFilter: (user, json) => putFilter(core, user, json),
-    filter: (user, filterId) => findFilter(core, user, filterId),
-    putAccountData: (user, type, content) => putAccountData(core, user, type, content),
-    accountData: (user, type) => accountData(core, user, type),
+    putFilter: (session, json) => putFilter(core, session, json),
+    filter: async (user, filterId) => findFilter(core, user, filterId),
+    putAccountData: (session, type, content) => putAccountData(core, session, type, content),
+    accountData: async (user, type) => accountData(core, user, type),
   }
 }

@@ -5,7 +5,7 @@ import type { InspectedKey, PoolInspection } from '../../pool/port.ts'
 import type { DeviceRef } from '../../session.ts'
 import type { Core } from './core.ts'
 import { keyHash, materialOfJson, STATE_CODE } from './key-row.ts'
-import { poolsOf } from './pool-rows.ts'
+import { type PoolRow, poolsOf } from './pool-rows.ts'
 import { poolStatus } from './pool-status.ts'
 
 export async function inspectPool(
@@ -26,57 +26,58 @@ type KeyRow = {
   readonly json: string
   readonly ts: number
 }
-/** The last issued key of the page before: issue time and row. */
-type Cursor = { readonly ts: number; readonly num: number }
 
-const START: Cursor = { ts: Number.MAX_SAFE_INTEGER, num: Number.MAX_SAFE_INTEGER }
-
-function readCursor(from: string | undefined): Cursor {
-  if (from === undefined) return START
-  const [, ts, num] = /^(\d{1,15})_(\d{1,15})$/.exec(from) ?? []
-  if (ts === undefined || num === undefined)
-    throw invalidParam('from: expected the next_batch of an earlier answer.')
-  return { ts: Number(ts), num: Number(num) }
+/** The cursor is the row of the last issued key of the page before. */
+function readCursor(from: string | undefined): number {
+  if (from === undefined) return Number.MAX_SAFE_INTEGER
+  if (!/^\d{1,15}$/.test(from)) throw invalidParam('from: expected the next_batch of an earlier answer.')
+  return Number(from)
 }
 
-function inspect(core: Core, device: DeviceRef, limit: number, cursor: Cursor): PoolInspection {
-  const status = poolStatus(core, device)
-  const state = core.keys.byRef(device)
-  const available = Map.groupBy(availableKeys(core, device), (row) => row.algorithm)
-  const rows = issuedKeys(core, device, cursor, limit + 1)
+function inspect(core: Core, device: DeviceRef, limit: number, cursor: number): PoolInspection {
+  const rows = poolsOf(core, device)
+    .flatMap((pool) => issuedKeys(core, pool, cursor, limit + 1))
+    .sort((a, b) => b.num - a.num)
   const page = rows.slice(0, limit)
-  const issued = Map.groupBy(page, (row) => row.algorithm)
   const last = page.at(-1)
-  const pools = poolsOf(core, device).map(({ algorithm }) => {
-    const fallback = state?.pools.get(algorithm)?.fallback
+  const issued = Map.groupBy(page, (row) => row.algorithm)
+  const state = core.keys.byRef(device)
+  const pools = poolsOf(core, device).map((pool) => {
+    const fallback = state?.pools.get(pool.algorithm)?.fallback
     return {
-      algorithm,
-      available: (available.get(algorithm) ?? []).map(inspected),
-      issued: (issued.get(algorithm) ?? []).map(inspected),
+      algorithm: pool.algorithm,
+      available: availableKeys(core, pool).map(inspected),
+      issued: (issued.get(pool.algorithm) ?? []).map(inspected),
       ...(fallback && { fallback }),
     }
   })
-  return { status, pools, ...(rows.length > limit && last && { nextBatch: `${last.ts}_${last.num}` }) }
+  return {
+    status: poolStatus(core, device),
+    pools,
+    ...(rows.length > limit && last && { nextBatch: String(last.num) }),
+  }
 }
 
-function availableKeys(core: Core, device: DeviceRef): KeyRow[] {
+function availableKeys(core: Core, pool: PoolRow): KeyRow[] {
   const order = core.policy.claimOrder === 'upload' ? 'num' : 'key_id'
   return core.db.all<KeyRow>(
-    `select num, algorithm, key_id, json, uploaded_ts as ts from one_time_keys join pools using (pool_num)
-     where device_num = ? and state = ${STATE_CODE.available} and num >= head order by ${order}`,
-    device,
+    `select num, ? as algorithm, key_id, json, uploaded_ts as ts from one_time_keys
+     where pool_num = ? and state = ${STATE_CODE.available} order by ${order}`,
+    pool.algorithm,
+    pool.pool_num,
   )
 }
 
-/** The most recent first. Keys whose details are past the retention are left out. */
-function issuedKeys(core: Core, device: DeviceRef, { ts, num }: Cursor, limit: number): KeyRow[] {
+/** The last uploaded first. Keys of a former installation, or with their details past the retention, are left out. */
+function issuedKeys(core: Core, pool: PoolRow, cursor: number, limit: number): KeyRow[] {
   return core.db.all<KeyRow>(
-    `select num, algorithm, key_id, json, left_ts as ts from one_time_keys join pools using (pool_num)
-     where device_num = ? and state = ${STATE_CODE.issued} and json is not null and (left_ts, num) < (?, ?)
-     order by left_ts desc, num desc limit ?`,
-    device,
-    ts,
-    num,
+    `select num, ?1 as algorithm, key_id, json, left_ts as ts from one_time_keys
+     where pool_num = ?2 and state = ${STATE_CODE.issued} and json is not null
+       and num < ?3 and num >= (select first_num from pools where pool_num = ?2)
+     order by num desc limit ?4`,
+    pool.algorithm,
+    pool.pool_num,
+    cursor,
     limit,
   )
 }

@@ -148,6 +148,7 @@ export class KeyStates {
 
   /** Forgets everything and replays the log: at open, and after a transaction was rolled back. */
   reload(): void {
+    this.#names.clear()
     this.#dirty.clear()
     this.#known.clear()
     this.#unsettledCount = 0
@@ -213,7 +214,6 @@ export class KeyStates {
   #applyIssue(device: DeviceState, pool: PoolState, key: NextKey, issue: Issue): void {
     this.#markDirty(device, pool, issue)
     if (pool.ahead[pool.aheadFrom]?.num === key.num) pool.aheadFrom++
-    if (this.#claimOrder === 'upload') pool.head = key.num + 1
     pool.count--
     mixIn(pool.digest, shareOf(pool.algorithm, key.key_id, key.json))
   }
@@ -240,7 +240,11 @@ export class KeyStates {
   #settlePool(pool: PoolState): void {
     for (const { n, keyNum, ts, claimerNum } of pool.unsettled) {
       this.#db.run(`delete from issue_log where n = ?`, n)
-      if (keyNum === null) continue
+      if (keyNum === null) {
+        if (pool.fallback !== undefined)
+          this.#recordFallbackIssue(pool.poolNum, pool.fallback, ts, claimerNum)
+        continue
+      }
       this.#db.run(
         `update one_time_keys set state = ${STATE_CODE.issued}, left_ts = ?, claimer_num = ? where num = ?`,
         ts,
@@ -250,10 +254,9 @@ export class KeyStates {
     }
     const { fallback } = pool
     this.#db.run(
-      `update pools set head = ?, count = ?, digest = ?, changes = ?, told = ?,
+      `update pools set count = ?, digest = ?, changes = ?, told = ?,
          fallback_used = ?, fallback_issue_count = ?, fallback_first_issued_ts = ?
        where pool_num = ?`,
-      pool.head,
       pool.count,
       pool.digest,
       pool.changes,
@@ -265,5 +268,18 @@ export class KeyStates {
     )
     this.#unsettledCount -= pool.unsettled.length
     pool.unsettled = []
+  }
+
+  /** Who was given a fallback key, how often and when: one row per claimer. */
+  #recordFallbackIssue(poolNum: number, fallback: FallbackState, ts: number, claimerNum: number): void {
+    this.#db.run(
+      `insert into fallback_issues (pool_num, material, claimer_num, count, first_ts, last_ts)
+       values (?1, ?2, ?3, 1, ?4, ?4)
+       on conflict do update set count = count + 1, last_ts = ?4`,
+      poolNum,
+      fallback.material,
+      claimerNum,
+      ts,
+    )
   }
 }

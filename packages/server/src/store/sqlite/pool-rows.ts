@@ -44,12 +44,11 @@ export function countOf(core: Core, pool: PoolRow): number {
   )
 }
 
-/** The available keys of a pool, in upload order. `head` spares the scan of those that left. */
+/** The available keys of a pool, in upload order. */
 export function availableKeys(core: Core, pool: PoolRow, limit = -1): AvailableRow[] {
   return core.db.all<AvailableRow>(
     `select num, key_id, json from one_time_keys
-     where pool_num = ?1 and state = ${STATE_CODE.available} and num >= (select head from pools where pool_num = ?1)
-     order by num limit ?2`,
+     where pool_num = ? and state = ${STATE_CODE.available} order by num limit ?`,
     pool.pool_num,
     limit,
   )
@@ -126,14 +125,6 @@ export function removeKeys(
   for (const { num } of keys) {
     core.db.run(`update one_time_keys set state = ?, left_ts = ? where num = ?`, STATE_CODE[state], now, num)
   }
-  core.db.run(
-    `update pools set head = coalesce(
-       (select min(num) from one_time_keys
-        where pool_num = ?1 and state = ${STATE_CODE.available} and num >= pools.head),
-       (select max(num) + 1 from one_time_keys where pool_num = ?1))
-     where pool_num = ?1`,
-    pool.pool_num,
-  )
   adjustPool(core, pool, -keys.length, keys)
 }
 
@@ -160,12 +151,18 @@ function adjustPool(
 }
 
 /** Remembers a fallback key that is given up, so that a late duplicate of it is not taken for a new one. */
-export function forgetFallback(core: Core, pool: PoolRow): void {
+export function forgetFallback(core: Core, pool: PoolRow, state: 'withdrawn' | 'purged', now: number): void {
   if (pool.fallback_material === null) return
   core.db.run(
-    `insert into former_fallback_keys (pool_num, material) values (?, ?) on conflict do nothing`,
-    pool.pool_num,
+    `insert into former_fallback_keys
+       (pool_num, material, key_id, uploaded_ts, left_ts, state, issue_count, first_issued_ts)
+     select pool_num, ?1, fallback_key_id, fallback_uploaded_ts, ?2, ?3, fallback_issue_count, fallback_first_issued_ts
+     from pools where pool_num = ?4
+     on conflict do nothing`,
     materialHash(pool.fallback_material),
+    now,
+    STATE_CODE[state],
+    pool.pool_num,
   )
   core.db.run(
     `update pools set fallback_key_id = null, fallback_json = null, fallback_material = null, fallback_used = 0,
@@ -175,16 +172,19 @@ export function forgetFallback(core: Core, pool: PoolRow): void {
   )
 }
 
-/** Purges every pool of a device: available keys and fallback keys. Its memory stays. Returns whether anything was there. */
-export function purgePools(core: Core, device: DeviceRef, now: number): boolean {
-  let any = false
+/**
+ * Purges every pool of a device: available keys and fallback keys. Its memory stays, but whoever comes after is another
+ * installation and is not shown the keys that this one had.
+ */
+export function purgePools(core: Core, device: DeviceRef, now: number): void {
   for (const pool of poolsOf(core, device)) {
-    const keys = availableKeys(core, pool)
-    any ||= keys.length > 0 || pool.fallback_material !== null
-    removeKeys(core, pool, keys, 'purged', now)
-    forgetFallback(core, pool)
+    removeKeys(core, pool, availableKeys(core, pool), 'purged', now)
+    forgetFallback(core, pool, 'purged', now)
   }
-  return any
+  core.db.run(
+    `update pools set first_num = (select coalesce(max(num), 0) + 1 from one_time_keys) where device_num = ?`,
+    device,
+  )
 }
 
 /** Counts a change of a device's pools. `left`: keys left other than by being issued. */

@@ -2,7 +2,7 @@
 import type { Algorithm, KeyId, KeyMaterial } from '@latchkey/protocol'
 import type { DeviceRef, Position, UserRef } from '../../session.ts'
 import type { Database } from './database.ts'
-import { keyHash, STATE_CODE } from './key-row.ts'
+import { keyHash, materialHash, STATE_CODE } from './key-row.ts'
 
 /** A key that may be issued next. */
 export type NextKey = { readonly num: number; readonly key_id: KeyId; readonly json: string }
@@ -17,6 +17,8 @@ export type Issue = {
 
 export type FallbackState = {
   readonly keyId: KeyId
+  /** As in the memory of keys (key-row.ts). */
+  readonly material: Uint8Array
   readonly json: string
   readonly keyHash: string
   used: boolean
@@ -27,8 +29,6 @@ export type FallbackState = {
 export type PoolState = {
   readonly poolNum: number
   readonly algorithm: Algorithm
-  /** No key below this `num` is available. */
-  head: number
   count: number
   readonly digest: Uint8Array
   /** This pool's part of the device's version. */
@@ -39,6 +39,8 @@ export type PoolState = {
   /** The next keys in issue order, read ahead; `aheadFrom` is the first not yet issued. */
   ahead: readonly NextKey[]
   aheadFrom: number
+  /** In upload order: the keys below this `num` have all been read ahead. */
+  readUpTo: number
   unsettled: Issue[]
 }
 
@@ -54,7 +56,6 @@ export type DeviceState = {
 type PoolRow = {
   pool_num: number
   algorithm: Algorithm
-  head: number
   count: number
   digest: Uint8Array
   changes: number
@@ -84,7 +85,7 @@ export function loadDevice(db: Database, ref: DeviceRef): DeviceState | undefine
   )
   if (device === undefined) return undefined
   const rows = db.all<PoolRow>(
-    `select pool_num, algorithm, head, count, digest, changes, told, fallback_key_id, fallback_json,
+    `select pool_num, algorithm, count, digest, changes, told, fallback_key_id, fallback_json,
        fallback_material, fallback_used, fallback_issue_count, fallback_first_issued_ts
      from pools where device_num = ? order by algorithm`,
     ref,
@@ -99,31 +100,39 @@ export function loadDevice(db: Database, ref: DeviceRef): DeviceState | undefine
   }
 }
 
-/** The next keys of a pool, in the order in which they leave. */
+/**
+ * The next keys of a pool, in the order in which they leave. Those with unsettled issues are still `available` in their
+ * rows and are passed over.
+ */
 export function readAhead(
   db: Database,
   pool: PoolState,
   claimOrder: 'upload' | 'key_id',
 ): readonly NextKey[] {
-  if (claimOrder === 'upload') {
+  const gone = new Set(pool.unsettled.map((issue) => issue.keyNum))
+  if (claimOrder === 'key_id') return availableByKeyId(db, pool).filter((key) => !gone.has(key.num))
+  for (;;) {
     const limit = Math.min(MAX_AHEAD, Math.max(MIN_AHEAD, pool.ahead.length * 2))
-    return db.all<NextKey>(
+    const rows = db.all<NextKey>(
       `select num, key_id, json from one_time_keys
-       where pool_num = ? and num >= ? and state = ${STATE_CODE.available} order by num limit ?`,
+       where pool_num = ? and state = ${STATE_CODE.available} and num >= ? order by num limit ?`,
       pool.poolNum,
-      pool.head,
+      pool.readUpTo,
       limit,
     )
+    pool.readUpTo = (rows.at(-1)?.num ?? pool.readUpTo) + 1
+    const keys = rows.filter((key) => !gone.has(key.num))
+    if (keys.length > 0 || rows.length === 0) return keys
   }
-  // By key ID, the whole pool at once: the unsettled ones are still `available` in their rows.
-  const gone = new Set(pool.unsettled.map((issue) => issue.keyNum))
-  return db
-    .all<NextKey>(
-      `select num, key_id, json from one_time_keys
-       where pool_num = ? and state = ${STATE_CODE.available} order by key_id`,
-      pool.poolNum,
-    )
-    .filter((key) => !gone.has(key.num))
+}
+
+/** By key ID, the whole pool at once. */
+function availableByKeyId(db: Database, pool: PoolState): NextKey[] {
+  return db.all<NextKey>(
+    `select num, key_id, json from one_time_keys
+     where pool_num = ? and state = ${STATE_CODE.available} order by key_id`,
+    pool.poolNum,
+  )
 }
 
 function poolState(row: PoolRow): PoolState {
@@ -133,6 +142,7 @@ function poolState(row: PoolRow): PoolState {
       : {
           keyId: row.fallback_key_id,
           json: row.fallback_json,
+          material: materialHash(row.fallback_material),
           keyHash: keyHash(row.fallback_material),
           used: row.fallback_used === 1,
           issueCount: row.fallback_issue_count,
@@ -141,7 +151,6 @@ function poolState(row: PoolRow): PoolState {
   return {
     poolNum: row.pool_num,
     algorithm: row.algorithm,
-    head: row.head,
     count: row.count,
     digest: row.digest,
     changes: row.changes,
@@ -149,6 +158,7 @@ function poolState(row: PoolRow): PoolState {
     fallback,
     ahead: [],
     aheadFrom: 0,
+    readUpTo: 0,
     unsettled: [],
   }
 }

@@ -1,6 +1,6 @@
-/** Reading a device's pools. An answer tells the device its counts, which wake-ups go by from then on (pool/wake.ts). */
+/** Reading a device's pools, and what the device is told by it: wake-ups go by that from then on (pool/wake.ts). */
 import type { PoolStatus } from '../../pool/port.ts'
-import type { DeviceRef } from '../../session.ts'
+import type { DeviceRef, Position } from '../../session.ts'
 import type { Core } from './core.ts'
 
 const NO_POOLS = { version: 0, generation: 0, algorithms: [] } as const
@@ -11,13 +11,29 @@ export function poolStatus(core: Core, deviceRef: DeviceRef): PoolStatus {
   return device === undefined ? { epoch: core.keys.epoch, ...NO_POOLS } : core.keys.statusOf(device)
 }
 
-/** The device has been told its counts as they stand now. */
-export function noteTold(core: Core, deviceRef: DeviceRef): void {
-  for (const pool of core.keys.byRef(deviceRef)?.pools.values() ?? []) pool.told = pool.count
+/** An answer with this token carries the counts as they stand now. Noted only where the device knows of more. */
+export function offerCounts(core: Core, deviceRef: DeviceRef, position: Position): void {
+  const pools = core.keys.byRef(deviceRef)?.pools
+  if (pools === undefined) return
+  for (const { count, told } of pools.values()) {
+    if (count >= told) continue
+    core.offers.make(deviceRef, position, new Map([...pools.values()].map((p) => [p.algorithm, p.count])))
+    return
+  }
 }
 
-/** The same at the end of a transaction that changed them: what the device knows is kept durably. */
+/** The device presents a token: what that answer carried, it knows. A wake since then may have told it of fewer. */
+export function noteTold(core: Core, deviceRef: DeviceRef, position: Position): void {
+  const counts = core.offers.take(deviceRef, position)
+  if (counts === undefined) return
+  for (const pool of core.keys.byRef(deviceRef)?.pools.values() ?? []) {
+    pool.told = Math.min(pool.told, counts.get(pool.algorithm) ?? pool.told)
+  }
+}
+
+/** The answer of a transaction that changed the counts tells them at once: what the device knows is kept durably. */
 export function toldStatus(core: Core, deviceRef: DeviceRef): PoolStatus {
+  core.offers.forget(deviceRef)
   core.keys.forget(deviceRef)
   core.db.run(`update pools set told = count where device_num = ? and told <> count`, deviceRef)
   return poolStatus(core, deviceRef)

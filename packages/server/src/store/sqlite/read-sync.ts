@@ -1,29 +1,54 @@
 /** One reading for `/sync`. Synchronous, so no commit falls into it: counts, digest and messages belong together. */
+import { unknownToken } from '../../matrix-error.ts'
 import type { DeviceRef, Position, Session, UserRef } from '../../session.ts'
-import type { SyncReading } from '../../sync/port.ts'
+import type { SyncQuery, SyncReading } from '../../sync/port.ts'
+import { continuesFrom, type SyncToken } from '../../sync/token.ts'
 import type { Core } from './core.ts'
-import { poolStatus } from './pool-status.ts'
+import { noteTold, offerCounts, poolStatus } from './pool-status.ts'
+import { confirmMessages } from './send-messages.ts'
+import { findSession } from './sessions.ts'
 import { changedSince } from './tracked-users.ts'
 
 /** Below every position: everything is newer. */
 const BEGINNING = -1
 
-export function readSync(
+/** @throws {MatrixError} 401 when the session has ended. */
+export function readSync(core: Core, session: Session, query: SyncQuery): SyncReading {
+  if (findSession(core, session.tokenHash) === undefined) throw unknownToken()
+  const { deviceRef } = session
+  const since = continuesFrom(query.token, endOfStream(core))
+  if (query.confirms && since !== undefined) {
+    noteTold(core, deviceRef, since)
+    confirmMessages(core, session, since)
+  }
+  const reading = readSince(core, session, since, query)
+  // A token that stays where it was proves nothing when it comes again: the answer may have been lost.
+  if (reading.position !== since && query.isAnswer(reading)) offerCounts(core, deviceRef, reading.position)
+  return reading
+}
+
+export function endOfStream({ keys, positions }: Core): SyncToken {
+  return { epoch: keys.epoch, position: positions.last }
+}
+
+function readSince(
   core: Core,
   { deviceRef, userRef }: Session,
   since: Position | undefined,
-  options: { readonly toDeviceLimit: number; readonly everyoneChanged: boolean },
+  { toDeviceLimit, everyoneFromBeginning }: SyncQuery,
 ): SyncReading {
   const from = since ?? BEGINNING
-  const { last } = core.positions
+  const { epoch, position: last } = endOfStream(core)
   const messages =
-    core.news.lastMessage(deviceRef) > from ? messagesSince(core, deviceRef, from, options.toDeviceLimit) : []
-  const userHasNews = core.news.lastForUser(userRef) > from || options.everyoneChanged
+    core.news.lastMessage(deviceRef) > from ? messagesSince(core, deviceRef, from, toDeviceLimit) : []
+  const userHasNews = core.news.lastForUser(userRef) > from
   // When there may be more, the answer tells everything only up to its last message.
-  const full = messages.length === options.toDeviceLimit
-  const listsSince = options.everyoneChanged ? BEGINNING : since
+  const full = messages.length === toDeviceLimit
+  const listsSince = since ?? (everyoneFromBeginning ? BEGINNING : undefined)
   const device = core.keys.byRef(deviceRef)
   return {
+    epoch,
+    since,
     position: (full ? messages.at(-1)?.pos : undefined) ?? last,
     toDevice: messages.map((message) => message.event),
     changedUsers:

@@ -4,30 +4,45 @@
  * keys from being issued again, should the device ID be used once more (sessions.ts).
  */
 import type { DeviceId } from '@latchkey/protocol'
-import type { DeviceRef, TokenHash, UserRef } from '../../session.ts'
+import type { DeviceRef, Session, TokenHash, UserRef } from '../../session.ts'
 import { type Core, deviceListChanged } from './core.ts'
 import { dropDeviceSignatures } from './cross-signing.ts'
 import { bumpVersion, purgePools } from './pool-rows.ts'
+import { requireDevice } from './session-device.ts'
 
 type DeviceName = { readonly device_num: DeviceRef; readonly device_id: DeviceId }
 
 export function removeDevices(
   core: Core,
-  user: UserRef,
+  session: Session,
   deviceIds: readonly DeviceId[],
   now: number,
 ): Promise<void> {
   const wanted = new Set(deviceIds)
-  const chosen = (): DeviceRef[] =>
-    devicesOf(core, user)
-      .filter((device) => wanted.has(device.device_id))
-      .map((device) => device.device_num)
-  return core.queue.guarded(() => removeInTransaction(core, user, chosen(), now), removing(core, chosen))
+  return removeChosen(core, session, now, (device) => wanted.has(device.device_id))
 }
 
-export function removeAllDevices(core: Core, user: UserRef, now: number): Promise<void> {
-  const all = (): DeviceRef[] => devicesOf(core, user).map((device) => device.device_num)
-  return core.queue.guarded(() => removeInTransaction(core, user, all(), now), removing(core, all))
+export function removeAllDevices(core: Core, session: Session, now: number): Promise<void> {
+  return removeChosen(core, session, now, () => true)
+}
+
+function removeChosen(
+  core: Core,
+  session: Session,
+  now: number,
+  isChosen: (device: DeviceName) => boolean,
+): Promise<void> {
+  const chosen = (): DeviceRef[] =>
+    devicesOf(core, session.userRef)
+      .filter(isChosen)
+      .map((device) => device.device_num)
+  return core.queue.guarded(
+    () => {
+      requireDevice(core, session)
+      removeInTransaction(core, session.userRef, chosen(), now)
+    },
+    removing(core, chosen),
+  )
 }
 
 /** The devices that a user has. */

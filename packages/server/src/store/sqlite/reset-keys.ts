@@ -13,8 +13,9 @@ import {
 } from '@latchkey/protocol'
 import type { ResetCommand, ResetResult } from '../../pool/port.ts'
 import { checkPreconditions, REPLAY_RESET_MS, REPLAYED_RESETS_PER_DEVICE } from '../../pool/reset.ts'
+import { tooManyResets } from '../../pool/limits.ts'
 import type { DeviceRef } from '../../session.ts'
-import type { Core } from './core.ts'
+import { type Core, signalDevice } from './core.ts'
 import { materialOfJson } from './key-row.ts'
 import {
   availableById,
@@ -43,11 +44,17 @@ function reset(core: Core, command: ResetCommand): ResetResult {
   const device = requireDevice(core, session)
   const replayed = requestId === undefined ? undefined : findAnswer(core, session.deviceRef, requestId, now)
   if (replayed !== undefined) return replayed
+  command.beforeChange()
   checkPreconditions(command, poolStatus(core, session.deviceRef))
   const { withdrawn, absent } = withdraw(core, command)
-  const stored = storeKeys(core, device, toIdentity(device), { ...command, mayHeal: false })
+  const stored = storeKeys(core, device, toIdentity(device), {
+    ...command,
+    mayHeal: false,
+    alreadyStored: 0,
+  })
   const left = withdrawn.length > 0 || stored.evicted.length > 0
   if (stored.changed || left) bumpVersion(core, session.deviceRef, left)
+  if (left) signalDevice(core, session.deviceRef)
   const result = {
     withdrawn,
     absent,
@@ -113,6 +120,7 @@ function findAnswer(core: Core, device: DeviceRef, requestId: string, now: numbe
   }
 }
 
+/** @throws {MatrixError} 429 when the device has as many answers remembered as it may. */
 function rememberAnswer(
   core: Core,
   device: DeviceRef,
@@ -120,6 +128,14 @@ function rememberAnswer(
   result: ResetResult,
   now: number,
 ): void {
+  core.db.run(`delete from reset_answers where device_num = ? and ts <= ?`, device, now - REPLAY_RESET_MS)
+  const { n } = core.db.one<{ n: number }>(
+    `select count(*) as n from reset_answers where device_num = ?`,
+    device,
+  ) ?? {
+    n: 0,
+  }
+  if (n >= REPLAYED_RESETS_PER_DEVICE) throw tooManyResets(REPLAYED_RESETS_PER_DEVICE)
   const answer = JSON.stringify({
     ...result,
     outcomes: [...result.outcomes],
@@ -127,17 +143,10 @@ function rememberAnswer(
     storedAs: [...result.storedAs],
   })
   core.db.run(
-    `insert into reset_answers (device_num, request_id, ts, answer) values (?1, ?2, ?3, ?4)
-     on conflict do update set ts = ?3, answer = ?4`,
+    `insert into reset_answers (device_num, request_id, ts, answer) values (?, ?, ?, ?)`,
     device,
     requestId,
     now,
     answer,
-  )
-  core.db.run(
-    `delete from reset_answers where device_num = ?1 and request_id not in
-       (select request_id from reset_answers where device_num = ?1 order by ts desc limit ?2)`,
-    device,
-    REPLAYED_RESETS_PER_DEVICE,
   )
 }

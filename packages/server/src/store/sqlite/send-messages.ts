@@ -1,20 +1,42 @@
 /** To-device messages: into inboxes once per transaction ID, out of them when the device's next token confirms them. */
+import { tooLarge } from '../../matrix-error.ts'
 import type { OutgoingMessage, SendCommand } from '../../messages/port.ts'
 import type { DeviceRef, Position, Session } from '../../session.ts'
 import type { Core } from './core.ts'
+import { requireDevice } from './session-device.ts'
 
+/** What one request may write, `*` multiplied out: as much as it could carry itself, and a half more. */
+const MAX_FAN_OUT_LENGTH = 16 * 1024 * 1024
 /** How long a transaction ID is remembered. */
 const REMEMBER_TRANSACTION_MS = 24 * 60 * 60 * 1000
 /** Forgotten ones are swept a few at a time, by whoever sends next. */
 const SWEEP = 20
 
 export function sendMessages(core: Core, command: SendCommand): Promise<void> {
-  return core.queue.guarded(() => {
-    if (!rememberTransaction(core, command)) return
-    for (const message of command.messages) {
-      for (const device of recipients(core, message)) deliver(core, device, message.event)
-    }
+  const touched = new Set<DeviceRef>()
+  return core.queue.guarded(() => send(core, command, touched), {
+    undone() {
+      for (const device of touched) core.inboxes.forget(device)
+    },
   })
+}
+
+function send(core: Core, command: SendCommand, touched: Set<DeviceRef>): void {
+  requireDevice(core, command.session)
+  if (!rememberTransaction(core, command)) return
+  let bytes = 0
+  for (const message of command.messages) {
+    for (const device of recipients(core, message)) {
+      bytes += message.event.length
+      if (bytes > MAX_FAN_OUT_LENGTH) {
+        throw tooLarge(
+          `With all its recipients the request has more than ${MAX_FAN_OUT_LENGTH} characters of messages.`,
+        )
+      }
+      touched.add(device)
+      deliver(core, device, message.event)
+    }
+  }
 }
 
 /** False when this transaction was carried out before. */
@@ -53,9 +75,7 @@ function deliver(core: Core, device: DeviceRef, event: string): void {
     event,
   )
   core.wakes.device(device)
-  const count = core.inboxes.added(device)
-  const surplus = count - core.limits.inboxMessages
-  if (surplus > 0) core.inboxes.dropOldest(device, surplus)
+  core.inboxes.added(device, event.length)
 }
 
 /** Drops what a device has confirmed. Nothing waits for it: until it is done the same messages come again at worst. */

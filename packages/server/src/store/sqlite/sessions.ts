@@ -1,7 +1,7 @@
 /** Sessions: how a login makes or takes up a device and gives it a token, and how requests find it again. */
 import type { DeviceId, UserId } from '@latchkey/protocol'
 import type { Account, NewSession } from '../../accounts/port.ts'
-import { forbidden, invalidParam } from '../../matrix-error.ts'
+import { forbidden, invalidParam, quoted } from '../../matrix-error.ts'
 import type { DeviceRef, Session, TokenHash, UserRef } from '../../session.ts'
 import { type Core, deviceListChanged } from './core.ts'
 import { endTokens } from './remove-devices.ts'
@@ -29,7 +29,7 @@ function requireSamePassword({ db }: Core, { userRef, passwordHash }: Account): 
 /** A device of this ID that the user has or had; undefined when there was none. */
 function takeUpDevice(
   core: Core,
-  { account: { userRef }, deviceId, displayName, now }: NewSession,
+  { account: { userRef }, deviceId, displayName, ip, now }: NewSession,
 ): DeviceRef | undefined {
   const row = core.db.one<{ device_num: DeviceRef; removed_ts: number | null }>(
     `select device_num, removed_ts from devices where user_num = ? and device_id = ?`,
@@ -40,12 +40,21 @@ function takeUpDevice(
   if (row.removed_ts === null) {
     // The same device logs in again: it keeps its name and its keys, and only this login's token holds.
     endTokens(core, row.device_num)
+    core.db.run(
+      `update devices set last_seen_ts = ?, last_seen_ip = ? where device_num = ?`,
+      now,
+      ip ?? null,
+      row.device_num,
+    )
     return row.device_num
   }
+  requireNoKeyNamed(core, userRef, deviceId)
   requireRoom(core, userRef)
   core.db.run(
-    `update devices set removed_ts = null, created_ts = ?, display_name = ? where device_num = ?`,
+    `update devices set removed_ts = null, created_ts = ?1, last_seen_ts = ?1, last_seen_ip = ?2, display_name = ?3
+     where device_num = ?4`,
     now,
+    ip ?? null,
     displayName ?? null,
     row.device_num,
   )
@@ -55,18 +64,30 @@ function takeUpDevice(
 
 function createDevice(
   core: Core,
-  { account: { userRef }, deviceId, displayName, now }: NewSession,
+  { account: { userRef }, deviceId, displayName, ip, now }: NewSession,
 ): DeviceRef {
+  requireNoKeyNamed(core, userRef, deviceId)
   requireRoom(core, userRef)
   const deviceRef = core.db.insert(
-    `insert into devices (user_num, device_id, display_name, created_ts) values (?, ?, ?, ?)`,
+    `insert into devices (user_num, device_id, display_name, created_ts, last_seen_ts, last_seen_ip)
+     values (?1, ?2, ?3, ?4, ?4, ?5)`,
     userRef,
     deviceId,
     displayName ?? null,
     now,
+    ip ?? null,
   )
   deviceListChanged(core, userRef)
   return deviceRef as DeviceRef
+}
+
+/** The other half of cross-signing.ts's rule: device IDs and cross-signing public keys share one name space. */
+function requireNoKeyNamed({ db }: Core, user: UserRef, deviceId: DeviceId): void {
+  const sql = `select 1 from cross_signing_keys where user_num = ? and public_key = ?`
+  if (db.one<unknown>(sql, user, deviceId) === undefined) return
+  throw invalidParam(
+    `device_id ${quoted(deviceId)} is one of this user's cross-signing public keys; expected an ID of its own.`,
+  )
 }
 
 function requireRoom(core: Core, user: UserRef): void {

@@ -5,6 +5,7 @@
 import {
   emptyDigest,
   keyName,
+  SIGNED_CURVE25519,
   type Algorithm,
   type FallbackOutcome,
   type KeyName,
@@ -50,6 +51,8 @@ type KeysRequest = {
   readonly now: number
   /** Whether a second try may purge the pool (pool/conflict.ts). A reset is answered 400: it says itself what to purge. */
   readonly mayHeal: boolean
+  /** What counts towards the daily budget beside the keys: a changed identity. */
+  readonly alreadyStored: number
 }
 
 /** @throws {MatrixError} 400 for conflicts and bad signatures, 429 over the daily budget. */
@@ -76,7 +79,7 @@ export function storeKeys(
   const conflicts = decided.flatMap(({ decision }) => decision.conflicts)
   const healed = conflicts.length > 0
   if (healed) requireSecondTry(core, request, conflicts)
-  let stored = 0
+  let stored = request.alreadyStored
   for (const { pool, keys, decision } of decided) {
     const final = decision.conflicts.length > 0 ? healPool(core, pool, keys, now) : decision
     appendKeys(core, pool, final.store, now)
@@ -85,19 +88,22 @@ export function storeKeys(
     for (const [name, as] of final.storedAs) result.storedAs.set(name, as)
     result.evicted.push(...evictOldest(core, pool, now))
   }
-  countDay(core, request, device, stored)
   for (const key of fallbackKeys) {
-    result.fallbackOutcomes.set(keyName(key.algorithm, key.keyId), storeFallback(core, request, key))
+    const outcome = storeFallback(core, request, key)
+    result.fallbackOutcomes.set(keyName(key.algorithm, key.keyId), outcome)
+    if (outcome === 'stored') stored++
   }
-  const fallbackStored = [...result.fallbackOutcomes.values()].includes('stored')
-  return { ...result, healed, changed: stored > 0 || healed || fallbackStored }
+  countDay(core, request, device, stored)
+  return { ...result, healed, changed: stored > request.alreadyStored || healed }
 }
 
 /** The pool of an algorithm, made on first use. */
 function openPool(core: Core, session: Session, algorithm: Algorithm): PoolRow {
   const existing = poolOf(core, session.deviceRef, algorithm)
   if (existing !== undefined) return existing
-  if (poolsOf(core, session.deviceRef).length >= core.policy.algorithmsPerDevice) {
+  // The algorithm that everybody needs is never shut out by those that nobody does.
+  const full = poolsOf(core, session.deviceRef).length >= core.policy.algorithmsPerDevice
+  if (full && algorithm !== SIGNED_CURVE25519) {
     throw tooManyAlgorithms(core.policy.algorithmsPerDevice)
   }
   core.db.run(
@@ -120,12 +126,20 @@ function requireSecondTry(core: Core, request: KeysRequest, conflicts: readonly 
   if (!secondTry) throw conflictError(conflicts)
 }
 
-/** The client has forgotten its keys: what is available goes, but for what it just showed to hold, and its batch comes. */
+/**
+ * The client has forgotten its keys: every available key goes and its batch comes. What the batch offers again was never
+ * lost, so it counts as withdrawn: it may enter anew.
+ */
 function healPool(core: Core, pool: PoolRow, keys: readonly UploadedKey[], now: number): UploadDecision {
   const held = new Set(keys.map((key) => key.material))
-  const forgotten = availableKeys(core, pool).filter((row) => !held.has(materialOfJson(row.json)))
+  const { offered = [], forgotten = [] } = Object.groupBy(availableKeys(core, pool), (row) =>
+    held.has(materialOfJson(row.json)) ? 'offered' : 'forgotten',
+  )
+  removeKeys(core, pool, offered, 'withdrawn', now)
   removeKeys(core, pool, forgotten, 'purged', now)
-  return decideUpload(keys, memoryOf(core, pool))
+  const decision = decideUpload(keys, memoryOf(core, pool))
+  if (decision.conflicts.length > 0) throw new Error('a healed pool still conflicts')
+  return decision
 }
 
 /** Over the cap the oldest go, by upload order whatever the order of claims. */
@@ -164,7 +178,7 @@ function storeFallback(core: Core, { session, now }: KeysRequest, key: UploadedK
     ) !== undefined
   const outcome = decideFallback(key.material, pool.fallback_material ?? undefined, isFormer)
   if (outcome !== 'stored') return outcome
-  forgetFallback(core, pool)
+  forgetFallback(core, pool, 'withdrawn', now)
   core.db.run(
     `update pools set fallback_key_id = ?, fallback_json = ?, fallback_material = ?, fallback_uploaded_ts = ?
      where pool_num = ?`,

@@ -12,6 +12,7 @@ import { STATE_CODE } from './key-row.ts'
 const KEYS_PER_STEP = 2_000
 const DEVICES_PER_STEP = 5
 const ANSWERS_PER_STEP = 100
+const ISSUES_PER_STEP = 500
 const STEP_EVERY_MS = 5_000
 
 /** Sweeps until the returned function is called. Steps that fail are made again later. */
@@ -39,8 +40,17 @@ export function sweepOnce(core: Core, cutoff: number, now: number, cursor: numbe
          (select device_num, request_id from reset_answers where ts < ? limit ${ANSWERS_PER_STEP})`,
       now - REPLAY_RESET_MS,
     )
+    forgetFallbackIssues(core, cutoff)
     return forgetDetails(core, cutoff, cursor)
   })
+}
+
+function forgetFallbackIssues({ db }: Core, cutoff: number): void {
+  db.run(
+    `delete from fallback_issues where (pool_num, material, claimer_num) in
+       (select pool_num, material, claimer_num from fallback_issues where last_ts < ? limit ${ISSUES_PER_STEP})`,
+    cutoff,
+  )
 }
 
 function forgetDetails({ db }: Core, cutoff: number, cursor: number): number {
@@ -65,6 +75,7 @@ function forgetDevices(core: Core, cutoff: number): void {
     const ofDevice = `(select pool_num from pools where device_num = ?)`
     core.db.run(`delete from one_time_keys where pool_num in ${ofDevice}`, device)
     core.db.run(`delete from former_fallback_keys where pool_num in ${ofDevice}`, device)
+    core.db.run(`delete from fallback_issues where pool_num in ${ofDevice}`, device)
     core.db.run(`delete from pools where device_num = ?`, device)
     core.db.run(`delete from devices where device_num = ?`, device)
   }

@@ -2,7 +2,9 @@
  * `/keys/upload`: device keys, one-time keys and fallback keys of one request, together or not at all.
  * Rules in this order: identity (pool/identity.ts), material, then ID (pool/upload.ts).
  */
-import { compareIdentity } from '../../pool/identity.ts'
+import type { KeyMaterial } from '@latchkey/protocol'
+import { compareIdentity, type Identity, type IdentityPart } from '../../pool/identity.ts'
+import { requireSignedDeviceKeys } from '../../pool/signed-keys.ts'
 import type { UploadCommand, UploadedDeviceKeys, UploadResult } from '../../pool/port.ts'
 import type { DeviceRef, Session } from '../../session.ts'
 import { type Core, deviceListChanged, signalDevice } from './core.ts'
@@ -25,12 +27,17 @@ function upload(core: Core, command: UploadCommand): UploadResult {
   let device = requireDevice(core, session)
   let identity = toIdentity(device)
   let identityChanged = false
+  if (deviceKeys !== undefined && core.policy.verifySignatures) requireSignedDeviceKeys(deviceKeys, session)
   if (deviceKeys !== undefined && deviceKeys.json !== device.device_keys) {
     identityChanged = storeDeviceKeys(core, session, device, deviceKeys, now)
     identity = deviceKeys.identity
     device = requireDevice(core, session)
   }
-  const stored = storeKeys(core, device, identity, { ...command, mayHeal: true })
+  const stored = storeKeys(core, device, identity, {
+    ...command,
+    mayHeal: true,
+    alreadyStored: identityChanged ? 1 : 0,
+  })
   const left = stored.evicted.length > 0 || stored.healed || identityChanged
   if (stored.changed || left) bumpVersion(core, session.deviceRef, left)
   if (stored.healed || identityChanged) signalDevice(core, session.deviceRef)
@@ -56,15 +63,11 @@ function storeDeviceKeys(
   uploaded: UploadedDeviceKeys,
   now: number,
 ): boolean {
-  const stored = toIdentity(device)
-  const former = core.db
-    .all<IdentityRow>(
-      `select ed25519, curve25519 from former_identities where device_num = ?`,
-      session.deviceRef,
-    )
-    .map(toIdentity)
-  const changed = compareIdentity(stored, former, uploaded.identity) === 'changed'
-  if (changed) changeIdentity(core, session.deviceRef, device, now)
+  const changed =
+    compareIdentity(toIdentity(device), uploaded.identity, (part, key) =>
+      wasGivenUp(core, session.deviceRef, part, key),
+    ) === 'changed'
+  if (changed) changeIdentity(core, session.deviceRef, device, uploaded.identity, now)
   core.db.run(
     `update devices set device_keys = ?, ed25519 = ?, curve25519 = ? where device_num = ?`,
     uploaded.json,
@@ -76,13 +79,27 @@ function storeDeviceKeys(
   return changed
 }
 
-function changeIdentity(core: Core, deviceRef: DeviceRef, old: IdentityRow, now: number): void {
+function wasGivenUp({ db }: Core, device: DeviceRef, part: IdentityPart, key: KeyMaterial): boolean {
+  return (
+    db.one(`select 1 from former_identities where device_num = ? and ${part} = ? limit 1`, device, key) !==
+    undefined
+  )
+}
+
+/** Each half that is no longer the device's is given up. */
+function changeIdentity(
+  core: Core,
+  deviceRef: DeviceRef,
+  old: IdentityRow,
+  current: Identity,
+  now: number,
+): void {
   purgePools(core, deviceRef, now)
   core.db.run(
     `insert into former_identities (device_num, ed25519, curve25519) values (?, ?, ?)`,
     deviceRef,
-    old.ed25519,
-    old.curve25519,
+    old.ed25519 === current.ed25519 ? null : old.ed25519,
+    old.curve25519 === current.curve25519 ? null : old.curve25519,
   )
   core.db.run(`update devices set identity_changed = 1 where device_num = ?`, deviceRef)
   dropDeviceSignatures(core, deviceRef)

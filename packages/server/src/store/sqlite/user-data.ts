@@ -1,13 +1,17 @@
 /** Filters and global account data of a user. */
-import { invalidParam } from '../../matrix-error.ts'
-import type { UserRef } from '../../session.ts'
+import { utf8Length } from '@latchkey/protocol'
+import { invalidParam, tooLarge } from '../../matrix-error.ts'
+import type { Session, UserRef } from '../../session.ts'
 import type { Core } from './core.ts'
+import { requireDevice } from './session-device.ts'
 
 /** The same text gives the same ID: a client that makes its filter at every start does not fill the table. */
-export function putFilter(core: Core, user: UserRef, json: string): Promise<string> {
+export function putFilter(core: Core, session: Session, json: string): Promise<string> {
+  const user = session.userRef
   const known = filterIdOf(core, user, json)
   if (known !== undefined) return Promise.resolve(String(known))
   return core.queue.guarded(() => {
+    requireDevice(core, session)
     const filterId = filterIdOf(core, user, json) ?? addFilter(core, user, json)
     return String(filterId)
   })
@@ -36,9 +40,11 @@ export function findFilter({ db }: Core, user: UserRef, filterId: string): strin
   return db.one<{ json: string }>(sql, user, Number(filterId))?.json
 }
 
-export function putAccountData(core: Core, user: UserRef, type: string, content: string): Promise<void> {
+export function putAccountData(core: Core, session: Session, type: string, content: string): Promise<void> {
+  const user = session.userRef
   return core.queue.guarded(() => {
-    requireRoom(core, user, type)
+    requireDevice(core, session)
+    requireRoom(core, user, type, content)
     core.db.run(
       `insert into account_data (user_num, type, content, pos) values (?1, ?2, ?3, ?4)
        on conflict do update set content = ?3, pos = ?4`,
@@ -51,16 +57,25 @@ export function putAccountData(core: Core, user: UserRef, type: string, content:
   })
 }
 
-function requireRoom({ db, limits }: Core, user: UserRef, type: string): void {
-  const others = db.one<{ n: number }>(
-    `select count(*) as n from account_data where user_num = ? and type <> ?`,
+/** In number and in bytes: a first sync carries all of it. */
+function requireRoom({ db, limits }: Core, user: UserRef, type: string, content: string): void {
+  const others = db.one<{ count: number; bytes: number | null }>(
+    `select count(*) as count, sum(octet_length(type) + octet_length(content)) as bytes
+     from account_data where user_num = ? and type <> ?`,
     user,
     type,
   )
-  if ((others?.n ?? 0) < limits.accountDataTypesPerUser) return
-  throw invalidParam(
-    `This account has ${limits.accountDataTypesPerUser} types of account data, the most it may have.`,
-  )
+  if ((others?.count ?? 0) >= limits.accountDataTypesPerUser) {
+    throw invalidParam(
+      `This account has ${limits.accountDataTypesPerUser} types of account data, the most it may have.`,
+    )
+  }
+  const bytes = (others?.bytes ?? 0) + utf8Length(type) + utf8Length(content)
+  if (bytes > limits.accountDataTotalBytes) {
+    throw tooLarge(
+      `All account data of this account would have ${bytes} bytes; at most ${limits.accountDataTotalBytes} are kept.`,
+    )
+  }
 }
 
 export function accountData({ db }: Core, user: UserRef, type: string): string | undefined {

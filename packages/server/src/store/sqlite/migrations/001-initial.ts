@@ -22,7 +22,7 @@ create table registration_tokens (
 ) strict, without rowid;
 
 create table devices (
-  device_num integer primary key,
+  device_num integer primary key autoincrement,
   user_num integer not null,
   device_id text not null,
   display_name text,
@@ -49,7 +49,8 @@ create table former_identities (
   ed25519 text,
   curve25519 text
 ) strict;
-create index former_identities_by_device on former_identities (device_num);
+create index former_identities_by_ed25519 on former_identities (device_num, ed25519);
+create index former_identities_by_curve25519 on former_identities (device_num, curve25519);
 
 create table access_tokens (
   token_hash text primary key,
@@ -59,10 +60,10 @@ create table access_tokens (
 create index access_tokens_by_device on access_tokens (device_num);
 
 create table pools (
-  pool_num integer primary key,
+  pool_num integer primary key autoincrement,
   device_num integer not null,
   algorithm text not null,
-  head integer not null default 0,
+  first_num integer not null default 0,
   count integer not null default 0,
   digest blob not null,
   changes integer not null default 0,
@@ -88,15 +89,33 @@ create table one_time_keys (
   left_ts integer,
   claimer_num integer
 ) strict;
-create index one_time_keys_by_pool on one_time_keys (pool_num);
+create index one_time_keys_by_state on one_time_keys (pool_num, state);
 create index one_time_keys_by_material on one_time_keys (pool_num, material);
 create index one_time_keys_by_id on one_time_keys (pool_num, key_id);
 
 create table former_fallback_keys (
   pool_num integer not null,
   material blob not null,
+  key_id text not null,
+  uploaded_ts integer not null,
+  left_ts integer not null,
+  state integer not null,
+  issue_count integer not null,
+  first_issued_ts integer,
   primary key (pool_num, material)
 ) strict, without rowid;
+
+create table fallback_issues (
+  pool_num integer not null,
+  material blob not null,
+  claimer_num integer not null,
+  count integer not null,
+  first_ts integer not null,
+  last_ts integer not null,
+  primary key (pool_num, material, claimer_num)
+) strict, without rowid;
+
+create index fallback_issues_by_ts on fallback_issues (last_ts);
 
 create table issue_log (
   n integer primary key,
@@ -138,6 +157,14 @@ create table tracked_users (
   primary key (observer_num, target_num)
 ) strict, without rowid;
 create index tracked_users_by_target on tracked_users (target_num, observer_num);
+
+create table awaited_users (
+  awaited_num integer primary key,
+  user_id text not null,
+  observer_num integer not null,
+  unique (user_id, observer_num)
+) strict;
+create index awaited_users_by_observer on awaited_users (observer_num);
 
 create table cross_signing_keys (
   user_num integer not null,

@@ -1,0 +1,27 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { networkOf } from './client-network.ts'
+
+test('an IPv4 address stands for itself, however it is written', () => {
+  for (const address of ['192.0.2.1', '::ffff:192.0.2.1', '::FFFF:c000:201', '0:0:0:0:0:ffff:192.0.2.1'])
+    assert.equal(networkOf(address), '192.0.2.1', address)
+})
+
+test('addresses of one IPv6 /64 are one network, those of the next another', () => {
+  const addresses = [
+    '2001:db8:0:7::',
+    '2001:db8::7:0:0:0:1',
+    '2001:0DB8:0000:0007:ffff:ffff:ffff:ffff',
+    '2001:db8:0:7::192.0.2.1',
+    '2001:db8:0:7::1%eth0',
+  ]
+  for (const address of addresses) assert.equal(networkOf(address), '2001:db8:0:7::/64', address)
+  assert.equal(networkOf('2001:db8:0:8::1'), '2001:db8:0:8::/64')
+  assert.equal(networkOf('2001:db8::7:0:0:1'), '2001:db8:0:0::/64')
+  assert.equal(networkOf('::1'), '0:0:0:0::/64')
+  assert.equal(networkOf('::'), '0:0:0:0::/64')
+})
+
+test('what is no address is left as it is', () => {
+  for (const text of ['', 'unknown', '192.0.2.1:80']) assert.equal(networkOf(text), text)
+})

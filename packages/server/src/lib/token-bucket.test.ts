@@ -1,0 +1,69 @@
+import assert from 'node:assert/strict'
+import test from 'node:test'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import { TokenBuckets } from './token-bucket.ts'
+
+const START = 1_700_000_000_000
+
+setFlagsFromString('--expose-gc')
+const collect = runInNewContext('gc') as () => void
+
+function heapUsedAfterCollection(): number {
+  collect()
+  return process.memoryUsage().heapUsed
+}
+
+test('a bucket gives its burst at once, then as many as come back', () => {
+  const buckets = new TokenBuckets({ burst: 2, perSecond: 0.5 })
+  assert.deepEqual(
+    [buckets.take('a', START), buckets.take('a', START), buckets.take('a', START)],
+    [0, 0, 2000],
+  )
+  assert.equal(buckets.take('a', START + 1999) > 0, true)
+  assert.equal(buckets.take('a', START + 2000), 0)
+  assert.equal(buckets.take('b', START), 0)
+})
+
+test('peeking takes nothing', () => {
+  const buckets = new TokenBuckets({ burst: 1, perSecond: 1 })
+  assert.deepEqual([buckets.peek('a', START), buckets.peek('a', START), buckets.take('a', START)], [0, 0, 0])
+  assert.equal(buckets.peek('a', START), 1000)
+})
+
+test('a clock that is set back neither fills a bucket nor stops it from refilling', () => {
+  const buckets = new TokenBuckets({ burst: 1, perSecond: 1 })
+  buckets.take('a', START)
+  assert.equal(buckets.take('a', START - 3_600_000), 1000)
+  assert.equal(buckets.take('a', START - 3_600_000 + 1000), 0)
+})
+
+test('a flood of newcomers does not have an empty bucket forgotten', () => {
+  const buckets = new TokenBuckets({ burst: 1, perSecond: 0.001 }, 100)
+  buckets.take('victim', START)
+  for (let i = 0; i < 10_000; i++) assert.equal(buckets.take(`newcomer ${i}`, START + i * 10), 0)
+  assert.ok(buckets.take('victim', START + 100_000) > 0)
+})
+
+test('a full table takes newcomers in again once buckets have refilled', () => {
+  const buckets = new TokenBuckets({ burst: 1, perSecond: 0.01 }, 2)
+  buckets.take('a', START)
+  buckets.take('b', START + 50_000)
+  const uncounted = [buckets.take('c', START + 60_000), buckets.take('c', START + 60_000)]
+  assert.deepEqual(uncounted, [0, 0])
+  const later = START + 101_000
+  assert.deepEqual([buckets.take('c', later), buckets.take('c', later) > 0], [0, true])
+  assert.ok(buckets.take('b', later) > 0, 'the one that still refills is kept')
+})
+
+test('keys of any length are told apart, and long ones are not kept', () => {
+  const buckets = new TokenBuckets({ burst: 1, perSecond: 0.001 })
+  const long = 'x'.repeat(1_000_000)
+  assert.equal(buckets.take(`${long}a`, START), 0)
+  assert.equal(buckets.take(`${long}b`, START), 0)
+  assert.ok(buckets.take(`${long}a`, START) > 0)
+  const before = heapUsedAfterCollection()
+  for (let i = 0; i < 100; i++) buckets.take(`${i}${long}`, START)
+  assert.ok(heapUsedAfterCollection() - before < 10_000_000)
+  assert.ok(buckets.take(`99${long}`, START) > 0)
+})

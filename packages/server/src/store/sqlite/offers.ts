@@ -1,0 +1,39 @@
+/**
+ * The counts that the answer of a sync carried, by device, until a request shows by its token that the answer arrived
+ * (pool/wake.ts). Only in memory, and bounded: a device whose offer is lost is woken earlier, never later.
+ */
+import { LRUCache } from 'lru-cache'
+import type { Algorithm } from '@latchkey/protocol'
+import type { DeviceRef, Position } from '../../session.ts'
+
+type Counts = ReadonlyMap<Algorithm, number>
+
+/** About 300 bytes each. */
+const MAX_OFFERS = 20_000
+
+export class Offers {
+  readonly #byDevice = new LRUCache<DeviceRef, { readonly position: Position; readonly counts: Counts }>({
+    max: MAX_OFFERS,
+  })
+
+  /**
+   * Notes what an answer carries. Of several with one token it is unknown which arrived: the first one stands, because
+   * counts only fall until the device uploads or resets, which ends the offer.
+   */
+  make(device: DeviceRef, position: Position, counts: Counts): void {
+    if (this.#byDevice.get(device)?.position !== position) this.#byDevice.set(device, { position, counts })
+  }
+
+  /** The counts of the answer whose token a device presents; undefined when that is not known (any more). */
+  take(device: DeviceRef, position: Position): Counts | undefined {
+    const offer = this.#byDevice.get(device)
+    if (offer?.position !== position) return undefined
+    this.#byDevice.delete(device)
+    return offer.counts
+  }
+
+  /** After an answer that told at once. */
+  forget(device: DeviceRef): void {
+    this.#byDevice.delete(device)
+  }
+}

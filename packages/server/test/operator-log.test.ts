@@ -1,0 +1,46 @@
+/** What the operator finds in the log: draining claimers and rolled-back clients, by name, and not a line for each request. */
+import assert from 'node:assert/strict'
+import test from 'node:test'
+import { startLatchkey, temporaryDirectory } from './support/run-latchkey.ts'
+import { claimNames, fallback, ids, keys, named, upload } from './support/test-client.ts'
+import { clientOf } from './support/test-server.ts'
+
+test('a drained device and reused key IDs are logged once, with who and what', async () => {
+  using directory = temporaryDirectory()
+  const environment = { LATCHKEY_RATES_CLAIM_PER_TARGET_BURST: '2' }
+  const args = ['--data', directory.path, '--registration', 'open', '--server-name', 'test.example']
+  await using latchkey = await startLatchkey(args, { environment })
+  const client = clientOf(latchkey.url)
+  const [alice, eve] = [await client.login('alice', 'A'), await client.login('eve', 'E')]
+  await upload(client, alice, { one_time_keys: keys(ids(5)), fallback_keys: fallback('F') })
+  assert.deepEqual(await claimNames(client, eve, alice, 6), [...ids(2), 'F', 'F', 'F', 'F'].map(named))
+  const again = await upload(client, alice, { one_time_keys: keys(ids(2), 'other') })
+  assert.deepEqual(Object.values(again['dev.latchkey.outcomes']), ['id_reused', 'id_reused'])
+  latchkey.child.kill('SIGTERM')
+  const { stderr } = await latchkey.ended
+  const lines = stderr
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line))
+  assert.deepEqual(
+    lines.map(({ level, userId, deviceId, claimer, count, keys }) => ({
+      level,
+      userId,
+      deviceId,
+      claimer,
+      count,
+      keys,
+    })),
+    [
+      { level: 40, userId: alice.userId, deviceId: 'A', claimer: eve.userId, count: 1, keys: undefined },
+      {
+        level: 40,
+        userId: alice.userId,
+        deviceId: 'A',
+        claimer: undefined,
+        count: 2,
+        keys: ids(2).map(named),
+      },
+    ],
+  )
+})
