@@ -145,6 +145,17 @@ describe('bodies on their way', () => {
     }
   })
 
+  test('in pieces of one byte count for the memory that these take', async () => {
+    await using small = await startTestServer({ sizes })
+    device = await small.login('alice', 'A')
+    const socket = await openSocket(small)
+    const answer = readToEnd(socket)
+    socket.write(head(UPLOAD, 'Transfer-Encoding: chunked'))
+    socket.write('1\r\n \r\n'.repeat(2000))
+    assert.equal((await answer).status, 503)
+    await upload(small, device, { padding: 'x'.repeat(280_000) })
+  })
+
   test('of strangers take no room from those who are logged in', async () => {
     await using small = await startTestServer({ sizes })
     device = await small.login('alice', 'A')

@@ -8,6 +8,9 @@ import type { BodyBudget } from './body-budget.ts'
 
 export type BodyBounds = { readonly maxBytes: number; readonly budget: BodyBudget }
 
+/** What a piece of a body takes in memory beside its bytes: a body may come in pieces of one byte. */
+const PIECE_BYTES = 256
+
 /**
  * Resolves when the body is complete.
  *
@@ -21,16 +24,19 @@ export function readBody(request: IncomingMessage, { maxBytes, budget }: BodyBou
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = []
     let bytes = 0
+    let held = 0
     const finish = (error?: Error): void => {
       request.off('data', onData).off('end', finish).off('error', onBreak).off('close', onBreak)
-      budget.give(bytes)
+      budget.give(held)
       if (error === undefined) resolve(Buffer.concat(chunks, bytes))
       else reject(error)
     }
     const onData = (chunk: Buffer): void => {
       if (bytes + chunk.length > maxBytes) return finish(overLimit(maxBytes))
-      if (!budget.hasRoom(chunk.length)) return finish(overBudget())
-      budget.take(chunk.length)
+      const taken = chunk.length + PIECE_BYTES
+      if (!budget.hasRoom(taken)) return finish(overBudget())
+      budget.take(taken)
+      held += taken
       bytes += chunk.length
       chunks.push(chunk)
     }

@@ -51,8 +51,13 @@ type Operation =
     }
   | { readonly type: 'claim'; readonly algorithms: string[]; readonly spare: boolean }
   | { readonly type: 'remove' }
-/** `again`: the last upload once more, as a stuck client would. */
-type Step = { readonly wait: number; readonly operations: Operation[] } | 'crash' | 'login' | 'again'
+/** `again`: the last upload once more, as a stuck client would; `again soon`: as a stray duplicate would. */
+type Step =
+  | { readonly wait: number; readonly operations: Operation[] }
+  | 'crash'
+  | 'login'
+  | 'again'
+  | 'again soon'
 
 const key = fc.record({
   algorithm: fc.constantFrom(...ALGORITHMS),
@@ -108,7 +113,7 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
       }),
     },
     { weight: 1, arbitrary: fc.constant('crash' as const) },
-    { weight: 4, arbitrary: fc.constant('again' as const) },
+    { weight: 4, arbitrary: fc.constantFrom('again' as const, 'again soon' as const) },
     { weight: 2, arbitrary: fc.constant('login' as const) },
   ),
   { minLength: 1, maxLength: 25 },
@@ -177,8 +182,9 @@ class History {
       this.#open = await this.#open.crash()
       this.#model.crash()
     } else if (step === 'login') await this.#login()
-    else if (step === 'again') {
-      if (this.#lastUpload !== undefined) await this.take({ wait: 2_500, operations: [this.#lastUpload] })
+    else if (step === 'again' || step === 'again soon') {
+      const wait = step === 'again' ? 2_500 : 500
+      if (this.#lastUpload !== undefined) await this.take({ wait, operations: [this.#lastUpload] })
       return
     } else {
       this.#now += step.wait

@@ -20,8 +20,9 @@ export class Offers {
    * Notes what an answer carries. Of several with one token it is unknown which arrived: the first one stands, because
    * counts only fall until the device uploads or resets, which ends the offer.
    */
-  make(device: DeviceRef, position: Position, counts: Counts): void {
-    if (this.#byDevice.get(device)?.position !== position) this.#byDevice.set(device, { position, counts })
+  make(device: DeviceRef, position: Position, counts: () => Counts): void {
+    if (this.#byDevice.get(device)?.position === position) return
+    this.#byDevice.set(device, { position, counts: counts() })
   }
 
   /** The counts of the answer whose token a device presents; undefined when that is not known (any more). */

@@ -54,10 +54,11 @@ export function availableKeys(core: Core, pool: PoolRow, limit = -1): AvailableR
   )
 }
 
+/** `+state` keeps SQLite from the index by state, with which it would look at every key of the pool. */
 export function availableById(core: Core, pool: PoolRow, keyId: KeyId): AvailableRow | undefined {
   return core.db.one<AvailableRow>(
     `select num, key_id, json from one_time_keys
-     where pool_num = ? and key_id = ? and state = ${STATE_CODE.available}`,
+     where pool_num = ? and key_id = ? and +state = ${STATE_CODE.available}`,
     pool.pool_num,
     keyId,
   )
@@ -84,7 +85,7 @@ export function memoryOf(core: Core, pool: PoolRow): PoolMemory {
     issuedUnder(keyId) {
       return (
         core.db.one(
-          `select 1 from one_time_keys where pool_num = ? and key_id = ? and state = ${STATE_CODE.issued} limit 1`,
+          `select 1 from one_time_keys where pool_num = ? and key_id = ? and +state = ${STATE_CODE.issued} limit 1`,
           pool.pool_num,
           keyId,
         ) !== undefined

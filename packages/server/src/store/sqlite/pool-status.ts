@@ -14,12 +14,9 @@ export function poolStatus(core: Core, deviceRef: DeviceRef): PoolStatus {
 /** An answer with this token carries the counts as they stand now. Noted only where the device knows of more. */
 export function offerCounts(core: Core, deviceRef: DeviceRef, position: Position): void {
   const pools = core.keys.byRef(deviceRef)?.pools
-  if (pools === undefined) return
-  for (const { count, told } of pools.values()) {
-    if (count >= told) continue
-    core.offers.make(deviceRef, position, new Map([...pools.values()].map((p) => [p.algorithm, p.count])))
-    return
-  }
+  const known = [...(pools?.values() ?? [])]
+  if (known.every(({ count, told }) => count >= told)) return
+  core.offers.make(deviceRef, position, () => new Map(known.map((pool) => [pool.algorithm, pool.count])))
 }
 
 /** The device presents a token: what that answer carried, it knows. A wake since then may have told it of fewer. */
