@@ -171,6 +171,7 @@ export class KeyStates {
       const pool = device?.pools.get(row.algorithm)
       if (device === undefined || pool === undefined)
         throw new Error(`issue ${row.n} names a pool that does not exist`)
+      pool.replayed = true
       if (issue.keyNum === null) {
         if (pool.fallback !== undefined) this.#applyFallbackIssue(device, pool, pool.fallback, issue)
       } else {
@@ -268,6 +269,7 @@ export class KeyStates {
     )
     this.#unsettledCount -= pool.unsettled.length
     pool.unsettled = []
+    pool.replayed = false
   }
 
   /** Who was given a fallback key, how often and when: one row per claimer. */

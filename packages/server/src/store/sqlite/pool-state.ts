@@ -42,6 +42,8 @@ export type PoolState = {
   /** In upload order: the keys below this `num` have all been read ahead. */
   readUpTo: number
   unsettled: Issue[]
+  /** Whether some of them come from the log: their rows are not below `readUpTo`. */
+  replayed: boolean
 }
 
 export type DeviceState = {
@@ -102,15 +104,16 @@ export function loadDevice(db: Database, ref: DeviceRef): DeviceState | undefine
 
 /**
  * The next keys of a pool, in the order in which they leave. Those with unsettled issues are still `available` in their
- * rows and are passed over.
+ * rows and are passed over; in upload order `readUpTo` is past them, unless they come from the log.
  */
 export function readAhead(
   db: Database,
   pool: PoolState,
   claimOrder: 'upload' | 'key_id',
 ): readonly NextKey[] {
-  const gone = new Set(pool.unsettled.map((issue) => issue.keyNum))
-  if (claimOrder === 'key_id') return availableByKeyId(db, pool).filter((key) => !gone.has(key.num))
+  const byKeyId = claimOrder === 'key_id'
+  const gone = new Set(byKeyId || pool.replayed ? pool.unsettled.map((issue) => issue.keyNum) : [])
+  if (byKeyId) return availableByKeyId(db, pool).filter((key) => !gone.has(key.num))
   for (;;) {
     const limit = Math.min(MAX_AHEAD, Math.max(MIN_AHEAD, pool.ahead.length * 2))
     const rows = db.all<NextKey>(
@@ -160,5 +163,6 @@ function poolState(row: PoolRow): PoolState {
     aheadFrom: 0,
     readUpTo: 0,
     unsettled: [],
+    replayed: false,
   }
 }
