@@ -29,7 +29,7 @@ const MAX_KNOWN_DEVICES = 20_000
 /** Names resolved to devices: about 150 bytes each. */
 const MAX_NAMES = 100_000
 /** Unsettled issues above which each commit settles some: bounds memory and the time to open. */
-const MAX_UNSETTLED = 20_000
+const MAX_UNSETTLED = 50_000
 export class KeyStates {
   readonly #db: Database
   readonly epoch: string

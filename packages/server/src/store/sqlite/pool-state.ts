@@ -71,7 +71,7 @@ type PoolRow = {
 }
 
 /** Read-ahead grows from few (a claim of one key) to many (a hot device). */
-const MIN_AHEAD = 2
+const MIN_AHEAD = 8
 const MAX_AHEAD = 64
 
 /** A device's pools as their rows have them; undefined when the device does not exist. */
