@@ -3,7 +3,7 @@
  * TestKeyClaimOrdering and "Can claim one time key", SyTest 03-one-time-keys, Synapse claim_one_time_key_bulk.
  */
 import assert from 'node:assert/strict'
-import test, { after, describe } from 'node:test'
+import test, { describe } from 'node:test'
 import { DEFAULT_RATES } from '../src/config/config.ts'
 import { DEFAULT_POOL_POLICY } from '../src/pool/policy.ts'
 import {
@@ -22,15 +22,10 @@ import {
   sync,
   upload,
 } from './support/test-client.ts'
-import { startTestServer, type TestDevice } from './support/test-server.ts'
+import { sharedServer } from './support/shared-server.ts'
+import { startTestServer } from './support/test-server.ts'
 
-const server = await startTestServer()
-after(() => server[Symbol.asyncDispose]())
-let users = 0
-function newDevice(): Promise<TestDevice> {
-  return server.login(`user${++users}`, `DEV${users}`)
-}
-const bob = await server.login('bob', 'BOB')
+const { server, bob, newDevice, loginAgain } = await sharedServer()
 
 function claimBody(body: unknown, query = ''): Promise<{ status: number; body: Record<string, unknown> }> {
   return server.call('POST', CLAIM + query, { token: bob.token, body })
@@ -207,7 +202,7 @@ describe('POST /keys/claim', () => {
     await claim(server, bob, alice)
     ok(await server.call('POST', '/_matrix/client/v3/logout', { token: alice.token }))
     assert.equal(await claim(server, bob, alice), undefined)
-    const again = await server.login(`user${users}`, alice.deviceId)
+    const again = await loginAgain(alice, alice.deviceId)
     const answer = await upload(server, again, { one_time_keys: keys(['A', 'B', 'C']) })
     assert.deepEqual(answer['dev.latchkey.outcomes'], {
       [named('A')]: 'already_issued',

@@ -3,7 +3,7 @@
  * where they are: Complement csapi/upload_keys_test.go, SyTest 41end-to-end-keys, Synapse tests/handlers/test_e2e_keys.py.
  */
 import assert from 'node:assert/strict'
-import test, { after, describe } from 'node:test'
+import test, { describe } from 'node:test'
 import { DEFAULT_POOL_POLICY } from '../src/pool/policy.ts'
 import {
   claim,
@@ -23,16 +23,10 @@ import {
   tryUpload,
   upload,
 } from './support/test-client.ts'
+import { sharedServer } from './support/shared-server.ts'
 import { startTestServer, type TestDevice } from './support/test-server.ts'
 
-const server = await startTestServer()
-after(() => server[Symbol.asyncDispose]())
-let users = 0
-/** A new user with one device. */
-function newDevice(): Promise<TestDevice> {
-  return server.login(`user${++users}`, `DEV${users}`)
-}
-const bob = await server.login('bob', 'BOB')
+const { server, bob, newDevice } = await sharedServer()
 
 describe('POST /keys/upload', () => {
   test('counts per algorithm equal what was uploaded (Complement TestUploadKey, SyTest 01)', async () => {

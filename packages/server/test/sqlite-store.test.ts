@@ -56,18 +56,20 @@ test('every commit is an fsync: WAL with synchronous = FULL', () => {
 })
 
 suite('the commit queue', () => {
-  test('undoes a guarded operation that throws, and it alone', async () => {
+  /** Three writes in one commit, the second of which throws `fault`: the others must be there after it. */
+  const requireOthersStored = async (
+    kinds: readonly ('guarded' | 'plain')[],
+    fault: Error,
+  ): Promise<void> => {
     const core = openCore()
-    const write = (n: number): void =>
-      void core.db.run(`insert into claimers (name) values (?)`, `claimer ${n}`)
-    const outcomes = await Promise.allSettled([
-      core.queue.guarded(() => write(1)),
-      core.queue.guarded(() => {
-        write(2)
-        throw new MatrixError(400, 'M_UNKNOWN', 'no')
-      }),
-      core.queue.plain(() => write(3)),
-    ])
+    const outcomes = await Promise.allSettled(
+      kinds.map((kind, i) =>
+        core.queue[kind](() => {
+          core.db.run(`insert into claimers (name) values (?)`, `claimer ${i + 1}`)
+          if (i === 1) throw fault
+        }),
+      ),
+    )
     assert.deepEqual(
       outcomes.map((o) => o.status),
       ['fulfilled', 'rejected', 'fulfilled'],
@@ -77,30 +79,13 @@ suite('the commit queue', () => {
       ['claimer 1', 'claimer 3'],
     )
     core.db.close()
-  })
+  }
 
-  test('runs the others again without a plain operation that throws', async () => {
-    const core = openCore()
-    const write = (n: number): void =>
-      void core.db.run(`insert into claimers (name) values (?)`, `claimer ${n}`)
-    const outcomes = await Promise.allSettled([
-      core.queue.plain(() => write(1)),
-      core.queue.plain(() => {
-        write(2)
-        throw new TypeError('a bug')
-      }),
-      core.queue.guarded(() => write(3)),
-    ])
-    assert.deepEqual(
-      outcomes.map((o) => o.status),
-      ['fulfilled', 'rejected', 'fulfilled'],
-    )
-    assert.deepEqual(
-      core.db.all<{ name: string }>(`select name from claimers order by name`).map((row) => row.name),
-      ['claimer 1', 'claimer 3'],
-    )
-    core.db.close()
-  })
+  test('undoes a guarded operation that throws, and it alone', () =>
+    requireOthersStored(['guarded', 'guarded', 'plain'], new MatrixError(400, 'M_UNKNOWN', 'no')))
+
+  test('runs the others again without a plain operation that throws', () =>
+    requireOthersStored(['plain', 'plain', 'guarded'], new TypeError('a bug')))
 
   test('a full disk is a 503 that stored nothing and issued nothing, and passes when there is room again', async () => {
     const core = openCore()

@@ -2,7 +2,7 @@
  * What devices, device lists and cross-signing need from storage. Every operation is one transaction, durable before
  * its promise resolves; those that only read see every commit that was acknowledged before they were called.
  */
-import type { DeviceId, JsonObject, UserId } from '@latchkey/protocol'
+import type { DeviceId, UserId } from '@latchkey/protocol'
 import type { DeviceRef, Position, Session, UserRef } from '../session.ts'
 
 export type Device = {
@@ -81,6 +81,3 @@ export interface DeviceStore {
   /** Adds signatures to keys of `target`. */
   addSignatures(session: Session, target: UserRef, signatures: readonly KeySignature[]): Promise<void>
 }
-
-/** An object of `device_keys` or a cross-signing key, decoded. */
-export type SignedObject = JsonObject
