@@ -17,7 +17,12 @@ export function digestShare(
   keyId: KeyId,
   material: KeyMaterial,
 ): Uint8Array {
-  return sha256(`${algorithm}:${keyId}\0${material}`)
+  return sha256(digestText(algorithm, keyId, material))
+}
+
+/** The text whose SHA-256 is a key's share of the digest, for platforms that hash asynchronously. */
+export function digestText(algorithm: Algorithm, keyId: KeyId, material: KeyMaterial): string {
+  return `${algorithm}:${keyId}\0${material}`
 }
 
 /** Mixes a share into a digest, in place. */
@@ -35,4 +40,10 @@ export function base64Url(bytes: Uint8Array): string {
   let binary = ''
   for (const byte of bytes) binary += String.fromCharCode(byte)
   return btoa(binary).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '')
+}
+
+/** The bytes of unpadded base64url. @throws {DOMException} when the text is none. */
+export function fromBase64Url(text: string): Uint8Array<ArrayBuffer> {
+  const binary = atob(text.replaceAll('-', '+').replaceAll('_', '/'))
+  return Uint8Array.from(binary, (character) => character.charCodeAt(0))
 }

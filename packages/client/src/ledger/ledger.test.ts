@@ -1,0 +1,233 @@
+/** The ledger: what is recorded, what moves, what is forgotten, and how it is held against a pool. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import {
+  type Algorithm,
+  base64Url,
+  digestShare,
+  emptyDigest,
+  type KeyId,
+  type KeyMaterial,
+  type KeyName,
+  mixIn,
+  SIGNED_CURVE25519,
+} from '@latchkey/protocol'
+import { createHash, randomBytes } from 'node:crypto'
+import type { PoolKey, PoolOfAlgorithm } from '../server/answers.ts'
+import { memoryStore } from '../store/memory.ts'
+import { StoredState } from '../store/stored-state.ts'
+import { alignWithPool, compareDigest, noteIssuedByCount } from './compare.ts'
+import { explain } from './explain.ts'
+import { FALLBACK_KEYS, type KeyRecord, ONE_TIME_KEYS } from './key-record.ts'
+import {
+  findByHash,
+  generatedSoFar,
+  hashKeys,
+  LEDGER_HEAD,
+  MAX_RECORDS,
+  moveTo,
+  publicKeysOf,
+  recordAdopted,
+  recordUploading,
+} from './ledger.ts'
+
+const NAME = (id: string): KeyName => `signed_curve25519:${id}` as KeyName
+const sha256 = (text: string): Uint8Array => createHash('sha256').update(text).digest()
+const NOW = 1_700_000_000_000
+
+type Keys = Record<string, { key: string }>
+
+function keys(...ids: string[]): Keys {
+  return Object.fromEntries(
+    ids.map((id) => [NAME(id), { key: randomBytes(32).toString('base64').slice(0, 43) }]),
+  )
+}
+
+function digestOf(some: Keys): string {
+  const sum = emptyDigest()
+  for (const [name, { key }] of Object.entries(some)) {
+    const id = name.slice(name.indexOf(':') + 1) as KeyId
+    mixIn(sum, digestShare(sha256, 'signed_curve25519' as Algorithm, id, key as KeyMaterial))
+  }
+  return base64Url(sum)
+}
+
+const only = (from: Keys, ...ids: string[]): Keys =>
+  Object.fromEntries(Object.entries(from).filter(([name]) => ids.some((id) => NAME(id) === name)))
+
+function inPool(some: Keys): PoolKey[] {
+  return Object.entries(some).map(([name, { key }]) => ({
+    name: name as KeyName,
+    hash: base64Url(sha256(key)),
+    ts: NOW,
+  }))
+}
+
+function poolOf(available: Keys, issued: Keys = {}): PoolOfAlgorithm {
+  return {
+    digest: digestOf(available),
+    available: inPool(available),
+    issued: inPool(issued),
+    fallback: undefined,
+  }
+}
+
+async function ledger(published: Keys[] = []): Promise<StoredState> {
+  const state = await StoredState.open(memoryStore(), [ONE_TIME_KEYS, FALLBACK_KEYS, LEDGER_HEAD])
+  for (const batch of published) {
+    const hashed = await hashKeys(batch)
+    await state.update((transaction) => {
+      recordUploading(transaction, hashed, NOW)
+      for (const { name } of hashed) moveTo(transaction, ONE_TIME_KEYS, name, 'available', NOW)
+    })
+  }
+  return state
+}
+
+function states(state: StoredState): Promise<Record<string, string>> {
+  return state.read((view) =>
+    Object.fromEntries(
+      [...view.all(ONE_TIME_KEYS)].map(([id, { state: now }]) => [id.split(':')[1] ?? id, now]),
+    ),
+  )
+}
+
+test('keys of one upload stand in the order of their IDs, and uploads in the order in which they were made', async () => {
+  const state = await ledger([keys('b', 'a'), keys('9', 'Z')])
+  const order = await state.read((view) => publicKeysOf(view, SIGNED_CURVE25519).map(([name]) => name))
+  assert.deepEqual(order, ['a', 'b', '9', 'Z'].map(NAME))
+  assert.equal(await state.read(generatedSoFar), 4)
+})
+
+test('an upload that is repeated changes nothing; another key under the same ID moves the former aside', async () => {
+  const first = keys('a')
+  const state = await ledger([first])
+  const generation = await state.read((view) => view.generation)
+  const same = await hashKeys(first)
+  await state.update((transaction) => recordUploading(transaction, same, NOW))
+  assert.equal(await state.read((view) => view.generation), generation)
+
+  const other = await hashKeys(keys('a'))
+  await state.update((transaction) => recordUploading(transaction, other, NOW))
+  const former = await state.read((view) => findByHash(view, ONE_TIME_KEYS, same[0]?.hash ?? ''))
+  assert.equal(former?.[1].state, 'lost')
+  assert.match(former?.[0] ?? '', /^signed_curve25519:a~/)
+  const [explanation] = await explain((look) => state.read(look), first[NAME('a')]?.key ?? '')
+  assert.equal(explanation?.name, NAME('a'))
+  assert.equal(explanation.verdict, 'lost')
+})
+
+test('a withdrawn key that is offered again is uploading again', async () => {
+  const some = keys('a')
+  const state = await ledger([some])
+  const hashed = await hashKeys(some)
+  await state.update((transaction) => moveTo(transaction, ONE_TIME_KEYS, NAME('a'), 'withdrawn', NOW))
+  await state.update((transaction) => recordUploading(transaction, hashed, NOW))
+  assert.deepEqual(await states(state), { a: 'uploading' })
+})
+
+test('history is forgotten beyond the bound, the oldest first, and live keys never', async () => {
+  const state = await ledger()
+  const hashed = Array.from({ length: MAX_RECORDS + 100 }, (_, i) => ({
+    name: NAME(String(i).padStart(5, '0')),
+    key: `key ${i}`,
+    hash: `hash ${i}`,
+    share: '',
+  }))
+  await state.update((transaction) => {
+    recordUploading(transaction, hashed, NOW)
+    for (const { name } of hashed.slice(10, 500)) moveTo(transaction, ONE_TIME_KEYS, name, 'used', NOW)
+  })
+  const extra = await hashKeys(keys('zzzzz'))
+  await state.update((transaction) => recordUploading(transaction, extra, NOW))
+  const left = await state.read((view) => [...view.all(ONE_TIME_KEYS).keys()])
+  assert.equal(left.length, MAX_RECORDS)
+  assert.ok(left.includes(NAME('00009')), 'a live key, the oldest of all')
+  assert.ok(!left.includes(NAME('00010')), 'the oldest of history')
+  assert.ok(left.includes(NAME('00499')), 'history within the bound')
+})
+
+test('the digest of what is left of a pool is that of the last keys of the ledger', async () => {
+  const some = keys('a', 'b', 'c')
+  const state = await ledger([some])
+  const verdict = (count: number, digest: string) =>
+    state.read((view) => compareDigest(view, SIGNED_CURVE25519, count, digest))
+  assert.equal(await verdict(3, digestOf(some)), 'same')
+  assert.equal(await verdict(1, digestOf(only(some, 'c'))), 'same')
+  assert.equal(await verdict(0, digestOf({})), 'same')
+  assert.equal(await verdict(1, digestOf(only(some, 'a'))), 'different')
+  assert.equal(await verdict(4, digestOf(some)), 'different')
+
+  assert.equal(
+    await state.update((transaction) => noteIssuedByCount(transaction, SIGNED_CURVE25519, 1, NOW)),
+    2,
+  )
+  assert.deepEqual(await states(state), { a: 'issued', b: 'issued', c: 'available' })
+})
+
+test('adopted keys are known by their hash alone: their digest is unknown, not different', async () => {
+  const some = keys('a', 'b')
+  const state = await ledger()
+  await state.update((transaction) => recordAdopted(transaction, inPool(some), NOW))
+  const verdict = await state.read((view) => compareDigest(view, SIGNED_CURVE25519, 2, digestOf(some)))
+  assert.equal(verdict, 'unknown')
+  const [explanation] = await explain((look) => state.read(look), 'a')
+  assert.equal(explanation?.verdict, 'adopted')
+})
+
+test('held against a pool: unknown keys, keys that are back, gone ones, and news of issued ones are told apart', async () => {
+  const mine = keys('a', 'b', 'c', 'd', 'e')
+  const foreign = keys('x')
+  const state = await ledger([mine])
+  await state.update((transaction) => moveTo(transaction, ONE_TIME_KEYS, NAME('a'), 'used', NOW))
+  const pool = poolOf({ ...only(mine, 'a', 'e'), ...foreign }, only(mine, 'b'))
+  const found = await state.update((transaction) =>
+    alignWithPool(transaction, SIGNED_CURVE25519, pool, { complete: true, now: NOW + 1 }),
+  )
+  assert.deepEqual(found, {
+    unknown: [NAME('x')],
+    again: [NAME('a')],
+    gone: ['c', 'd'].map(NAME),
+    issued: [NAME('b')],
+  })
+  assert.deepEqual(await states(state), {
+    a: 'used',
+    b: 'issued',
+    c: 'removed',
+    d: 'removed',
+    e: 'available',
+  })
+})
+
+test('a key that the server lists no more counts as issued, not as gone, while its list of issued keys is cut short', async () => {
+  const mine = keys('a', 'b')
+  const state = await ledger([mine])
+  const found = await state.update((transaction) =>
+    alignWithPool(transaction, SIGNED_CURVE25519, poolOf(only(mine, 'b')), { complete: false, now: NOW }),
+  )
+  assert.deepEqual(found.issued, [NAME('a')])
+  assert.deepEqual(found.gone, [])
+})
+
+test('a key whose upload is under way is neither unknown nor gone', async () => {
+  const mine = keys('a', 'b')
+  const state = await ledger()
+  const hashed = await hashKeys(mine)
+  await state.update((transaction) => recordUploading(transaction, hashed, NOW))
+  const found = await state.update((transaction) =>
+    alignWithPool(transaction, SIGNED_CURVE25519, poolOf(only(mine, 'a')), { complete: true, now: NOW }),
+  )
+  assert.deepEqual(found, { unknown: [], again: [], gone: [], issued: [] })
+  assert.deepEqual(await states(state), { a: 'available', b: 'uploading' })
+})
+
+test('a former key keeps what explains it, and loses what only a live one needs', async () => {
+  const state = await ledger([keys('a')])
+  await state.update((transaction) =>
+    moveTo(transaction, ONE_TIME_KEYS, NAME('a'), 'lost', NOW, { cause: 'a test' }),
+  )
+  const record = await state.read((view): KeyRecord | undefined => view.get(ONE_TIME_KEYS, NAME('a')))
+  assert.equal(record?.share, undefined)
+  const [explanation] = await explain((look) => state.read(look), NAME('a'))
+  assert.match(explanation?.text ?? '', /is lost since 2023-11-14T22:13:20.000Z: .* \(a test\)\.$/)
+})

@@ -1,0 +1,10 @@
+/** What a server offers beyond the specification, by `unstable_features` of its `/versions` (extensions.md, MSC4162). */
+import { isJsonObject, type JsonObject } from '@latchkey/protocol'
+import type { ServerLevel } from '../events.ts'
+
+/** The level that an answer of `/versions` shows. */
+export function levelOf(versions: JsonObject): ServerLevel {
+  const features = isJsonObject(versions['unstable_features']) ? versions['unstable_features'] : {}
+  if (features['org.matrix.msc4162'] !== true) return 'bare'
+  return features['dev.latchkey.key_pool'] === true ? 'latchkey' : 'msc4162'
+}

@@ -1,0 +1,88 @@
+/** Which answer is newer: the table in server-view.ts, row by row, and under every order of arrival. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { isKnown, judge, type Learned, learn, type ServerView } from './server-view.ts'
+
+const pool = (version: number, epoch = 'one') => ({ epoch, version, generation: 0, digest: {}, fallback: {} })
+
+function answer(more: Partial<Learned>): Learned {
+  return { counts: { signed_curve25519: 50 }, keyPool: undefined, begunAt: 0, isChange: false, ...more }
+}
+
+const VIEW: ServerView = learn(undefined, answer({ keyPool: pool(10) }), 4)
+
+test('the first answer is news', () => {
+  assert.equal(judge(undefined, answer({})), 'newer')
+})
+
+test('a version that is the same or higher is newer, whenever its request was begun', () => {
+  assert.equal(judge(VIEW, answer({ keyPool: pool(10), begunAt: 0 })), 'newer')
+  assert.equal(judge(VIEW, answer({ keyPool: pool(11), begunAt: 0 })), 'newer')
+})
+
+test('a lower version is stale if its request was begun before the higher one was learned, and else the server went back', () => {
+  assert.equal(VIEW.learnedAt, 5)
+  assert.equal(judge(VIEW, answer({ keyPool: pool(9), begunAt: 4 })), 'stale')
+  assert.equal(judge(VIEW, answer({ keyPool: pool(9), begunAt: 5 })), 'went_back')
+})
+
+test('another epoch counts only in an answer to a request that was begun after the known one was learned', () => {
+  assert.equal(judge(VIEW, answer({ keyPool: pool(99, 'two'), begunAt: 4 })), 'stale')
+  assert.equal(judge(VIEW, answer({ keyPool: pool(1, 'two'), begunAt: 5 })), 'new_epoch')
+})
+
+test('without versions, what was begun before the last acknowledged change is stale, and a change never is', () => {
+  const view = learn(undefined, answer({ isChange: true }), 4)
+  assert.equal(judge(view, answer({ begunAt: 4 })), 'stale')
+  assert.equal(judge(view, answer({ begunAt: 5 })), 'newer')
+  assert.equal(judge(view, answer({ begunAt: 0, isChange: true })), 'newer')
+})
+
+test('unknown is not zero: an answer without counts changes none', () => {
+  const view = learn(VIEW, answer({ counts: undefined, keyPool: pool(11) }), 5)
+  assert.deepEqual(view.counts, { signed_curve25519: 50 })
+})
+
+test('in a new epoch the counts of the old one are forgotten, and so is what was verified there', () => {
+  const before = { ...VIEW, verified: { signed_curve25519: 'digest' } }
+  const view = learn(before, answer({ counts: {}, keyPool: pool(1, 'two') }), 5)
+  assert.deepEqual(view.counts, {})
+  assert.equal(view.verified, undefined)
+})
+
+test('an answer that says what is known already need not be written', () => {
+  assert.equal(isKnown(VIEW, answer({ keyPool: pool(10) })), true)
+  assert.equal(isKnown(VIEW, answer({ keyPool: pool(11) })), false)
+  assert.equal(isKnown(VIEW, answer({ counts: { signed_curve25519: 49 }, keyPool: pool(10) })), false)
+  assert.equal(isKnown(VIEW, answer({ counts: undefined, keyPool: pool(10) })), true)
+})
+
+test('whatever order the answers of a server arrive in, the view ends with its highest version', () => {
+  const requests = fc.array(fc.record({ begun: fc.nat(20), extra: fc.nat(5) }), {
+    minLength: 1,
+    maxLength: 20,
+  })
+  fc.assert(
+    fc.property(requests, (script) => {
+      // The server's version is the generation at which a request was begun, and a little more: it only grows.
+      let view: ServerView | undefined
+      let generation = 0
+      let highest = 0
+      for (const { begun, extra } of script) {
+        const begunAt = Math.min(begun, generation)
+        const version = begunAt + extra
+        const learned = answer({ keyPool: pool(version), begunAt })
+        const verdict = judge(view, learned)
+        highest = Math.max(highest, version)
+        if (verdict === 'stale') {
+          assert.ok(version < (view?.keyPool?.version ?? 0))
+          continue
+        }
+        if (verdict === 'went_back') return // begun after a higher version was learned: not the order of one server
+        view = learn(view, learned, generation++)
+        assert.equal(view.keyPool?.version, highest)
+      }
+    }),
+  )
+})
