@@ -15,7 +15,8 @@ export function memoryStore(): Store {
     },
     async write(expected, changes) {
       if (expected !== generation) throw new StaleStoreError(expected, generation)
-      for (const [key, text] of changes) {
+      // Taken as a whole first: changes that cannot be read to their end change nothing.
+      for (const [key, text] of [...changes]) {
         if (text === undefined) records.delete(key)
         else records.set(key, text)
       }

@@ -1,0 +1,29 @@
+/** The two assertions of the contract, made for Node and browsers alike. */
+
+/** By value, of plain JSON; the order of members does not matter. */
+export function equal(actual: unknown, expected: unknown): void {
+  const [is, should] = [text(actual), text(expected)]
+  if (is !== should) throw new Error(`expected ${excerpt(should)}, but it is ${excerpt(is)}`)
+}
+
+/** @param name of the error; across realms and bundles its class is not the same. */
+export async function rejects(promise: Promise<unknown>, name: string): Promise<void> {
+  const error: unknown = await promise.then(
+    () => undefined,
+    (error: unknown) => error,
+  )
+  if (error === undefined) throw new Error(`expected ${name}, but it succeeded`)
+  if (!(error instanceof Error) || error.name !== name) throw error
+}
+
+function text(value: unknown): string {
+  return JSON.stringify(value, (_key, part: unknown) =>
+    typeof part === 'object' && part !== null && !Array.isArray(part)
+      ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : part,
+  )
+}
+
+function excerpt(text: string): string {
+  return text.length > 300 ? `${text.slice(0, 300)}... (${text.length} characters)` : text
+}
