@@ -1,0 +1,168 @@
+/**
+ * The libraries as they are published: built, installed by copying, used from plain JavaScript and from TypeScript by
+ * somebody who has none of the sources.
+ */
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { buildPackages, filesUnder } from '../scripts/build-packages.ts'
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url))
+const directory = mkdtempSync(join(tmpdir(), 'latchkey-packages-'))
+const built = join(directory, 'dist')
+const app = join(directory, 'app')
+const run = promisify(execFile)
+
+before(async () => {
+  await buildPackages(built)
+  mkdirSync(join(app, 'node_modules'), { recursive: true })
+  cpSync(built, join(app, 'node_modules', '@latchkey'), { recursive: true })
+  writeFileSync(join(app, 'package.json'), '{ "type": "module" }')
+})
+after(() => rmSync(directory, { recursive: true, force: true }))
+
+test('what npm would publish is all that was built: JavaScript and declarations, no sources, no tests', async () => {
+  for (const name of ['protocol', 'client']) {
+    const folder = join(built, name)
+    const { stdout } = await run('npm', ['pack', '--dry-run', '--json'], { cwd: folder })
+    const [{ files }] = JSON.parse(stdout) as [{ files: { path: string }[] }]
+    const paths = files.map(({ path }) => path).sort()
+    assert.deepEqual(paths, filesUnder(folder))
+    assert.deepEqual(
+      paths.filter(
+        (path) =>
+          !/^(LICENSE|README\.md|package\.json)$|\.d\.ts$|\.js$/.test(path) || path.includes('.test.'),
+      ),
+      [],
+    )
+  }
+})
+
+test('every module that a built file names is there, or is a declared dependency', () => {
+  for (const name of ['protocol', 'client']) {
+    const folder = join(built, name)
+    const manifest = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as Record<string, object>
+    const allowed = Object.keys({ ...manifest['dependencies'], ...manifest['peerDependencies'] })
+    for (const file of filesUnder(folder).filter((file) => /\.(js|d\.ts)$/.test(file))) {
+      for (const specifier of importsOf(readFileSync(join(folder, file), 'utf8'))) {
+        if (specifier.startsWith('.')) {
+          const target = join(folder, dirname(file), specifier)
+          const there = file.endsWith('.d.ts') ? target.replace(/\.js$/, '.d.ts') : target
+          assert.ok(target.endsWith('.js') && existsSync(there), `${name}/${file}: ${specifier}`)
+        } else if (specifier.startsWith('node:')) {
+          assert.match(file, /^(node|store\/sqlite-file)\.js$/, `${name}/${file}: ${specifier}`)
+        } else assert.ok(allowed.includes(specifier), `${name}/${file}: ${specifier}`)
+      }
+    }
+  }
+})
+
+test('plain Node imports every entry point and uses a store', async () => {
+  writeFileSync(
+    join(app, 'use.js'),
+    `import * as client from '@latchkey/client'
+     import * as libolm from '@latchkey/client/libolm'
+     import { fileStore } from '@latchkey/client/node'
+     const store = fileStore('device.latchkey')
+     await store.write(0, new Map([['a', '1']]))
+     try {
+       await store.write(0, new Map())
+     } catch (error) {
+       console.log(error instanceof client.StaleStoreError, error.message)
+     }
+     await store.close()
+     console.log(Object.keys(libolm).join())`,
+  )
+  const { stdout, stderr } = await run(process.execPath, ['use.js'], { cwd: app })
+  assert.equal(
+    stdout,
+    'true the store is at generation 1, the write was decided on generation 0\nlibolmAccounts\n',
+  )
+  assert.doesNotMatch(stderr, /error/i)
+})
+
+test('the declarations stand on their own, in Node and for a bundler, without the types of Node', async () => {
+  writeFileSync(
+    join(app, 'use.ts'),
+    `import { indexedDbStore, memoryStore, type ClientEvent, type Store, StoreError } from '@latchkey/client'
+     import { fileStore } from '@latchkey/client/node'
+     export const stores: Store[] = [memoryStore(), indexedDbStore('a', { lockTimeoutMs: 1 }), fileStore('b')]
+     export const reasonOf = (error: StoreError): 'unreadable' | 'corrupted' | 'foreign' => error.reason
+     export const severityOf = (event: ClientEvent): string =>
+       event.type === 'two_writers' ? String(event.heals) : event.severity
+     // @ts-expect-error: a store needs a path
+     export const wrong: Store = fileStore()`,
+  )
+  const compiler = join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc')
+  const options = [
+    '--strict',
+    '--noEmit',
+    '--target',
+    'es2024',
+    '--lib',
+    'es2024,dom',
+    '--types',
+    '',
+    'use.ts',
+  ]
+  for (const resolution of [
+    ['--module', 'nodenext'],
+    ['--module', 'esnext', '--moduleResolution', 'bundler'],
+  ]) {
+    await typeChecks([compiler, ...options, ...resolution])
+  }
+})
+
+test('the key manager for libolm is typed against the peer dependency', async () => {
+  mkdirSync(join(app, 'node_modules', '@matrix-org'), { recursive: true })
+  symlinkSync(join(ROOT, 'node_modules/@matrix-org/olm'), join(app, 'node_modules/@matrix-org/olm'))
+  writeFileSync(
+    join(app, 'olm.ts'),
+    `import Olm from '@matrix-org/olm'
+     import { libolmAccounts } from '@latchkey/client/libolm'
+     export const accounts = libolmAccounts(Olm, 'secret')`,
+  )
+  const compiler = join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc')
+  const options = [
+    '--strict',
+    '--noEmit',
+    '--target',
+    'es2024',
+    '--lib',
+    'es2024,dom',
+    '--types',
+    '',
+    'olm.ts',
+  ]
+  await typeChecks([compiler, ...options, '--module', 'esnext', '--moduleResolution', 'bundler'])
+})
+
+async function typeChecks(command: readonly string[]): Promise<void> {
+  try {
+    await run(process.execPath, command, { cwd: app })
+  } catch (error) {
+    assert.fail(String((error as { stdout?: string }).stdout))
+  }
+}
+
+/** What a built file imports, dynamically too. Comments, examples among them, do not count. */
+function importsOf(code: string): string[] {
+  const bare = code.replaceAll(/\/\*[\s\S]*?\*\//g, '')
+  return [...bare.matchAll(/(?:\bfrom|\bimport\(|^import) ?['"]([^'"]+)['"]/gm)].map(
+    ([, specifier = '']) => specifier,
+  )
+}
