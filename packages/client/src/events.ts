@@ -61,6 +61,8 @@ export const VERDICTS = [
   'adopted',
   'fallback_replaced',
   'private_key_held',
+  'no_session',
+  'malformed',
 ] as const
 export type Verdict = (typeof VERDICTS)[number]
 

@@ -53,26 +53,29 @@ const MAX_KEYS_KEPT = 20
 
 /**
  * How long the next heal has to wait, ms: 0 when it may begin, `Infinity` when the day's budget is spent. Heals that
- * seem to lie in the future (a clock set back) count as of now.
+ * seem to lie in the future (a clock set back) count as of now. Replacing keys whose private halves an SDK is about to
+ * evict is upkeep, limited by how fast the SDK generates: it does not count.
  */
 export function waitForHeal(view: View, budget: Budget, now: number): number {
   const ages = [...view.all(HEALS).values()]
+    .filter(({ cause }) => cause !== 'private_keys_evicted')
     .map(({ at }) => Math.max(0, now - at))
     .filter((age) => age < DAY_MS)
-  if (ages.length === 0) return 0
   if (ages.length >= budget.healsPerDay) return Number.POSITIVE_INFINITY
+  if (ages.length === 0) return 0
   const pause = budget.pauseMs * 2 ** (ages.length - 1)
   return Math.max(0, pause - Math.min(...ages))
 }
 
-/** Notes a heal. At most 100 are kept, the latest. */
-export function noteHeal(transaction: Transaction, heal: HealRecord): void {
+/** Notes a heal, and returns the ID that it is noted under. At most 100 are kept, the latest. */
+export function noteHeal(transaction: Transaction, heal: HealRecord): string {
   const numbers = [...transaction.all(HEALS).keys()].map(Number).sort((a, b) => a - b)
   const number = (numbers.at(-1) ?? 0) + 1
   transaction.put(HEALS, String(number), { ...heal, keys: heal.keys.slice(0, MAX_KEYS_KEPT) })
   for (const old of numbers.slice(0, Math.max(0, numbers.length + 1 - MAX_HEALS_KEPT))) {
     transaction.delete(HEALS, String(old))
   }
+  return String(number)
 }
 
 /** The heals that were noted, the latest first. */

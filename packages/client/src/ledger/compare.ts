@@ -22,6 +22,9 @@ import { moveTo, publicKeysOf } from './ledger.ts'
  */
 export type DigestVerdict = 'same' | 'different' | 'unknown'
 
+/** Whether keys of an upload without an answer are counted in: the server may have them, or not. Default true. */
+export type Which = { readonly uploading?: boolean }
+
 /**
  * Compares the digest of a pool of `count` keys with that of the last `count` keys of the ledger in pool order: keys
  * leave from the front, so those are the ones that should be left.
@@ -31,8 +34,9 @@ export function compareDigest(
   algorithm: Algorithm,
   count: number,
   digest: string,
+  which: Which = {},
 ): DigestVerdict {
-  const left = lastPublic(view, algorithm, count)
+  const left = count === 0 ? [] : expected(view, algorithm, which).slice(-count)
   if (left.length < count) return 'different'
   const sum = emptyDigest()
   for (const [, { share }] of left) {
@@ -48,15 +52,17 @@ export function noteIssuedByCount(
   algorithm: Algorithm,
   count: number,
   now: number,
+  which: Which = {},
 ): number {
-  const keys = publicKeysOf(transaction, algorithm)
+  const keys = expected(transaction, algorithm, which)
   const issued = keys.slice(0, Math.max(0, keys.length - count))
   for (const [name] of issued) moveTo(transaction, ONE_TIME_KEYS, name, 'issued', now, { issuedAt: now })
   return issued.length
 }
 
-function lastPublic(view: View, algorithm: Algorithm, count: number): [KeyName, KeyRecord][] {
-  return count === 0 ? [] : publicKeysOf(view, algorithm).slice(-count)
+function expected(view: View, algorithm: Algorithm, { uploading = true }: Which): [KeyName, KeyRecord][] {
+  const keys = publicKeysOf(view, algorithm)
+  return uploading ? keys : keys.filter(([, { state }]) => state !== 'uploading')
 }
 
 /** What a reading of the pool found, in names of one-time keys. */

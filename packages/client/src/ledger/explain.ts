@@ -75,6 +75,8 @@ const MEANING: Readonly<Record<Verdict, string>> = {
   adopted: 'it was published before there was a ledger; nothing is known of its private half',
   fallback_replaced: 'it is a former fallback key whose private half was dropped after its time',
   private_key_held: 'its private half should be there',
+  no_session: 'the message names no key, and no session that it could belong to is there',
+  malformed: 'the message is no Olm message',
 }
 
 function explanationOf(name: KeyName, kind: Explanation['kind'], record: KeyRecord): Explanation {

@@ -176,7 +176,9 @@ function forgetHistory(transaction: Transaction): void {
   let surplus = records.size - MAX_RECORDS
   if (surplus <= 0) return
   const history = [...records].filter(([, record]) => !mayBeNamed(record))
-  for (const [id] of history.sort(([, a], [, b]) => a.order - b.order)) {
+  // Keys that the server never got explain nothing: they go first.
+  const rank = ({ state, order }: KeyRecord): number => (state === 'unsent' ? -1 / order : order)
+  for (const [id] of history.sort(([, a], [, b]) => rank(a) - rank(b))) {
     if (surplus-- <= 0) return
     transaction.delete(ONE_TIME_KEYS, id)
   }

@@ -1,0 +1,44 @@
+/**
+ * A matrix-js-sdk client whose keys are looked after. What is different from a client without: `fetchFn`.
+ *
+ *     node guard-matrix-js-sdk.ts http://127.0.0.1:8008 alice PASSWORD
+ *
+ * In a browser the store is `indexedDbStore(`latchkey-${deviceId}`)`, shared by all tabs. Here the SDK keeps its own keys
+ * in memory, every start is a new device, and so the ledger may be in memory too.
+ */
+import { guardFetch, memoryStore } from '@latchkey/client'
+import { createClient } from 'matrix-js-sdk'
+
+const [baseUrl = 'http://127.0.0.1:8008', user = 'alice', password = ''] = process.argv.slice(2)
+
+const login = await createClient({ baseUrl }).loginRequest({
+  type: 'm.login.password',
+  identifier: { type: 'm.id.user', user },
+  password,
+})
+
+const guard = guardFetch(fetch, {
+  store: memoryStore(),
+  onEvent: ({ severity, type, cause, remedy }) => console.log(`[${severity}] ${type}: ${cause} ${remedy}`),
+})
+const client = createClient({
+  baseUrl,
+  userId: login.user_id,
+  deviceId: login.device_id,
+  accessToken: login.access_token,
+  fetchFn: guard,
+})
+
+await client.initRustCrypto({ useIndexedDB: false })
+await client.startClient({ initialSyncLimit: 0 })
+
+// Until the SDK has published its keys, which it does after its first sync.
+let status = await guard.status()
+while ((status.keys.available ?? 0) === 0) {
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  status = await guard.status()
+}
+console.log(`the guard: ${JSON.stringify(status)}`)
+client.stopClient()
+// The SDK leaves timers behind.
+process.exit(0)

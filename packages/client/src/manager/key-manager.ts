@@ -1,0 +1,481 @@
+/**
+ * The key manager: one device's account, its keys on the server, and its inbox.
+ *
+ * One-time keys:
+ *
+ *     (none) --prepareUpload: generate, sign, store, one durable step--> uploading
+ *     uploading --handed out, the same text until it is answered--> uploading
+ *               --200, by outcome--> available | issued (somebody was faster) | removed
+ *               --refused--> unsent                      --another epoch--> issued (unknown: kept until the deadline)
+ *     available --the pool moved past it--> issued       --reset said "withdrawn"--> withdrawn
+ *     available, issued --a message with it was decrypted--> used
+ *     issued --30 days, or 24 hours and no room for any other--> expired
+ *
+ * The private half is in the account while a key is uploading, available or issued, and goes in the very step that moves
+ * it on. So what the server may issue is a subset of what is held, whatever is lost on the way.
+ *
+ * Requests: at most one that changes keys is pending; it is a record of the store, and every process that shares the
+ * store hands out the same text. Everything that is decided is decided inside one update of one state: who finds that
+ * another process wrote decides again. Nothing here has a timer; `start` runs the loop for those who want one.
+ */
+import { isJsonObject, type JsonObject, SIGNED_CURVE25519 } from '@latchkey/protocol'
+import type { ServerLevel } from '../events.ts'
+import { healHistory, type HealRecord, HEALS } from '../heal/heals.ts'
+import { explain, type Explanation } from '../ledger/explain.ts'
+import { FALLBACK_KEYS, ONE_TIME_KEYS } from '../ledger/key-record.ts'
+import { LEDGER_HEAD } from '../ledger/ledger.ts'
+import type { IdentityKeys, OlmMessage } from '../olm/olm-account.ts'
+import { decodeSignals, parseObject } from '../server/answers.ts'
+import { SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
+import { StoredState } from '../store/stored-state.ts'
+import { StoreError } from '../store/store.ts'
+import { expireFormerFallback } from './fallback.ts'
+import { generatedToday } from './generation-budget.ts'
+import { ciphertextsFor, decryptAll, type Failure, putSession, sessionsWith } from './inbox.ts'
+import { type LoopOptions, runLoop } from './loop.ts'
+import { type KeyManagerOptions, newAccount, requireSameDevice, settingsOf } from './options.ts'
+import { takeIn } from './pool-check.ts'
+import { isFinal, settleReading } from './readings.ts'
+import {
+  ACCOUNT,
+  type AccountRecord,
+  type DecryptedMessage,
+  INBOX,
+  NEW_STATUS,
+  ONLY,
+  OPENED,
+  PENDING,
+  SEEN,
+  SESSIONS,
+  STATUS,
+} from './records.ts'
+import { changeRequest, nextRequest, type OutgoingRequest, type Reading, readRequest } from './requests.ts'
+import { noteFailure } from './retry.ts'
+import { settle } from './settle.ts'
+import { expireIssued, heldKeys } from './slots.ts'
+import { accountOf, Core, statusOf, type Step } from './step.ts'
+import { budgetLeft, missingKeys, prepareReset, prepareUpload } from './upload.ts'
+import { newRequestId } from './wire-ids.ts'
+
+const KINDS = [
+  ACCOUNT,
+  STATUS,
+  PENDING,
+  SESSIONS,
+  INBOX,
+  SEEN,
+  OPENED,
+  ONE_TIME_KEYS,
+  FALLBACK_KEYS,
+  LEDGER_HEAD,
+  SERVER_VIEW,
+  HEALS,
+]
+
+const DAY_MS = 86_400_000
+/** To-device events in one sync answer that mean that more are waiting. */
+const FULL_PAGE = 100
+/** Messages that an app may leave unhandled before no more are taken in. */
+const MAX_UNHANDLED = 10_000
+/** Plans that are thrown away because another process was faster, before giving up until the next call. */
+const MAX_PLANS = 20
+
+/** The state in which a sync was begun: counts in an answer are no older than it. */
+export type SyncTicket = { readonly generation: number }
+
+/** What a sync brought. */
+export type Received = {
+  /** Decrypted messages that this object has not handed out before, those included that an earlier process left. */
+  readonly messages: readonly DecryptedMessage[]
+  /** Messages that could not be decrypted, each with what is known of its key. */
+  readonly failures: readonly Failure[]
+}
+
+/** An answer to an outgoing request. */
+export type RequestAnswer = {
+  /** The HTTP status; 0 when no answer came. */
+  readonly status: number
+  /** The answer's text, or its decoded JSON. */
+  readonly body?: unknown
+  /** From a `Retry-After` header, ms. */
+  readonly retryAfterMs?: number
+}
+
+export type KeyManagerStatus = {
+  readonly level: ServerLevel | undefined
+  /** Why the account cannot be used any more. */
+  readonly dead: string | undefined
+  /** Whether the access token was refused; open anew with another one. */
+  readonly isTokenEnded: boolean
+  /** One-time keys that the server has, as far as is known. */
+  readonly available: number | undefined
+  /** Private one-time keys in the account, and how many it can hold. */
+  readonly held: number
+  readonly slots: number
+  readonly generatedToday: number
+  readonly pending: OutgoingRequest['type'] | undefined
+  /** How long `outgoingRequests` will hand out nothing because of a failure, ms. */
+  readonly retryInMs: number
+}
+
+/**
+ * Owns an Olm account: keeps its keys on the server and in the store in step, and decrypts what comes.
+ *
+ * @example
+ * const manager = await KeyManager.open({ store, accounts: libolmAccounts(Olm, secret), userId, deviceId })
+ * for (;;) {
+ *   const ticket = await manager.syncStarted()
+ *   const { messages } = await manager.receiveSync(await sync(manager.since), ticket)
+ *   await handle(messages)
+ *   for (let requests; (requests = await manager.outgoingRequests()).length > 0; ) {
+ *     for (const request of requests) await manager.markRequestAsSent(request.id, await send(request))
+ *   }
+ * }
+ */
+export class KeyManager {
+  /** The device's public identity keys. */
+  readonly identityKeys: IdentityKeys
+  readonly #core: Core
+  readonly #readings = new Map<string, { readonly type: Reading; readonly begunAt: number }>()
+  #since: string | undefined
+  #begunAt: number
+  #knowsVersions = false
+  #isTokenEnded = false
+  #running: { readonly abort: AbortController; readonly done: Promise<void> } | undefined
+  #handedOut = new Set<string>()
+  #handedOutRequest: { readonly id: string; readonly begunAt: number } | undefined
+
+  private constructor(core: Core, account: AccountRecord, since: string | undefined, generation: number) {
+    this.#core = core
+    this.identityKeys = { curve25519: account.curve25519, ed25519: account.ed25519 }
+    this.#since = since
+    this.#begunAt = generation
+  }
+
+  /**
+   * Opens the account in a store, or makes one where the store is empty.
+   *
+   * @throws {StoreError} when the store cannot be read, is damaged, or is another device's: never a fresh start instead
+   */
+  static async open(options: KeyManagerOptions): Promise<KeyManager> {
+    const { store, accounts, userId, deviceId } = options
+    const state = await StoredState.open(store, KINDS)
+    const core = new Core(state, accounts, settingsOf(options), options.onEvent)
+    const generation = await state.update((transaction) => {
+      const known = transaction.get(ACCOUNT, ONLY)
+      if (known === undefined && transaction.generation > 0 && transaction.get(STATUS, ONLY) !== undefined) {
+        throw new StoreError(
+          'corrupted',
+          'the store has no account, and is not empty. Restore it from a copy.',
+        )
+      }
+      if (known !== undefined) requireSameDevice(known, userId, deviceId)
+      else transaction.put(ACCOUNT, ONLY, newAccount(options))
+      if (transaction.get(STATUS, ONLY) === undefined) transaction.put(STATUS, ONLY, NEW_STATUS)
+      return transaction.generation
+    })
+    const [account, since] = await state.read((view) => [accountOf(view), statusOf(view).since] as const)
+    // A pickle that this implementation or this key cannot read shows now, not at the first message.
+    core.box.of(account.pickle)
+    return new KeyManager(core, account, since, generation)
+  }
+
+  /** The sync position to go on from; undefined for a first sync. */
+  get since(): string | undefined {
+    return this.#since
+  }
+
+  /** To be called before a sync is sent; what it returns goes to `receiveSync` with the answer. */
+  async syncStarted(): Promise<SyncTicket> {
+    return { generation: await this.#core.state.read((view) => view.generation) }
+  }
+
+  /**
+   * Takes in an answer of `/sync`: decrypts, notes what the server says of the keys, and moves `since` on, all in one
+   * durable step. Messages stay in the store until `messagesHandled`, or the next call of this: an app that dies in
+   * between gets them again.
+   *
+   * @param answer the decoded answer, or its text
+   * @param ticket from `syncStarted`; without it answers are taken to be begun after the last call of this ended
+   */
+  async receiveSync(answer: unknown, ticket?: SyncTicket): Promise<Received> {
+    const sync = decodeAnswer(answer)
+    const events = toDeviceEvents(sync)
+    const ciphertexts = await ciphertextsFor(events, this.identityKeys.curve25519)
+    const begunAt = ticket?.generation ?? this.#begunAt
+    const handled = this.#handedOut
+    const next = sync['next_batch']
+    const { failures, messages, since, generation } = await this.#core.update((step) => {
+      const { transaction } = step
+      for (const id of handled) transaction.delete(INBOX, id)
+      if (transaction.all(INBOX).size >= MAX_UNHANDLED) {
+        throw new Error(
+          `${MAX_UNHANDLED} messages are waiting to be handled: take unhandledMessages() and call messagesHandled()`,
+        )
+      }
+      const failures = decryptAll(step, ciphertexts)
+      this.#takeSignals(step, sync, begunAt)
+      expireIssued(step)
+      expireFormerFallback(step)
+      step.patch({
+        inboxPending: events.length >= FULL_PAGE,
+        ...(typeof next === 'string' && { since: next }),
+      })
+      noteLimited(step)
+      const messages = inboxOf(transaction.all(INBOX))
+      return { failures, messages, since: step.status.since, generation: transaction.generation + 1 }
+    })
+    this.#handedOut = new Set(messages.map(([number]) => number))
+    this.#since = since
+    this.#begunAt = generation
+    return { messages: messages.map(([, message]) => message), failures }
+  }
+
+  /** Messages that were decrypted and not handled, by an earlier process for instance. */
+  async unhandledMessages(): Promise<readonly DecryptedMessage[]> {
+    const messages = await this.#core.state.read((view) => inboxOf(view.all(INBOX)))
+    for (const [number] of messages) this.#handedOut.add(number)
+    return messages.map(([, message]) => message)
+  }
+
+  /** The messages that were handed out so far are dealt with, and go from the store. */
+  async messagesHandled(): Promise<void> {
+    const handled = this.#handedOut
+    if (handled.size === 0) return
+    await this.#core.update(({ transaction }) => {
+      for (const number of handled) {
+        if (transaction.get(INBOX, number) !== undefined) transaction.delete(INBOX, number)
+      }
+    })
+    this.#handedOut = new Set()
+  }
+
+  /**
+   * What is to be sent now: nothing, or one request. Asked again it says the same, until `markRequestAsSent`. After each
+   * answer there may be another one: call it until it returns nothing, and after each sync.
+   */
+  async outgoingRequests(): Promise<OutgoingRequest[]> {
+    if (this.#isTokenEnded) return []
+    const { state, settings } = this.#core
+    for (let plans = 0; plans < MAX_PLANS; plans++) {
+      const next = await state.read((view) =>
+        nextRequest(view, settings, settings.now(), this.#knowsVersions),
+      )
+      switch (next.kind) {
+        case 'nothing':
+          return []
+        case 'pending':
+          if (this.#handedOutRequest?.id !== next.request.id) {
+            this.#handedOutRequest = { id: next.request.id, begunAt: next.generation }
+          }
+          return [changeRequest(next.request)]
+        case 'read':
+          return [await this.#reading(next.type, next.generation)]
+        case 'prepare':
+          await prepareUpload(this.#core, next.plan)
+          break
+        case 'reset':
+          await prepareReset(this.#core, next.generation)
+          break
+      }
+    }
+    return []
+  }
+
+  /**
+   * Tells what came of a request. An answer that does not settle it (none, 429, 5xx) leaves it due, after a pause. Answers
+   * to requests that were settled before, by another process or a duplicate, change nothing.
+   */
+  async markRequestAsSent(id: string, { status, body, retryAfterMs }: RequestAnswer): Promise<void> {
+    const answer = { status, body: decodeAnswer(body) }
+    if (status === 401) {
+      this.#isTokenEnded = true
+      return
+    }
+    const reading = this.#readings.get(id)
+    if (reading !== undefined) {
+      this.#readings.delete(id)
+      await this.#core.update((step) => {
+        const isSettled = settleReading(step, reading, answer)
+        noteFailure(step, isSettled ? undefined : { answer: answer.body, retryAfterMs })
+      })
+      if (reading.type === 'versions' && isFinal(status)) this.#knowsVersions = true
+      return
+    }
+    await this.#core.update((step) => {
+      for (const slot of ['heal', 'upload'] as const) {
+        const pending = step.transaction.get(PENDING, slot)
+        if (pending?.id !== id) continue
+        const handedOut = this.#handedOutRequest
+        // Handed out by another process: nothing is known of when, so what was learned since is not older.
+        const begunAt = handedOut?.id === id ? handedOut.begunAt : 0
+        const isSettled = settle(step, slot, pending, { ...answer, begunAt })
+        noteFailure(step, isSettled ? undefined : { answer: answer.body, retryAfterMs })
+        noteLimited(step)
+      }
+    })
+  }
+
+  /** What this device knows of a key, by its public half, its ID or its whole name. */
+  explain(publicKeyOrId: string): Promise<Explanation[]> {
+    return explain((read) => this.#core.state.read(read), publicKeyOrId)
+  }
+
+  /** The heals of this device, the latest first. */
+  history(): Promise<HealRecord[]> {
+    return this.#core.state.read(healHistory)
+  }
+
+  /** Where things stand, for a page in the app's settings. */
+  status(): Promise<KeyManagerStatus> {
+    const { state, settings } = this.#core
+    return state.read((view) => {
+      const status = statusOf(view)
+      const now = settings.now()
+      const { retry } = status
+      return {
+        level: status.level,
+        dead: status.dead,
+        isTokenEnded: this.#isTokenEnded,
+        available: view.get(SERVER_VIEW, SERVER_VIEW_ID)?.counts[SIGNED_CURVE25519],
+        held: heldKeys(view),
+        slots: accountOf(view).slots,
+        generatedToday: generatedToday(status, now),
+        pending: (view.get(PENDING, 'heal') ?? view.get(PENDING, 'upload'))?.type,
+        retryInMs: retry === undefined || now < retry.at ? 0 : Math.max(0, retry.at + retry.waitMs - now),
+      }
+    })
+  }
+
+  /**
+   * Starts a session with another device, with a key of it that was claimed and whose signature was checked.
+   *
+   * @returns the session's ID
+   */
+  startSession(theirIdentityKey: string, theirOneTimeKey: string): Promise<string> {
+    return this.#core.update((step) => {
+      const session = step.account().openOutbound(theirIdentityKey, theirOneTimeKey)
+      try {
+        putSession(step, theirIdentityKey, session)
+        return session.id
+      } finally {
+        session.free()
+      }
+    })
+  }
+
+  /**
+   * Encrypts for another device with the session that was used last. The session has moved on durably when this resolves.
+   *
+   * @returns undefined when there is no session: claim a key and call `startSession`
+   */
+  encrypt(theirIdentityKey: string, plaintext: string): Promise<OlmMessage | undefined> {
+    return this.#core.update((step) => {
+      const [latest] = sessionsWith(step.transaction, theirIdentityKey)
+      if (latest === undefined) return undefined
+      const [id, record] = latest
+      const session = step.accounts.unpickleSession(record.pickle)
+      try {
+        const { type, body } = session.encrypt(plaintext)
+        step.transaction.put(SESSIONS, id, {
+          peer: theirIdentityKey,
+          pickle: session.pickle(),
+          usedAt: record.usedAt,
+        })
+        return { type, body }
+      } finally {
+        session.free()
+      }
+    })
+  }
+
+  /** Signs canonical JSON text with the device's ed25519 key. */
+  sign(text: string): Promise<string> {
+    return this.#core.update((step) => step.account().sign(text))
+  }
+
+  /**
+   * Runs the loop: long-polls `/sync`, hands messages to `onMessages`, and sends what is due. What an earlier process left
+   * unhandled comes first. Resolves after `stop`.
+   *
+   * @throws {StoreError} when the store fails; an Error when the token was refused, when the device is dead, and whatever
+   * `onMessages` throws: the messages stay and come again
+   */
+  async start(options: LoopOptions): Promise<void> {
+    if (this.#running !== undefined) throw new Error('the loop is running already')
+    const abort = new AbortController()
+    const done = runLoop(this, options, abort.signal)
+    this.#running = { abort, done: done.catch(() => undefined) }
+    try {
+      await done
+    } finally {
+      this.#running = undefined
+    }
+  }
+
+  /** Ends the loop, in the middle of a request if need be; resolves when nothing of it runs any more. */
+  async stop(): Promise<void> {
+    this.#running?.abort.abort()
+    await this.#running?.done
+  }
+
+  /** Gives back the memory of the account. The store stays open; it is the app's. */
+  close(): void {
+    this.#core.box.free()
+  }
+
+  async #reading(type: Reading, begunAt: number): Promise<OutgoingRequest> {
+    for (const [id, reading] of this.#readings) {
+      // Asked again before it was answered: the same request, as with those that are stored.
+      if (reading.type === type) return this.#core.state.read((view) => readRequest(view, id, type))
+    }
+    const id = newRequestId(this.#core.settings.random)
+    this.#readings.clear()
+    this.#readings.set(id, { type, begunAt })
+    return this.#core.state.read((view) => readRequest(view, id, type))
+  }
+
+  #takeSignals(step: Step, sync: JsonObject, begunAt: number): void {
+    const { counts, keyPool, unusedFallbackTypes } = decodeSignals(sync)
+    if (counts === undefined && keyPool === undefined) return
+    const told = counts?.[SIGNED_CURVE25519]
+    const known = step.transaction.get(SERVER_VIEW, SERVER_VIEW_ID)?.counts[SIGNED_CURVE25519]
+    const freshness = takeIn(step, { counts, keyPool, begunAt, isChange: false })
+    if (freshness === 'stale') {
+      if (known !== undefined && told !== known) step.tell('stale_count', { told, used: known })
+      return
+    }
+    if (unusedFallbackTypes === undefined) return
+    const isUsed = !unusedFallbackTypes.includes(SIGNED_CURVE25519)
+    const { fallbackWanted } = step.status
+    if (isUsed && fallbackWanted === undefined) step.patch({ fallbackWanted: 'used' })
+    if (!isUsed && fallbackWanted === 'used') step.patch({ fallbackWanted: undefined })
+  }
+}
+
+/** Tells once a day that no more keys may be made although some are missing. */
+function noteLimited(step: Step): void {
+  const { status, settings, now, transaction } = step
+  if (missingKeys(transaction) === 0 || budgetLeft(transaction, settings, now) > 0) return
+  if (status.limitedAt !== undefined && status.limitedAt <= now && now - status.limitedAt < DAY_MS) return
+  step.patch({ limitedAt: now })
+  step.tell('generation_limited', {
+    generated: generatedToday(status, now),
+    perDay: settings.newKeysPerDay,
+  })
+}
+
+function inboxOf(inbox: ReadonlyMap<string, DecryptedMessage>): [string, DecryptedMessage][] {
+  return [...inbox].sort(([a], [b]) => Number(a) - Number(b))
+}
+
+function decodeAnswer(answer: unknown): JsonObject {
+  if (typeof answer === 'string') return parseObject(answer) ?? {}
+  return isJsonObject(answer) ? answer : {}
+}
+
+function toDeviceEvents(sync: JsonObject): readonly unknown[] {
+  const toDevice = sync['to_device']
+  const events = isJsonObject(toDevice) ? toDevice['events'] : undefined
+  return Array.isArray(events) ? events : []
+}

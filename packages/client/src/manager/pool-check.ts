@@ -1,0 +1,225 @@
+/**
+ * Does the server offer what this device can open? Every answer with counts is held against the ledger; where they do
+ * not agree the pool is read, and what should not be there is withdrawn.
+ *
+ *     answer --digest is that of the last n keys--> n are available, the ones before them were issued
+ *        |  \--no such n--> read the pool
+ *        \--no digest (plain MSC4162, bare): the count alone, keys leave in order--> more than we published: drift
+ *
+ * The ladder of heals: read -> withdraw what is unknown, if nothing changed since -> the same once more -> replace
+ * everything, with a fresh fallback key -> report. Each rung waits for the budget (heal/heals.ts), and none is repeated for
+ * a pool that was looked at already.
+ */
+import {
+  base64Url,
+  emptyDigest,
+  fromBase64Url,
+  type KeyName,
+  type KeyPool,
+  mixIn,
+  SIGNED_CURVE25519,
+} from '@latchkey/protocol'
+import type { ServerLevel } from '../events.ts'
+import { type HealCause, noteHeal, waitForHeal } from '../heal/heals.ts'
+import { FALLBACK_KEYS, type KeyRecord } from '../ledger/key-record.ts'
+import { findByHash, publicKeysOf } from '../ledger/ledger.ts'
+import {
+  type Freshness,
+  judge,
+  learn,
+  type Learned,
+  SERVER_VIEW,
+  SERVER_VIEW_ID,
+} from '../server/server-view.ts'
+import { currentFallback } from './fallback.ts'
+import { PENDING } from './records.ts'
+import { noteIssued } from './slots.ts'
+import type { Step } from './step.ts'
+
+/** How long a heal whose budget is spent is left alone. */
+const SPENT_MS = 3_600_000
+const BUDGET_SPENT = "the day's budget of heals is spent"
+
+/**
+ * Takes in what an answer says of the pools, if it is not stale.
+ *
+ * @returns how the answer was judged
+ */
+export function takeIn(step: Step, learned: Learned): Freshness {
+  const { transaction } = step
+  const view = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
+  const freshness = judge(view, learned)
+  if (freshness === 'stale') return freshness
+  const { keyPool } = learned
+  transaction.put(SERVER_VIEW, SERVER_VIEW_ID, learn(view, learned, transaction.generation))
+  if (keyPool !== undefined) noteLevel(step, 'latchkey')
+  if (freshness === 'new_epoch' || freshness === 'went_back') {
+    // The server is another one, or an older one: what it has of this device is to be asked for, identity included.
+    step.patch({ deviceKeys: 'unknown', understood: undefined, postponed: undefined, rung: 0 })
+    if (keyPool !== undefined) dropForeignUpload(step, keyPool.epoch)
+    wantPool(step, 'server_went_back')
+  }
+  if (keyPool !== undefined && step.settings.mode !== 'off') checkPool(step, keyPool)
+  else checkCount(step, learned.counts?.[SIGNED_CURVE25519])
+  return freshness
+}
+
+/** What kind of server this is. Told when it is news. */
+export function noteLevel(step: Step, level: ServerLevel): void {
+  if (step.status.level === level) return
+  step.tell('server', { level, baseUrl: 'the homeserver' })
+  step.patch({ level })
+}
+
+/** An upload that was decided in another epoch is dropped, not retried; its keys may have been stored and issued. */
+function dropForeignUpload(step: Step, epoch: string): void {
+  for (const slot of ['upload', 'heal'] as const) {
+    const pending = step.transaction.get(PENDING, slot)
+    if (pending?.epoch === undefined || pending.epoch === epoch) continue
+    for (const name of pending.oneTimeKeys) {
+      noteIssued(step, name, "dropped in the middle of its upload: the server's epoch changed")
+    }
+    step.transaction.delete(PENDING, slot)
+  }
+}
+
+/** The pool is to be read, unless it is already. */
+export function wantPool(step: Step, cause: HealCause): void {
+  if (step.settings.mode !== 'off' && step.status.poolWanted === undefined) step.patch({ poolWanted: cause })
+}
+
+function checkPool(step: Step, keyPool: KeyPool): void {
+  const digest = keyPool.digest[SIGNED_CURVE25519]
+  if (digest !== undefined) {
+    const { understood, postponed } = step.status
+    const isUnderstood = noteDigest(step, digest)
+    if (!isUnderstood && understood?.digest === digest) {
+      setCount(step, understood.count)
+      if (postponed !== undefined && isOver(postponed, step.now)) wantPool(step, 'unknown_keys')
+    } else if (!isUnderstood) wantPool(step, 'unknown_keys')
+  }
+  checkFallback(step, keyPool.fallback[SIGNED_CURVE25519])
+}
+
+/** Whether something that had to wait has waited long enough. With the clock set back it has. */
+export function isOver(
+  { at, waitMs }: { readonly at: number; readonly waitMs: number },
+  now: number,
+): boolean {
+  return now < at || now - at >= waitMs
+}
+
+/**
+ * Takes a digest that the ledger explains: keys leave from the front, so the pool is the last `n` of it, whatever a count
+ * beside it says. An upload that was not answered may have arrived or not.
+ *
+ * @returns whether it was explained
+ */
+export function noteDigest(step: Step, digest: string): boolean {
+  const keys = publicKeysOf(step.transaction, SIGNED_CURVE25519)
+  const settled = keys.filter(([, { state }]) => state !== 'uploading')
+  const readings = settled.length === keys.length ? [keys] : [settled, keys]
+  for (const reading of readings) {
+    const count = suffixWithDigest(reading, digest)
+    if (count === undefined) continue
+    for (const [name, { state }] of reading.slice(0, reading.length - count)) {
+      if (state !== 'uploading') noteIssued(step, name)
+    }
+    const { understood } = step.status
+    if (understood?.digest !== digest || understood.count !== count)
+      step.patch({ understood: { digest, count } })
+    if (step.status.poolWanted === undefined) step.patch({ rung: 0, postponed: undefined })
+    setCount(step, count)
+    return true
+  }
+  return false
+}
+
+function suffixWithDigest(keys: readonly [KeyName, KeyRecord][], digest: string): number | undefined {
+  const sum = emptyDigest()
+  for (let count = 0; ; count++) {
+    if (base64Url(sum) === digest) return count
+    // The share of an adopted key is not known; without it nothing before it can be computed either.
+    const share = keys[keys.length - 1 - count]?.[1].share
+    if (share === undefined) return undefined
+    mixIn(sum, fromBase64Url(share))
+  }
+}
+
+function setCount({ transaction }: Step, count: number): void {
+  const view = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
+  if (view === undefined || view.counts[SIGNED_CURVE25519] === count) return
+  transaction.put(SERVER_VIEW, SERVER_VIEW_ID, {
+    ...view,
+    counts: { ...view.counts, [SIGNED_CURVE25519]: count },
+  })
+}
+
+/** The fallback key that the server says it has: ours, a former one of ours, or one of which nothing is known. */
+export function checkFallback(step: Step, hash: string | undefined): void {
+  const current = currentFallback(step.transaction)
+  if (current === undefined || current[1].state === 'uploading') return
+  if (hash === current[1].hash) {
+    if (step.status.fallbackWanted === 'again') step.patch({ fallbackWanted: undefined })
+    return
+  }
+  if (step.status.fallbackWanted === 'heal') return
+  const known = hash === undefined ? undefined : findByHash(step.transaction, FALLBACK_KEYS, hash)
+  if (hash === undefined || known?.[1].key !== undefined) step.patch({ fallbackWanted: 'again' })
+  else healFallback(step, hash)
+}
+
+/** The server would give out a fallback key whose private half is not here. */
+export function healFallback(step: Step, hash: string): void {
+  const reason = 'fallback_unknown'
+  const name = `hash ${hash}`
+  if (step.settings.mode === 'report') return report(step, reason, [name as KeyName], 'mode is "report"')
+  const wait = waitForHeal(step.transaction, step.settings.budget, step.now)
+  if (wait === Number.POSITIVE_INFINITY) return report(step, reason, [name as KeyName], BUDGET_SPENT)
+  if (wait > 0) return
+  step.tell('drift', { reason, keys: [name as KeyName] })
+  const did = 'published a fresh fallback key'
+  noteHeal(step.transaction, { at: step.now, cause: reason, did, ok: true, keys: [name] })
+  step.patch({ fallbackWanted: 'heal' })
+}
+
+/** Tells of a drift that is not healed, once until something about it changes. */
+export function report(step: Step, reason: HealCause, keys: readonly KeyName[], why: string): void {
+  const reported = `${reason} ${keys.length} ${keys.slice(0, 20).join(' ')} ${why}`
+  if (step.status.reported === reported) return
+  step.patch({ reported })
+  step.tell('drift', { reason, keys })
+  step.tell('not_healed', { reason, why, keys })
+}
+
+/** Without a digest the count is all there is: keys leave in the order in which they were published. */
+function checkCount(step: Step, count: number | undefined): void {
+  // While an upload is on its way it cannot be told which of the keys are counted.
+  if (count === undefined || step.transaction.get(PENDING, 'upload') !== undefined) return
+  const keys = publicKeysOf(step.transaction, SIGNED_CURVE25519)
+  for (const [name] of keys.slice(0, Math.max(0, keys.length - count))) noteIssued(step, name)
+  if (count <= keys.length || step.settings.mode === 'off') return
+  const surplus = `${count - keys.length} keys that this device never published`
+  const why =
+    step.settings.mode === 'report'
+      ? 'mode is "report"'
+      : `the server has ${surplus}, and no way to withdraw them`
+  if (step.settings.mode === 'heal' && step.status.level === 'msc4162') wantReplacement(step, 'unknown_keys')
+  else report(step, 'unknown_keys', [], why)
+}
+
+/** The last rung that heals: everything is replaced, when the budget allows it. */
+export function wantReplacement(step: Step, cause: HealCause): void {
+  const { transaction, settings, now, status } = step
+  if (status.replaceWanted !== undefined || transaction.get(PENDING, 'heal') !== undefined) return
+  const wait = waitForHeal(transaction, settings.budget, now)
+  if (wait === 0) step.patch({ replaceWanted: cause, postponed: undefined })
+  else postpone(step, cause, [], wait)
+}
+
+/** A heal has to wait: for its pause, or for the day's budget. */
+export function postpone(step: Step, cause: HealCause, keys: readonly KeyName[], wait: number): void {
+  const isSpent = wait === Number.POSITIVE_INFINITY
+  step.patch({ postponed: { at: step.now, waitMs: isSpent ? SPENT_MS : wait } })
+  if (isSpent) report(step, cause, keys, BUDGET_SPENT)
+}

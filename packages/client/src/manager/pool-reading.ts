@@ -1,0 +1,149 @@
+/**
+ * What a reading of the pool leads to: the ledger learns which keys were issued and when, and keys that should not be
+ * there are withdrawn, all of them and only if nothing has changed since (`if_version`), or reported.
+ */
+import {
+  EPOCH,
+  IF_GENERATION,
+  IF_VERSION,
+  type KeyName,
+  REQUEST_ID,
+  SIGNED_CURVE25519,
+} from '@latchkey/protocol'
+import { type HealCause, waitForHeal } from '../heal/heals.ts'
+import { alignWithPool } from '../ledger/compare.ts'
+import { type KeyRecord, ONE_TIME_KEYS } from '../ledger/key-record.ts'
+import { publicKeysOf, recordAdopted } from '../ledger/ledger.ts'
+import type { PoolAnswer, PoolOfAlgorithm } from '../server/answers.ts'
+import { takeIn, noteDigest, postpone, report, wantReplacement } from './pool-check.ts'
+import { ACCOUNT, ONLY, PENDING } from './records.ts'
+import { IN_DOUBT, letGo } from './slots.ts'
+import { accountOf, type Step } from './step.ts'
+import { RESET_PATH } from './upload.ts'
+import { newRequestId } from './wire-ids.ts'
+
+/** How to ask: every available key, and as many of the issued ones as one answer may carry. */
+export const POOL_QUERY = '?limit=1000'
+
+/** Withdrawals in a row before everything is replaced. */
+const WITHDRAWALS = 2
+/** Withdrawals refused with 409, after which one is bound to the generation, which claims do not move. */
+const STRICT_TRIES = 3
+/** A reset names at most so many. */
+const MAX_NAMED = 1_000
+
+/** Takes a reading in. `begunAt`: the state's generation when it was asked for. */
+export function takePool(step: Step, answer: PoolAnswer, begunAt: number): void {
+  const pool = answer.algorithms.get(SIGNED_CURVE25519) ?? NO_POOL
+  const { epoch, version, generation } = answer
+  const digest = pool.digest === undefined ? {} : { [SIGNED_CURVE25519]: pool.digest }
+  const fallback = pool.fallback === undefined ? {} : { [SIGNED_CURVE25519]: pool.fallback.hash }
+  const count = pool.available.length
+  const cause = step.status.poolWanted ?? 'unknown_keys'
+  const freshness = takeIn(step, {
+    counts: { [SIGNED_CURVE25519]: count },
+    keyPool: { epoch, version, generation, digest, fallback },
+    begunAt,
+    isChange: false,
+  })
+  // It stays wanted: the next one will be begun after what overtook this one.
+  if (freshness === 'stale') return
+  step.patch({ poolWanted: undefined })
+  adoptImported(step, pool)
+  const wrong = [...align(step, pool, answer.nextBatch === undefined), ...surplus(step)]
+  if (pool.digest !== undefined && !noteDigest(step, pool.digest)) {
+    step.patch({ understood: { digest: pool.digest, count } })
+  }
+  if (wrong.length === 0) step.patch({ rung: 0, postponed: undefined, reported: undefined })
+  else withdraw(step, wrong, answer, freshness === 'went_back' || cause === 'server_went_back')
+}
+
+const NO_POOL: PoolOfAlgorithm = { digest: undefined, available: [], issued: [], fallback: undefined }
+
+type Wrong = { readonly name: KeyName; readonly why: 'unknown' | 'again' | 'surplus' }
+
+function align(step: Step, pool: PoolOfAlgorithm, complete: boolean): Wrong[] {
+  const { transaction, now } = step
+  const before = new Map(transaction.all(ONE_TIME_KEYS))
+  const { unknown, again, gone } = alignWithPool(transaction, SIGNED_CURVE25519, pool, { complete, now })
+  for (const name of gone) {
+    // A server that went back forgets whom it gave a key to; the private half stays until the deadline.
+    const record: KeyRecord | undefined = before.get(name)
+    if (record === undefined) continue
+    const cause = 'the server has it no more; somebody may have been given it'
+    transaction.put(ONE_TIME_KEYS, name, { ...record, state: 'issued', since: now, issuedAt: now, cause })
+  }
+  if (complete) settleDoubt(step, pool)
+  return [
+    ...unknown.map((name) => ({ name, why: 'unknown' as const })),
+    ...again.map((name) => ({ name, why: 'again' as const })),
+  ]
+}
+
+/** Keys whose upload was refused, and which the server neither has nor gave to anybody, never arrived. */
+function settleDoubt(step: Step, pool: PoolOfAlgorithm): void {
+  const arrived = new Set([...pool.available, ...pool.issued].map(({ hash }) => hash))
+  for (const [id, { state, cause, hash }] of step.transaction.all(ONE_TIME_KEYS)) {
+    if (state === 'issued' && cause === IN_DOUBT && !arrived.has(hash))
+      letGo(step, id, 'unsent', 'its upload was refused')
+  }
+}
+
+/** More keys than the account has room for cannot all be held: the oldest are withdrawn before anybody gets them. */
+function surplus({ transaction }: Step): Wrong[] {
+  const available = publicKeysOf(transaction, SIGNED_CURVE25519).filter(
+    ([, { state }]) => state === 'available',
+  )
+  const count = Math.max(0, available.length - accountOf(transaction).slots)
+  return available.slice(0, count).map(([name]) => ({ name, why: 'surplus' }))
+}
+
+/** First use of an account that another store had: what the server has is taken over as it is, and trusted. */
+function adoptImported(step: Step, pool: PoolOfAlgorithm): void {
+  const { isImported, ...account } = accountOf(step.transaction)
+  if (isImported === undefined) return
+  step.transaction.put(ACCOUNT, ONLY, account)
+  const known = step.transaction.all(ONE_TIME_KEYS)
+  const found = pool.available
+    .filter(({ name }) => !known.has(name))
+    .map(({ name, hash, ts }) => ({ name, hash, uploadedTs: ts }))
+  if (found.length === 0) return
+  recordAdopted(step.transaction, found, step.now)
+  step.tell('adopted', { count: found.length })
+}
+
+function causeOf(wrong: readonly Wrong[], wentBack: boolean): HealCause {
+  if (wrong.some(({ why }) => why === 'unknown')) return 'unknown_keys'
+  if (wrong.every(({ why }) => why === 'surplus')) return 'private_keys_evicted'
+  return wentBack ? 'server_went_back' : 'keys_again'
+}
+
+function withdraw(step: Step, wrong: readonly Wrong[], answer: PoolAnswer, wentBack: boolean): void {
+  const { transaction, settings, now, status } = step
+  const keys = wrong.map(({ name }) => name)
+  const cause = causeOf(wrong, wentBack)
+  if (settings.mode !== 'heal') return report(step, cause, keys, `mode is "${settings.mode}"`)
+  if (transaction.get(PENDING, 'heal') !== undefined) return
+  if (status.rung >= WITHDRAWALS + STRICT_TRIES) return wantReplacement(step, cause)
+  const wait = waitForHeal(transaction, settings.budget, now)
+  if (wait > 0) return postpone(step, cause, keys, wait)
+  step.tell('drift', { reason: cause, keys })
+  const id = newRequestId(settings.random)
+  const strict = status.rung < STRICT_TRIES
+  transaction.put(PENDING, 'heal', {
+    id,
+    type: 'keys_reset',
+    path: RESET_PATH,
+    body: JSON.stringify({
+      key_ids: keys.slice(0, MAX_NAMED),
+      [REQUEST_ID]: id,
+      [EPOCH]: answer.epoch,
+      ...(strict ? { [IF_VERSION]: answer.version } : { [IF_GENERATION]: answer.generation }),
+    }),
+    epoch: answer.epoch,
+    oneTimeKeys: [],
+    hasDeviceKeys: false,
+    heal: { cause, kind: 'withdraw', keys },
+  })
+  step.patch({ rung: status.rung + 1 })
+}

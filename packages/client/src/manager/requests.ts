@@ -1,0 +1,74 @@
+/**
+ * Which request is due: one at a time, because each answer decides about the next.
+ *
+ *     versions (once per open) -> who does the server say we are? (before the first upload, and on another server)
+ *       -> the reset of a heal -> the reading of the pool -> the upload that is written down -> a new upload
+ */
+import { POOL_PATH } from '@latchkey/protocol'
+import type { View } from '../store/stored-state.ts'
+import { isOver } from './pool-check.ts'
+import { POOL_QUERY } from './pool-reading.ts'
+import { PENDING, type PendingRequest } from './records.ts'
+import { accountOf, type Settings, statusOf } from './step.ts'
+import { planReplacement, planUpload, type UploadPlan } from './upload.ts'
+
+/** A request that the app sends as it stands, with its access token. */
+export type OutgoingRequest = {
+  /** For `markRequestAsSent`. */
+  readonly id: string
+  readonly type: 'keys_upload' | 'keys_reset' | 'keys_pool' | 'versions' | 'keys_query'
+  readonly method: 'GET' | 'POST'
+  /** With the query, to be put behind the server's base URL. */
+  readonly path: string
+  /** JSON text, to be sent as it is. */
+  readonly body?: string
+}
+
+export type Reading = 'keys_pool' | 'versions' | 'keys_query'
+
+export type Next =
+  | { readonly kind: 'nothing' }
+  | { readonly kind: 'pending'; readonly request: PendingRequest; readonly generation: number }
+  | { readonly kind: 'read'; readonly type: Reading; readonly generation: number }
+  | { readonly kind: 'prepare'; readonly plan: UploadPlan }
+  | { readonly kind: 'reset'; readonly generation: number }
+
+/** Decides what is due. `knowsVersions`: whether this process asked the server what it offers. */
+export function nextRequest(view: View, settings: Settings, now: number, knowsVersions: boolean): Next {
+  const status = statusOf(view)
+  const read = (type: Reading): Next => ({ kind: 'read', type, generation: view.generation })
+  if (status.dead !== undefined) return { kind: 'nothing' }
+  if (status.retry !== undefined && !isOver(status.retry, now)) return { kind: 'nothing' }
+  if (!knowsVersions) return read('versions')
+  if (status.deviceKeys === 'unknown') return read('keys_query')
+  const heal = view.get(PENDING, 'heal')
+  if (heal !== undefined) return { kind: 'pending', request: heal, generation: view.generation }
+  if (status.poolWanted !== undefined && status.level === 'latchkey') return read('keys_pool')
+  const upload = view.get(PENDING, 'upload')
+  if (upload !== undefined) return { kind: 'pending', request: upload, generation: view.generation }
+  if (status.replaceWanted !== undefined && settings.mode === 'heal') {
+    if (status.level !== 'latchkey') return { kind: 'reset', generation: view.generation }
+    return { kind: 'prepare', plan: planReplacement(view, settings, now, status.replaceWanted) }
+  }
+  const plan = planUpload(view, settings, now)
+  return plan === undefined ? { kind: 'nothing' } : { kind: 'prepare', plan }
+}
+
+/** The request that asks something. */
+export function readRequest(view: View, id: string, type: Reading): OutgoingRequest {
+  switch (type) {
+    case 'versions':
+      return { id, type, method: 'GET', path: '/_matrix/client/versions' }
+    case 'keys_pool':
+      return { id, type, method: 'GET', path: `/_matrix/client/${POOL_PATH}${POOL_QUERY}` }
+    case 'keys_query': {
+      const { userId, deviceId } = accountOf(view)
+      const body = JSON.stringify({ device_keys: { [userId]: [deviceId] } })
+      return { id, type, method: 'POST', path: '/_matrix/client/v3/keys/query', body }
+    }
+  }
+}
+
+export function changeRequest({ id, type, path, body }: PendingRequest): OutgoingRequest {
+  return { id, type, method: 'POST', path, body }
+}

@@ -1,0 +1,206 @@
+/**
+ * What an answer to a pending request means for the keys in it (extensions.md, outcomes). An answer that is none, 429 or
+ * 5xx leaves the request pending as it is, with a pause.
+ */
+import type { JsonObject, KeyName } from '@latchkey/protocol'
+import { noteHeal } from '../heal/heals.ts'
+import { FALLBACK_KEYS, isPublic, ONE_TIME_KEYS } from '../ledger/key-record.ts'
+import { moveTo } from '../ledger/ledger.ts'
+import {
+  decodeConflict,
+  decodeKeyPool,
+  decodeReset,
+  decodeUpload,
+  type UploadAnswer,
+} from '../server/answers.ts'
+import { noteFallbackPublished } from './fallback.ts'
+import { report, takeIn, wantPool, wantReplacement } from './pool-check.ts'
+import { PENDING, type PendingRequest, type PendingSlot } from './records.ts'
+import { IN_DOUBT, letGo, noteIssued } from './slots.ts'
+import type { Step } from './step.ts'
+
+/** Refusals of one upload before everything is replaced. */
+const REFUSALS = 2
+
+/** An answer as it came: `status` 0 when none came. */
+export type Answer = {
+  readonly status: number
+  readonly body: JsonObject
+  /** The state's generation when the request was first handed out: what the answer tells is no older. */
+  readonly begunAt: number
+}
+
+/** Settles the pending request in `slot` by its answer. Returns false when the same request has to be sent again. */
+export function settle(step: Step, slot: PendingSlot, pending: PendingRequest, answer: Answer): boolean {
+  if (answer.status >= 200 && answer.status < 300) {
+    step.transaction.delete(PENDING, slot)
+    if (pending.heal === undefined) settleUpload(step, pending, answer)
+    else settleReset(step, pending, pending.heal, answer)
+    return true
+  }
+  // Not allowed: perhaps because the server knows the device by another identity. It is to be asked.
+  if (answer.status === 403 || (answer.status === 400 && pending.hasDeviceKeys)) {
+    step.patch({ deviceKeys: 'unknown' })
+  }
+  if (pending.heal !== undefined) return settleRefusedReset(step, pending, pending.heal, answer)
+  if (answer.status !== 400) return false
+  return settleRefusedUpload(step, pending, answer)
+}
+
+function settleUpload(step: Step, pending: PendingRequest, { body, begunAt }: Answer): void {
+  const answer = decodeUpload(body)
+  settleKeys(step, pending, answer)
+  if (pending.hasDeviceKeys) step.patch({ deviceKeys: 'published' })
+  step.patch({ rung: 0, refusals: 0 })
+  takeChange(step, answer, begunAt)
+}
+
+function settleReset(
+  step: Step,
+  pending: PendingRequest,
+  { cause, kind, keys }: NonNullable<PendingRequest['heal']>,
+  { body, begunAt }: Answer,
+): void {
+  const answer = decodeReset(body)
+  const withdrawn = new Set(answer.withdrawn ?? [])
+  // Mostly what is withdrawn by name was not this device's, or was issued before: no private half goes for it. Otherwise
+  // what was withdrawn nobody has or will get; of the rest nothing is known, it may be in flight.
+  const isOurs = kind === 'replace' || cause === 'private_keys_evicted'
+  for (const name of isOurs ? keys : []) {
+    if (step.transaction.get(ONE_TIME_KEYS, name)?.state !== 'available') continue
+    if (withdrawn.has(name)) letGo(step, name, 'withdrawn', cause)
+    else noteIssued(step, name, 'not withdrawn: somebody may have been given it')
+  }
+  settleKeys(step, pending, answer)
+  const did =
+    kind === 'withdraw'
+      ? `withdrew ${withdrawn.size} of ${keys.length} keys`
+      : `replaced everything: ${withdrawn.size} keys withdrawn, ${pending.oneTimeKeys.length} published`
+  noteHeal(step.transaction, { at: step.now, cause, did, ok: true, keys })
+  step.tell('healed', { reason: cause, did, keys })
+  step.patch({
+    reported: undefined,
+    ...(kind === 'replace' && {
+      rung: 0,
+      ...(pending.fallbackKey === undefined && { fallbackWanted: 'heal' }),
+    }),
+  })
+  takeChange(step, answer, begunAt)
+}
+
+function settleKeys(step: Step, pending: PendingRequest, answer: UploadAnswer): void {
+  const { transaction, now } = step
+  for (const name of pending.oneTimeKeys) {
+    const record = transaction.get(ONE_TIME_KEYS, name)
+    if (record === undefined || record.state !== 'uploading') continue
+    const outcome = answer.outcomes.get(name)
+    const storedAs = answer.storedAs.get(name)
+    if (outcome === 'already_issued') noteIssued(step, name, 'issued before its upload was acknowledged')
+    else if (outcome === 'already_removed') letGo(step, name, 'removed', 'the server had removed it before')
+    else {
+      moveTo(transaction, ONE_TIME_KEYS, name, 'available', now, { publishedAt: now })
+      if (storedAs !== undefined) rename(step, name, storedAs)
+    }
+  }
+  for (const name of answer.evicted) {
+    const record = transaction.get(ONE_TIME_KEYS, name)
+    if (record !== undefined && isPublic(record))
+      letGo(step, name, 'removed', 'evicted: the pool was over its cap')
+  }
+  if (pending.fallbackKey === undefined) return
+  if (answer.fallbackOutcomes.get(pending.fallbackKey) === 'already_replaced') {
+    step.patch({ fallbackWanted: 'heal' })
+    moveTo(transaction, FALLBACK_KEYS, pending.fallbackKey, 'available', now, { publishedAt: now })
+    return
+  }
+  noteFallbackPublished(step, pending.fallbackKey)
+  step.patch({ fallbackWanted: undefined })
+  const { fallbackWhy } = pending
+  if (fallbackWhy !== undefined) step.tell('fallback_rotated', { key: pending.fallbackKey, why: fallbackWhy })
+}
+
+/** The server keeps this key under the name that it had before. */
+function rename({ transaction }: Step, name: KeyName, storedAs: KeyName): void {
+  const record = transaction.get(ONE_TIME_KEYS, name)
+  if (record === undefined || transaction.get(ONE_TIME_KEYS, storedAs) !== undefined) return
+  const { share: _share, ...rest } = record
+  transaction.delete(ONE_TIME_KEYS, name)
+  transaction.put(ONE_TIME_KEYS, storedAs, rest)
+}
+
+function takeChange(step: Step, { counts, keyPool }: UploadAnswer, begunAt: number): void {
+  takeIn(step, { counts, keyPool, begunAt, isChange: true })
+}
+
+/** 409: the pool is not what it was read as. 404: no such endpoint. Anything else that is final: report. */
+function settleRefusedReset(
+  step: Step,
+  pending: PendingRequest,
+  { cause, keys }: NonNullable<PendingRequest['heal']>,
+  { status, body, begunAt }: Answer,
+): boolean {
+  if (status === 409) {
+    const keyPool = decodeKeyPool(body['dev.latchkey.key_pool'])
+    if (keyPool !== undefined) {
+      takeIn(step, { counts: undefined, keyPool, begunAt, isChange: false })
+    }
+    dropUnsent(step, pending)
+    step.transaction.delete(PENDING, 'heal')
+    wantPool(step, cause)
+    return true
+  }
+  if (status !== 400 && status !== 404 && status !== 405) return false
+  keepInDoubt(step, pending)
+  step.transaction.delete(PENDING, 'heal')
+  const why = `the server refused the reset with ${status}`
+  noteHeal(step.transaction, { at: step.now, cause, did: why, ok: false, keys })
+  report(step, cause, keys, why)
+  if (status !== 400) step.patch({ level: 'bare' })
+  return true
+}
+
+/**
+ * 400: under one of these IDs the server has another key, or it does not like the upload. Nothing of it should be stored.
+ * Compare first; if it is refused again, give the batch up and replace everything.
+ */
+function settleRefusedUpload(step: Step, pending: PendingRequest, { body }: Answer): boolean {
+  const conflicts = decodeConflict(400, body)
+  const refusals = step.status.refusals + 1
+  step.patch({ refusals })
+  if (conflicts === undefined && refusals < REFUSALS) return false
+  if (conflicts !== undefined) step.tell('drift', { reason: 'conflict', keys: conflicts })
+  if (step.settings.mode === 'heal' && refusals < REFUSALS && step.status.level === 'latchkey') {
+    wantPool(step, 'conflict')
+    // The comparison goes first, and need not wait.
+    return true
+  }
+  keepInDoubt(step, pending)
+  step.transaction.delete(PENDING, 'upload')
+  if (conflicts === undefined) {
+    const { error } = body
+    const why = typeof error === 'string' ? error : 'the server refused the upload with 400'
+    step.tell('not_healed', { reason: 'conflict', why, keys: pending.oneTimeKeys })
+    return false
+  }
+  if (step.settings.mode === 'heal' && step.status.level !== 'bare') wantReplacement(step, 'conflict')
+  else
+    report(step, 'conflict', conflicts, 'the next keys get new IDs; those that are there cannot be withdrawn')
+  // The cure need not wait. What is refused again and again does, longer each time.
+  return step.status.replaceWanted !== undefined || refusals === 1
+}
+
+/** Keys whose upload was given up stay, as in flight, until the pool shows that they never arrived, or their deadline. */
+function keepInDoubt(step: Step, { oneTimeKeys }: PendingRequest): void {
+  for (const name of oneTimeKeys) {
+    if (step.transaction.get(ONE_TIME_KEYS, name)?.state === 'uploading') noteIssued(step, name, IN_DOUBT)
+  }
+  if (oneTimeKeys.length > 0 && step.status.level === 'latchkey') wantPool(step, 'conflict')
+}
+
+/** Keys that were not stored, by the word of a server that knows. A fallback key is offered again. */
+function dropUnsent(step: Step, { oneTimeKeys }: PendingRequest): void {
+  for (const name of oneTimeKeys) {
+    if (step.transaction.get(ONE_TIME_KEYS, name)?.state === 'uploading')
+      letGo(step, name, 'unsent', 'its upload was refused')
+  }
+}

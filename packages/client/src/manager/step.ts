@@ -1,0 +1,123 @@
+/**
+ * One durable step of a key manager: a transaction of the state, with the account that belongs to it, and the events to
+ * tell once it is written. A step may be run again on newer state, so it changes nothing but its transaction and its account.
+ */
+import { emit } from '../emit.ts'
+import type { ClientEventType, EventDetails, OnEvent } from '../events.ts'
+import type { Budget } from '../heal/heals.ts'
+import type { OlmAccount, OlmAccounts } from '../olm/olm-account.ts'
+import type { StoredState, Transaction, View } from '../store/stored-state.ts'
+import { AccountBox } from './account-box.ts'
+import { ACCOUNT, type AccountRecord, NEW_STATUS, ONLY, STATUS, type Status } from './records.ts'
+import type { Random } from './wire-ids.ts'
+
+/** How a manager behaves, complete. */
+export type Settings = {
+  readonly mode: 'off' | 'report' | 'heal'
+  readonly budget: Budget
+  readonly newKeysPerDay: number
+  readonly sessionsPerPeer: number
+  readonly sessions: number
+  readonly fallbackRotateAfterMs: number
+  readonly fallbackGraceMs: number
+  readonly now: () => number
+  readonly random: Random
+}
+
+/** What every part of a manager works with. */
+export class Core {
+  readonly state: StoredState
+  readonly accounts: OlmAccounts
+  readonly settings: Settings
+  readonly box: AccountBox
+  readonly #onEvent: OnEvent | undefined
+
+  constructor(state: StoredState, accounts: OlmAccounts, settings: Settings, onEvent: OnEvent | undefined) {
+    this.state = state
+    this.accounts = accounts
+    this.settings = settings
+    this.box = new AccountBox(accounts)
+    this.#onEvent = onEvent
+  }
+
+  /** Takes one step: durable when it resolves, and its events are told after that. */
+  async update<T>(change: (step: Step) => T): Promise<T> {
+    const now = this.settings.now()
+    let last: Step | undefined
+    const result = await this.state.update((transaction) => {
+      const step = new Step(transaction, this, now)
+      last = step
+      const value = change(step)
+      step.finish()
+      return value
+    })
+    for (const tell of last?.events ?? []) tell(this.#onEvent)
+    return result
+  }
+}
+
+export class Step {
+  readonly transaction: Transaction
+  readonly settings: Settings
+  readonly now: number
+  readonly accounts: OlmAccounts
+  readonly events: ((onEvent: OnEvent | undefined) => void)[] = []
+  readonly #box: AccountBox
+  #account: OlmAccount | undefined
+  #isChanging = false
+
+  constructor(transaction: Transaction, core: Core, now: number) {
+    this.transaction = transaction
+    this.settings = core.settings
+    this.accounts = core.accounts
+    this.now = now
+    this.#box = core.box
+  }
+
+  get status(): Status {
+    return statusOf(this.transaction)
+  }
+
+  patch(status: Partial<Status>): void {
+    const former = this.status
+    const isNews = Object.entries(status).some(([member, value]) => former[member as keyof Status] !== value)
+    if (isNews) this.transaction.put(STATUS, ONLY, { ...former, ...status })
+  }
+
+  /** The account, to read from. */
+  account(): OlmAccount {
+    return (this.#account ??= this.#box.of(accountOf(this.transaction).pickle))
+  }
+
+  /** The account, to be changed: it is pickled once, at the end of the step. */
+  accountToChange(): OlmAccount {
+    if (!this.#isChanging) {
+      this.#account = this.#box.toChange(accountOf(this.transaction).pickle)
+      this.#isChanging = true
+    }
+    return this.account()
+  }
+
+  tell<Type extends ClientEventType>(type: Type, details: EventDetails<Type>): void {
+    this.events.push((onEvent) => emit(onEvent, this.now, type, details))
+  }
+
+  /** Writes a changed account into the transaction. */
+  finish(): void {
+    if (!this.#isChanging) return
+    const record = accountOf(this.transaction)
+    this.transaction.put(ACCOUNT, ONLY, { ...record, pickle: this.#box.changed() })
+  }
+}
+
+export function statusOf(view: View): Status {
+  return { ...NEW_STATUS, ...view.get(STATUS, ONLY) }
+}
+
+/** The account record. `KeyManager.open` made it before anything else could look. */
+export function accountOf(view: View): AccountRecord {
+  const record = view.get(ACCOUNT, ONLY)
+  if (record === undefined)
+    throw new Error('the store has no account any more: it was emptied while it was open')
+  return record
+}

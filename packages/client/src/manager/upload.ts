@@ -1,0 +1,266 @@
+/**
+ * Writing an upload down before it is sent: which keys are missing, how many there is room and budget for, and then
+ * generate -> sign -> hash -> one durable write of the private halves, the ledger's records and the exact text.
+ * Only what was written down is handed out, and the same text until it was answered, after a crash as well and by
+ * another process (MSC4162, matrix-rust-sdk#1415, #2930). A write that finds newer state throws the keys away unseen.
+ */
+import {
+  canonicalJson,
+  EPOCH,
+  type JsonObject,
+  type KeyName,
+  REQUEST_ID,
+  RESET_UNSTABLE_PATH,
+  SIGNED_CURVE25519,
+  signedText,
+} from '@latchkey/protocol'
+import type { HealCause } from '../heal/heals.ts'
+import { FALLBACK_KEYS, ONE_TIME_KEYS } from '../ledger/key-record.ts'
+import { type HashedKey, hashKeys, moveTo, publicKeysOf, recordUploading } from '../ledger/ledger.ts'
+import { SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
+import type { View } from '../store/stored-state.ts'
+import { type FallbackPlan, forgetFallback, formerFallback, mayRotate, planFallback } from './fallback.ts'
+import { generatedToday, withGenerated } from './generation-budget.ts'
+import { ACCOUNT, type AccountRecord, ONLY, PENDING, type PendingRequest } from './records.ts'
+import { droppable, heldKeys } from './slots.ts'
+import { accountOf, type Core, type Settings, statusOf, type Step } from './step.ts'
+import { newKeyNames, newRequestId, nextIdTime } from './wire-ids.ts'
+
+const UPLOAD_PATH = '/_matrix/client/v3/keys/upload'
+export const RESET_PATH = `/_matrix/client/${RESET_UNSTABLE_PATH}`
+const ALGORITHMS = ['m.olm.v1.curve25519-aes-sha2', 'm.megolm.v1.aes-sha2']
+
+/** What an upload, or a reset with replacements, is to carry. */
+export type UploadPlan = {
+  /** The state that it was decided on. */
+  readonly generation: number
+  readonly deviceKeys: boolean
+  readonly oneTimeKeys: number
+  /** Issued keys to give up first, to make room. */
+  readonly drop: readonly { readonly name: KeyName; readonly key: string }[]
+  readonly fallback: FallbackPlan
+  /** Replace everything that the server has. */
+  readonly replace?: HealCause
+}
+
+/** How many keys a device keeps on the server: half of what it can hold, so that the other half may be in flight. */
+export function targetOf({ slots }: AccountRecord): number {
+  return Math.floor(slots / 2)
+}
+
+/** How many keys are missing on the server as far as is known: unknown is not zero (matrix-spec#2251). */
+export function missingKeys(view: View): number {
+  const target = targetOf(accountOf(view))
+  const known = view.get(SERVER_VIEW, SERVER_VIEW_ID)?.counts[SIGNED_CURVE25519]
+  if (known !== undefined) return Math.max(0, target - known)
+  // Nothing was ever published, and the server has no device keys: there is nothing that could be counted.
+  const isFirst = statusOf(view).deviceKeys === 'missing' && view.all(ONE_TIME_KEYS).size === 0
+  return isFirst ? target : 0
+}
+
+/** Decides what to upload now; undefined when there is nothing. */
+export function planUpload(view: View, settings: Settings, now: number): UploadPlan | undefined {
+  const status = statusOf(view)
+  const deviceKeys = status.deviceKeys === 'missing'
+  const fallback = planFallback(view, settings, now)
+  const { oneTimeKeys, drop } = planOneTimeKeys(view, settings, now)
+  if (!deviceKeys && oneTimeKeys === 0 && fallback.kind === 'none') return undefined
+  return { generation: view.generation, deviceKeys, oneTimeKeys, drop, fallback }
+}
+
+/** A reset that replaces everything, in one request. */
+export function planReplacement(view: View, settings: Settings, now: number, cause: HealCause): UploadPlan {
+  const { slots } = accountOf(view)
+  // What is public now stays in the account until the answer says that nobody has it.
+  const room = Math.max(0, slots - heldKeys(view))
+  const oneTimeKeys = Math.min(targetOf(accountOf(view)), room, budgetLeft(view, settings, now))
+  return {
+    generation: view.generation,
+    deviceKeys: false,
+    oneTimeKeys,
+    drop: [],
+    fallback: mayRotate(view, settings, now)
+      ? { kind: 'new', why: 'heal' }
+      : planFallback(view, settings, now),
+    replace: cause,
+  }
+}
+
+function planOneTimeKeys(
+  view: View,
+  settings: Settings,
+  now: number,
+): Pick<UploadPlan, 'oneTimeKeys' | 'drop'> {
+  const none = { oneTimeKeys: 0, drop: [] }
+  if (statusOf(view).inboxPending) return none
+  const account = accountOf(view)
+  const wanted = Math.min(missingKeys(view), budgetLeft(view, settings, now))
+  if (wanted === 0) return none
+  const room = account.slots - heldKeys(view)
+  if (room > 0) return { oneTimeKeys: Math.min(wanted, room), drop: [] }
+  // No room: the fallback key serves. Only an empty pool is worth a key that may still be in flight.
+  if (publicKeysOf(view, SIGNED_CURVE25519).length > 0) return none
+  const drop = droppable(view, now)
+    .slice(0, Math.min(wanted, Math.ceil(account.slots / 4)) - room)
+    .map(([name, { key = '' }]) => ({ name, key }))
+  return { oneTimeKeys: Math.max(0, drop.length + room), drop }
+}
+
+export function budgetLeft(view: View, { newKeysPerDay }: Settings, now: number): number {
+  return Math.max(0, newKeysPerDay - generatedToday(statusOf(view), now))
+}
+
+/**
+ * Makes the keys of a plan and writes everything down in one step.
+ *
+ * @returns false when the state has changed since the plan was made: nothing was done, plan again
+ */
+export async function prepareUpload(core: Core, plan: UploadPlan): Promise<boolean> {
+  const { settings } = core
+  const made = await core.state.read((view) => {
+    if (view.generation !== plan.generation) return undefined
+    const record = accountOf(view)
+    return { record, idTime: nextIdTime(statusOf(view).lastIdTime, settings.now()) }
+  })
+  if (made === undefined) return false
+  const { record, idTime } = made
+  const batch = makeBatch(core, record, plan, idTime)
+  const [oneTimeKeys, fallbackKeys] = await Promise.all([
+    hashKeys(batch.oneTimeKeys),
+    hashKeys(batch.fallbackKeys),
+  ])
+  return core.update((step) => {
+    if (step.transaction.generation !== plan.generation) return false
+    const { transaction, now, status } = step
+    for (const { name } of plan.drop) {
+      moveTo(transaction, ONE_TIME_KEYS, name, 'expired', now, { cause: 'dropped to make room' })
+      step.tell('key_dropped', { key: name })
+    }
+    recordUploading(transaction, oneTimeKeys, now, { withKey: true })
+    const [fallback] = fallbackKeys
+    if (fallback !== undefined && plan.fallback.kind === 'new') recordFallback(step, fallback)
+    transaction.put(ACCOUNT, ONLY, { ...record, pickle: batch.pickle })
+    step.patch({
+      lastIdTime: idTime,
+      ...(oneTimeKeys.length > 0 && { generated: withGenerated(status, oneTimeKeys.length, now) }),
+      ...(plan.replace !== undefined && { replaceWanted: undefined }),
+    })
+    const pending = pendingOf(step, plan, batch)
+    transaction.put(PENDING, plan.replace === undefined ? 'upload' : 'heal', pending)
+    return true
+  })
+}
+
+function recordFallback(step: Step, { name, key, hash, share }: HashedKey): void {
+  const { transaction, now } = step
+  // The account keeps two: with this one made, the one before the current is gone.
+  const former = formerFallback(transaction)
+  if (former !== undefined) forgetFallback(step, former[0], 'a newer one took its place in the account')
+  const orders = [...transaction.all(FALLBACK_KEYS).values()].map(({ order }) => order)
+  const order = Math.max(0, ...orders) + 1
+  const record = { state: 'uploading', since: now, hash, share, key, batch: order, order } as const
+  transaction.put(FALLBACK_KEYS, name, record)
+}
+
+type Batch = {
+  readonly pickle: string
+  readonly deviceKeys: JsonObject | undefined
+  readonly oneTimeKeys: Readonly<Record<KeyName, SignedKey>>
+  readonly fallbackKeys: Readonly<Record<KeyName, SignedKey>>
+}
+
+type SignedKey = JsonObject & { readonly key: string }
+
+/** Generates and signs. Works on the account of the stored pickle; what it makes counts only once it is stored. */
+function makeBatch(core: Core, record: AccountRecord, plan: UploadPlan, idTime: number): Batch {
+  const account = core.box.toChange(record.pickle)
+  const sign = <T extends JsonObject>(object: T): T & JsonObject => ({
+    ...object,
+    signatures: { [record.userId]: { [`ed25519:${record.deviceId}`]: account.sign(signedText(object)) } },
+  })
+  for (const { key } of plan.drop) account.forgetOneTimeKey(key)
+  const wanted = plan.oneTimeKeys + (plan.fallback.kind === 'new' ? 1 : 0)
+  const names = newKeyNames(idTime, core.settings.random, wanted)
+  const keys = plan.oneTimeKeys === 0 ? [] : account.generateOneTimeKeys(plan.oneTimeKeys)
+  const oneTimeKeys = Object.fromEntries(keys.map((key, i) => [names[i], sign({ key })]))
+  let fallbackKeys = {}
+  if (plan.fallback.kind === 'again') {
+    fallbackKeys = { [plan.fallback.name]: sign({ key: plan.fallback.record.key ?? '', fallback: true }) }
+  } else if (plan.fallback.kind === 'new') {
+    const key = account.generateFallbackKey()
+    fallbackKeys = { [names.at(-1) ?? '']: sign({ key, fallback: true }) }
+  }
+  const deviceKeys = plan.deviceKeys ? sign(deviceKeysOf(record)) : undefined
+  return { pickle: core.box.changed(), deviceKeys, oneTimeKeys, fallbackKeys }
+}
+
+function deviceKeysOf({ userId, deviceId, curve25519, ed25519 }: AccountRecord): JsonObject {
+  return {
+    user_id: userId,
+    device_id: deviceId,
+    algorithms: ALGORITHMS,
+    keys: { [`curve25519:${deviceId}`]: curve25519, [`ed25519:${deviceId}`]: ed25519 },
+  }
+}
+
+function pendingOf(step: Step, plan: UploadPlan, batch: Batch): PendingRequest {
+  const { transaction, settings } = step
+  const keyPool = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)?.keyPool
+  const id = newRequestId(settings.random)
+  const [fallbackKey] = Object.keys(batch.fallbackKeys) as KeyName[]
+  const oneTimeKeys = Object.keys(batch.oneTimeKeys) as KeyName[]
+  const common = {
+    id,
+    oneTimeKeys,
+    ...(keyPool !== undefined && { epoch: keyPool.epoch }),
+    ...(fallbackKey !== undefined && { fallbackKey }),
+    ...(plan.fallback.kind === 'new' && { fallbackWhy: plan.fallback.why }),
+    hasDeviceKeys: batch.deviceKeys !== undefined,
+  }
+  const keys = {
+    ...(oneTimeKeys.length > 0 && { one_time_keys: batch.oneTimeKeys }),
+    ...(fallbackKey !== undefined && { fallback_keys: batch.fallbackKeys }),
+  }
+  if (plan.replace === undefined) {
+    const body = canonicalJson({ ...(batch.deviceKeys && { device_keys: batch.deviceKeys }), ...keys })
+    return { ...common, type: 'keys_upload', path: UPLOAD_PATH, body }
+  }
+  const withdrawn = publicKeysOf(transaction, SIGNED_CURVE25519)
+    .map(([name]) => name)
+    .filter((name) => !Object.hasOwn(batch.oneTimeKeys, name))
+  const body = canonicalJson({
+    all: true,
+    [REQUEST_ID]: id,
+    ...(keyPool !== undefined && { [EPOCH]: keyPool.epoch }),
+    ...keys,
+  })
+  const heal = { cause: plan.replace, kind: 'replace', keys: withdrawn } as const
+  return { ...common, type: 'keys_reset', path: RESET_PATH, body, heal }
+}
+
+/**
+ * Writes a reset of everything down, for servers that know MSC4162 and no more: what replaces it is an upload of its own.
+ *
+ * @returns false when the state has changed since it was decided
+ */
+export function prepareReset(core: Core, generation: number): Promise<boolean> {
+  return core.update((step) => {
+    const { transaction, status, settings } = step
+    if (transaction.generation !== generation || status.replaceWanted === undefined) return false
+    transaction.put(PENDING, 'heal', {
+      id: newRequestId(settings.random),
+      type: 'keys_reset',
+      path: RESET_PATH,
+      body: '{"all":true}',
+      oneTimeKeys: [],
+      hasDeviceKeys: false,
+      heal: {
+        cause: status.replaceWanted,
+        kind: 'replace',
+        keys: publicKeysOf(transaction, SIGNED_CURVE25519).map(([name]) => name),
+      },
+    })
+    step.patch({ replaceWanted: undefined })
+    return true
+  })
+}
