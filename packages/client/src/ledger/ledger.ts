@@ -120,6 +120,28 @@ export function recordAdopted(transaction: Transaction, keys: readonly FoundKey[
   transaction.put(LEDGER_HEAD, HEAD_ID, { nextBatch: nextBatch + 1, nextOrder })
 }
 
+export const REPLACED_BY_OLDER = 'published by a state of the store that was replaced by an older one'
+
+/**
+ * Notes keys that the server has, or had, and this ledger never saw: a state of the store that is no more published them.
+ * A message that names one is explained by it.
+ */
+export function recordLost(transaction: Transaction, keys: readonly FoundKey[], now: number): void {
+  const known = new Set([...transaction.all(ONE_TIME_KEYS).values()].map(({ hash }) => hash))
+  const order = generatedSoFar(transaction)
+  for (const { name, hash } of keys) {
+    if (known.has(hash)) continue
+    transaction.put(ONE_TIME_KEYS, `${name}~${hash.slice(0, 8)}`, {
+      state: 'lost',
+      since: now,
+      cause: REPLACED_BY_OLDER,
+      hash,
+      batch: 0,
+      order,
+    })
+  }
+}
+
 /** How many keys this ledger has seen generated. */
 export function generatedSoFar(view: View): number {
   return (view.get(LEDGER_HEAD, HEAD_ID)?.nextOrder ?? 1) - 1

@@ -13,7 +13,7 @@ import {
 import { type HealCause, waitForHeal } from '../heal/heals.ts'
 import { alignWithPool } from '../ledger/compare.ts'
 import { type KeyRecord, ONE_TIME_KEYS } from '../ledger/key-record.ts'
-import { publicKeysOf, recordAdopted } from '../ledger/ledger.ts'
+import { publicKeysOf, recordAdopted, recordLost } from '../ledger/ledger.ts'
 import type { PoolAnswer, PoolOfAlgorithm } from '../server/answers.ts'
 import { takeIn, noteDigest, postpone, report, wantReplacement } from './pool-check.ts'
 import { ACCOUNT, ONLY, PENDING } from './records.ts'
@@ -49,8 +49,9 @@ export function takePool(step: Step, answer: PoolAnswer, begunAt: number): void 
   // It stays wanted: the next one will be begun after what overtook this one.
   if (freshness === 'stale') return
   step.patch({ poolWanted: undefined })
-  adoptImported(step, pool)
+  const isImport = adoptImported(step, pool)
   const wrong = [...align(step, pool, answer.nextBatch === undefined), ...surplus(step)]
+  if (!isImport) recordLost(step.transaction, [...pool.available, ...pool.issued], step.now)
   if (pool.digest !== undefined && !noteDigest(step, pool.digest)) {
     step.patch({ understood: { digest: pool.digest, count } })
   }
@@ -98,18 +99,20 @@ function surplus({ transaction }: Step): Wrong[] {
   return available.slice(0, count).map(([name]) => ({ name, why: 'surplus' }))
 }
 
-/** First use of an account that another store had: what the server has is taken over as it is, and trusted. */
-function adoptImported(step: Step, pool: PoolOfAlgorithm): void {
+/** First use of an account that another store had: what the server has is taken over as it is, and trusted. Says whether it was that. */
+function adoptImported(step: Step, pool: PoolOfAlgorithm): boolean {
   const { isImported, ...account } = accountOf(step.transaction)
-  if (isImported === undefined) return
+  if (isImported === undefined) return false
   step.transaction.put(ACCOUNT, ONLY, account)
   const known = step.transaction.all(ONE_TIME_KEYS)
   const found = pool.available
     .filter(({ name }) => !known.has(name))
     .map(({ name, hash, ts }) => ({ name, hash, uploadedTs: ts }))
-  if (found.length === 0) return
-  recordAdopted(step.transaction, found, step.now)
-  step.tell('adopted', { count: found.length })
+  if (found.length > 0) {
+    recordAdopted(step.transaction, found, step.now)
+    step.tell('adopted', { count: found.length })
+  }
+  return true
 }
 
 function causeOf(wrong: readonly Wrong[], wentBack: boolean): HealCause {

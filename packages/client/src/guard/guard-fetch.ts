@@ -1,0 +1,213 @@
+/**
+ * The guard: a fetch that looks after one device's one-time keys for an SDK that knows nothing of it. What is not key
+ * traffic passes untouched. Its own failures never stop traffic, and never start an empty ledger.
+ */
+import type { OnEvent, ServerLevel, Verdict } from '../events.ts'
+import { type Budget, DEFAULT_BUDGET, HEALS, healHistory, type HealRecord } from '../heal/heals.ts'
+import { explain, type Explanation } from '../ledger/explain.ts'
+import { FALLBACK_KEYS, type KeyState, ONE_TIME_KEYS } from '../ledger/key-record.ts'
+import type { Counts } from '../server/answers.ts'
+import { LEDGER_HEAD } from '../ledger/ledger.ts'
+import { NAMINGS } from './namings.ts'
+import { SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
+import type { Store } from '../store/store.ts'
+import { type Kind, StoredState } from '../store/stored-state.ts'
+import { GUARDED_DEVICE, guardedDevice } from './guarded-device.ts'
+import { A_MINUTE_MS, type Guarding, Memory, type Mode, type Settings, tell } from './guarding.ts'
+import { keyTrafficOf } from './key-traffic.ts'
+import { OwnRequests } from './own-requests.ts'
+import { guardReset } from './reset.ts'
+import { SdkRequest } from './sdk-request.ts'
+import { guardSync } from './sync.ts'
+import { reportUndecryptable } from './undecryptable.ts'
+import { guardUpload } from './upload.ts'
+
+/** How a guard is set up. Only `store` is needed. */
+export type GuardOptions = {
+  /** Where the ledger is kept: one store for each device, shared by all its tabs or processes. */
+  readonly store: Store
+  /**
+   * `heal` (default) withdraws keys, replays refused uploads, corrects counts. `report` keeps the ledger and tells events,
+   * and changes nothing on the wire; it only asks the server (`/versions`, `/account/whoami`, the pool). `off` does nothing.
+   */
+  readonly mode?: Mode
+  readonly onEvent?: OnEvent
+  /** Heals in a day, and the pause between them. */
+  readonly budget?: Partial<Budget>
+  /** Keys on the server beyond which uploads are a flood. Default 100. */
+  readonly maxPublished?: number
+  /** Private halves that the SDK keeps: 5 000 (default) for vodozemac, thus matrix-js-sdk; 100 for libolm. */
+  readonly sdkSlots?: number
+  /** For the guard's own requests, and how long a sync waits for a heal, ms. Default 10 000. */
+  readonly timeoutMs?: number
+  /** The clock, ms. */
+  readonly now?: () => number
+}
+
+/** What is known at the moment. */
+export type GuardStatus = {
+  readonly mode: Mode
+  readonly userId?: string
+  readonly deviceId?: string
+  /** What kind of server was met last; undefined before the first request. */
+  readonly level?: ServerLevel
+  /** Available keys by algorithm, as the server last said. */
+  readonly counts: Counts
+  /** Keys of the ledger by state. */
+  readonly keys: Readonly<Partial<Record<KeyState, number>>>
+  readonly heals: number
+}
+
+/** A fetch, and what can be asked of the guard behind it. */
+export type Guard = typeof fetch & {
+  /** Every key of the ledger that a public key, a key ID or a name stands for. @throws {StoreError} */
+  explain(keyOrId: string): Promise<Explanation[]>
+  /** The heals, the latest first. @throws {StoreError} */
+  history(): Promise<HealRecord[]>
+  /**
+   * Tells that a message could not be decrypted, which the guard cannot see. Takes the to-device event (object or JSON),
+   * the public key, or the SDK's log line that has the key in it. @throws {StoreError}
+   */
+  reportUndecryptable(report: unknown): Promise<Verdict>
+  /** @throws {StoreError} */
+  status(): Promise<GuardStatus>
+}
+
+/** The kinds of records in a guard's store. */
+const KINDS: readonly Kind<unknown>[] = [
+  ONE_TIME_KEYS,
+  FALLBACK_KEYS,
+  LEDGER_HEAD,
+  SERVER_VIEW,
+  HEALS,
+  GUARDED_DEVICE,
+  NAMINGS,
+]
+
+const MAX_PUBLISHED = 100
+const VODOZEMAC_SLOTS = 5_000
+const TIMEOUT_MS = 10_000
+
+/**
+ * Guards the key traffic of one device. Everything else, and every answer in which nothing has to be changed, passes as
+ * it is: the same arguments, the same `Response`, streams and abort signals included.
+ *
+ * @param fetch what the SDK would use
+ * @example
+ * const client = createClient({ baseUrl, userId, deviceId, accessToken, fetchFn: guardFetch(fetch, { store }) })
+ */
+export function guardFetch(fetch: typeof globalThis.fetch, options: GuardOptions): Guard {
+  const settings = settingsOf(options)
+  const memory = new Memory()
+  // Browsers refuse to run their fetch as the method of another object.
+  const plain: typeof fetch = (...args) => fetch(...args)
+  let opening: Promise<StoredState> | undefined
+  const open = (): Promise<StoredState> => {
+    opening ??= StoredState.open(options.store, KINDS).catch((error: unknown) => {
+      // The next request tries again: the store may have been repaired.
+      opening = undefined
+      throw error
+    })
+    return opening
+  }
+
+  const guarded: typeof fetch = async (...args) => {
+    const traffic = settings.mode === 'off' ? undefined : keyTrafficOf(...args)
+    if (traffic === undefined) return fetch(...args)
+    const [input, init] = args
+    const request = new SdkRequest(plain, input, init)
+    const work = async (): Promise<Response> => {
+      const state = await open()
+      const server = new OwnRequests(plain, traffic, settings.timeoutMs)
+      return handle({ settings, state, memory, traffic, server }, request)
+    }
+    try {
+      return await untilAborted(traffic.signal, work())
+    } catch (error) {
+      if (traffic.signal?.aborted === true || request.failedWith(error)) throw error
+      const text = error instanceof Error ? error.message : String(error)
+      if (memory.atMostEvery(A_MINUTE_MS, `unguarded ${text}`, settings.now())) {
+        tell({ settings }, 'unguarded', { error: text })
+      }
+      return request.outcome()
+    }
+  }
+
+  return Object.assign(guarded, {
+    explain: async (keyOrId: string) => {
+      const state = await open()
+      return explain((look) => state.read(look), keyOrId)
+    },
+    history: async () => (await open()).read(healHistory),
+    reportUndecryptable: async (report: unknown) =>
+      reportUndecryptable({ settings, state: await open() }, report),
+    status: async () => statusOf(settings, memory, await open()),
+  })
+}
+
+function settingsOf({
+  mode,
+  onEvent,
+  budget,
+  maxPublished,
+  sdkSlots,
+  timeoutMs,
+  now,
+}: GuardOptions): Settings {
+  return {
+    mode: mode ?? 'heal',
+    onEvent,
+    budget: { ...DEFAULT_BUDGET, ...budget },
+    maxPublished: maxPublished ?? MAX_PUBLISHED,
+    sdkSlots: sdkSlots ?? VODOZEMAC_SLOTS,
+    timeoutMs: timeoutMs ?? TIMEOUT_MS,
+    now: now ?? Date.now,
+  }
+}
+
+function handle(guarding: Guarding, request: SdkRequest): Promise<Response> {
+  switch (guarding.traffic.kind) {
+    case 'upload':
+      return guardUpload(guarding, request)
+    case 'reset':
+      return guardReset(guarding, request)
+    case 'sync':
+    case 'sliding_sync':
+      return guardSync(guarding, request)
+  }
+}
+
+/** What was begun goes on; the SDK hears of its abort at once. */
+async function untilAborted<T>(signal: AbortSignal | undefined, work: Promise<T>): Promise<T> {
+  if (signal === undefined) return work
+  const settled = new AbortController()
+  const aborted = new Promise<never>((_resolve, reject) => {
+    const abort = (): void => reject(signal.reason)
+    if (signal.aborted) abort()
+    else signal.addEventListener('abort', abort, { once: true, signal: settled.signal })
+  })
+  work.catch(() => undefined)
+  try {
+    return await Promise.race([work, aborted])
+  } finally {
+    settled.abort()
+  }
+}
+
+function statusOf({ mode }: Settings, memory: Memory, state: StoredState): Promise<GuardStatus> {
+  return state.read((view) => {
+    const { userId, deviceId } = guardedDevice(view)
+    const keys: Partial<Record<KeyState, number>> = {}
+    for (const { state } of view.all(ONE_TIME_KEYS).values()) keys[state] = (keys[state] ?? 0) + 1
+    const level = [...memory.levels.values()].at(-1)
+    return {
+      mode,
+      ...(userId !== undefined && { userId }),
+      ...(deviceId !== undefined && { deviceId }),
+      ...(level !== undefined && { level }),
+      counts: view.get(SERVER_VIEW, SERVER_VIEW_ID)?.counts ?? {},
+      keys,
+      heals: healHistory(view).length,
+    }
+  })
+}

@@ -1,0 +1,71 @@
+/**
+ * Which requests concern the device's own keys, and what is to be known of them before they leave. Everything else is
+ * none of the guard's business. Paths: client-server API `/keys/upload`, `/sync`; MSC4162 `/keys/reset`; MSC4186 sync.
+ */
+
+export type KeyTraffic = {
+  readonly kind: 'upload' | 'reset' | 'sync' | 'sliding_sync'
+  /** Everything before `/_matrix/client`: proxies put servers below paths. */
+  readonly baseUrl: string
+  /** The version of the API that the SDK speaks, for requests of the guard's own. */
+  readonly version: 'r0' | 'v3'
+  readonly token: string
+  readonly signal: AbortSignal | undefined
+}
+
+type Input = Parameters<typeof fetch>[0]
+
+const KEY_PATH = /^(.*)\/_matrix\/client\/(r0|v1|v3|unstable)\/(.+?)\/?$/
+const RESET_PATHS: readonly string[] = ['keys/reset', 'org.matrix.msc4162/keys/reset']
+const SLIDING_PATH = 'org.matrix.simplified_msc3575/sync'
+
+/** What kind of key traffic a request is; undefined for all that passes untouched. */
+export function keyTrafficOf(input: Input, init: RequestInit | undefined): KeyTraffic | undefined {
+  const request = input instanceof Request ? input : undefined
+  const address = addressOf(input)
+  // Cheap first: most requests of an app are none of ours.
+  if (!address.includes('/_matrix/client/')) return undefined
+  const url = urlOf(address)
+  const [, path, version, endpoint] = KEY_PATH.exec(url?.pathname ?? '') ?? []
+  if (url === undefined || path === undefined || endpoint === undefined) return undefined
+  // On behalf of another user or device (application services, MSC3202): not the device of this store.
+  if (url.searchParams.has('user_id') || url.searchParams.has('org.matrix.msc3202.device_id'))
+    return undefined
+  const kind = kindOf((init?.method ?? request?.method ?? 'GET').toUpperCase(), endpoint)
+  const token = tokenOf(new Headers(init?.headers ?? request?.headers), url)
+  if (kind === undefined || token === undefined) return undefined
+  return {
+    kind,
+    baseUrl: url.origin + path,
+    version: version === 'r0' ? 'r0' : 'v3',
+    token,
+    signal: init?.signal ?? request?.signal,
+  }
+}
+
+function addressOf(input: Input): string {
+  if (typeof input === 'string') return input
+  return input instanceof URL ? input.href : input.url
+}
+
+function kindOf(method: string, endpoint: string): KeyTraffic['kind'] | undefined {
+  if (method === 'GET') return endpoint === 'sync' ? 'sync' : undefined
+  if (method !== 'POST') return undefined
+  // An older form of the path ends with the device's ID.
+  if (/^keys\/upload(\/[^/]+)?$/.test(endpoint)) return 'upload'
+  if (RESET_PATHS.includes(endpoint)) return 'reset'
+  return endpoint === SLIDING_PATH ? 'sliding_sync' : undefined
+}
+
+function tokenOf(headers: Headers, url: URL): string | undefined {
+  const [, bearer] = /^Bearer (.+)$/i.exec(headers.get('authorization') ?? '') ?? []
+  return bearer ?? url.searchParams.get('access_token') ?? undefined
+}
+
+function urlOf(address: string): URL | undefined {
+  try {
+    return new URL(address, globalThis.location?.href)
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,112 @@
+/**
+ * Which sessions named this device's one-time keys, as pre-key messages in syncs tell. Anybody can write a message that
+ * names any key, so a naming explains and reports, and never makes a key one that the server should not have:
+ *
+ *     issued, as the server said ----named----> used
+ *     available, as the server says --named----> available: forged, or the next answer will say that it was issued
+ *     available, server without pools --named--> used: nothing else will ever say so, and nothing is withdrawn for it
+ */
+import { type JsonObject, isJsonObject, type KeyName } from '@latchkey/protocol'
+import type { ServerLevel } from '../events.ts'
+import { ONE_TIME_KEYS, type KeyState, nameOf } from '../ledger/key-record.ts'
+import { hashOf, moveTo } from '../ledger/ledger.ts'
+import { decodeOlmEvent, parsePreKeyMessage } from '../olm/pre-key-message.ts'
+import type { Kind, Transaction, View } from '../store/stored-state.ts'
+
+/** The sessions that named a key: the first, and the first other one. */
+export type Naming = {
+  readonly at: number
+  readonly session: string
+  readonly sender: string
+  readonly other?: { readonly session: string; readonly sender: string }
+}
+
+/** By the hash of the key. */
+export const NAMINGS: Kind<Naming> = {
+  name: 'naming',
+  check: (value): value is Naming => typeof (value as Partial<Naming> | null)?.session === 'string',
+}
+
+/** A pre-key message, reduced to what is noted. */
+export type Named = { readonly hash: string; readonly session: string; readonly sender: string }
+
+const MAX_NAMINGS = 2_000
+/** Messages of one sync that are looked at. */
+const MAX_MESSAGES = 5_000
+const SESSION_CHARS = 16
+
+/** The keys that the pre-key messages among to-device events name. `ownKey`: the device's curve25519 key, if known. */
+export function namedKeys(events: readonly unknown[], ownKey: string | undefined): Promise<Named[]> {
+  const named: Promise<Named>[] = []
+  for (const event of events.slice(0, MAX_MESSAGES)) {
+    const it = namedKey(event, ownKey)
+    if (it !== undefined) named.push(it)
+  }
+  return Promise.all(named)
+}
+
+/** The key that an event names; undefined when it is no pre-key message for this device. */
+export function namedKey(event: unknown, ownKey: string | undefined): Promise<Named> | undefined {
+  const olm = decodeOlmEvent(event)
+  if (olm === undefined) return undefined
+  const [first] = Object.values(olm.ciphertexts)
+  const ciphertext = ownKey === undefined ? first : olm.ciphertexts[ownKey]
+  if (ciphertext?.type !== 0) return undefined
+  const message = parsePreKeyMessage(ciphertext.body)
+  if (message === undefined) return undefined
+  return Promise.all([hashOf(message.oneTimeKey), hashOf(`${message.identityKey} ${message.baseKey}`)]).then(
+    ([hash, session]) => ({ hash, session: session.slice(0, SESSION_CHARS), sender: olm.sender }),
+  )
+}
+
+/** To-device events of an answer. */
+export function toDeviceEvents(answer: JsonObject): readonly unknown[] {
+  const { to_device: toDevice } = answer
+  const events = isJsonObject(toDevice) ? toDevice['events'] : undefined
+  return Array.isArray(events) ? events : []
+}
+
+export type NamedTwice = { readonly key: KeyName; readonly senders: readonly string[] }
+
+/** Notes namings of keys of the ledger, and returns those that are a second one. Other keys prove nothing. */
+export function noteNamed(
+  transaction: Transaction,
+  named: readonly Named[],
+  level: ServerLevel,
+  now: number,
+): NamedTwice[] {
+  const twice: NamedTwice[] = []
+  if (named.length === 0) return twice
+  const ids = new Map([...transaction.all(ONE_TIME_KEYS)].map(([id, { hash }]) => [hash, id]))
+  for (const { hash, session, sender } of named) {
+    const id = ids.get(hash)
+    const record = id === undefined ? undefined : transaction.get(ONE_TIME_KEYS, id)
+    if (id === undefined || record === undefined) continue
+    const known = transaction.get(NAMINGS, hash)
+    if (known === undefined) {
+      transaction.put(NAMINGS, hash, { at: now, session, sender })
+      if (isSpent(record.state, level)) moveTo(transaction, ONE_TIME_KEYS, id, 'used', now, { session })
+    } else if (known.session !== session && known.other?.session !== session) {
+      if (known.other === undefined) transaction.put(NAMINGS, hash, { ...known, other: { session, sender } })
+      twice.push({ key: nameOf(id), senders: [known.sender, sender] })
+    }
+  }
+  forgetOldest(transaction)
+  return twice
+}
+
+/** The sessions that are known to have named a key. */
+export function namingOf(view: View, hash: string): Naming | undefined {
+  return view.get(NAMINGS, hash)
+}
+
+function isSpent(state: KeyState, level: ServerLevel): boolean {
+  return state === 'issued' || (state === 'available' && level !== 'latchkey')
+}
+
+function forgetOldest(transaction: Transaction): void {
+  const namings = transaction.all(NAMINGS)
+  if (namings.size <= MAX_NAMINGS) return
+  const oldest = [...namings].sort(([, a], [, b]) => a.at - b.at).slice(0, namings.size - MAX_NAMINGS)
+  for (const [hash] of oldest) transaction.delete(NAMINGS, hash)
+}

@@ -1,0 +1,94 @@
+/**
+ * The guard's own requests: with the SDK's token, over the fetch that it was given, each with an end. They never use the
+ * SDK's abort signal: a heal that was begun is finished.
+ */
+import { type JsonObject, POOL_PATH, RESET_UNSTABLE_PATH } from '@latchkey/protocol'
+import { decodePool, parseObject, type PoolAnswer, type PoolOfAlgorithm } from '../server/answers.ts'
+import type { KeyTraffic } from './key-traffic.ts'
+
+export type OwnAnswer = { readonly status: number; readonly body: JsonObject }
+
+/** A pool, with the issued keys of all pages that were read. */
+export type WholePool = PoolAnswer & {
+  /** Whether the issued keys are all there. */
+  readonly complete: boolean
+}
+
+/** Pages of issued keys that one reading of the pool follows, of 1 000 keys each. */
+const MAX_POOL_PAGES = 5
+const PAGE_KEYS = 1_000
+/** Answers beyond this are not read: no answer to the guard's own requests has a reason to be longer. */
+const MAX_ANSWER_CHARS = 5_000_000
+
+export class OwnRequests {
+  readonly #fetch: typeof fetch
+  readonly #to: KeyTraffic
+  readonly #timeoutMs: number
+
+  constructor(fetch: typeof globalThis.fetch, to: KeyTraffic, timeoutMs: number) {
+    this.#fetch = fetch
+    this.#to = to
+    this.#timeoutMs = timeoutMs
+  }
+
+  versions(): Promise<OwnAnswer> {
+    return this.#call('GET', 'versions')
+  }
+
+  whoami(): Promise<OwnAnswer> {
+    return this.#call('GET', `${this.#to.version}/account/whoami`)
+  }
+
+  upload(body: JsonObject): Promise<OwnAnswer> {
+    return this.#call('POST', `${this.#to.version}/keys/upload`, body)
+  }
+
+  claim(userId: string, deviceId: string, algorithm: string): Promise<OwnAnswer> {
+    return this.#call('POST', `${this.#to.version}/keys/claim`, {
+      one_time_keys: { [userId]: { [deviceId]: algorithm } },
+    })
+  }
+
+  reset(body: JsonObject): Promise<OwnAnswer> {
+    return this.#call('POST', RESET_UNSTABLE_PATH, body)
+  }
+
+  /** The device's pools as the server has them; undefined when it does not tell. */
+  async pool(): Promise<WholePool | undefined> {
+    let from = ''
+    let whole: PoolAnswer | undefined
+    for (let page = 0; page < MAX_POOL_PAGES; page++) {
+      const { status, body } = await this.#call('GET', `${POOL_PATH}?limit=${PAGE_KEYS}${from}`)
+      const answer = status === 200 ? decodePool(body) : undefined
+      if (answer === undefined) return undefined
+      whole = whole === undefined ? answer : { ...whole, algorithms: withIssued(whole, answer) }
+      if (answer.nextBatch === undefined) return { ...whole, complete: true }
+      from = `&from=${encodeURIComponent(answer.nextBatch)}`
+    }
+    return whole && { ...whole, complete: false }
+  }
+
+  async #call(method: 'GET' | 'POST', path: string, body?: JsonObject): Promise<OwnAnswer> {
+    const response = await this.#fetch(`${this.#to.baseUrl}/_matrix/client/${path}`, {
+      method,
+      headers: {
+        Authorization: `Bearer ${this.#to.token}`,
+        Accept: 'application/json',
+        ...(body !== undefined && { 'Content-Type': 'application/json' }),
+      },
+      ...(body !== undefined && { body: JSON.stringify(body) }),
+      signal: AbortSignal.timeout(this.#timeoutMs),
+    })
+    const text = await response.text()
+    return { status: response.status, body: (text.length <= MAX_ANSWER_CHARS && parseObject(text)) || {} }
+  }
+}
+
+function withIssued(whole: PoolAnswer, page: PoolAnswer): ReadonlyMap<string, PoolOfAlgorithm> {
+  const more = new Map(whole.algorithms)
+  for (const [algorithm, { issued }] of page.algorithms) {
+    const known = more.get(algorithm)
+    if (known !== undefined) more.set(algorithm, { ...known, issued: [...known.issued, ...issued] })
+  }
+  return more
+}

@@ -1,0 +1,160 @@
+/**
+ * Holding the ledger against the pool as the server has it. The first time adopts: what an existing app published before
+ * it had a guard is taken over as it stands, and never withdrawn for being unknown. From then on, what the server has and
+ * the ledger has not was published by a copy of the stores that is no more.
+ */
+import type { Algorithm, KeyName } from '@latchkey/protocol'
+import { alignWithPool } from '../ledger/compare.ts'
+import { FALLBACK_KEYS, isPublic, ONE_TIME_KEYS } from '../ledger/key-record.ts'
+import {
+  generatedSoFar,
+  moveTo,
+  publicKeysOf,
+  recordAdopted,
+  recordLost,
+  REPLACED_BY_OLDER,
+} from '../ledger/ledger.ts'
+import type { PoolKey, PoolOfAlgorithm } from '../server/answers.ts'
+import { learn, SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
+import type { Transaction } from '../store/stored-state.ts'
+import type { Target } from './disown.ts'
+import { guardedDevice, putGuardedDevice } from './guarded-device.ts'
+import type { WholePool } from './own-requests.ts'
+
+export type Reconciled = {
+  /** Keys taken over, when this was the first time. */
+  readonly adopted: number | undefined
+  readonly unknown: readonly Target[]
+  readonly again: readonly Target[]
+  /** Fallback keys that the server issues and the ledger has never seen. */
+  readonly unknownFallbacks: readonly KeyName[]
+}
+
+/** More algorithms than any client has; what a server says beyond is not read. */
+const MAX_ALGORITHMS = 8
+/** Issued keys that are taken over, the latest. */
+const MAX_ISSUED = 1_000
+
+export function reconcile(transaction: Transaction, pool: WholePool, now: number): Reconciled {
+  const pools = [...pool.algorithms].slice(0, MAX_ALGORITHMS) as [Algorithm, PoolOfAlgorithm][]
+  const isFirst = guardedDevice(transaction).reconciledAt === undefined
+  let adopted = 0
+  const unknown: Target[] = []
+  const again: Target[] = []
+  const unknownFallbacks: KeyName[] = []
+  for (const [algorithm, ofAlgorithm] of pools) {
+    if (isFirst) adopted += adopt(transaction, ofAlgorithm, now)
+    const found = alignWithPool(transaction, algorithm, ofAlgorithm, { complete: pool.complete, now })
+    if (!isFirst) {
+      recordLost(transaction, [...ofAlgorithm.available, ...ofAlgorithm.issued.slice(0, MAX_ISSUED)], now)
+    }
+    const hashes = new Map(ofAlgorithm.available.map(({ name, hash }) => [name, hash]))
+    const target = (name: KeyName): Target => ({ name, id: idOf(transaction, name, hashes.get(name)) })
+    unknown.push(...found.unknown.map(target))
+    again.push(...found.again.map(target))
+    putInOrder(transaction, algorithm, ofAlgorithm)
+    const { fallback } = ofAlgorithm
+    if (fallback !== undefined && noteFallback(transaction, fallback, isFirst, now)) {
+      unknownFallbacks.push(fallback.name)
+    }
+  }
+  if (isFirst) putGuardedDevice(transaction, { reconciledAt: now })
+  learnPool(transaction, pool, pools)
+  return { adopted: isFirst ? adopted : undefined, unknown, again, unknownFallbacks }
+}
+
+/** The pool that was read is the newest that is known of the server, and its digests are right by definition. */
+function learnPool(
+  transaction: Transaction,
+  pool: WholePool,
+  pools: readonly [Algorithm, PoolOfAlgorithm][],
+): void {
+  const { epoch, version, generation } = pool
+  const members = <T>(of: (pool: PoolOfAlgorithm) => T | undefined): Record<string, T> =>
+    Object.fromEntries(
+      pools.flatMap(([algorithm, it]) => {
+        const value = of(it)
+        return value === undefined ? [] : [[algorithm, value]]
+      }),
+    )
+  const digest = members((it) => it.digest)
+  const view = learn(
+    transaction.get(SERVER_VIEW, SERVER_VIEW_ID),
+    {
+      counts: members((it) => it.available.length),
+      keyPool: { epoch, version, generation, digest, fallback: members((it) => it.fallback?.hash) },
+      begunAt: transaction.generation,
+      isChange: false,
+    },
+    transaction.generation,
+  )
+  transaction.put(SERVER_VIEW, SERVER_VIEW_ID, { ...view, verified: digest })
+}
+
+function adopt(transaction: Transaction, pool: PoolOfAlgorithm, now: number): number {
+  const records = transaction.all(ONE_TIME_KEYS)
+  const issued = pool.issued
+    .slice(0, MAX_ISSUED)
+    .filter(({ name }) => !records.has(name))
+    .reverse()
+  recordAdopted(transaction, issued.map(foundKey), now)
+  for (const { name, ts } of issued) moveTo(transaction, ONE_TIME_KEYS, name, 'issued', now, { issuedAt: ts })
+  const available = pool.available.filter(({ name }) => !records.has(name))
+  recordAdopted(transaction, available.map(foundKey), now)
+  for (const { name, hash } of pool.available) {
+    const record = transaction.get(ONE_TIME_KEYS, name)
+    // A server without pools could not say what became of its keys; what was guessed of them ends here.
+    if (record?.hash === hash && !isPublic(record)) moveTo(transaction, ONE_TIME_KEYS, name, 'available', now)
+  }
+  return available.length
+}
+
+function foundKey({ name, hash, ts }: PoolKey): { name: KeyName; hash: string; uploadedTs: number } {
+  return { name, hash, uploadedTs: ts }
+}
+
+function noteFallback(
+  transaction: Transaction,
+  { name, hash }: Pick<PoolKey, 'name' | 'hash'>,
+  isFirst: boolean,
+  now: number,
+): boolean {
+  for (const record of transaction.all(FALLBACK_KEYS).values()) if (record.hash === hash) return false
+  const id = transaction.get(FALLBACK_KEYS, name) === undefined ? name : `${name}~${hash.slice(0, 8)}`
+  const common = { since: now, hash, batch: 0, order: generatedSoFar(transaction) }
+  transaction.put(
+    FALLBACK_KEYS,
+    id,
+    isFirst
+      ? { ...common, state: 'available', adopted: true }
+      : {
+          ...common,
+          state: 'lost',
+          cause: REPLACED_BY_OLDER,
+        },
+  )
+  return !isFirst
+}
+
+/** Gives the ledger the server's order of issue, where answers that were lost made it another. */
+function putInOrder(transaction: Transaction, algorithm: Algorithm, { available }: PoolOfAlgorithm): void {
+  const place = new Map(available.map(({ name }, index) => [name, index]))
+  const keys = publicKeysOf(transaction, algorithm).filter(([name]) => place.has(name))
+  const orders = keys.map(([, { order }]) => order)
+  keys.sort(([a], [b]) => (place.get(a) ?? 0) - (place.get(b) ?? 0))
+  for (const [index, [name, record]] of keys.entries()) {
+    const order = orders[index] ?? record.order
+    const current = transaction.get(ONE_TIME_KEYS, name)
+    if (current !== undefined && current.order !== order) {
+      transaction.put(ONE_TIME_KEYS, name, { ...current, order })
+    }
+  }
+}
+
+/** The record that stands for a key under a name: its own, or one that was set aside. */
+export function idOf(transaction: Transaction, name: KeyName, hash: string | undefined): string | undefined {
+  if (hash === undefined) return undefined
+  if (transaction.get(ONE_TIME_KEYS, name)?.hash === hash) return name
+  const aside = `${name}~${hash.slice(0, 8)}`
+  return transaction.get(ONE_TIME_KEYS, aside)?.hash === hash ? aside : undefined
+}

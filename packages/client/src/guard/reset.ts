@@ -1,0 +1,52 @@
+/** A reset that the app sends by itself: the ledger follows. */
+import { isJsonObject, type KeyName } from '@latchkey/protocol'
+import { ONE_TIME_KEYS } from '../ledger/key-record.ts'
+import { moveTo, recordUploading } from '../ledger/ledger.ts'
+import { decodeReset, parseObject } from '../server/answers.ts'
+import { learn, SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
+import { requireOwner, serverLevel } from './guarded-device.ts'
+import type { Guarding } from './guarding.ts'
+import { readOffer, recordFallbackKeys, settleFallbackKeys, settleKeys } from './offer.ts'
+import type { SdkRequest } from './sdk-request.ts'
+
+export async function guardReset(guarding: Guarding, request: SdkRequest): Promise<Response> {
+  const { memory, settings, state } = guarding
+  const body = parseObject(await request.text())
+  if (body === undefined) return request.send()
+  const [offer] = await Promise.all([readOffer(body), serverLevel(guarding), requireOwner(guarding)])
+  return state.exclusively(async () => {
+    const now = settings.now()
+    await state.update((transaction) => {
+      recordUploading(transaction, offer.oneTimeKeys, now)
+      recordFallbackKeys(transaction, offer.fallbackKeys, now)
+    })
+    const response = await request.send()
+    const answered = response.status === 200 ? parseObject(await response.clone().text()) : undefined
+    if (answered === undefined) return response
+    const answer = decodeReset(answered)
+    await state.update((transaction) => {
+      const names = answer.withdrawn ?? namesIn(body)
+      const offered = new Set(offer.oneTimeKeys.map(({ hash }) => hash))
+      for (const [id, record] of transaction.all(ONE_TIME_KEYS)) {
+        if (record.state !== 'available' || offered.has(record.hash)) continue
+        if (names === undefined || names.includes(id as KeyName)) {
+          moveTo(transaction, ONE_TIME_KEYS, id, 'withdrawn', now, { cause: 'reset by the app' })
+        }
+      }
+      settleKeys(transaction, offer.oneTimeKeys, answer, now)
+      settleFallbackKeys(transaction, offer.fallbackKeys, answer, now)
+      const view = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
+      const learned = { ...answer, begunAt: transaction.generation, isChange: true }
+      transaction.put(SERVER_VIEW, SERVER_VIEW_ID, learn(view, learned, transaction.generation))
+    })
+    memory.compared = undefined
+    return response
+  })
+}
+
+/** The names that a request lists; undefined when it is for all. */
+function namesIn(body: { readonly [key: string]: unknown }): readonly KeyName[] | undefined {
+  if (body['all'] === true) return undefined
+  const { key_ids: names } = body
+  return isJsonObject(names) || !Array.isArray(names) ? [] : (names as KeyName[])
+}

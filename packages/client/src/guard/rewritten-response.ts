@@ -1,0 +1,22 @@
+/** An answer with another body. What described the bytes of the former one goes; everything else stays. */
+
+const ABOUT_BYTES = [
+  'content-length',
+  'content-encoding',
+  'transfer-encoding',
+  'etag',
+  'content-md5',
+  'digest',
+]
+
+export function rewrittenResponse(response: Response, text: string): Response {
+  const headers = new Headers(response.headers)
+  for (const name of ABOUT_BYTES) headers.delete(name)
+  const { status, statusText } = response
+  const rewritten = new Response(text, { status, statusText, headers })
+  // Constructed responses have neither of these, and SDKs look at them.
+  for (const name of ['url', 'redirected', 'type'] as const) {
+    Object.defineProperty(rewritten, name, { value: response[name] })
+  }
+  return rewritten
+}

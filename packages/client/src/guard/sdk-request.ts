@@ -1,0 +1,74 @@
+/**
+ * A request of the SDK's: its body to read, to send as it came, and to send again with another body. What was sent is
+ * remembered, so that a fault of the guard's never sends it twice or loses its answer.
+ */
+
+type Input = Parameters<typeof fetch>[0]
+
+export class SdkRequest {
+  readonly #fetch: typeof fetch
+  readonly #input: Input
+  readonly #init: RequestInit | undefined
+  #text: string | undefined
+  #last: { readonly response: Response } | { readonly error: unknown } | undefined
+
+  constructor(fetch: typeof globalThis.fetch, input: Input, init: RequestInit | undefined) {
+    this.#fetch = fetch
+    this.#input = input
+    this.#init = init
+  }
+
+  /** The body. A stream can be read once, so it is sent as this text from then on. */
+  async text(): Promise<string> {
+    this.#text ??= await this.#read()
+    return this.#text
+  }
+
+  /** Sends it exactly as the SDK gave it. */
+  send(): Promise<Response> {
+    if (this.#init?.body instanceof ReadableStream && this.#text !== undefined) {
+      return this.sendText(this.#text)
+    }
+    return this.#note(() => this.#fetch(this.#input, this.#init))
+  }
+
+  /** Sends it with another body, and the same of everything else. */
+  sendText(body: string): Promise<Response> {
+    const input = this.#input
+    if (!(input instanceof Request)) {
+      return this.#note(() => this.#fetch(input, { ...this.#init, body }))
+    }
+    return this.#note(() => this.#fetch(new Request(input, { ...this.#init, body })))
+  }
+
+  /** The answer that came last, or the failure; sends the request when that has not been done yet. */
+  outcome(): Promise<Response> {
+    if (this.#last === undefined) return this.send()
+    return 'response' in this.#last ? Promise.resolve(this.#last.response) : Promise.reject(this.#last.error)
+  }
+
+  /** Whether an error is that of the request itself, not the guard's. */
+  failedWith(error: unknown): boolean {
+    return this.#last !== undefined && 'error' in this.#last && this.#last.error === error
+  }
+
+  async #read(): Promise<string> {
+    const { body } = this.#init ?? {}
+    if (typeof body === 'string') return body
+    if (body === undefined || body === null) {
+      return this.#input instanceof Request ? this.#input.clone().text() : ''
+    }
+    return new Response(body).text()
+  }
+
+  async #note(send: () => Promise<Response>): Promise<Response> {
+    try {
+      const response = await send()
+      this.#last = { response }
+      return response
+    } catch (error) {
+      this.#last = { error }
+      throw error
+    }
+  }
+}

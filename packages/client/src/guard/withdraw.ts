@@ -1,0 +1,188 @@
+/**
+ * Taking keys off the server before somebody gets them, by what the server offers: Latchkey and MSC4162 have a reset;
+ * of a bare server the device can only claim its own keys, as Element iOS did (element-ios#3818).
+ */
+import {
+  EPOCH,
+  IF_GENERATION,
+  IF_VERSION,
+  isJsonObject,
+  type JsonObject,
+  type KeyJson,
+  KEY_POOL,
+  type KeyName,
+  type KeyPool,
+  REQUEST_ID,
+  SIGNED_CURVE25519,
+} from '@latchkey/protocol'
+import type { ServerLevel } from '../events.ts'
+import { isPublic, ONE_TIME_KEYS } from '../ledger/key-record.ts'
+import { findByHash, hashOf, moveTo } from '../ledger/ledger.ts'
+import { type Counts, decodeKeyPool, decodeReset, decodeUpload, type ResetAnswer } from '../server/answers.ts'
+import { learn, SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
+import type { Target } from './disown.ts'
+import { guardedDevice, setLevel } from './guarded-device.ts'
+import type { Guarding } from './guarding.ts'
+import { HealFailed } from './heal-once.ts'
+
+/** How often a reset is tried anew because claims changed the pool meanwhile. */
+const MAX_RACES = 5
+/** Latchkey's limit for the keys that one reset names. */
+const MAX_NAMES = 1_000
+const MAX_OWN_CLAIMS = 1_000
+/** Own claims at a time. */
+const CLAIMS_AT_ONCE = 5
+const REQUEST_ID_BYTES = 16
+
+/** Withdraws keys that are known by name. Says in words what came of it. */
+export async function takeBack(
+  guarding: Guarding,
+  level: ServerLevel,
+  targets: readonly Target[],
+): Promise<string> {
+  if (level === 'bare') return drain(guarding)
+  if (targets.length === 0) return 'nothing had to be withdrawn'
+  const keyIds = targets.slice(0, MAX_NAMES).map(({ name }) => name)
+  const answer = await reset(guarding, level, { key_ids: keyIds })
+  await settleReset(guarding, answer, targets)
+  return answer.withdrawn === undefined
+    ? `reset ${keyIds.length} keys`
+    : `withdrew ${answer.withdrawn.length} of ${keyIds.length} keys`
+}
+
+/** Withdraws everything. Says in words what came of it. */
+export async function takeBackAll(guarding: Guarding, level: ServerLevel): Promise<string> {
+  if (level === 'bare') return drain(guarding)
+  const targets = await guarding.state.read((view) =>
+    [...view.all(ONE_TIME_KEYS)]
+      .filter(([, { state }]) => state === 'available')
+      .map(([id]) => ({ name: id as KeyName, id })),
+  )
+  const answer = await reset(guarding, level, { all: true })
+  await settleReset(guarding, answer, targets)
+  return `reset all keys${answer.withdrawn === undefined ? '' : ` (${answer.withdrawn.length} withdrawn)`}`
+}
+
+/**
+ * Latchkey is told which state of the pool the reset is for, so that one that was given up here and arrives late harms
+ * no keys that were published since.
+ */
+async function reset(guarding: Guarding, level: ServerLevel, body: JsonObject): Promise<ResetAnswer> {
+  const { server, state } = guarding
+  let pool = await state.read((view) => view.get(SERVER_VIEW, SERVER_VIEW_ID)?.keyPool)
+  for (let attempt = 1; ; attempt++) {
+    const precise = level === 'latchkey' ? { ...preconditions(body, pool), [REQUEST_ID]: randomId() } : {}
+    const { status, body: answer } = await server.reset({ ...body, ...precise })
+    if (status === 200) return decodeReset(answer)
+    const current = status === 409 ? decodeKeyPool(answer[KEY_POOL]) : undefined
+    if (current !== undefined && attempt < MAX_RACES) {
+      pool = current
+      continue
+    }
+    if (status === 404 || status === 405) setLevel(guarding, 'bare')
+    const code = typeof answer['errcode'] === 'string' ? ` ${answer['errcode']}` : ''
+    throw new HealFailed(`/keys/reset answered ${status}${code}`)
+  }
+}
+
+function preconditions(body: JsonObject, pool: KeyPool | undefined): JsonObject {
+  if (pool === undefined) return {}
+  const { epoch, version, generation } = pool
+  return {
+    [EPOCH]: epoch,
+    ...(body['all'] === true ? { [IF_GENERATION]: generation } : { [IF_VERSION]: version }),
+  }
+}
+
+async function settleReset(
+  { settings, state }: Guarding,
+  answer: ResetAnswer,
+  targets: readonly Target[],
+): Promise<void> {
+  const now = settings.now()
+  const withdrawn = answer.withdrawn && new Set(answer.withdrawn)
+  await state.update((transaction) => {
+    for (const { name, id } of targets) {
+      if (id !== undefined && withdrawn?.has(name) !== false) {
+        const cause = transaction.get(ONE_TIME_KEYS, id)?.cause
+        moveTo(transaction, ONE_TIME_KEYS, id, 'withdrawn', now, cause === undefined ? {} : { cause })
+      }
+    }
+    const view = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
+    const learned = { ...answer, begunAt: transaction.generation, isChange: true }
+    transaction.put(SERVER_VIEW, SERVER_VIEW_ID, learn(view, learned, transaction.generation))
+  })
+}
+
+/** Claims the device's own keys until none is left. A fallback key that answers says that none is. */
+async function drain(guarding: Guarding): Promise<string> {
+  const { server, state } = guarding
+  const { userId, deviceId } = await state.read(guardedDevice)
+  if (userId === undefined || deviceId === undefined) {
+    throw new HealFailed('the server has no reset, and it is not known whose keys could be claimed')
+  }
+  const count = await askCount(guarding)
+  let claimed = 0
+  let isEmpty = count === 0
+  while (!isEmpty && claimed < MAX_OWN_CLAIMS) {
+    const claims = Array.from({ length: Math.min(CLAIMS_AT_ONCE, Math.max(1, count - claimed)) }, () =>
+      server.claim(userId, deviceId, SIGNED_CURVE25519),
+    )
+    const keys: KeyJson[] = []
+    for (const { status, body } of await Promise.all(claims)) {
+      if (status !== 200) throw new HealFailed(`/keys/claim answered ${status} after ${claimed} own keys`)
+      const key = oneTimeKeyOf(body, userId, deviceId)
+      if (key !== undefined) keys.push(key)
+    }
+    await noteClaimed(guarding, keys)
+    claimed += keys.length
+    isEmpty = keys.length < claims.length || claimed >= count
+  }
+  // Keys that were uploaded by nobody else meanwhile cannot be there: the store's lock is held.
+  await noteCounts(guarding, { [SIGNED_CURVE25519]: Math.max(0, count - claimed) })
+  return `claimed ${claimed} own keys, as the server has no reset`
+}
+
+/** The true number of available keys: an empty upload answers it and changes nothing. */
+async function askCount({ server }: Guarding): Promise<number> {
+  const { status, body } = await server.upload({})
+  const count = status === 200 ? decodeUpload(body).counts?.[SIGNED_CURVE25519] : undefined
+  if (status !== 200) throw new HealFailed(`an empty upload was answered with ${status}`)
+  return count ?? 0
+}
+
+function oneTimeKeyOf(answer: JsonObject, userId: string, deviceId: string): KeyJson | undefined {
+  const { one_time_keys: users } = answer
+  const devices = isJsonObject(users) ? users[userId] : undefined
+  const keys = isJsonObject(devices) ? devices[deviceId] : undefined
+  const [key] = isJsonObject(keys) ? Object.values(keys) : []
+  if (typeof key === 'string') return key
+  return isJsonObject(key) && typeof key['key'] === 'string' && key['fallback'] !== true
+    ? { ...key, key: key['key'] }
+    : undefined
+}
+
+async function noteClaimed({ settings, state }: Guarding, keys: readonly KeyJson[]): Promise<void> {
+  const hashes = await Promise.all(keys.map(hashOf))
+  await state.update((transaction) => {
+    for (const hash of hashes) {
+      const [id, record] = findByHash(transaction, ONE_TIME_KEYS, hash) ?? []
+      if (id === undefined || record === undefined) continue
+      const cause = isPublic(record) ? 'claimed by its own device, to empty the pool' : record.cause
+      moveTo(transaction, ONE_TIME_KEYS, id, 'removed', settings.now(), cause === undefined ? {} : { cause })
+    }
+  })
+}
+
+async function noteCounts({ state }: Guarding, counts: Counts): Promise<void> {
+  await state.update((transaction) => {
+    const learned = { counts, keyPool: undefined, begunAt: transaction.generation, isChange: true }
+    const view = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
+    transaction.put(SERVER_VIEW, SERVER_VIEW_ID, learn(view, learned, transaction.generation))
+  })
+}
+
+function randomId(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(REQUEST_ID_BYTES))
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')
+}
