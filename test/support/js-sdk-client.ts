@@ -6,7 +6,7 @@ import { UserId } from '@matrix-org/matrix-sdk-crypto-wasm'
 import { ClientEvent, createClient, type MatrixClient } from 'matrix-js-sdk'
 import type { AuthDict } from 'matrix-js-sdk/lib/interactive-auth.js'
 import { type Logger, logger as sdkLogger } from 'matrix-js-sdk/lib/logger.js'
-import { type AnyJson, MatrixSession, PASSWORD } from './matrix-session.ts'
+import { type AnyJson, type Fetch, MatrixSession, PASSWORD } from './matrix-session.ts'
 import { MESSAGE_TYPE, type Peer, type Received } from './olm-device.ts'
 import { within } from './within.ts'
 
@@ -20,6 +20,13 @@ export type Exchange = {
   readonly body: AnyJson
 }
 
+export type JsSdkOptions = {
+  /** Carries the client's requests, once it is logged in. Default: the global one. */
+  readonly fetch?: Fetch
+  /** That of another version of the SDK. */
+  readonly createClient?: typeof createClient
+}
+
 /** The members of the SDK's crypto backend that its types keep private. */
 type CryptoBackend = {
   readonly olmMachine: { updateTrackedUsers(users: readonly UserId[]): Promise<void> }
@@ -31,12 +38,14 @@ export class JsSdkClient {
   readonly received: Received[] = []
   readonly exchanges: Exchange[] = []
   readonly #client: MatrixClient
+  readonly #send: Fetch
   #away: PromiseWithResolvers<void> | undefined
   readonly #watchers = new Set<() => void>()
 
-  private constructor(session: MatrixSession) {
+  private constructor(session: MatrixSession, options: JsSdkOptions) {
     this.session = session
-    this.#client = createClient({
+    this.#send = options.fetch ?? fetch
+    this.#client = (options.createClient ?? createClient)({
       baseUrl: session.baseUrl,
       userId: session.userId,
       deviceId: session.deviceId,
@@ -52,9 +61,14 @@ export class JsSdkClient {
   }
 
   /** Makes the account if there is none, logs in, and syncs until the keys of the device are published. */
-  static async start(baseUrl: string, user: string, deviceId: string): Promise<JsSdkClient> {
+  static async start(
+    baseUrl: string,
+    user: string,
+    deviceId: string,
+    options: JsSdkOptions = {},
+  ): Promise<JsSdkClient> {
     silence(sdkLogger)
-    const started = new JsSdkClient(await MatrixSession.signIn(baseUrl, user, deviceId))
+    const started = new JsSdkClient(await MatrixSession.signIn(baseUrl, user, deviceId), options)
     await started.#client.initRustCrypto({ useIndexedDB: false })
     await started.#client.startClient({ initialSyncLimit: 0 })
     await started.until('the upload of device keys', () =>
@@ -154,7 +168,7 @@ export class JsSdkClient {
 
   async #fetch(input: string | URL | Request, init?: RequestInit): Promise<Response> {
     await this.#away?.promise
-    const response = await fetch(input, init)
+    const response = await this.#send(input, init)
     await this.#away?.promise
     const url = new URL(input instanceof Request ? input.url : input)
     const answer = response.clone()
@@ -200,6 +214,6 @@ function letTheProcessEnd(): void {
 letTheProcessEnd()
 
 /** Parts of the SDK write to a logger of the module's, which loglevel made. */
-function silence(logger: object): void {
+export function silence(logger: object): void {
   if ('setLevel' in logger && typeof logger.setLevel === 'function') logger.setLevel('silent', false)
 }

@@ -6,19 +6,25 @@ export type AnyJson = any
 
 export type Answer = { readonly status: number; readonly body: AnyJson }
 
+export type Fetch = (input: string | URL | Request, init?: RequestInit) => Promise<Response>
+
 export const PASSWORD = 'correct horse battery staple'
+
+export type Credentials = Pick<MatrixSession, 'baseUrl' | 'userId' | 'deviceId' | 'token'>
 
 export class MatrixSession {
   readonly baseUrl: string
   readonly userId: string
   readonly deviceId: string
   readonly token: string
+  readonly #fetch: Fetch
 
-  private constructor(baseUrl: string, userId: string, deviceId: string, token: string) {
+  private constructor(baseUrl: string, userId: string, deviceId: string, token: string, fetch: Fetch) {
     this.baseUrl = baseUrl
     this.userId = userId
     this.deviceId = deviceId
     this.token = token
+    this.#fetch = fetch
   }
 
   /** Logs a device in; makes the account first if there is none. */
@@ -39,12 +45,22 @@ export class MatrixSession {
       device_id: deviceId,
     })
     if (status !== 200) throw new Error(`login ${user}: ${JSON.stringify(body)}`)
-    return new MatrixSession(baseUrl, body.user_id, body.device_id, body.access_token)
+    return new MatrixSession(baseUrl, body.user_id, body.device_id, body.access_token, fetch)
+  }
+
+  /** A session that was begun elsewhere, by what it is known by. */
+  static resume({ baseUrl, userId, deviceId, token }: Credentials): MatrixSession {
+    return new MatrixSession(baseUrl, userId, deviceId, token, fetch)
+  }
+
+  /** The same session, its requests by another `fetch`. */
+  through(fetch: Fetch): MatrixSession {
+    return new MatrixSession(this.baseUrl, this.userId, this.deviceId, this.token, fetch)
   }
 
   /** Calls the client-server API. `path` begins after `/_matrix/client`; a string is sent as it stands. */
   call(method: string, path: string, body?: unknown): Promise<Answer> {
-    return request(this.baseUrl, method, `/_matrix/client${path}`, body, this.token)
+    return request(this.baseUrl, method, `/_matrix/client${path}`, body, this.token, this.#fetch)
   }
 
   /** As `call`, for what has to succeed. */
@@ -89,8 +105,9 @@ async function request(
   path: string,
   body?: unknown,
   token?: string,
+  send: Fetch = fetch,
 ): Promise<Answer> {
-  const response = await fetch(baseUrl + path, {
+  const response = await send(baseUrl + path, {
     method,
     headers: {
       ...(token !== undefined && { authorization: `Bearer ${token}` }),

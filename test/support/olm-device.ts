@@ -18,7 +18,14 @@ import {
   UserId,
 } from '@matrix-org/matrix-sdk-crypto-wasm'
 import { copyStore, putBackStore, type StoreCopy } from './crypto-store.ts'
-import { type Answer, type AnyJson, type ClaimedKey, claimedKey, MatrixSession } from './matrix-session.ts'
+import {
+  type Answer,
+  type AnyJson,
+  type ClaimedKey,
+  claimedKey,
+  type Fetch,
+  MatrixSession,
+} from './matrix-session.ts'
 
 export const MESSAGE_TYPE = 'dev.latchkey.test.message'
 
@@ -37,6 +44,10 @@ export type SignIn = {
   readonly deviceId: string
   /** Keep the state in IndexedDB under this name; without it the state lives and ends with the machine. */
   readonly storeName?: string
+  /** Carries the device's requests, once it is logged in. Default: the global one. */
+  readonly fetch?: Fetch
+  /** A session to share, as tabs do, instead of logging in. */
+  readonly session?: MatrixSession
 }
 
 export type Peer = { readonly userId: string; readonly deviceId: string }
@@ -53,6 +64,8 @@ export class OlmDevice {
   readonly session: MatrixSession
   readonly received: Received[] = []
   readonly undecryptable: Undecryptable[] = []
+  /** The same as they came, for who explains them. */
+  readonly undecryptableEvents: AnyJson[] = []
   readonly uploads: Upload[] = []
   /** What the machine itself logged as a warning or an error. */
   readonly warnings: string[] = []
@@ -67,10 +80,14 @@ export class OlmDevice {
   }
 
   /** Makes the account if there is none, logs in, and opens the machine. Publishes nothing yet. */
-  static async signIn(baseUrl: string, { user, deviceId, storeName }: SignIn): Promise<OlmDevice> {
+  static async signIn(
+    baseUrl: string,
+    { user, deviceId, storeName, fetch, session }: SignIn,
+  ): Promise<OlmDevice> {
     await initAsync()
     new Tracing(LoggerLevel.Warn).turnOn()
-    const device = new OlmDevice(await MatrixSession.signIn(baseUrl, user, deviceId), storeName)
+    const own = session ?? (await MatrixSession.signIn(baseUrl, user, deviceId))
+    const device = new OlmDevice(fetch === undefined ? own : own.through(fetch), storeName)
     await device.#open()
     return device
   }
@@ -125,6 +142,7 @@ export class OlmDevice {
         this.received.push({ sender, text: content.text })
       } else if ('utdInfo' in event) {
         this.undecryptable.push({ sender, reason: ToDeviceUnableToDecryptReason[event.utdInfo.reason] })
+        this.undecryptableEvents.push(JSON.parse(event.rawEvent))
       }
     }
     return answer

@@ -1,0 +1,70 @@
+/**
+ * A device in a process of its own that kills itself (SIGKILL) before the n-th of its steps: before each request, and
+ * before each write of its state. What comes between two steps leaves no trace anywhere, so these are all the gaps.
+ * Prints each message that its app has read. Ends with 0 when it had fewer steps than n.
+ */
+import { writeSync } from 'node:fs'
+import type { Store } from '@latchkey/client'
+import { type Credentials, MatrixSession } from '../../test/support/matrix-session.ts'
+import { Clock } from './clock.ts'
+import { type Disk, fileDisk } from './disk.ts'
+import type { LibolmDevice } from './device.ts'
+import { loadOlm } from './load-olm.ts'
+import { ManagedBot } from './managed-libolm.ts'
+import { NaiveBot } from './naive-libolm.ts'
+import { FaultyNetwork } from './network.ts'
+
+export type CrashOrder = {
+  readonly credentials: Credentials
+  readonly path: string
+  readonly killBefore: number
+  readonly rounds: number
+  readonly hasLibrary: boolean
+}
+
+async function live(order: CrashOrder): Promise<void> {
+  let steps = 0
+  const step = (): void => {
+    if (++steps === order.killBefore) process.kill(process.pid, 'SIGKILL')
+  }
+  const bot = await open(order, step)
+  for (let round = 0; round < order.rounds; round++) await bot.round()
+}
+
+async function open({ credentials, path, hasLibrary }: CrashOrder, step: () => void): Promise<LibolmDevice> {
+  const common = {
+    olm: await loadOlm(),
+    session: MatrixSession.resume(credentials),
+    network: new FaultyNetwork(step),
+    clock: new Clock(),
+    onRead: (id: string, text: string) => writeSync(1, `${JSON.stringify({ id, text })}\n`),
+  }
+  return hasLibrary
+    ? ManagedBot.open({ ...common, path, wrapStore: (store) => stepping(store, step) })
+    : new NaiveBot({ ...common, disk: steppingDisk(fileDisk(path), step) })
+}
+
+function stepping(store: Store, step: () => void): Store {
+  return {
+    read: () => store.read(),
+    generation: () => store.generation(),
+    write(expected, changes) {
+      step()
+      return store.write(expected, changes)
+    },
+    exclusively: (work) => store.exclusively(work),
+    close: () => store.close(),
+  }
+}
+
+function steppingDisk(disk: Disk, step: () => void): Disk {
+  return {
+    read: () => disk.read(),
+    write(text) {
+      step()
+      disk.write(text)
+    },
+  }
+}
+
+await live(JSON.parse(process.argv[2] ?? ''))

@@ -1,0 +1,18 @@
+/** Makes the server look, through one device's network, like one that has less to offer than Latchkey. */
+import type { AnyJson } from '../../test/support/matrix-session.ts'
+import { type FaultyNetwork, RESET, SYNC, UPLOAD } from './network.ts'
+
+/** `msc4162`: reset as the proposal has it. `bare`: the specification alone. */
+export function showAs(level: 'msc4162' | 'bare', network: FaultyNetwork): void {
+  network.rewrite('/versions', (answer) => {
+    answer.unstable_features = level === 'bare' ? {} : { 'org.matrix.msc4162': true }
+  })
+  for (const path of [SYNC, UPLOAD, RESET]) network.rewrite(path, withoutExtensions)
+  network.refuse('/keys/pool')
+  if (level === 'bare') network.refuse(RESET)
+}
+
+/** Leaves what the specification knows. */
+export function withoutExtensions(answer: AnyJson): void {
+  for (const member of Object.keys(answer)) if (member.startsWith('dev.latchkey.')) delete answer[member]
+}

@@ -1,0 +1,122 @@
+/** The client loses or doubles its own state (desyncs of the client's making). */
+import type { Scenario } from '../scenario.ts'
+import { UPLOAD } from '../network.ts'
+
+export const lostUploadResponse: Scenario = {
+  name: 'lost-upload-response',
+  client: 'libolm',
+  story: 'The answer to an upload is lost, and the process starts anew.',
+  trouble: 'the new keys were saved after sending: the server has ten that nobody holds',
+  shows: ({ undecryptable, orphans }) => undecryptable > 0 && orphans > 0,
+  async run(stage) {
+    const alice = await stage.libolm()
+    const mail = stage.mailbox(alice)
+    await mail.claim(10)
+    alice.network.loseAnswer(UPLOAD)
+    await mail.round()
+    await alice.restart()
+    await mail.round()
+    mail.expectAllFromNow()
+    await mail.claim(38)
+    await mail.write(4)
+    await mail.round()
+    return mail.tally()
+  },
+}
+
+export const restoredLibolm: Scenario = {
+  name: 'old-snapshot-libolm',
+  client: 'libolm',
+  lostBecause: 'lost',
+  story: 'The disk is restored from a snapshot that is forty keys old.',
+  trouble: 'the server issues keys that the snapshot does not have, and new ones conflict',
+  shows: ({ undecryptable, refused }) => undecryptable > 0 && refused > 0,
+  async run(stage) {
+    const alice = await stage.libolm()
+    const mail = stage.mailbox(alice)
+    const backup = await alice.backUp()
+    await mail.claim(40)
+    await mail.round()
+    await alice.restore(backup)
+    // Ten keys are left that the snapshot knows; one is used by the first message.
+    await mail.write(1)
+    await mail.claim(9)
+    await mail.write(1)
+    await mail.round()
+    mail.expectAllFromNow()
+    await mail.write(2)
+    await mail.round()
+    await mail.round()
+    return mail.tally()
+  },
+}
+
+export const twoProcesses: Scenario = {
+  name: 'two-processes',
+  client: 'libolm',
+  story: 'Two processes run on one account and its one disk.',
+  trouble: 'both make the same next IDs with different keys, and the last to save wins',
+  shows: ({ undecryptable, refused }) => undecryptable > 0 || refused > 0,
+  async run(stage) {
+    const first = await stage.libolm()
+    const mail = stage.mailbox(first)
+    const second = await first.second()
+    await mail.claim(20)
+    await mail.round(first)
+    await mail.claim(15)
+    await mail.round(second)
+    await mail.round(first)
+    mail.moveTo(second)
+    await mail.round(second)
+    mail.expectAllFromNow()
+    await mail.claim(30)
+    await mail.write(3)
+    await mail.round(second)
+    await mail.round(second)
+    return mail.tally()
+  },
+}
+
+export const corruptedStore: Scenario = {
+  name: 'corrupted-store',
+  client: 'libolm',
+  story: 'The saved state is damaged; a copy of it exists.',
+  trouble: 'a new account is made without a word, and the messages on their way are lost',
+  shows: ({ undecryptable }) => undecryptable > 0,
+  async run(stage) {
+    const alice = await stage.libolm()
+    const mail = stage.mailbox(alice)
+    await mail.write(2)
+    mail.mustStayReadable()
+    const copy = await alice.backUp()
+    const { error } = await alice.damage()
+    if (error !== undefined) await alice.restore(copy)
+    await mail.round()
+    await mail.write(1)
+    await mail.round()
+    return {
+      ...(await mail.tally()),
+      ...(error !== undefined && { notes: ['the start said why it failed'] }),
+      failures: error === undefined ? ['a damaged store was no error'] : [],
+    }
+  },
+}
+
+export const wipedStore: Scenario = {
+  name: 'wiped-store',
+  client: 'libolm',
+  lostBecause: 'knows DEVICE by another identity',
+  story: 'The store is gone, the access token is not.',
+  trouble: 'a new identity under the old device ID: those who knew the old one write into the void',
+  shows: ({ lost }) => lost.some(({ cause }) => cause === undefined),
+  async run(stage) {
+    const alice = await stage.libolm()
+    const mail = stage.mailbox(alice)
+    await mail.write(2)
+    await mail.round()
+    await mail.writeAgain({ isGone: true })
+    await alice.wipe()
+    await mail.round()
+    return mail.tally()
+  },
+}

@@ -1,0 +1,125 @@
+/** kill -9 between every two durable steps, in a process of its own: at the first start, and in a round with messages. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+import type { MatrixSession } from '../../../test/support/matrix-session.ts'
+import type { CrashOrder } from '../crash-child.ts'
+import type { Tally } from '../mailbox.ts'
+import type { Scenario } from '../scenario.ts'
+import type { Stage } from '../stage.ts'
+
+const CHILD = fileURLToPath(new URL('../crash-child.ts', import.meta.url))
+
+/** More steps than any of these lives has. */
+const MAX_STEPS = 60
+
+type Life = {
+  readonly wasKilled: boolean
+  /** What its app read: the message, and an ID if the client gives it one. */
+  readonly read: readonly { readonly id: string; readonly text: string }[]
+}
+
+export const crashFirstStart: Scenario = {
+  name: 'crash-first-start',
+  client: 'libolm',
+  story: 'The process is killed (-9) in each gap between two steps of its first start, and started anew.',
+  trouble: 'keys were sent before they were saved: a new account under the old device ID',
+  shows: ({ undecryptable, lost }) => undecryptable + lost.length > 0,
+  isSlow: true,
+  run: (stage) => inEveryGap(stage, firstStart),
+}
+
+export const crashRound: Scenario = {
+  name: 'crash-round',
+  client: 'libolm',
+  story: 'The process is killed (-9) in each gap of a round that reads two messages and publishes new keys.',
+  trouble: 'in one gap twenty keys are on the server and nowhere else; in others messages are read twice',
+  shows: ({ undecryptable }) => undecryptable > 0,
+  isSlow: true,
+  run: (stage) => inEveryGap(stage, oneRound),
+}
+
+/** One life and what follows it; `undefined` when it came to its end without being killed. */
+type Trial = (stage: Stage, killBefore: number) => Promise<Tally | undefined>
+
+async function firstStart(stage: Stage, killBefore: number): Promise<Tally | undefined> {
+  const [session, path] = [await stage.signIn(), stage.newFile()]
+  const life = await liveAndDie(stage, { session, path, killBefore, rounds: 2 })
+  if (!life.wasKilled) return undefined
+  // Whoever sees the device writes to it at once.
+  const device = await stage.libolmAt({ session, path })
+  const mail = stage.mailbox(device)
+  if ((await device.pool()).count > 0) await mail.write(1)
+  mail.mustStayReadable()
+  await mail.round()
+  mail.expectAllFromNow()
+  await mail.claim(30)
+  await mail.write(1)
+  await mail.round()
+  return mail.tally()
+}
+
+async function oneRound(stage: Stage, killBefore: number): Promise<Tally | undefined> {
+  const [session, path] = [await stage.signIn(), stage.newFile()]
+  const before = await stage.libolmAt({ session, path })
+  const mail = stage.mailbox(before)
+  await before.round()
+  await mail.write(2)
+  await mail.claim(20)
+  await before.close()
+  const life = await liveAndDie(stage, { session, path, killBefore, rounds: 1 })
+  if (!life.wasKilled) return undefined
+  const device = await stage.libolmAt({ session, path })
+  mail.moveTo(device)
+  mail.noteRead(life.read)
+  mail.mustStayReadable()
+  await mail.round()
+  mail.expectAllFromNow()
+  await mail.claim(28)
+  await mail.write(2)
+  await mail.round()
+  return mail.tally()
+}
+
+async function inEveryGap(stage: Stage, trial: Trial) {
+  const tallies: Tally[] = []
+  for (let killBefore = 1; killBefore < MAX_STEPS; killBefore++) {
+    const tally = await trial(stage, killBefore)
+    if (tally === undefined) return { ...sum(tallies), notes: [`killed ${tallies.length} times`] }
+    tallies.push(tally)
+  }
+  throw new Error(`the life had more than ${MAX_STEPS} steps`)
+}
+
+type Conditions = Pick<CrashOrder, 'path' | 'killBefore' | 'rounds'> & { readonly session: MatrixSession }
+
+async function liveAndDie(stage: Stage, { session, ...rest }: Conditions): Promise<Life> {
+  const { baseUrl, userId, deviceId, token } = session
+  const credentials = { baseUrl, userId, deviceId, token }
+  const order: CrashOrder = { ...rest, credentials, hasLibrary: stage.hasLibrary }
+  const child = spawn(process.execPath, [CHILD, JSON.stringify(order)], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  let output = ''
+  child.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()))
+  const [code, signal] = await once(child, 'close')
+  if (signal !== 'SIGKILL' && code !== 0) throw new Error(`the child ended with ${code ?? signal}`)
+  const read = output.split('\n').filter((line) => line !== '')
+  return { wasKilled: signal === 'SIGKILL', read: read.map((line) => JSON.parse(line)) }
+}
+
+function sum(tallies: readonly Tally[]): Tally {
+  const total = (of: (tally: Tally) => number): number => tallies.reduce((all, tally) => all + of(tally), 0)
+  return {
+    sent: total(({ sent }) => sent),
+    read: total(({ read }) => read),
+    undecryptable: total(({ undecryptable }) => undecryptable),
+    lost: tallies.flatMap(({ lost }) => lost),
+    unexplained: total(({ unexplained }) => unexplained),
+    readTwice: total(({ readTwice }) => readTwice),
+    uploads: total(({ uploads }) => uploads),
+    refused: total(({ refused }) => refused),
+    published: total(({ published }) => published),
+    orphans: total(({ orphans }) => orphans),
+  }
+}

@@ -1,0 +1,127 @@
+/** Counts and signals that are wrong, old, or come twice. */
+import { SYNC, UPLOAD } from '../network.ts'
+import { showAs, withoutExtensions } from '../plain-server.ts'
+import type { Scenario } from '../scenario.ts'
+import type { AnyJson } from '../../../test/support/matrix-session.ts'
+
+function saysZero(answer: AnyJson): void {
+  withoutExtensions(answer)
+  for (const counts of ['device_one_time_keys_count', 'one_time_key_counts']) {
+    if (answer[counts] !== undefined) answer[counts] = { signed_curve25519: 0 }
+  }
+}
+
+export const alwaysZero: Scenario = {
+  name: 'always-zero',
+  client: 'libolm',
+  story: 'The server says "0 keys" in every answer, whatever it has.',
+  trouble: 'each sync makes 50 more keys, and libolm forgets the oldest, which are issued first',
+  shows: ({ undecryptable }) => undecryptable > 0,
+  async run(stage) {
+    const alice = await stage.libolm()
+    const mail = stage.mailbox(alice)
+    showAs('bare', alice.network)
+    for (const path of [SYNC, UPLOAD]) alice.network.rewrite(path, saysZero)
+    for (let i = 0; i < 6; i++) await mail.round()
+    mail.expectAllFromNow()
+    await mail.write(3)
+    await mail.round()
+    return mail.tally()
+  },
+}
+
+export const alwaysZeroMachine: Scenario = {
+  name: 'always-zero-sdk',
+  client: 'OlmMachine',
+  story: 'The server says "0 keys" in every sync, whatever it has; only answers to uploads tell the truth.',
+  trouble: 'fifty keys more with every sync, without end',
+  shows: ({ published }) => published >= 300,
+  async run(stage) {
+    const alice = await stage.machine((network) => {
+      showAs('bare', network)
+      network.rewrite(SYNC, saysZero)
+    })
+    const mail = stage.mailbox(alice)
+    for (let i = 0; i < 6; i++) await mail.round()
+    mail.expectAllFromNow()
+    await mail.write(3)
+    await mail.round()
+    const tally = await mail.tally()
+    return {
+      ...tally,
+      notes: [`${tally.published} keys published`],
+      failures: tally.published > 150 ? [`${tally.published} keys were published; expected 150 at most`] : [],
+    }
+  },
+}
+
+export const fallbackUsedAgain: Scenario = {
+  name: 'fallback-used-again',
+  client: 'libolm',
+  story: 'The server says in every sync that the fallback key was used.',
+  trouble: 'each sync rotates it, and libolm keeps two: a message under way is lost',
+  shows: ({ undecryptable }) => undecryptable > 0,
+  async run(stage) {
+    const alice = await stage.libolm()
+    const mail = stage.mailbox(alice)
+    await mail.claim(50)
+    const late = await mail.claimFor()
+    alice.network.rewrite(SYNC, (answer) => {
+      withoutExtensions(answer)
+      answer.device_unused_fallback_key_types = []
+    })
+    for (let i = 0; i < 4; i++) await mail.round()
+    await late.send()
+    mail.mustStayReadable()
+    await mail.round()
+    await mail.write(2)
+    await mail.round()
+    return mail.tally()
+  },
+}
+
+export const staleSync: Scenario = {
+  name: 'stale-sync',
+  client: 'libolm',
+  story: 'A sync that was answered before an upload arrives after it, with the old count.',
+  trouble: 'fifty keys too many push out the private halves of those that are in flight',
+  shows: ({ undecryptable }) => undecryptable > 0,
+  async run(stage) {
+    const alice = await stage.libolm()
+    const mail = stage.mailbox(alice)
+    const late = [await mail.claimFor(), await mail.claimFor()]
+    await mail.claim(48)
+    const [first, stale] = [await alice.sync(), await alice.sync()]
+    await alice.take(first)
+    await alice.take(stale)
+    for (const message of late) await message.send()
+    mail.mustStayReadable()
+    await mail.round()
+    const tally = await mail.tally()
+    return { ...tally, notes: [`${tally.published} keys published`] }
+  },
+}
+
+export const twiceAndReordered: Scenario = {
+  name: 'duplicate-and-reordered',
+  client: 'libolm',
+  story: 'Sync answers come twice and in the wrong order; an upload reaches the server again later.',
+  trouble: 'a message made with the fallback key is read twice',
+  shows: ({ readTwice }) => readTwice > 0,
+  async run(stage) {
+    const alice = await stage.libolm()
+    const mail = stage.mailbox(alice)
+    await mail.claim(49)
+    await mail.write(2)
+    const uploadAgain = alice.network.duplicateLater(UPLOAD)
+    const [older, newer] = [await alice.sync(), await alice.sync()]
+    await mail.watch(alice, () => alice.take(newer))
+    await alice.take(older)
+    await alice.take(older)
+    await uploadAgain()
+    mail.expectAllFromNow()
+    await mail.write(2)
+    await mail.round()
+    return mail.tally()
+  },
+}
