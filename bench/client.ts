@@ -38,8 +38,8 @@ class Answers {
       sender: `@user${i}:example.org`,
       content: { action: 'request', request_id: `${i}`, body: randomBytes(90).toString('base64') },
     })
-    const events: object[] = []
-    while (withMessages && JSON.stringify(events).length < SYNC_BYTES) events.push(event(events.length))
+    const count = withMessages ? Math.ceil(SYNC_BYTES / JSON.stringify(event(100)).length) : 0
+    const events = Array.from({ length: count }, (_, i) => event(i))
     this.syncText = JSON.stringify({
       next_batch: 's1',
       to_device: { events },
