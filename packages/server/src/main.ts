@@ -3,11 +3,13 @@ import { createApp, addRoutes } from './http/app.ts'
 import { closeApp } from './http/close-app.ts'
 import { InteractiveAuth } from './accounts/interactive-auth.ts'
 import { Passwords } from './accounts/passwords.ts'
-import { type Config, type RateLimits, storeOptions } from './config/config.ts'
+import { type Config, postgresOptions, type RateLimits, storeOptions, usesPostgres } from './config/config.ts'
 import type { Context, Limiters } from './context.ts'
 import { TokenBuckets } from './lib/token-bucket.ts'
 import { ClaimBudgets } from './pool/depletion.ts'
 import { SparedClaims } from './pool/spared-claims.ts'
+import type { Store } from './store.ts'
+import { openPostgresStore } from './store/postgres/index.ts'
 import { openSqliteStore } from './store/sqlite/index.ts'
 import { SyncWaiters } from './sync/waiters.ts'
 
@@ -26,16 +28,12 @@ export type Overrides = { readonly now?: () => number }
 /**
  * Opens the store and listens. Port 0 takes any free port.
  *
- * @throws {StoreError} when the data directory cannot be used; the system's error when the address cannot.
+ * @throws {StoreError} when the data directory or the database cannot be used; the system's error when the address cannot.
  */
 export async function startServer(config: Config, overrides: Overrides = {}): Promise<Server> {
   const now = overrides.now ?? Date.now
   const { sizes, rates } = config
-  const store = openSqliteStore({
-    ...storeOptions(config),
-    ...(rates && { depletion: new ClaimBudgets(rates.claimPerTarget) }),
-    now,
-  })
+  const store = await openStore(config, now)
   try {
     const serverName = await store.claimServerName(config.serverName)
     const app = createApp({ ...sizes, trustProxy: config.trustProxy, logLevel: config.logLevel })
@@ -74,6 +72,14 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
     await store.close()
     throw error
   }
+}
+
+function openStore(config: Config, now: () => number): Promise<Store> | Store {
+  const { rates } = config
+  const common = { ...(rates && { depletion: new ClaimBudgets(rates.claimPerTarget) }), now }
+  return usesPostgres(config)
+    ? openPostgresStore({ ...postgresOptions(config), ...common })
+    : openSqliteStore({ ...storeOptions(config), ...common })
 }
 
 function limitersOf(rates: RateLimits): Limiters {

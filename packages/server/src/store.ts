@@ -13,6 +13,8 @@ export interface Store {
   readonly sync: SyncStore
   /** The server name this store belongs to; fixed by the first call. Resolves with the one that holds. */
   claimServerName(name: string | undefined): Promise<string>
-  /** Commits what waits and lets go of the database. */
+  /** Resolves when the database answers; rejects when it cannot be asked. */
+  ready(): Promise<void>
+  /** Commits what waits and lets go of the database. Idempotent. */
   close(): Promise<void>
 }

@@ -337,6 +337,7 @@ test('help of every command has examples; wrong flags and commands are told with
     ['registration-token', 'create'],
     ['config', 'check'],
     ['database', 'check'],
+    ['migrate'],
   ]
   for (const command of commands) {
     const { code, stdout } = await runLatchkey([...command, '--help'])

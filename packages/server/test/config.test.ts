@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { DEFAULT_CONFIG } from '../src/config/config.ts'
+import { DEFAULT_CONFIG, postgresConnection } from '../src/config/config.ts'
 import { ConfigError } from '../src/config/config-error.ts'
 import { ALL_KEYS } from '../src/config/keys.ts'
 import { type LoadedConfig, loadConfig } from '../src/config/load-config.ts'
@@ -59,9 +59,15 @@ test('an empty variable counts as not set', () => {
   assert.equal(load({ environment: { LATCHKEY_PORT: '', LATCHKEY_CONFIG: '' } }).config.port, 8008)
 })
 
+const WITHOUT_DEFAULT = new Map([
+  ['server_name', 'example.org'],
+  ['database', 'postgres://latchkey@db.example.org/latchkey'],
+])
+
 test('every key can be set by its variable and by the file, to the same effect', () => {
   for (const { path, variable, kind, default: value } of ALL_KEYS) {
-    const text = value === undefined ? 'example.org' : kind.format(value)
+    const text = value === undefined ? WITHOUT_DEFAULT.get(path) : kind.format(value)
+    if (text === undefined) assert.fail(`${path} has no default and no example`)
     const byVariable = load({ environment: { [variable]: text } })
     assert.deepEqual(
       byVariable.settings.find(({ key }) => key.path === path)?.source,
@@ -73,6 +79,45 @@ test('every key can be set by its variable and by the file, to the same effect',
     const yaml = names.map((name, depth) => `${'  '.repeat(depth)}${name}:`).join('\n')
     assert.deepEqual(load({ yaml: `${yaml} ${text}` }).config, byVariable.config, path)
   }
+})
+
+test('the password of the database is in the configuration and in nothing that is printed', () => {
+  for (const [database, shown] of [
+    [
+      'postgres://me:hunter2@db.example:5433/keys?sslmode=require',
+      'postgres://me@db.example:5433/keys?sslmode=require',
+    ],
+    [
+      'postgresql:///keys?host=/run/pg&user=me&password=hunter2',
+      'postgresql:///keys?host=%2Frun%2Fpg&user=me',
+    ],
+  ] as const) {
+    const loaded = load({ environment: { LATCHKEY_DATABASE: database } })
+    assert.equal(loaded.config.database, database)
+    const printed = printConfig(loaded)
+    assert.ok(printed.includes(shown), printed)
+    assert.ok(!printed.includes('hunter2'), printed)
+  }
+  for (const wrong of [
+    'mysql://me:hunter2@db/keys',
+    'me:hunter2@db',
+    'postgres://me:hunter2@db',
+    'postgres://me:hunter2@db/keys?schema=a,b',
+  ]) {
+    const problems = problemsOf({ environment: { LATCHKEY_DATABASE: wrong } })
+    assert.deepEqual(problems, [
+      'database (from LATCHKEY_DATABASE) must be a URL such as postgres://user:password@host:5432/database.',
+    ])
+  }
+})
+
+test('the schema of the database is no parameter for PostgreSQL', () => {
+  const database = 'postgres://me@db/keys?sslmode=require&schema=latchkey'
+  assert.deepEqual(postgresConnection({ ...DEFAULT_CONFIG, database }), {
+    url: 'postgres://me@db/keys?sslmode=require',
+    connections: DEFAULT_CONFIG.databaseConnections,
+    schema: 'latchkey',
+  })
 })
 
 test('no two keys share a path, a variable or a flag', () => {

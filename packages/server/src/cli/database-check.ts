@@ -2,6 +2,8 @@
 import { Command } from 'commander'
 import { checkDatabase } from '../store/sqlite/check-database.ts'
 import { addConfigOptions, configOf } from './config-options.ts'
+import { usesPostgres } from '../config/config.ts'
+import { UsageError } from './describe-failure.ts'
 
 const HELP = `
 Reads the whole database: 2 seconds for a million keys. The server makes a quicker check at each start.
@@ -16,7 +18,11 @@ export function databaseCheckCommand(): Command {
     .description('Check the whole database for damage.')
     .addHelpText('after', HELP)
   return addConfigOptions(command, ['--data']).action(() => {
-    const { file, findings } = checkDatabase(configOf(command).config.dataDir)
+    const { config } = configOf(command)
+    if (usesPostgres(config)) {
+      throw new UsageError('This checks the embedded database; for PostgreSQL, use its own pg_amcheck.')
+    }
+    const { file, findings } = checkDatabase(config.dataDir)
     if (findings.length === 0) {
       process.stdout.write(`${file} is sound: every table and index was read, nothing was found.\n`)
       return

@@ -1,7 +1,7 @@
 /** What stderr says about a failure: a readable line for what an operator can mend, the stack for a bug. */
 import { ConfigError } from '../config/config-error.ts'
 import { MatrixError } from '../matrix-error.ts'
-import { StoreError } from '../store/sqlite/database.ts'
+import { StoreError } from '../store/store-error.ts'
 
 /** A wrong use of the command that its options could not catch; the message says what was expected. */
 export class UsageError extends Error {

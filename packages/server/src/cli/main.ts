@@ -4,6 +4,7 @@ import { Command } from 'commander'
 import { configCheckCommand } from './config-check.ts'
 import { databaseCheckCommand } from './database-check.ts'
 import { describeFailure } from './describe-failure.ts'
+import { migrateCommand } from './migrate.ts'
 import { registrationTokenCreateCommand } from './registration-token-create.ts'
 import { serveCommand } from './serve.ts'
 import { userAddCommand } from './user-add.ts'
@@ -41,6 +42,7 @@ export async function main(argv: readonly string[]): Promise<void> {
       ),
     )
     .addCommand(group('config', 'The configuration: config check.', configCheckCommand()))
+    .addCommand(migrateCommand())
     .addCommand(group('database', 'The embedded database: database check.', databaseCheckCommand()))
   try {
     await program.parseAsync(argv)

@@ -26,7 +26,9 @@ export function registrationTokenCreateCommand(): Command {
     .option('--uses <N>', 'how many accounts it may make (no limit if left out)')
     .option('--expires-in <TIME>', 'how long it counts: 30m, 12h, 7d (for ever if left out)')
     .addHelpText('after', HELP)
-  return addConfigOptions(command, ['--data', '--server-name']).action(() => createToken(command))
+  return addConfigOptions(command, ['--data', '--database', '--server-name']).action(() =>
+    createToken(command),
+  )
 }
 
 async function createToken(command: Command): Promise<void> {

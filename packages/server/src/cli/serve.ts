@@ -3,7 +3,8 @@
  * commits finish); a second one, or the deadline, ends at once. What was acknowledged is durable either way.
  */
 import { Command } from 'commander'
-import { DEFAULT_CONFIG } from '../config/config.ts'
+import { type Config, DEFAULT_CONFIG, usesPostgres } from '../config/config.ts'
+import { GENERAL_KEYS } from '../config/keys.ts'
 import { type Server, startServer } from '../main.ts'
 import { addConfigOptions, configOf } from './config-options.ts'
 
@@ -21,6 +22,7 @@ Examples:
   $ latchkey serve
   $ latchkey serve --port 8123 --data ./test-data --limits off
   $ latchkey serve --config /etc/latchkey.yaml --log-level info
+  $ LATCHKEY_DATABASE=postgres://latchkey@db.example.org/latchkey latchkey serve
   $ LATCHKEY_SERVER_NAME=example.org latchkey serve --registration closed
 
 Behind npm:  npm start -- --port 8123`
@@ -34,11 +36,22 @@ async function serve(command: Command): Promise<void> {
   const { config } = configOf(command)
   const server = await startServer(config)
   endOnSignal(server)
-  const elsewhere = config.dataDir === DEFAULT_CONFIG.dataDir ? '' : ` --data ${shellQuoted(config.dataDir)}`
   process.stdout.write(
-    `Latchkey is ready: ${server.url}, server name ${server.serverName}, data ${config.dataDir}. ` +
-      `Make an account: npx latchkey user add NAME${elsewhere}\n`,
+    `Latchkey is ready: ${server.url}, server name ${server.serverName}, ${placeOf(config)}. ` +
+      `Make an account: npx latchkey user add NAME${flagsFor(config)}\n`,
   )
+}
+
+function placeOf(config: Config): string {
+  return usesPostgres(config)
+    ? `database ${GENERAL_KEYS.database.kind.format(config.database)}`
+    : `data ${config.dataDir}`
+}
+
+/** What another command needs to find the same database. Never the URL with its password. */
+function flagsFor(config: Config): string {
+  if (usesPostgres(config)) return ' with the same database setting'
+  return config.dataDir === DEFAULT_CONFIG.dataDir ? '' : ` --data ${shellQuoted(config.dataDir)}`
 }
 
 function endOnSignal(server: Server): void {

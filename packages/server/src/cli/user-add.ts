@@ -24,7 +24,7 @@ export function userAddCommand(): Command {
     .argument('<NAME>', 'the user name')
     .option('--password-stdin', 'read the password from standard input')
     .addHelpText('after', HELP)
-  return addConfigOptions(command, ['--data', '--server-name']).action((name: string) =>
+  return addConfigOptions(command, ['--data', '--database', '--server-name']).action((name: string) =>
     addUser(command, name),
   )
 }

@@ -54,6 +54,10 @@ export type Config = {
   readonly host: string
   readonly port: number
   readonly dataDir: string
+  /** A `postgres://` URL. Undefined: the embedded database in `dataDir`. Holds a password: nothing prints it. */
+  readonly database?: string
+  /** Connections of one process to PostgreSQL for requests; one more listens. */
+  readonly databaseConnections: number
   /** Undefined: what the database says, or `localhost` at the first start. */
   readonly serverName?: string
   readonly registration: Registration
@@ -109,6 +113,7 @@ export const DEFAULT_CONFIG: Config = {
   host: '127.0.0.1',
   port: 8008,
   dataDir: './latchkey-data',
+  databaseConnections: 10,
   registration: 'token',
   openRegistrationConfirmed: false,
   stableReset: true,
@@ -123,8 +128,32 @@ export const DEFAULT_CONFIG: Config = {
 
 const DAY_MS = 24 * 60 * 60 * 1000
 
-/** What a store needs to know of the configuration. */
+/** What the embedded store needs to know of the configuration. */
 export function storeOptions(config: Config) {
-  const { dataDir: directory, pools, sizes, retentionDays } = config
-  return { directory, pools, retentionMs: retentionDays * DAY_MS, ...sizes }
+  return { directory: config.dataDir, ...commonOptions(config) }
+}
+
+/** What the PostgreSQL store needs to know of it. */
+export function postgresOptions(config: Config & { readonly database: string }) {
+  return { ...postgresConnection(config), ...commonOptions(config) }
+}
+
+/** Where PostgreSQL is. Of the URL's parameters `schema` is ours. */
+export function postgresConnection({
+  database,
+  databaseConnections: connections,
+}: Config & { readonly database: string }) {
+  const url = new URL(database)
+  const schema = url.searchParams.get('schema')
+  if (schema !== null) url.searchParams.delete('schema')
+  return { url: url.href, connections, ...(schema && { schema }) }
+}
+
+/** Whether a configuration names a PostgreSQL database. */
+export function usesPostgres(config: Config): config is Config & { readonly database: string } {
+  return config.database !== undefined
+}
+
+function commonOptions({ pools, sizes, retentionDays }: Config) {
+  return { pools, retentionMs: retentionDays * DAY_MS, ...sizes }
 }

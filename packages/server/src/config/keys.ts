@@ -5,7 +5,18 @@
  */
 import type { BucketRate } from '../lib/token-bucket.ts'
 import { type Config, DEFAULT_CONFIG, DEFAULT_RATES, type RateLimits, type SizeLimits } from './config.ts'
-import { bytes, choice, duration, type Kind, onOff, perMinute, proxies, text, whole } from './kinds.ts'
+import {
+  bytes,
+  choice,
+  duration,
+  type Kind,
+  onOff,
+  perMinute,
+  postgresUrl,
+  proxies,
+  text,
+  whole,
+} from './kinds.ts'
 import { isServerName } from './server-name.ts'
 
 export type Key<T> = {
@@ -67,8 +78,21 @@ export const GENERAL_KEYS: Keys<Omit<Config, 'pools' | 'rates' | 'sizes'>> = {
     'data',
     text('the path of a directory', (value) => value !== '' && !value.includes('\0')),
     DEFAULT_CONFIG.dataDir,
-    'The directory of the database. In the file, relative to the file; else to where the command was called.',
+    'The directory of the embedded database. In the file, relative to the file; else to where the command was called.',
     { name: '--data', value: 'DIR' },
+  ),
+  database: key(
+    'database',
+    postgresUrl(),
+    undefined,
+    'The PostgreSQL database to use instead of the embedded one; `?schema=NAME` for another schema than the role has. Shown without its password.',
+    { name: '--database', value: 'URL' },
+  ),
+  databaseConnections: key(
+    'database_connections',
+    whole(2, 1000),
+    DEFAULT_CONFIG.databaseConnections,
+    'Connections of one process to PostgreSQL; one more listens for wake-ups.',
   ),
   registration: key(
     'registration',

@@ -10,7 +10,10 @@ export interface Kind<T> {
   readonly expects: string
   /** The value, or undefined when the text is none of this kind. */
   parse(text: string): T | undefined
+  /** Of a secret: without it. */
   format(value: T): string
+  /** The text holds a secret, which no error may repeat. */
+  readonly secret?: true
 }
 
 const KIB = 1024
@@ -18,6 +21,30 @@ const MIB = 1024 * KIB
 
 export function text(expects: string, accepts: (text: string) => boolean): Kind<string> {
   return { expects, parse: (text) => (accepts(text) ? text : undefined), format: (value) => value }
+}
+
+/** A URL of a PostgreSQL database. Its password is a secret. */
+export function postgresUrl(): Kind<string> {
+  return {
+    expects: 'a URL such as postgres://user:password@host:5432/database',
+    secret: true,
+    parse: (text) => (isPostgresUrl(text) ? text : undefined),
+    format: withoutSecrets,
+  }
+}
+
+function isPostgresUrl(text: string): boolean {
+  const url = URL.parse(text)
+  if (url === null || !/^postgres(ql)?:$/.test(url.protocol) || url.pathname.length < 2) return false
+  return /^[a-z_][a-z0-9_]{0,62}$/.test(url.searchParams.get('schema') ?? 'public')
+}
+
+/** The password may stand before the host or among the parameters. */
+function withoutSecrets(text: string): string {
+  const url = new URL(text)
+  url.password = ''
+  url.searchParams.delete('password')
+  return url.href
 }
 
 export function choice<const T extends string>(options: readonly T[]): Kind<T> {

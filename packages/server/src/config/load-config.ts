@@ -54,7 +54,7 @@ export function loadConfig({ flags, environment: everything }: Sources): LoadedC
     const value = key.kind.parse(found.text)
     if (value === undefined)
       problems.push(
-        `${key.path} (from ${found.source}) must be ${key.kind.expects}, not ${quoted(found.text)}.`,
+        `${key.path} (from ${found.source}) must be ${key.kind.expects}${key.kind.secret ? '' : `, not ${quoted(found.text)}`}.`,
       )
     return { key, value: inFile(key, found, file) ?? value, source: found.source }
   })

@@ -57,8 +57,8 @@ export interface DeviceStore {
   remove(session: Session, deviceIds: readonly DeviceId[], now: number): Promise<void>
   removeAll(session: Session, now: number): Promise<void>
 
-  /** What is published of a local user; undefined when there is no such user. */
-  published(userId: UserId): Promise<PublishedKeys | undefined>
+  /** What is published of local users, at one instant; without those that do not exist. */
+  published(userIds: readonly UserId[]): Promise<ReadonlyMap<UserId, PublishedKeys>>
   /**
    * Notes that a user asked for local users' keys, so that she hears of their changes: of the first ones too, when
    * there is no such user yet. Durable before it resolves.

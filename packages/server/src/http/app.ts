@@ -30,6 +30,7 @@ import {
   type Result,
 } from './endpoint.ts'
 import { sendError } from './errors.ts'
+import { healthApi } from './health.ts'
 import { type BodyBounds, readBody } from './read-body.ts'
 import { type MethodsByUrl, refuseUnknown } from './refuse-unknown.ts'
 
@@ -127,7 +128,7 @@ export async function addRoutes(app: App, context: Context): Promise<void> {
   const strangersBytes = sizes.bodyBytesInFlight * STRANGERS_SHARE
   const strangers = new BodyBudget(strangersBytes)
   const users = new BodyBudget(sizes.bodyBytesInFlight - strangersBytes)
-  const endpoints = clientApi(context.config)
+  const endpoints = [...healthApi, ...clientApi(context.config)]
   // Before the routes: a hook holds for those that come after it.
   const refuse = refuseUnknown(methodsOf(endpoints))
   app.addHook('onRequest', (request, reply, done) => done(refuse(request, reply)))
@@ -151,7 +152,7 @@ function methodsOf(endpoints: readonly Endpoint[]): MethodsByUrl {
 }
 
 function urlsOf(endpoint: Endpoint): string[] {
-  if (endpoint.path.startsWith('/_matrix')) return [endpoint.path]
+  if (/^\/(_matrix|health)\//.test(endpoint.path)) return [endpoint.path]
   return (endpoint.versions ?? ALL_VERSIONS).map((version) => `/_matrix/client/${version}${endpoint.path}`)
 }
 

@@ -42,7 +42,7 @@ export type Result = object | JsonText | Answer
 
 type Common = {
   readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE'
-  /** Below `/_matrix/client/VERSION`, parameters as `:name`. */
+  /** Below `/_matrix/client/VERSION`, or the whole of it, parameters as `:name`. */
   readonly path: string
   /** The VERSIONs it is served at; by default r0, v3 and unstable. */
   readonly versions?: readonly string[]

@@ -34,31 +34,42 @@ export function conflictError(conflicts: readonly Conflict[]): MatrixError {
 /** Devices whose last conflict is remembered, of those that conflict at all. */
 const MAX_REMEMBERED = 10_000
 
+/** A conflict that was answered 400: what was offered, and when. */
+export type RefusedTry = { readonly materials: string; readonly ts: number }
+
 /**
- * The conflicts that were answered 400 lately, by device. Lost with the process, which costs a client one more try;
- * a request that is refused stores nothing.
+ * What a conflicting upload is, given the last refused one of its device: the `second` try of a client that forgot its
+ * keys; a `first` one, to be remembered; or a `repeat` of the first, too soon after it to tell anything.
+ */
+export function judgeTry(
+  remembered: RefusedTry | undefined,
+  { materials, ts }: RefusedTry,
+): 'first' | 'repeat' | 'second' {
+  const age = remembered?.materials === materials ? ts - remembered.ts : Number.POSITIVE_INFINITY
+  if (age > HEAL_WITHIN_MS) return 'first'
+  return age >= HEAL_AFTER_MS ? 'second' : 'repeat'
+}
+
+/** An upload as `judgeTry` knows it again: by its materials, in whatever order. */
+export function tryOf(keys: readonly UploadedKey[], now: number): RefusedTry {
+  const names = keys.map((key) => `${key.algorithm}:${key.material}`)
+  return { materials: sha256Text(names.sort().join(' ')), ts: now }
+}
+
+/**
+ * The conflicts that were answered 400 lately, by device, for a store of one process. Lost with the process, which costs
+ * a client one more try; a request that is refused stores nothing.
  */
 export class ConflictMemory {
-  readonly #remembered = new LRUCache<DeviceRef, { readonly materials: string; readonly ts: number }>({
-    max: MAX_REMEMBERED,
-  })
+  readonly #remembered = new LRUCache<DeviceRef, RefusedTry>({ max: MAX_REMEMBERED })
 
   /** Is this the second try of a client that forgot its keys? Remembers the first one if not. */
   isSecondTry(device: DeviceRef, keys: readonly UploadedKey[], now: number): boolean {
-    const materials = sha256Text(
-      keys
-        .map((key) => `${key.algorithm}:${key.material}`)
-        .sort()
-        .join(' '),
-    )
-    const first = this.#remembered.get(device)
-    const age = first?.materials === materials ? now - first.ts : Number.POSITIVE_INFINITY
-    if (age >= HEAL_AFTER_MS && age <= HEAL_WITHIN_MS) {
-      this.#remembered.delete(device)
-      return true
-    }
-    if (age > HEAL_WITHIN_MS) this.#remembered.set(device, { materials, ts: now })
-    return false
+    const attempt = tryOf(keys, now)
+    const kind = judgeTry(this.#remembered.get(device), attempt)
+    if (kind === 'second') this.#remembered.delete(device)
+    if (kind === 'first') this.#remembered.set(device, attempt)
+    return kind === 'second'
   }
 }
 

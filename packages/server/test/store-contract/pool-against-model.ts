@@ -1,6 +1,8 @@
 /**
  * Property: whatever uploads, claims, resets, identity changes, removals and crashes happen in whatever order, alone or
- * in one commit, the store answers as the model does, and what the device can read of its pools is what the model holds.
+ * at the same moment, the store answers as the model does, and what the device can read of its pools is what the model
+ * holds. What happens at the same moment must be as if it had happened one after the other: in the order of submission,
+ * if the store promises that, else in any. Then every order that explains all answers so far is a model of its own.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -9,9 +11,9 @@ import type { KeyName } from '@latchkey/protocol'
 import { MatrixError } from '../../src/matrix-error.ts'
 import type { DepletionDefence } from '../../src/pool/depletion.ts'
 import { DEFAULT_POOL_POLICY, type PoolPolicy } from '../../src/pool/policy.ts'
-import type { PoolStatus, UploadedKey } from '../../src/pool/port.ts'
+import type { PoolInspection, PoolStatus, UploadedKey } from '../../src/pool/port.ts'
 import type { Session } from '../../src/session.ts'
-import { ModelDevice, type ModelKey } from './pool-model.ts'
+import { ModelDevice, type ModelKey, type ModelOutcome } from './pool-model.ts'
 import type { OpenStore, StoreUnderTest } from './store-under-test.ts'
 import { claimer, DEVICE, identity, login, makeKey, USER } from './test-device.ts'
 
@@ -143,8 +145,13 @@ export function testPoolAgainstModel(under: StoreUnderTest): void {
   }
 }
 
+/** An operation under way: its answer, and what a model answers. */
+type Submitted = { readonly answer: Promise<unknown>; readonly expect: (model: ModelDevice) => unknown }
+
 class History {
-  readonly #model: ModelDevice
+  readonly #under: StoreUnderTest
+  /** Every past that explains what was seen; one, when operations keep the order of their submission. */
+  #models: ModelDevice[]
   #open: OpenStore
   #session: Session
   #formerSession: Session
@@ -158,29 +165,38 @@ class History {
   static async begin(under: StoreUnderTest, policy: PoolPolicy): Promise<History> {
     const open = await under.open(policy, depletion)
     const remover = await login(open.store, 0, USER, 'REMOVER' as typeof DEVICE)
-    return new History(open, await login(open.store, 0), remover, policy)
+    return new History(under, open, await login(open.store, 0), remover, policy)
   }
 
-  private constructor(open: OpenStore, session: Session, remover: Session, policy: PoolPolicy) {
+  private constructor(
+    under: StoreUnderTest,
+    open: OpenStore,
+    session: Session,
+    remover: Session,
+    policy: PoolPolicy,
+  ) {
+    this.#under = under
     this.#open = open
     this.#session = session
     this.#formerSession = session
     this.#remover = remover
-    this.#model = new ModelDevice({
-      heal: policy.onConflict === 'heal',
-      byKeyId: policy.claimOrder === 'key_id',
-      cap: policy.keysPerPool,
-    })
+    const heal = policy.onConflict === 'heal'
+    const byKeyId = policy.claimOrder === 'key_id'
+    this.#models = [new ModelDevice({ heal, byKeyId, cap: policy.keysPerPool })]
   }
 
   async end(): Promise<void> {
     await this.#open.close()
   }
 
+  get #exists(): boolean {
+    return this.#models.every((model) => model.exists)
+  }
+
   async take(step: Step): Promise<void> {
     if (step === 'crash') {
       this.#open = await this.#open.crash()
-      this.#model.crash()
+      if (!this.#under.remembersRefusals) for (const model of this.#models) model.crash()
     } else if (step === 'login') await this.#login()
     else if (step === 'again' || step === 'again soon') {
       const wait = step === 'again' ? 2_500 : 500
@@ -188,54 +204,84 @@ class History {
       return
     } else {
       this.#now += step.wait
-      this.#model.beginStep()
-      // Submitted together, so that a store may put them into one commit; it must still be as if one after the other.
-      const checks = step.operations.map((operation) => this.#submit(operation))
-      await Promise.all(checks)
-      if (this.#model.exists) await this.#compare(this.#model)
+      await this.#run(step.operations)
     }
-    if (this.#model.exists) await this.#compare()
+    for (const model of this.#models) model.beginStep()
+    if (this.#exists) await this.#compare()
   }
 
   async #login(): Promise<void> {
     this.#formerSession = this.#session
     this.#session = await login(this.#open.store, this.#now)
-    if (this.#model.exists) return
-    this.#model.revive()
+    if (this.#exists) return
+    for (const model of this.#models) model.revive()
     this.#last = await this.#open.store.pools.status(this.#session.deviceRef)
   }
 
-  /** Starts an operation on both sides; the promise holds when the answers agree. */
-  #submit(operation: Operation): Promise<void> {
+  /** Submits operations together, so that a store may put them into one commit, and finds the orders that explain them. */
+  async #run(operations: readonly Operation[]): Promise<void> {
+    for (const model of this.#models) model.beginStep()
+    const submitted = operations.map((operation) => this.#submit(operation))
+    const answers = await Promise.all(submitted.map(({ answer }) => answer))
+    const indices = submitted.map((_, i) => i)
+    const orders = this.#under.keepsSubmissionOrder ? [indices] : permutations(indices)
+    this.#keepModels((model) =>
+      orders.map((order) => () => {
+        const after = model.copy()
+        const expected: unknown[] = []
+        for (const i of order) expected[i] = submitted[i]?.expect(after)
+        assert.deepEqual(answers, expected)
+        return after
+      }),
+    )
+    if (this.#exists) await this.#compare()
+  }
+
+  /** Goes on with what comes of the models; those that throw are refuted. The first refutation is told when none is left. */
+  #keepModels(next: (model: ModelDevice) => readonly (() => ModelDevice)[]): void {
+    const kept = new Map<string, ModelDevice>()
+    let refutation: unknown
+    for (const attempt of this.#models.flatMap(next)) {
+      try {
+        const model = attempt()
+        kept.set(`${model.state()} ${model.changed} ${model.left}`, model)
+      } catch (error) {
+        refutation ??= error
+      }
+    }
+    if (kept.size === 0) throw refutation
+    this.#models = [...kept.values()]
+  }
+
+  /** Starts an operation. */
+  #submit(operation: Operation): Submitted {
     const { store } = this.#open
     const now = this.#now
     switch (operation.type) {
       case 'remove': {
-        this.#model.remove()
-        return store.devices.remove(this.#remover, [DEVICE], now)
+        const answer = store.devices.remove(this.#remover, [DEVICE], now)
+        return { answer, expect: (model) => model.remove() }
       }
       case 'claim': {
-        const expected = operation.algorithms.map((algorithm) =>
-          this.#model.claim(algorithm, operation.spare),
-        )
         const targets = operation.algorithms.map((algorithm) => ({
           userId: USER,
           deviceId: DEVICE,
           algorithm: algorithm as UploadedKey['algorithm'],
         }))
         const who = claimer(operation.spare ? DRAINER : 'bob')
-        return store.pools.claim({ claimer: who, targets, now }).then((claimed) => {
-          assert.deepEqual(
-            claimed.map((k) => k && { json: k.json, spared: k.spared }),
-            expected,
-          )
+        const answer = store.pools.claim({ claimer: who, targets, now }).then((claimed) => {
           for (const [i, k] of claimed.entries()) {
             if (k === undefined || k.fallback) continue
             const id = `${operation.algorithms[i]} ${JSON.parse(k.json).key}`
             assert.ok(!this.#issued.has(id), `issued twice: ${id}`)
             this.#issued.add(id)
           }
+          return claimed.map((k) => k && { json: k.json, spared: k.spared })
         })
+        return {
+          answer,
+          expect: (model) => operation.algorithms.map((algorithm) => model.claim(algorithm, operation.spare)),
+        }
       }
       case 'upload': {
         this.#lastUpload = operation
@@ -243,14 +289,6 @@ class History {
         const keys = operation.keys.map(toKeys)
         const fallbackKeys = operation.fallbacks.map(toKeys)
         const { session, isStale } = this.#sessionFor(operation.stale)
-        const expected = isStale
-          ? ({ refused: 401 } as const)
-          : this.#model.upload({
-              ...(who && { identity: who.name }),
-              keys: keys.map(([k]) => k),
-              fallbacks: fallbackKeys.map(([k]) => k),
-              now,
-            })
         const command = {
           session,
           ...(who && { deviceKeys: who.deviceKeys }),
@@ -258,29 +296,31 @@ class History {
           fallbackKeys: fallbackKeys.map(([, k]) => k),
           now,
         }
-        return agree(
-          store.pools.upload(command).then((r) => ({
-            outcomes: Object.fromEntries(r.outcomes),
-            fallbackOutcomes: Object.fromEntries(r.fallbackOutcomes),
-            storedAs: Object.fromEntries(r.storedAs),
-            evicted: r.evicted.toSorted(),
-          })),
-          expected,
-        )
+        const answer = store.pools.upload(command).then((r) => ({
+          outcomes: Object.fromEntries(r.outcomes),
+          fallbackOutcomes: Object.fromEntries(r.fallbackOutcomes),
+          storedAs: Object.fromEntries(r.storedAs),
+          evicted: r.evicted.toSorted(),
+        }))
+        return {
+          answer: orRefusal(answer),
+          expect: (model) =>
+            isStale
+              ? { refused: 401 }
+              : sorted(
+                  model.upload({
+                    ...(who && { identity: who.name }),
+                    keys: keys.map(([k]) => k),
+                    fallbacks: fallbackKeys.map(([k]) => k),
+                    now,
+                  }),
+                ),
+        }
       }
       case 'reset': {
         const keys = operation.keys.map(toKeys)
         const fallbackKeys = operation.fallbacks.map(toKeys)
         const { session, isStale } = this.#sessionFor(operation.stale)
-        const expected = isStale
-          ? ({ refused: 401 } as const)
-          : this.#model.reset({
-              all: operation.all,
-              names: operation.names,
-              keys: keys.map(([k]) => k),
-              fallbacks: fallbackKeys.map(([k]) => k),
-              now,
-            })
         const command = {
           session,
           beforeChange: () => {},
@@ -291,17 +331,29 @@ class History {
           fallbackKeys: fallbackKeys.map(([, k]) => k),
           now,
         }
-        return agree(
-          store.pools.reset(command).then((r) => ({
-            outcomes: Object.fromEntries(r.outcomes),
-            fallbackOutcomes: Object.fromEntries(r.fallbackOutcomes),
-            storedAs: Object.fromEntries(r.storedAs),
-            evicted: r.evicted.toSorted(),
-            withdrawn: r.withdrawn,
-            absent: r.absent,
-          })),
-          expected,
-        )
+        const answer = store.pools.reset(command).then((r) => ({
+          outcomes: Object.fromEntries(r.outcomes),
+          fallbackOutcomes: Object.fromEntries(r.fallbackOutcomes),
+          storedAs: Object.fromEntries(r.storedAs),
+          evicted: r.evicted.toSorted(),
+          withdrawn: r.withdrawn,
+          absent: r.absent,
+        }))
+        return {
+          answer: orRefusal(answer),
+          expect: (model) =>
+            isStale
+              ? { refused: 401 }
+              : sorted(
+                  model.reset({
+                    all: operation.all,
+                    names: operation.names,
+                    keys: keys.map(([k]) => k),
+                    fallbacks: fallbackKeys.map(([k]) => k),
+                    now,
+                  }),
+                ),
+        }
       }
     }
   }
@@ -312,41 +364,44 @@ class History {
   }
 
   /** Counts, digests, order, fallback state, version and generation, as the device reads them. */
-  async #compare(moved?: { readonly changed: boolean; readonly left: boolean }): Promise<void> {
+  async #compare(): Promise<void> {
     const { store } = this.#open
-    const { status, pools } = await store.pools.inspect(this.#session.deviceRef, { limit: 1000 })
-    assert.deepEqual(status, await store.pools.status(this.#session.deviceRef))
-    for (const algorithm of ALGORITHMS) {
-      const expected = this.#model.inIssueOrder(algorithm)
-      const seen = pools.find((p) => p.algorithm === algorithm)
-      const standing = status.algorithms.find((a) => a.algorithm === algorithm)
-      assert.deepEqual(
-        (seen?.available ?? []).map((k) => k.keyId as string),
-        expected.map((k) => k.id),
-      )
-      assert.equal(standing?.count ?? 0, expected.length)
-      if (standing !== undefined) assert.equal(standing.digest, this.#model.digest(algorithm))
-      const fallback = this.#model.pools.get(algorithm)?.fallback
-      assert.equal(standing?.fallback?.used, fallback?.used)
-      assert.equal(seen?.fallback?.issueCount, fallback?.issueCount)
-      assert.equal(seen?.fallback?.keyId, fallback?.id)
-    }
-    if (moved === undefined) {
-      assert.deepEqual(pick(status), pick(this.#last))
-    } else {
-      assert.equal(
-        status.version > this.#last.version,
-        moved.changed,
-        'version grows with every change, and only then',
-      )
-      assert.equal(
-        status.generation > this.#last.generation,
-        moved.left,
-        'generation grows when keys left otherwise',
-      )
-    }
-    this.#last = status
+    const seen = await store.pools.inspect(this.#session.deviceRef, { limit: 1000 })
+    assert.deepEqual(seen.status, await store.pools.status(this.#session.deviceRef))
+    this.#keepModels((model) => [
+      () => {
+        requireSame(model, seen, this.#last)
+        return model
+      },
+    ])
+    this.#last = seen.status
   }
+}
+
+/** What the device reads is what the model holds. `last` is what it read before the model's step. */
+function requireSame(
+  model: ModelDevice,
+  { status, pools }: PoolInspection,
+  last: Pick<PoolStatus, 'version' | 'generation'>,
+): void {
+  for (const algorithm of ALGORITHMS) {
+    const expected = model.inIssueOrder(algorithm)
+    const seen = pools.find((p) => p.algorithm === algorithm)
+    const standing = status.algorithms.find((a) => a.algorithm === algorithm)
+    assert.deepEqual(
+      (seen?.available ?? []).map((k) => k.keyId as string),
+      expected.map((k) => k.id),
+    )
+    assert.equal(standing?.count ?? 0, expected.length)
+    if (standing !== undefined) assert.equal(standing.digest, model.digest(algorithm))
+    const fallback = model.pools.get(algorithm)?.fallback
+    assert.equal(standing?.fallback?.used, fallback?.used)
+    assert.equal(seen?.fallback?.issueCount, fallback?.issueCount)
+    assert.equal(seen?.fallback?.keyId, fallback?.id)
+  }
+  if (!model.changed && !model.left) assert.deepEqual(pick(status), pick(last))
+  assert.equal(status.version > last.version, model.changed, 'version grows with every change, and only then')
+  assert.equal(status.generation > last.generation, model.left, 'generation grows when keys left otherwise')
 }
 
 function pick({ version, generation }: Pick<PoolStatus, 'version' | 'generation'>): object {
@@ -360,12 +415,19 @@ function toKeys(picked: KeyPick): [ModelKey, UploadedKey] {
   return [{ algorithm, id, material, json, ...(signer && { signedBy: signer.name }) }, uploaded]
 }
 
-async function agree(answer: Promise<object>, expected: object): Promise<void> {
-  const found = await answer.catch((error: unknown) => {
+async function orRefusal(answer: Promise<object>): Promise<object> {
+  return answer.catch((error: unknown) => {
     if (error instanceof MatrixError) return { refused: error.status }
     throw error
   })
-  const sorted =
-    'evicted' in expected ? { ...expected, evicted: (expected.evicted as string[]).toSorted() } : expected
-  assert.deepEqual(found, sorted)
+}
+
+/** Which keys were evicted matters, not in which order they are named. */
+function sorted(outcome: ModelOutcome): object {
+  return 'refused' in outcome ? outcome : { ...outcome, evicted: outcome.evicted.toSorted() }
+}
+
+function permutations(of: readonly number[]): number[][] {
+  if (of.length === 0) return [[]]
+  return of.flatMap((first) => permutations(of.filter((i) => i !== first)).map((rest) => [first, ...rest]))
 }

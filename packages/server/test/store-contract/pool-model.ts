@@ -52,11 +52,29 @@ export class ModelDevice {
   changed = false
   left = false
   #conflict: { readonly materials: string; readonly ts: number } | undefined
-  /** Every material that was ever given out as a one-time key. */
-  readonly everIssued = new Set<string>()
 
   constructor(policy: ModelPolicy) {
     this.#policy = policy
+  }
+
+  /** Another one with the same past, whose future is its own. */
+  copy(): ModelDevice {
+    const { exists, identity, formerIdentities, pools, changed, left } = this
+    const copy = Object.assign(
+      new ModelDevice(this.#policy),
+      structuredClone({ exists, identity, formerIdentities, pools, changed, left }),
+    )
+    copy.#conflict = this.#conflict
+    return copy
+  }
+
+  /** All that its future depends on, as text. */
+  state(): string {
+    const pools = [...this.pools]
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([name, { log, fallback, formerFallbacks }]) => [name, log, fallback, [...formerFallbacks].sort()])
+    const { exists, identity, formerIdentities } = this
+    return JSON.stringify([exists, identity, [...formerIdentities].sort(), pools, this.#conflict])
   }
 
   remove(): void {
@@ -151,7 +169,6 @@ export class ModelDevice {
     if (next === undefined) return undefined
     next.state = 'issued'
     this.changed = true
-    this.everIssued.add(`${algorithm} ${next.material}`)
     return { json: next.json, spared: false }
   }
 

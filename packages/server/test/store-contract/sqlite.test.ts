@@ -13,6 +13,8 @@ import type { OpenStore, StoreUnderTest } from './store-under-test.ts'
 
 const sqlite: StoreUnderTest = {
   name: 'sqlite',
+  keepsSubmissionOrder: true,
+  remembersRefusals: false,
   open: async (policy, depletion) =>
     openIn(mkdtempSync(join(tmpdir(), 'latchkey-contract-')), policy, depletion),
 }

@@ -1,9 +1,10 @@
-/** A real server on a free port with a real database in a temporary directory, and small helpers to call it. */
+/** A real server on a free port with a real database (test-schema.ts), and small helpers to call it. */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Config, DEFAULT_CONFIG } from '../../src/config/config.ts'
 import { type Overrides, type Server, startServer } from '../../src/main.ts'
+import { openTestSchema } from './test-schema.ts'
 
 /** An answer's JSON, which tests take apart freely. */
 // oxlint-disable-next-line typescript/no-explicit-any
@@ -21,6 +22,9 @@ export type TestServer = Server &
     readonly dataDir: string
     [Symbol.asyncDispose](): Promise<void>
   }
+
+/** Many test files run at once, and PostgreSQL has a hundred connections. */
+const TEST_CONNECTIONS = 5
 
 export type CallOptions = {
   readonly token?: string
@@ -46,14 +50,19 @@ export async function startTestServer(
   const ownDir = config.dataDir === undefined
   const dataDir = config.dataDir ?? mkdtempSync(join(tmpdir(), 'latchkey-test-'))
   const { rates: _unlimited, ...base } = TEST_CONFIG
-  const server = await startServer({ ...base, ...config, dataDir }, overrides)
+  const schema = await openTestSchema(dataDir)
+  const database = schema && { database: schema.database, databaseConnections: TEST_CONNECTIONS }
+  const server = await startServer({ ...base, ...database, ...config, dataDir }, overrides)
   return {
     ...server,
     ...clientOf(server.url),
     dataDir,
     async [Symbol.asyncDispose]() {
       await server.close()
-      if (ownDir) rmSync(dataDir, { recursive: true, force: true })
+      // Who named a directory may come back to it.
+      if (!ownDir) return
+      rmSync(dataDir, { recursive: true, force: true })
+      await schema?.drop()
     },
   }
 }

@@ -23,7 +23,7 @@ export const deviceSigningUpload = endpoint({
   }),
   async handle({ context, session, body }) {
     const { devices } = context.store
-    const stored = (await devices.published(session.userId))?.crossSigning ?? []
+    const stored = (await devices.published([session.userId])).get(session.userId)?.crossSigning ?? []
     const uploaded = {
       ...member('master', body.master_key),
       ...member('self_signing', body.self_signing_key),

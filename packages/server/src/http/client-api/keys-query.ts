@@ -15,6 +15,8 @@ const MAX_USERS = 10_000
 /** Named devices of one user, and of all. `[]`, which asks for all of a user's, names none. */
 const MAX_DEVICES_PER_USER = 10_000
 const MAX_DEVICES = 100_000
+/** Users whose keys are read from the store in one go. */
+const USERS_AT_ONCE = 500
 
 type Query = { readonly userId: UserId; readonly deviceIds: readonly string[] }
 
@@ -37,11 +39,15 @@ export const keysQuery = endpoint({
       self_signing: new Map(),
       user_signing: new Map(),
     }
-    for (const { userId, deviceIds } of queries) {
-      const published = await devices.published(userId)
-      const visible = published && visibleKeys(published, userId, deviceIds, session.userId)
-      deviceKeys.set(userId, visible?.devices ?? {})
-      for (const [usage, key] of visible?.crossSigning ?? []) keys[usage].set(userId, key)
+    for (let from = 0; from < queries.length; from += USERS_AT_ONCE) {
+      const batch = queries.slice(from, from + USERS_AT_ONCE)
+      const published = await devices.published(batch.map(({ userId }) => userId))
+      for (const { userId, deviceIds } of batch) {
+        const ofUser = published.get(userId)
+        const visible = ofUser && visibleKeys(ofUser, userId, deviceIds, session.userId)
+        deviceKeys.set(userId, visible?.devices ?? {})
+        for (const [usage, key] of visible?.crossSigning ?? []) keys[usage].set(userId, key)
+      }
     }
     return {
       device_keys: Object.fromEntries(deviceKeys),

@@ -23,11 +23,12 @@ export const signaturesUpload = endpoint({
   async handle({ context, session, body }) {
     const uploads = decode(body)
     const { devices } = context.store
-    const signer = await ownerOf(context, session.userId)
+    const ownerOf = await owners(context, [session.userId, ...uploads.map(({ user }) => user)])
+    const signer = ownerOf(session.userId)
     const failures = new Map<string, Record<string, Json>>()
     const writes: Promise<void>[] = []
     for (const { user, keys } of uploads) {
-      const owner = user === session.userId ? signer : await ownerOf(context, user)
+      const owner = ownerOf(user)
       const { signatures, failed } = judge(signer, owner, keys)
       if (failed.size > 0) failures.set(user, Object.fromEntries(failed))
       if (owner !== undefined && signatures.length > 0) {
@@ -56,11 +57,21 @@ function decode(body: object): Upload[] {
   return uploads
 }
 
-/** What is published of a user of this server; undefined for anybody else. */
-async function ownerOf({ store }: Context, user: string): Promise<KeyOwner | undefined> {
-  const userId: UserId | undefined = parseUserId(user)?.userId
-  const published = userId && (await store.devices.published(userId))
-  return userId && published && { userId, published }
+/** What is published of users of this server; undefined for anybody else. */
+async function owners(
+  { store }: Context,
+  users: readonly string[],
+): Promise<(user: string) => KeyOwner | undefined> {
+  const userIds = users.flatMap((user): UserId[] => {
+    const userId = parseUserId(user)?.userId
+    return userId === undefined ? [] : [userId]
+  })
+  const byUser = await store.devices.published(userIds)
+  return (user) => {
+    const userId = parseUserId(user)?.userId
+    const published = userId && byUser.get(userId)
+    return userId && published && { userId, published }
+  }
 }
 
 function judge(

@@ -1,7 +1,8 @@
 /** The full structure check of a database file that need not be sound enough to be opened as a store. */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { checkStructure, Database, StoreError } from './database.ts'
+import { StoreError } from '../store-error.ts'
+import { checkStructure, Database } from './database.ts'
 
 /** @throws {StoreError} when the directory holds no database. */
 export function checkDatabase(directory: string): { file: string; findings: readonly string[] } {

@@ -15,7 +15,7 @@ import { KeyStates } from './key-states.ts'
 import { SessionCache } from './session-cache.ts'
 import { LastSeen } from './last-seen.ts'
 import { News } from './news.ts'
-import { Offers } from './offers.ts'
+import { Offers } from '../offers.ts'
 import { Wakes } from './wakes.ts'
 
 export type Core = {

@@ -4,13 +4,9 @@
  */
 import { join } from 'node:path'
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite'
+import { StoreError } from '../store-error.ts'
 import { prepareDirectory, preparePrivateFile } from './data-directory.ts'
 import { migrations } from './migrations/index.ts'
-
-/** A start-up fault that an operator can mend; its message says how. */
-export class StoreError extends Error {
-  override readonly name = 'StoreError'
-}
 
 export type Param = SQLInputValue
 

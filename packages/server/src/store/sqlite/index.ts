@@ -22,7 +22,8 @@ import { claimKeys } from './claim-keys.ts'
 import { CommitQueue } from './commit-queue.ts'
 import { type Core, createCore, readOrCreateMeta, type RowLimits } from './core.ts'
 import { addSignatures, putCrossSigning } from './cross-signing.ts'
-import { lockDirectory, openDatabase, StoreError } from './database.ts'
+import { StoreError } from '../store-error.ts'
+import { lockDirectory, openDatabase } from './database.ts'
 import { getDevice, listDevices, renameDevice } from './device-rows.ts'
 import { inspectPool } from './inspect-pool.ts'
 import { poolStatus } from './pool-status.ts'
@@ -56,17 +57,16 @@ export function openSqliteStore(options: SqliteOptions): Store {
     const core = createCore(db, options.pools, options, options.depletion)
     settleLog(core)
     const stopSweeping = startSweeping(core, options.retentionMs, options.now)
-    return {
-      ...storeOver(core),
-      async close() {
-        stopSweeping()
-        core.lastSeen.write()
-        core.queue.close()
-        settleLog(core)
-        db.close()
-        lock.close()
-      },
+    const close = async (): Promise<void> => {
+      stopSweeping()
+      core.lastSeen.write()
+      core.queue.close()
+      settleLog(core)
+      db.close()
+      lock.close()
     }
+    let closing: Promise<void> | undefined
+    return { ...storeOver(core), close: () => (closing ??= close()) }
   } catch (error) {
     lock.close()
     throw error
@@ -103,6 +103,7 @@ export function storeOver(core: Core): Store {
     pools: poolStore(core),
     sync: syncStore(core),
     claimServerName: async (name) => claimServerName(core, name),
+    ready: async () => void core.db.one(`select 1`),
     close: async () => core.queue.close(),
   }
 }
@@ -144,7 +145,7 @@ function deviceStore(core: Core): DeviceStore {
     rename: (session, deviceId, displayName) => renameDevice(core, session, deviceId, displayName),
     remove: (session, deviceIds, now) => removeDevices(core, session, deviceIds, now),
     removeAll: (session, now) => removeAllDevices(core, session, now),
-    published: async (userId) => publishedKeys(core, userId),
+    published: async (userIds) => publishedKeys(core, userIds),
     track: (session, userIds) => trackUsers(core, session, userIds),
     changedSince: async (user, since, upTo) => changedSince(core, user, since, upTo),
     putCrossSigning: (session, keys, seenMaster) => putCrossSigning(core, session, keys, seenMaster),

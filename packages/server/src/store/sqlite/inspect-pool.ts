@@ -4,7 +4,7 @@ import { invalidParam } from '../../matrix-error.ts'
 import type { InspectedKey, PoolInspection } from '../../pool/port.ts'
 import type { DeviceRef } from '../../session.ts'
 import type { Core } from './core.ts'
-import { keyHash, materialOfJson, STATE_CODE } from './key-row.ts'
+import { keyHash, materialOfJson, STATE_CODE } from '../key-row.ts'
 import { type PoolRow, poolsOf } from './pool-rows.ts'
 import { poolStatus } from './pool-status.ts'
 

@@ -13,7 +13,7 @@ import { mixIn, type Algorithm, type DeviceId, type UserId } from '@latchkey/pro
 import type { AlgorithmStatus, PoolStatus } from '../../pool/port.ts'
 import type { DeviceRef } from '../../session.ts'
 import type { Database } from './database.ts'
-import { shareOf, STATE_CODE } from './key-row.ts'
+import { shareOf, STATE_CODE } from '../key-row.ts'
 import {
   type DeviceState,
   type FallbackState,

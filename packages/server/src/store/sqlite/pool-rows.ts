@@ -6,7 +6,7 @@ import type { UploadedKey } from '../../pool/port.ts'
 import type { PoolMemory } from '../../pool/upload.ts'
 import type { DeviceRef } from '../../session.ts'
 import type { Core } from './core.ts'
-import { materialHash, materialOfJson, shareOf, stateOf, STATE_CODE } from './key-row.ts'
+import { materialHash, materialOfJson, shareOf, stateOf, STATE_CODE } from '../key-row.ts'
 
 export type PoolRow = {
   readonly pool_num: number

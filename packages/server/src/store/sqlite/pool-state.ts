@@ -2,7 +2,7 @@
 import type { Algorithm, KeyId, KeyMaterial } from '@latchkey/protocol'
 import type { DeviceRef, Position, UserRef } from '../../session.ts'
 import type { Database } from './database.ts'
-import { keyHash, materialHash, STATE_CODE } from './key-row.ts'
+import { keyHash, materialHash, STATE_CODE } from '../key-row.ts'
 
 /** A key that may be issued next. */
 export type NextKey = { readonly num: number; readonly key_id: KeyId; readonly json: string }

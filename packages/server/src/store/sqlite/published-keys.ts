@@ -1,4 +1,4 @@
-/** What is published of a user: her devices' keys, her cross-signing keys, and the signatures put on them since. */
+/** What is published of users: their devices' keys, their cross-signing keys, and the signatures put on them since. */
 import type { DeviceId, UserId } from '@latchkey/protocol'
 import type { CrossSigningKey, CrossSigningUsage, KeySignature, PublishedKeys } from '../../devices/port.ts'
 import type { UserRef } from '../../session.ts'
@@ -7,7 +7,16 @@ import type { Core } from './core.ts'
 type DeviceKeysRow = { device_id: DeviceId; display_name: string | null; device_keys: string }
 type SignatureRow = { key_id: string; user_id: UserId; signer_key_id: string; signature: string }
 
-export function publishedKeys(core: Core, userId: UserId): PublishedKeys | undefined {
+export function publishedKeys(core: Core, userIds: readonly UserId[]): ReadonlyMap<UserId, PublishedKeys> {
+  return new Map(
+    userIds.flatMap((userId) => {
+      const keys = keysOf(core, userId)
+      return keys === undefined ? [] : [[userId, keys] as const]
+    }),
+  )
+}
+
+function keysOf(core: Core, userId: UserId): PublishedKeys | undefined {
   const user = core.db.one<{ user_num: UserRef }>(`select user_num from users where user_id = ?`, userId)
   if (user === undefined) return undefined
   const devices = core.db.all<DeviceKeysRow>(

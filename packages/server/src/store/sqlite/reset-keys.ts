@@ -16,7 +16,7 @@ import { checkPreconditions, REPLAY_RESET_MS, REPLAYED_RESETS_PER_DEVICE } from 
 import { tooManyResets } from '../../pool/limits.ts'
 import type { DeviceRef } from '../../session.ts'
 import { type Core, signalDevice } from './core.ts'
-import { materialOfJson } from './key-row.ts'
+import { materialOfJson } from '../key-row.ts'
 import {
   availableById,
   availableKeys,

@@ -21,7 +21,7 @@ import { type Conflict, decideUpload, type UploadDecision } from '../../pool/upl
 import type { Session } from '../../session.ts'
 import type { Core } from './core.ts'
 import type { DeviceRow } from './session-device.ts'
-import { materialHash, materialOfJson } from './key-row.ts'
+import { materialHash, materialOfJson } from '../key-row.ts'
 import {
   appendKeys,
   availableKeys,

@@ -6,7 +6,7 @@
 import { REPLAY_RESET_MS } from '../../pool/reset.ts'
 import type { DeviceRef } from '../../session.ts'
 import type { Core } from './core.ts'
-import { STATE_CODE } from './key-row.ts'
+import { STATE_CODE } from '../key-row.ts'
 
 /** Rows looked at in one step: about a millisecond. */
 const KEYS_PER_STEP = 2_000

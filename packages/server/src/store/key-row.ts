@@ -8,7 +8,7 @@ import {
   type KeyMaterial,
   materialOf,
 } from '@latchkey/protocol'
-import type { KeyState } from '../../pool/port.ts'
+import type { KeyState } from '../pool/port.ts'
 
 export const STATE_CODE = {
   available: 0,

@@ -4,15 +4,16 @@
  */
 import { LRUCache } from 'lru-cache'
 import type { Algorithm } from '@latchkey/protocol'
-import type { DeviceRef, Position } from '../../session.ts'
+import type { DeviceRef, Position } from '../session.ts'
 
-type Counts = ReadonlyMap<Algorithm, number>
+export type Counts = ReadonlyMap<Algorithm, number>
 
 /** About 300 bytes each. */
 const MAX_OFFERS = 20_000
 
-export class Offers {
-  readonly #byDevice = new LRUCache<DeviceRef, { readonly position: Position; readonly counts: Counts }>({
+/** `Offer`: what a store notes of an answer. */
+export class Offers<Offer extends object = Counts> {
+  readonly #byDevice = new LRUCache<DeviceRef, { readonly position: Position; readonly offer: Offer }>({
     max: MAX_OFFERS,
   })
 
@@ -20,17 +21,17 @@ export class Offers {
    * Notes what an answer carries. Of several with one token it is unknown which arrived: the first one stands, because
    * counts only fall until the device uploads or resets, which ends the offer.
    */
-  make(device: DeviceRef, position: Position, counts: () => Counts): void {
+  make(device: DeviceRef, position: Position, offer: () => Offer): void {
     if (this.#byDevice.get(device)?.position === position) return
-    this.#byDevice.set(device, { position, counts: counts() })
+    this.#byDevice.set(device, { position, offer: offer() })
   }
 
-  /** The counts of the answer whose token a device presents; undefined when that is not known (any more). */
-  take(device: DeviceRef, position: Position): Counts | undefined {
-    const offer = this.#byDevice.get(device)
-    if (offer?.position !== position) return undefined
+  /** What was noted of the answer whose token a device presents; undefined when that is not known (any more). */
+  take(device: DeviceRef, position: Position): Offer | undefined {
+    const made = this.#byDevice.get(device)
+    if (made?.position !== position) return undefined
     this.#byDevice.delete(device)
-    return offer.counts
+    return made.offer
   }
 
   /** After an answer that told at once. */

@@ -1,0 +1,42 @@
+/**
+ * For load balancers and orchestrators, without a token and outside every rate limit. Live: the process answers at all;
+ * one that does not is to be restarted. Ready: its database answers too; one that is not gets no requests for a while.
+ */
+import { setTimeout as wait } from 'node:timers/promises'
+import { unavailable } from '../matrix-error.ts'
+import type { Store } from '../store.ts'
+import { publicEndpoint } from './endpoint.ts'
+
+/** A database that takes longer to say a word than this is none to send requests to. */
+const READY_WITHIN_MS = 2_000
+
+const live = publicEndpoint({
+  method: 'GET',
+  path: '/health/live',
+  handle: () => ({ status: 'live' }),
+})
+
+const ready = publicEndpoint({
+  method: 'GET',
+  path: '/health/ready',
+  async handle({ context }) {
+    if (!(await answers(context.store))) throw unavailable('The database does not answer.')
+    return { status: 'ready' }
+  },
+})
+
+export const healthApi = [live, ready] as const
+
+async function answers(store: Store): Promise<boolean> {
+  const timer = new AbortController()
+  try {
+    return await Promise.race([
+      store.ready().then(() => true),
+      wait(READY_WITHIN_MS, false, { signal: timer.signal }),
+    ])
+  } catch {
+    return false
+  } finally {
+    timer.abort()
+  }
+}

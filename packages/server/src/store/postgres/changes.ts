@@ -1,0 +1,107 @@
+/**
+ * What a transaction makes known: positions in the stream, and who is to be woken.
+ *
+ * Everything that a sync reports gets its position in the last moments of the transaction, under the lock of the one
+ * row of `stream`, which is held until the commit: a position never becomes visible after a higher one (a shared sequence
+ * would let a sync's token pass a message that commits later). It is also the last lock that any transaction takes:
+ *
+ *     users, by number -> devices, by number -> pools, by number -> stream
+ *
+ * Whoever takes locks in this order cannot deadlock.
+ */
+import type { DeviceRef, Position, UserRef } from '../../session.ts'
+import type { Queries } from './database.ts'
+
+export type Woken = { readonly devices: readonly DeviceRef[]; readonly users: readonly UserRef[] }
+
+export class Changes {
+  readonly #devices = new Set<DeviceRef>()
+  readonly #users = new Set<UserRef>()
+  readonly #signals = new Set<DeviceRef>()
+  readonly #lists = new Set<UserRef>()
+  readonly #pairs: { readonly observer: UserRef; readonly target: UserRef }[] = []
+  readonly #writes: ((tx: Queries, position: () => Position) => Promise<unknown>)[] = []
+  #positions = 0
+
+  /** Wakes a device's syncs after the commit. */
+  wakeDevice(device: DeviceRef): void {
+    this.#devices.add(device)
+  }
+
+  /** Wakes every device of a user after the commit. */
+  wakeUser(user: UserRef): void {
+    this.#users.add(user)
+  }
+
+  /** Gives a device something to hear of: a position that its sync has not passed. Its row is locked already. */
+  signal(device: DeviceRef): void {
+    this.#signals.add(device)
+    this.wakeDevice(device)
+  }
+
+  /** Marks a user's device list as changed, for herself and everyone who asked for her keys. Her row is locked already. */
+  listChanged(user: UserRef): void {
+    this.#lists.add(user)
+    this.wakeUser(user)
+  }
+
+  /** Marks it as changed for one observer alone. */
+  listChangedFor(observer: UserRef, target: UserRef): void {
+    this.#pairs.push({ observer, target })
+    this.wakeUser(observer)
+  }
+
+  /** Has something else written with positions of its own, `count` of them at most. */
+  write(count: number, write: (tx: Queries, position: () => Position) => Promise<unknown>): void {
+    this.#positions += count
+    this.#writes.push(write)
+  }
+
+  /** The last step before the commit. Returns who is to be woken after it. */
+  async finish(tx: Queries, now: number): Promise<Woken> {
+    const own = this.#signals.size + this.#lists.size + this.#pairs.length
+    const wakes = this.#devices.size + this.#users.size > 0
+    const count = own + this.#positions + (wakes ? 1 : 0)
+    if (count === 0) return NOBODY
+    const stream = await tx.one<{ pos: Position }>(`update stream set pos = pos + $1 returning pos`, count)
+    if (stream === undefined) throw new Error('the stream has no row')
+    let last = stream.pos - count
+    const position = (): Position => ++last
+    for (const device of this.#signals) {
+      await tx.run(`update devices set signal_pos = $1 where device_num = $2`, position(), device)
+    }
+    for (const user of this.#lists) await this.#changeList(tx, user, position())
+    for (const { observer, target } of this.#pairs) {
+      await tx.run(
+        `insert into tracked_users (observer_num, target_num, pos) values ($1, $2, $3)
+         on conflict (observer_num, target_num) do update set pos = excluded.pos`,
+        observer,
+        target,
+        position(),
+      )
+    }
+    for (const write of this.#writes) await write(tx, position)
+    const woken = { devices: [...this.#devices], users: [...this.#users] }
+    if (wakes) {
+      await tx.run(
+        `insert into wakes (pos, ts, devices, users) values ($1, $2, $3, $4)`,
+        stream.pos,
+        now,
+        woken.devices,
+        woken.users,
+      )
+    }
+    return woken
+  }
+
+  async #changeList(tx: Queries, user: UserRef, position: Position): Promise<void> {
+    await tx.run(`update users set list_pos = $1 where user_num = $2`, position, user)
+    const observers = await tx.all<{ observer_num: UserRef }>(
+      `select observer_num from tracked_users where target_num = $1`,
+      user,
+    )
+    for (const { observer_num } of observers) this.wakeUser(observer_num)
+  }
+}
+
+const NOBODY: Woken = { devices: [], users: [] }

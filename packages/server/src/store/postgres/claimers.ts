@@ -1,0 +1,34 @@
+/** Who claims, by number: the record of a million issues does not repeat a million names. Numbers are never taken back. */
+import { LRUCache } from 'lru-cache'
+import type { Postgres } from './database.ts'
+
+const MAX_KNOWN = 50_000
+
+export class Claimers {
+  readonly #db: Postgres
+  readonly #nums = new LRUCache<string, Promise<number>>({ max: MAX_KNOWN })
+
+  constructor(db: Postgres) {
+    this.#db = db
+  }
+
+  /** The number of a claimer, given on first sight. */
+  numOf(name: string): Promise<number> {
+    const known = this.#nums.get(name)
+    if (known !== undefined) return known
+    const num = this.#find(name)
+    this.#nums.set(name, num)
+    num.catch(() => this.#nums.delete(name))
+    return num
+  }
+
+  async #find(name: string): Promise<number> {
+    await this.#db.run(`insert into claimers (name) values ($1) on conflict do nothing`, name)
+    const row = await this.#db.one<{ claimer_num: number }>(
+      `select claimer_num from claimers where name = $1`,
+      name,
+    )
+    if (row === undefined) throw new Error('a claimer just named is not there')
+    return row.claimer_num
+  }
+}

@@ -1,0 +1,73 @@
+/** A user's devices as she manages them: list, look up, rename. */
+import type { DeviceId } from '@latchkey/protocol'
+import type { Device } from '../../devices/port.ts'
+import type { DeviceRef, Session, UserRef } from '../../session.ts'
+import { type Core, write } from './core.ts'
+import type { Queries } from './database.ts'
+import { lockUser, requireToken } from './session-device.ts'
+
+type DeviceRow = {
+  readonly device_num: DeviceRef
+  readonly device_id: DeviceId
+  readonly display_name: string | null
+  readonly last_seen_ts: number
+  readonly last_seen_ip: string | null
+}
+
+const COLUMNS =
+  'device_num, device_id, display_name, coalesce(last_seen_ts, created_ts) as last_seen_ts, last_seen_ip'
+
+export async function listDevices(core: Core, user: UserRef): Promise<readonly Device[]> {
+  const rows = await core.db.all<DeviceRow>(
+    `select ${COLUMNS} from devices where user_num = $1 and removed_ts is null order by device_id`,
+    user,
+  )
+  return rows.map((row) => toDevice(core, row))
+}
+
+export async function getDevice(core: Core, user: UserRef, deviceId: DeviceId): Promise<Device | undefined> {
+  const row = await findDevice(core.db, user, deviceId)
+  return row && toDevice(core, row)
+}
+
+/** A name is published with the device's keys, so a new one changes the device list. */
+export function renameDevice(
+  core: Core,
+  session: Session,
+  deviceId: DeviceId,
+  displayName: string,
+): Promise<boolean> {
+  return write(core, async (tx) => {
+    await lockUser(tx, session.userRef)
+    await requireToken(tx, session)
+    const device = await findDevice(tx, session.userRef, deviceId)
+    if (device === undefined) return false
+    if (device.display_name === displayName) return true
+    await tx.run(`update devices set display_name = $1 where device_num = $2`, displayName, device.device_num)
+    tx.changes.listChanged(session.userRef)
+    return true
+  })
+}
+
+async function findDevice(db: Queries, user: UserRef, deviceId: DeviceId): Promise<DeviceRow | undefined> {
+  // A path may hold U+0000, which PostgreSQL's text cannot: no device has such an ID.
+  if (deviceId.includes('\0')) return undefined
+  return db.one<DeviceRow>(
+    `select ${COLUMNS} from devices where user_num = $1 and device_id = $2 and removed_ts is null`,
+    user,
+    deviceId,
+  )
+}
+
+function toDevice(core: Core, row: DeviceRow): Device {
+  const noted = core.lastSeen.unwritten(row.device_num)
+  const lastSeenTs = noted?.ts ?? row.last_seen_ts
+  const lastSeenIp = noted?.ip ?? row.last_seen_ip
+  return {
+    deviceRef: row.device_num,
+    deviceId: row.device_id,
+    lastSeenTs,
+    ...(row.display_name !== null && { displayName: row.display_name }),
+    ...(lastSeenIp !== null && { lastSeenIp }),
+  }
+}

@@ -1,0 +1,22 @@
+/** Values of the `meta` table: what belongs to a database for its life. */
+import { StoreError } from '../store-error.ts'
+import type { Queries } from './database.ts'
+
+/** A value of the `meta` table, made on first use. */
+export async function readOrCreateMeta(db: Queries, key: string, create: () => string): Promise<string> {
+  await db.run(`insert into meta (key, value) values ($1, $2) on conflict do nothing`, key, create())
+  const row = await db.one<{ value: string }>(`select value from meta where key = $1`, key)
+  if (row === undefined) throw new Error(`meta.${key} vanished`)
+  return row.value
+}
+
+/** @throws {StoreError} when the database belongs to another server name. */
+export async function claimServerName(db: Queries, name: string | undefined): Promise<string> {
+  const held = await readOrCreateMeta(db, 'server_name', () => name ?? 'localhost')
+  if (name !== undefined && name !== held) {
+    throw new StoreError(
+      `This database belongs to the server name ${held}, which cannot change; configured is ${name}. Leave --server-name out, or use another database.`,
+    )
+  }
+  return held
+}

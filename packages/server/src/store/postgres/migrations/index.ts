@@ -1,0 +1,4 @@
+/** Append-only: schema N is the first N of these, each in a transaction of its own. */
+import { initial } from './001-initial.ts'
+
+export const migrations: readonly string[] = [initial]

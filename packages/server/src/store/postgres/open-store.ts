@@ -1,0 +1,139 @@
+/**
+ * Opens the PostgreSQL store: connects, looks at the schema, and begins to listen. Any number of processes may have the
+ * same database open.
+ */
+import { randomBytes } from 'node:crypto'
+import type { AccountStore } from '../../accounts/port.ts'
+import { MatrixError } from '../../matrix-error.ts'
+import type { DepletionDefence } from '../../pool/depletion.ts'
+import type { PoolPolicy } from '../../pool/policy.ts'
+import type { Store } from '../../store.ts'
+import { Offers } from '../offers.ts'
+import type { RowLimits } from '../row-limits.ts'
+import { StoreError } from '../store-error.ts'
+import { ClaimLanes } from './claim-keys.ts'
+import { Claimers } from './claimers.ts'
+import type { Core } from './core.ts'
+import { Postgres, type PostgresOptions } from './database.ts'
+import { DigestCache } from './digests.ts'
+import { Inboxes } from './inboxes.ts'
+import { LastSeen } from './last-seen.ts'
+import { readOrCreateMeta } from './meta.ts'
+import { Notifier } from './notifier.ts'
+import { KNOWN_SCHEMA, migrate, requireSchema, schemaOf } from './schema.ts'
+import { storeOver } from './store-over.ts'
+import { startSweeping } from './sweep.ts'
+
+export type PostgresStoreOptions = PostgresOptions &
+  RowLimits & {
+    readonly pools: PoolPolicy
+    /** Without it claims are not limited. */
+    readonly depletion?: DepletionDefence
+    /** How long the details of keys that left, and removed devices, are kept. */
+    readonly retentionMs: number
+    /** Milliseconds since 1970. */
+    readonly now: () => number
+  }
+
+/** Flushes of claims at a time: two keep PostgreSQL busy, and more only make the batches smaller. */
+const CLAIM_LANES = 2
+
+/**
+ * An empty database is set up; one with an older schema waits for `latchkey migrate`.
+ *
+ * @throws {StoreError} when the database cannot be reached, or has a schema that this program does not work with.
+ */
+export async function openPostgresStore(options: PostgresStoreOptions): Promise<Store> {
+  const db = new Postgres(options)
+  const notifier = new Notifier(db, options.now)
+  try {
+    await prepareSchema(db)
+    await notifier.start()
+    const core: Core = {
+      db,
+      notifier,
+      offers: new Offers(),
+      digests: new DigestCache(),
+      inboxes: new Inboxes(options),
+      lastSeen: new LastSeen(db),
+      policy: options.pools,
+      depletion: options.depletion,
+      limits: options,
+      now: options.now,
+    }
+    const tokenSecret = await readOrCreateMeta(db, 'token_secret', () =>
+      randomBytes(32).toString('base64url'),
+    )
+    const lanes = new ClaimLanes(core, new Claimers(db), CLAIM_LANES)
+    const stopSweeping = startSweeping(core, options.retentionMs, options.now)
+    return storeOver(core, lanes, tokenSecret, async () => {
+      stopSweeping()
+      await core.lastSeen.write()
+      await notifier.close()
+      await db.close()
+    })
+  } catch (error) {
+    await notifier.close()
+    await db.close()
+    throw asStoreError(error, options)
+  }
+}
+
+/** What a command does beside running servers: accounts, over one connection. */
+export type PostgresAccounts = Pick<AccountStore, 'create' | 'find' | 'createRegistrationToken'> &
+  Pick<Store, 'claimServerName' | 'close'>
+
+/** @throws {StoreError} as `openPostgresStore`. */
+export async function openPostgresAccounts(options: PostgresStoreOptions): Promise<PostgresAccounts> {
+  const store = await openPostgresStore({ ...options, connections: 1 })
+  return {
+    create: (account) => store.accounts.create(account),
+    find: (userId) => store.accounts.find(userId),
+    createRegistrationToken: (token) => store.accounts.createRegistrationToken(token),
+    claimServerName: (name) => store.claimServerName(name),
+    close: () => store.close(),
+  }
+}
+
+/**
+ * `latchkey migrate`: brings a database to the schema of this program; with `dryRun` only says what it would do.
+ *
+ * @throws {StoreError} as `openPostgresStore`.
+ */
+export async function migratePostgres(
+  options: PostgresOptions,
+  { dryRun }: { readonly dryRun: boolean },
+): Promise<{ readonly from: number; readonly to: number }> {
+  const db = new Postgres({ ...options, connections: 1 })
+  try {
+    if (!dryRun) return await migrate(db)
+    const from = await schemaOf(db)
+    if (from > KNOWN_SCHEMA) requireSchema(from)
+    return { from, to: KNOWN_SCHEMA }
+  } catch (error) {
+    throw asStoreError(error, options)
+  } finally {
+    await db.close()
+  }
+}
+
+async function prepareSchema(db: Postgres): Promise<void> {
+  const version = await schemaOf(db)
+  if (version === 0) await migrate(db)
+  else requireSchema(version)
+  await db.run(
+    `insert into stream (epoch) values ($1) on conflict do nothing`,
+    randomBytes(12).toString('base64url'),
+  )
+}
+
+/** A fault at the start, in words for the operator; the password in the URL is none of them. */
+function asStoreError(error: unknown, { url }: PostgresOptions): unknown {
+  if (!(error instanceof MatrixError)) return error
+  const { host, pathname } = new URL(url)
+  const { cause } = error
+  const said = cause instanceof Error ? cause.message || String(cause) : error.message
+  return new StoreError(`The database ${pathname.slice(1)} on ${host} cannot be used: ${said}.`, {
+    cause: error,
+  })
+}

@@ -1,0 +1,69 @@
+/**
+ * The device behind a session, locked and checked inside the transaction that writes for it: a late request of a removed
+ * device stores nothing. The lock comes first and the token is looked up by a later statement, whose snapshot has what
+ * the lock was waited for. Tokens change only under the lock of their device.
+ */
+import { unknownToken } from '../../matrix-error.ts'
+import type { Identity } from '../../pool/identity.ts'
+import type { Session, UserRef } from '../../session.ts'
+import type { Queries } from './database.ts'
+
+export type IdentityRow = { readonly ed25519: string | null; readonly curve25519: string | null }
+
+export type DeviceRow = IdentityRow & {
+  readonly user_num: UserRef
+  readonly device_keys: string | null
+  readonly identity_changed: boolean
+  readonly version: number
+  readonly generation: number
+  readonly day_start_ts: number
+  readonly day_stored: number
+  readonly epoch: string
+}
+
+/**
+ * Locks the device of a session that still holds, against all but messages to it. Who may change the user's device list locks the user before it.
+ *
+ * @throws {MatrixError} 401 when the session has ended.
+ */
+export async function requireDevice(tx: Queries, session: Session): Promise<DeviceRow> {
+  const row = await tx.one<Omit<DeviceRow, 'epoch'>>(
+    `select user_num, device_keys, ed25519, curve25519, identity_changed, version, generation, day_start_ts, day_stored
+     from devices where device_num = $1 and removed_ts is null for no key update`,
+    session.deviceRef,
+  )
+  if (row === undefined) throw unknownToken()
+  return { ...row, epoch: await requireToken(tx, session) }
+}
+
+/**
+ * After its device, or its user, was locked. Returns the store's epoch.
+ *
+ * @throws {MatrixError} 401 when the session has ended.
+ */
+export async function requireToken(tx: Queries, { tokenHash, deviceRef }: Session): Promise<string> {
+  const row = await tx.one<{ epoch: string }>(
+    `select epoch from access_tokens, stream where token_hash = $1 and device_num = $2`,
+    tokenHash,
+    deviceRef,
+  )
+  if (row === undefined) throw unknownToken()
+  return row.epoch
+}
+
+/** The first lock of whoever may change a user's device list, her devices or her password. */
+export async function lockUser(tx: Queries, user: UserRef): Promise<{ readonly password_hash: string }> {
+  const row = await tx.one<{ password_hash: string }>(
+    `select password_hash from users where user_num = $1 for update`,
+    user,
+  )
+  if (row === undefined) throw new Error(`user ${user} is not there`)
+  return row
+}
+
+export function toIdentity(row: IdentityRow): Identity {
+  return {
+    ...(row.ed25519 !== null && { ed25519: row.ed25519 as NonNullable<Identity['ed25519']> }),
+    ...(row.curve25519 !== null && { curve25519: row.curve25519 as NonNullable<Identity['curve25519']> }),
+  }
+}

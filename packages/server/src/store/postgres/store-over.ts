@@ -1,0 +1,101 @@
+/** Every room's port over one core: which file of this folder answers what. */
+import type { AccountStore } from '../../accounts/port.ts'
+import type { DeviceStore } from '../../devices/port.ts'
+import type { PoolStore } from '../../pool/port.ts'
+import type { Store } from '../../store.ts'
+import type { SyncStore } from '../../sync/port.ts'
+import {
+  createAccount,
+  createRegistrationToken,
+  findAccount,
+  registrationTokenValid,
+  setPassword,
+} from './accounts.ts'
+import type { ClaimLanes } from './claim-keys.ts'
+import type { Core } from './core.ts'
+import { addSignatures, putCrossSigning } from './cross-signing.ts'
+import { getDevice, listDevices, renameDevice } from './device-rows.ts'
+import { inspectPool } from './inspect-pool.ts'
+import { claimServerName } from './meta.ts'
+import { poolStatus } from './pool-status.ts'
+import { publishedKeys } from './published-keys.ts'
+import { endOfStream, readSync } from './read-sync.ts'
+import { removeAllDevices, removeDevices } from './remove-devices.ts'
+import { resetKeys } from './reset-keys.ts'
+import { sendMessages } from './send-messages.ts'
+import { findSession, openSession } from './sessions.ts'
+import { changedSince, trackUsers } from './tracked-users.ts'
+import { uploadKeys } from './upload-keys.ts'
+import { accountData, findFilter, putAccountData, putFilter } from './user-data.ts'
+
+export function storeOver(
+  core: Core,
+  lanes: ClaimLanes,
+  tokenSecret: string,
+  close: () => Promise<void>,
+): Store {
+  let closing: Promise<void> | undefined
+  return {
+    accounts: accountStore(core),
+    devices: deviceStore(core),
+    messages: { send: (command) => sendMessages(core, command) },
+    pools: poolStore(core, lanes),
+    sync: syncStore(core, tokenSecret),
+    claimServerName: (name) => claimServerName(core.db, name),
+    async ready() {
+      await core.db.one(`select 1`)
+    },
+    close: () => (closing ??= close()),
+  }
+}
+
+function accountStore(core: Core): AccountStore {
+  return {
+    create: (account) => createAccount(core, account),
+    find: (userId) => findAccount(core.db, userId),
+    registrationTokenValid: (tokenHash, now) => registrationTokenValid(core.db, tokenHash, now),
+    createRegistrationToken: (token) => createRegistrationToken(core.db, token),
+    openSession: (session) => openSession(core, session),
+    session: (tokenHash) => findSession(core.db, tokenHash),
+    setPassword: (change) => setPassword(core, change),
+    seen: (session, ip, now) => core.lastSeen.note(session, ip, now),
+  }
+}
+
+function deviceStore(core: Core): DeviceStore {
+  return {
+    list: (user) => listDevices(core, user),
+    get: (user, deviceId) => getDevice(core, user, deviceId),
+    rename: (session, deviceId, displayName) => renameDevice(core, session, deviceId, displayName),
+    remove: (session, deviceIds, now) => removeDevices(core, session, deviceIds, now),
+    removeAll: (session, now) => removeAllDevices(core, session, now),
+    published: (userIds) => publishedKeys(core, userIds),
+    track: (session, userIds) => trackUsers(core, session, userIds),
+    changedSince: (user, since, upTo) => changedSince(core.db, user, since, upTo),
+    putCrossSigning: (session, keys, seenMaster) => putCrossSigning(core, session, keys, seenMaster),
+    addSignatures: (session, target, signatures) => addSignatures(core, session, target, signatures),
+  }
+}
+
+function poolStore(core: Core, lanes: ClaimLanes): PoolStore {
+  return {
+    upload: (command) => uploadKeys(core, command),
+    claim: (command) => lanes.claim(command),
+    reset: (command) => resetKeys(core, command),
+    status: (device) => poolStatus(core, device),
+    inspect: (device, page) => inspectPool(core, device, page),
+  }
+}
+
+function syncStore(core: Core, tokenSecret: string): SyncStore {
+  return {
+    read: (session, query) => readSync(core, session, query),
+    end: () => endOfStream(core),
+    tokenSecret,
+    subscribe: (listener) => core.notifier.subscribe(listener),
+    putFilter: (session, json) => putFilter(core, session, json),
+    filter: (user, filterId) => findFilter(core, user, filterId),
+    putAccountData: (session, type, content) => putAccountData(core, session, type, content),
+    accountData: (user, type) => accountData(core, user, type),
+  }
+}

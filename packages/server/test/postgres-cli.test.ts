@@ -1,0 +1,117 @@
+/** The command over PostgreSQL: migrate, serve, accounts beside it. Needs LATCHKEY_TEST_POSTGRES (support/test-schema.ts). */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import pg from 'pg'
+import { runLatchkey, startLatchkey, temporaryDirectory } from './support/run-latchkey.ts'
+import { clientOf } from './support/test-server.ts'
+import { openTestSchema } from './support/test-schema.ts'
+
+const skip =
+  (process.env['LATCHKEY_TEST_POSTGRES'] ?? '') === '' &&
+  'LATCHKEY_TEST_POSTGRES names no database to test with'
+
+async function query(database: string, sql: string): Promise<unknown[]> {
+  const url = new URL(database)
+  const schema = url.searchParams.get('schema')
+  url.searchParams.delete('schema')
+  const client = new pg.Client({ connectionString: url.href })
+  await client.connect()
+  try {
+    await client.query(`set search_path to ${schema}`)
+    return (await client.query(sql)).rows
+  } finally {
+    await client.end()
+  }
+}
+
+test('migrate makes the tables, once, and says beforehand what it would do', { skip }, async () => {
+  using directory = temporaryDirectory()
+  const schema = await openTestSchema(directory.path)
+  assert.ok(schema)
+  const environment = { LATCHKEY_DATABASE: schema.database }
+  const migrate = (...args: string[]): ReturnType<typeof runLatchkey> =>
+    runLatchkey(['migrate', ...args], { environment })
+  const dry = await migrate('--dry-run')
+  assert.deepEqual([dry.code, dry.stderr], [0, ''])
+  assert.match(dry.stdout, /^create table devices \(/m)
+  assert.deepEqual(
+    await query(schema.database, `select 1 from pg_tables where schemaname = current_schema()`),
+    [],
+  )
+  const done = await migrate()
+  assert.deepEqual([done.code, done.stderr], [0, ''])
+  assert.match(done.stdout, /schema 1/)
+  const again = await migrate()
+  assert.match(again.stdout, /up to date/)
+  assert.match((await migrate('--dry-run')).stdout, /up to date/)
+  await schema.drop()
+})
+
+test('migrate without a PostgreSQL database says what it is for', async () => {
+  const { code, stderr } = await runLatchkey(['migrate'])
+  assert.equal(code, 1)
+  assert.match(stderr, /--database/)
+})
+
+test('serve and the commands beside it use the database, and none of them prints its password', {
+  skip,
+}, async () => {
+  using directory = temporaryDirectory()
+  const schema = await openTestSchema(directory.path)
+  assert.ok(schema)
+  const url = new URL(schema.database)
+  if (url.password === '') url.password = 'hunter2'
+  const environment = { LATCHKEY_DATABASE: url.href }
+  const args = ['--server-name', 'test.example', '--data', directory.path]
+  {
+    await using server = await startLatchkey(args, { environment })
+    const added = await runLatchkey(['user', 'add', 'alice', '--password-stdin'], {
+      environment,
+      stdin: 'correct horse',
+    })
+    assert.equal(added.stdout, 'Made the account @alice:test.example.\n', added.stderr)
+    const token = await runLatchkey(['registration-token', 'create', '--uses', '1'], { environment })
+    assert.equal(token.code, 0, token.stderr)
+    const { status } = await clientOf(server.url).call('POST', '/_matrix/client/v3/login', {
+      body: {
+        type: 'm.login.password',
+        identifier: { type: 'm.id.user', user: 'alice' },
+        password: 'correct horse',
+      },
+    })
+    assert.equal(status, 200)
+    server.child.kill('SIGTERM')
+    const { code, stdout, stderr } = await server.ended
+    assert.equal(code, 0)
+    assert.match(stdout, /database postgres/)
+    assert.ok(!(stdout + stderr).includes(url.password), stdout + stderr)
+  }
+  const other = await runLatchkey(['serve', '--port', '0', '--server-name', 'other.example'], { environment })
+  assert.match(other.stderr, /belongs to the server name test\.example/)
+  await schema.drop()
+})
+
+test('serve refuses a schema that it does not know, and a database that is away, in a line each', {
+  skip,
+}, async () => {
+  using directory = temporaryDirectory()
+  const schema = await openTestSchema(directory.path)
+  assert.ok(schema)
+  const environment = { LATCHKEY_DATABASE: schema.database }
+  assert.equal((await runLatchkey(['migrate'], { environment })).code, 0)
+  await query(schema.database, `update meta set value = '99' where key = 'schema'`)
+  for (const command of [['serve', '--port', '0'], ['migrate']]) {
+    const { code, stderr } = await runLatchkey(command, { environment })
+    assert.equal(code, 1)
+    assert.match(stderr, /schema 99/)
+    assert.equal(stderr.trimEnd().split('\n').length, 1, stderr)
+  }
+  await schema.drop()
+  const away = 'postgres://me:hunter2@127.0.0.1:1/latchkey'
+  const { code, stderr } = await runLatchkey(['serve', '--port', '0'], {
+    environment: { LATCHKEY_DATABASE: away },
+  })
+  assert.equal(code, 1)
+  assert.equal(stderr.trimEnd().split('\n').length, 1, stderr)
+  assert.ok(!stderr.includes('hunter2'), stderr)
+})

@@ -1,0 +1,18 @@
+/** The contract suite against PostgreSQL. `npm run test:postgres` starts a server for it; without one it is skipped. */
+import { test } from 'node:test'
+import { testConcurrentClaims } from './concurrent-claims.ts'
+import { testDepletion } from './depletion.ts'
+import { testPoolAgainstModel } from './pool-against-model.ts'
+import { postgres } from './postgres-store.ts'
+import { testSeveralStores } from './several-stores.ts'
+
+if (process.env['LATCHKEY_TEST_POSTGRES']) {
+  testPoolAgainstModel(postgres)
+  testConcurrentClaims(postgres)
+  testDepletion(postgres)
+  testSeveralStores()
+} else {
+  test('the contract suite against PostgreSQL', {
+    skip: 'LATCHKEY_TEST_POSTGRES names no server; "npm run test:postgres" starts one',
+  })
+}

@@ -1,0 +1,37 @@
+/**
+ * With LATCHKEY_TEST_POSTGRES (a URL), servers under test use PostgreSQL: a schema for each data directory, so that a
+ * server that is started again over the same directory finds what the first one left. Without it, the embedded store.
+ */
+import { createHash } from 'node:crypto'
+import pg from 'pg'
+
+export type TestSchema = {
+  /** For the configuration. */
+  readonly database: string
+  drop(): Promise<void>
+}
+
+const URL_OF_TESTS = process.env['LATCHKEY_TEST_POSTGRES']
+
+/** Undefined when tests use the embedded store. */
+export async function openTestSchema(dataDir: string): Promise<TestSchema | undefined> {
+  if (URL_OF_TESTS === undefined || URL_OF_TESTS === '') return undefined
+  const name = `test_${createHash('sha256').update(dataDir).digest('hex').slice(0, 16)}`
+  await execute(URL_OF_TESTS, `create schema if not exists ${name}`)
+  const url = new URL(URL_OF_TESTS)
+  url.searchParams.set('schema', name)
+  return {
+    database: url.href,
+    drop: () => execute(URL_OF_TESTS, `drop schema if exists ${name} cascade`),
+  }
+}
+
+async function execute(url: string, sql: string): Promise<void> {
+  const client = new pg.Client({ connectionString: url })
+  await client.connect()
+  try {
+    await client.query(sql)
+  } finally {
+    await client.end()
+  }
+}

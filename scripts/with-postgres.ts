@@ -1,0 +1,39 @@
+/**
+ * Runs a command with a throw-away PostgreSQL cluster, whose URL it finds in LATCHKEY_TEST_POSTGRES:
+ *
+ *     node scripts/with-postgres.ts node --test packages/server/test/store-contract/postgres.test.ts
+ *
+ * A server that the variable names already is used as it is.
+ */
+import { spawn } from 'node:child_process'
+import { startPostgresCluster } from '../packages/server/test/support/postgres-cluster.ts'
+
+const VARIABLE = 'LATCHKEY_TEST_POSTGRES'
+
+const [command, ...args] = process.argv.slice(2)
+if (command === undefined) {
+  console.error('Usage: node scripts/with-postgres.ts COMMAND [ARGUMENT...]')
+  process.exitCode = 2
+} else {
+  const cluster = process.env[VARIABLE] ? undefined : await startPostgresCluster()
+  try {
+    process.exitCode = await run(command, args, cluster && { [VARIABLE]: cluster.url })
+  } finally {
+    await cluster?.stop()
+  }
+}
+
+/** The exit code of the command, which gets the signals that end this one. */
+function run(
+  program: string,
+  rest: readonly string[],
+  environment: Record<string, string> = {},
+): Promise<number> {
+  const child = spawn(program, rest, { stdio: 'inherit', env: { ...process.env, ...environment } })
+  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+  for (const signal of signals) process.on(signal, () => child.kill(signal))
+  return new Promise((resolve, reject) => {
+    child.once('error', reject)
+    child.once('close', (code) => resolve(code ?? 1))
+  })
+}
