@@ -52,14 +52,15 @@ export const EVENT_WORDS: { readonly [Type in ClientEventType]: Words<Type> } = 
   stale_count: {
     severity: 'info',
     cause: ({ told, used }) =>
-      `A sync told of ${told ?? 'no'} keys, older than what is known; ${used} was used.`,
+      `A sync told of ${told ?? 'no'} keys, which is old or wrong; ${used} was used.`,
     remedy: NOTHING,
   },
   flood: {
     severity: 'warning',
     cause: ({ keys, published }) =>
       `${keys} more keys were about to be published beside ${published}; they were kept from the server.`,
-    remedy: () => 'Update the SDK: it uploads keys although enough are there.',
+    remedy: () =>
+      'Update the SDK if it uploads keys although enough are there. If the server asks for so many, it miscounts, or keys are drained by claims.',
   },
   key_named_twice: {
     severity: 'warning',
@@ -90,10 +91,16 @@ export const EVENT_WORDS: { readonly [Type in ClientEventType]: Words<Type> } = 
     remedy: () =>
       'A message that still comes for it is lost. Many claims that are never used point to a claimer that drains keys.',
   },
+  sessions_dropped: {
+    severity: 'warning',
+    cause: ({ sender, count }) =>
+      `${count} sessions of ${sender}, who had the most, were given up: there is room for so many only.`,
+    remedy: () => 'If nobody should have so many, the sender floods this device: block them.',
+  },
   generation_limited: {
     severity: 'warning',
     cause: ({ generated, perDay }) =>
-      `${generated} keys were made within a day, the limit is ${perDay}: no more for now.`,
+      `${generated} new keys within a day, the limit is ${perDay}: no more for now.`,
     remedy: () =>
       'The fallback key serves meanwhile. Either the keys are drained by claims, or the server miscounts.',
   },
@@ -102,10 +109,16 @@ export const EVENT_WORDS: { readonly [Type in ClientEventType]: Words<Type> } = 
     cause: ({ key, why }) => `A new fallback key ${key} was published (${why}).`,
     remedy: NOTHING,
   },
+  not_compared: {
+    severity: 'warning',
+    cause: ({ error }) =>
+      `The server's pool could not be read, so it is not known whether it fits the ledger: ${error}`,
+    remedy: () => 'Nothing if it passes: it is read again in a minute.',
+  },
   unguarded: {
     severity: 'error',
-    cause: ({ error }) => `The store failed, and requests pass unguarded: ${error}`,
-    remedy: () => 'Repair or replace the store as the error says.',
+    cause: ({ error }) => `Requests pass unguarded: ${error}`,
+    remedy: () => 'If the error is one of the store, repair or replace it as it says. Nothing if it passes.',
   },
 }
 

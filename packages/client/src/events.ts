@@ -27,9 +27,9 @@ type Details = {
   not_healed: { readonly reason: HealCause; readonly why: string; readonly keys: readonly KeyName[] }
   /** A second heal of uploads within the budget's day: two clients write to one account. */
   two_writers: { readonly heals: number }
-  /** A count that was older than what is known; the newest one was used instead. */
+  /** A count that was older than what is known, or wrong; the newest one was used instead. */
   stale_count: { readonly told: number | undefined; readonly used: number }
-  /** More keys than a device can use were about to be published; they were kept from the server. */
+  /** More keys than a device can use, or than a day's budget, were about to be published; they were kept from the server. */
   flood: { readonly keys: number; readonly published: number }
   /** One one-time key, named by the pre-key messages of two sessions. */
   key_named_twice: { readonly key: KeyName; readonly senders: readonly string[] }
@@ -41,11 +41,15 @@ type Details = {
   device_dead: { readonly why: string }
   /** KeyManager: a private half was given up although it may be in flight, because there was no room. */
   key_dropped: { readonly key: KeyName }
-  /** KeyManager: the server asks for more keys than the budget of new keys allows. */
+  /** KeyManager: there were too many sessions, and the oldest of whoever had most were given up. */
+  sessions_dropped: { readonly sender: string; readonly count: number }
+  /** The server asks for more keys than the day's budget of new keys allows. */
   generation_limited: { readonly generated: number; readonly perDay: number }
   /** KeyManager: a new fallback key was published. */
   fallback_rotated: { readonly key: KeyName; readonly why: 'missing' | 'used' | 'age' | 'heal' }
-  /** The store failed; the guard lets traffic pass as if it were not there until the store works again. */
+  /** The server's pool was to be read, and could not be: whether it fits the ledger is not known. */
+  not_compared: { readonly error: string }
+  /** The guard cannot do its work, because the store fails or is locked; requests pass as if there were no guard until it can. */
   unguarded: { readonly error: string }
 }
 
@@ -53,6 +57,7 @@ type Details = {
 export const VERDICTS = [
   'never_ours',
   'used_before',
+  'named',
   'named_twice',
   'withdrawn',
   'removed',

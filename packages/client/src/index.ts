@@ -15,6 +15,7 @@ export type { LoopOptions } from './manager/loop.ts'
 export type { OutgoingRequest } from './manager/requests.ts'
 export type { DecryptedMessage } from './manager/records.ts'
 export type { Failure } from './manager/inbox.ts'
+export { OlmRefusal } from './olm/olm-account.ts'
 export type {
   IdentityKeys,
   OlmAccount,

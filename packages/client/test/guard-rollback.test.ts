@@ -152,3 +152,41 @@ test('a device whose crypto store was wiped: new identity, the server purges, ev
   assert.deepEqual(await fresh.orphans(), [])
   assert.deepEqual(await guard.history(), [])
 })
+
+test('the IDs of keys that never reached the server show a rollback, too', async () => {
+  const { sdk, claim, told } = await startScene(server.url, 'unsent-ids')
+  await sdk.round()
+  sdk.generate(50)
+  await sdk.upload()
+  const backup = sdk.state
+  sdk.generate(50)
+  await sdk.upload()
+  assert.equal(told('flood')[0]?.keys, 50)
+  await claim(60)
+  await sdk.round()
+  sdk.restore(backup)
+  await claim(1)
+  await sdk.round()
+  assert.deepEqual(await sdk.orphans(), [])
+  assert.deepEqual(
+    told('drift').map(({ reason, keys }) => [reason, keys.length]),
+    [['sdk_rolled_back', 10]],
+  )
+  for (const _ of [1, 2, 3]) {
+    await claim(7)
+    await sdk.round()
+  }
+  assert.deepEqual(await sdk.orphans(), [])
+  assert.equal(told('healed').length, 1)
+})
+
+test("a new identity's first keys are no flood beside those of the former one", async () => {
+  const { sdk, guard, told } = await startScene(server.url, 'new-identity', { maxPublished: 60 })
+  await sdk.round()
+  const fresh = new ModelSdk(sdk.session, { fetch: guard })
+  fresh.generate(50)
+  await fresh.upload()
+  assert.deepEqual(told('flood'), [])
+  assert.equal(fresh.uploads[0]?.body.one_time_key_counts.signed_curve25519, 50)
+  assert.deepEqual(await fresh.orphans(), [])
+})

@@ -8,7 +8,7 @@ import { MatrixSession } from '../../../test/support/matrix-session.ts'
 import { waitsForNews } from '../../../test/support/long-poll.ts'
 import { startTestServer } from '../../server/test/support/test-server.ts'
 import { preKeyContent } from './support/guard-messages.ts'
-import { publicKey } from './support/guard-model-sdk.ts'
+import { ModelSdk, publicKey } from './support/guard-model-sdk.ts'
 import { copyOf, startScene, type Scene } from './support/guard-scene.ts'
 
 const server = await startTestServer()
@@ -200,8 +200,25 @@ test('reportUndecryptable takes the event, its JSON, the public key, or the log 
   for (const report of [event, JSON.stringify(event), key, line]) {
     assert.equal(await guard.reportUndecryptable(report), 'private_key_held')
   }
-  assert.equal(await guard.reportUndecryptable('nothing to be found here'), 'never_ours')
+  assert.equal(await guard.reportUndecryptable('nothing to be found here'), 'malformed')
   assert.equal(told('undecryptable')[0]?.sender, '@a:test.example')
+})
+
+test('a message to an identity that the device had before is explained: its key is lost', async () => {
+  const scene = await startScene(server.url, 'former')
+  const { sdk, guard, told } = scene
+  await sdk.round()
+  const writer = await MatrixSession.signIn(server.url, 'former-writer', 'W')
+  const { key } = await writer.claim(sdk.session.userId, sdk.session.deviceId)
+  const event = {
+    type: 'm.room.encrypted',
+    sender: writer.userId,
+    content: preKeyContent({ oneTimeKey: key, ownKey: sdk.curve25519 }),
+  }
+  const wiped = new ModelSdk(sdk.session)
+  await wiped.round()
+  assert.equal(told('identity_changed').length, 1)
+  assert.equal(await guard.reportUndecryptable(event), 'lost')
 })
 
 test('a server restored from a backup offers keys that were issued: withdrawn at the first sync', async () => {

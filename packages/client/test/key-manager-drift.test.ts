@@ -10,6 +10,7 @@ import { memoryStore, type Store, StoreError } from '../src/index.ts'
 import { ManagerDevice, PICKLE_KEY } from './support/manager-device.ts'
 import { Rival } from './support/manager-rival.ts'
 import { Sender } from './support/manager-sender.ts'
+import { untilReachable } from './support/manager-server.ts'
 
 const HOUR_MS = 3_600_000
 
@@ -32,15 +33,6 @@ async function copyOf(store: Store): Promise<Store> {
   const copy = memoryStore()
   await copy.write(0, new Map((await store.read()).records))
   return copy
-}
-
-/** Uses up the connections to a server that was there before, until one reaches the new one. */
-async function untilReachable(url: string): Promise<void> {
-  for (let tries = 0; tries < 100; tries++) {
-    const answer = await fetch(`${url}/_matrix/client/versions`).catch(() => undefined)
-    if (answer?.ok === true) return
-  }
-  throw new Error(`${url} did not come back`)
 }
 
 /** A sender writes a first message to the device, and the device gets it. */
@@ -194,6 +186,59 @@ test('an account that is taken over keeps its keys: what the server has is adopt
   await expectDelivery(alice, moved, 'claimed after')
   assert.deepEqual(await moved.manager.history(), [])
   assert.ok(moved.eventTypes().includes('adopted'))
+})
+
+test('an account that is taken over keeps its keys on servers without digests too, and is topped up beside them', async () => {
+  for (const level of ['msc4162', 'bare'] as const) {
+    const { bob, alice } = await pair()
+    const { key } = await alice.claim(bob.target)
+    const rival = await Rival.of(bob)
+    const moved = await ManagerDevice.on(bob.session, { account: rival.account.pickle(PICKLE_KEY) })
+    moved.level = level
+    for (let syncs = 0; syncs < 3; syncs++) await moved.catchUp()
+    assert.deepEqual(await moved.manager.history(), [], level)
+    assert.ok(!moved.eventTypes().includes('not_healed'))
+    assert.equal(await moved.assertSubset(), 50)
+    assert.equal((await moved.manager.status()).held, 50)
+    await alice.send(moved.target, alice.encryptWith(moved.target, key, 'claimed before'))
+    await moved.catchUp()
+    await expectDelivery(alice, moved, 'claimed after')
+    assert.deepEqual(moved.texts(), ['claimed before', 'claimed after'])
+    // Everything of before is claimed, and what came beside it as well.
+    await alice.session.claimMany(bob.userId, bob.deviceId, 60)
+    await moved.catchUp()
+    await moved.catchUp()
+    await moved.assertSubset()
+    await expectDelivery(alice, moved, 'on a key of its own')
+    const { held, slots } = await moved.manager.status()
+    assert.ok(held <= slots)
+    assert.deepEqual(await moved.manager.history(), [])
+  }
+})
+
+test('of an account that is taken over, keys that were issued before are waited for as well', async () => {
+  const { bob, alice } = await pair()
+  await alice.session.claimMany(bob.userId, bob.deviceId, 10)
+  const rival = await Rival.of(bob)
+  const moved = await ManagerDevice.on(bob.session, { account: rival.account.pickle(PICKLE_KEY) })
+  await moved.catchUp()
+  await moved.catchUp()
+  assert.equal(await moved.assertSubset(), 50)
+  assert.equal((await moved.manager.status()).held, 60)
+  assert.equal((await moved.audit()).oneTimeKeys.length, 60)
+})
+
+test('a count of 0 beside no digest leads to no heal where there are digests', async () => {
+  const { bob } = await pair()
+  bob.rewriteSync = ({ 'dev.latchkey.key_pool': _pool, ...answer }) => ({
+    ...answer,
+    device_one_time_keys_count: { signed_curve25519: 0 },
+  })
+  await bob.catchUp()
+  bob.rewriteSync = (answer) => answer
+  await bob.catchUp()
+  assert.deepEqual(await bob.manager.history(), [])
+  await bob.assertSubset()
 })
 
 test('an account that is taken over with more keys on the server than it can hold: the oldest are withdrawn', async () => {

@@ -36,6 +36,9 @@ test('a used fallback key is renewed, and the former one serves on until its gra
   const { key, isFallback } = await alice.claim(bob.target)
   assert.ok(isFallback)
   await bob.catchUp()
+  assert.deepEqual(rotations(bob), ['missing'], 'it is not a day old')
+  clock.now += DAY_MS
+  await bob.catchUp()
   assert.deepEqual(rotations(bob), ['missing', 'used'])
   assert.equal((await bob.audit()).fallbackKeys.length, 2)
   await alice.send(bob.target, alice.encryptWith(bob.target, key, 'within the hour'))
@@ -62,21 +65,32 @@ test('it is renewed after seven days, used or not', async () => {
   await bob.assertSubset()
 })
 
-test('a server that always says "used" gets one new key an hour, and two private halves are kept', async () => {
+test('a server that always says "used" gets one new key a day, and two private halves are kept', async () => {
   const { bob, clock } = await pair()
   bob.rewriteSync = (answer) => ({ ...answer, device_unused_fallback_key_types: [] })
   const start = clock.now
-  while (clock.now < start + 5 * HOUR_MS) {
+  while (clock.now <= start + 3 * DAY_MS) {
     await bob.catchUp()
     assert.ok((await bob.audit()).fallbackKeys.length <= 2)
     await bob.assertSubset()
-    clock.now += 10 * 60_000
+    clock.now += 6 * HOUR_MS
   }
-  assert.equal(rotations(bob).length, 1 + 5)
+  assert.equal(rotations(bob).length, 1 + 3)
+})
+
+test('an answer that tells of the fallback key alone is heard', async () => {
+  const { bob, clock } = await pair()
+  clock.now += DAY_MS
+  const ticket = await bob.manager.syncStarted()
+  const { next_batch } = await bob.askSync()
+  await bob.receive({ next_batch, device_unused_fallback_key_types: [] }, ticket)
+  await bob.sendRequests()
+  assert.deepEqual(rotations(bob), ['missing', 'used'])
 })
 
 test('a clock that was set back neither rotates nor keeps the former key for ever', async () => {
   const { bob, clock } = await pair()
+  clock.now += DAY_MS
   bob.rewriteSync = (answer) => ({ ...answer, device_unused_fallback_key_types: [] })
   await bob.catchUp()
   bob.rewriteSync = (answer) => answer
@@ -119,4 +133,22 @@ test('an upload with a new fallback key whose answer was lost is the same upload
   assert.equal(first?.request.body, second?.request.body)
   assert.deepEqual(more, [])
   await bob.assertSubset()
+})
+
+test('a dead fallback key on the server is replaced at once, also within the grace time of the former one', async () => {
+  const { bob, clock } = await pair()
+  clock.now += 8 * DAY_MS
+  await bob.catchUp()
+  assert.deepEqual(rotations(bob), ['missing', 'age'])
+  const rival = await Rival.of(bob)
+  await rival.uploadFallbackKey('signed_curve25519:RIVAL')
+  await bob.sync()
+  assert.deepEqual(await bob.manager.history(), [], 'nothing is healed yet')
+  await bob.sendRequests()
+  await bob.assertSubset()
+  assert.deepEqual(rotations(bob), ['missing', 'age', 'heal'])
+  assert.deepEqual(
+    (await bob.manager.history()).map(({ did, ok }) => [did, ok]),
+    [['published a fresh fallback key', true]],
+  )
 })

@@ -98,3 +98,47 @@ test('it ends with an error when the token is refused', async () => {
   const { bob } = await pair()
   await assert.rejects(bob.manager.start(loopOf(bob, { accessToken: 'wrong' })), /token was refused/)
 })
+
+test('stop() may be called while messages are handled', async () => {
+  const { bob, alice } = await pair()
+  await bob.catchUp()
+  const { key } = await alice.claim(bob.target)
+  await alice.send(bob.target, alice.encryptWith(bob.target, key, 'stop'))
+  await within('the end', bob.manager.start(loopOf(bob, { onMessages: () => bob.manager.stop() })))
+  assert.deepEqual(await bob.manager.unhandledMessages(), [])
+})
+
+for (const [what, respond, expected] of [
+  ['asks to wait for a month', () => json({}, { status: 429, headers: { 'retry-after': '2592000' } }), 1],
+  ['asks to wait for ever', () => new Response('{"retry_after_ms":1e400}', { status: 429 }), 1],
+  ['answers without a position', () => json({ to_device: {} }), 1],
+  ['does not wait, and says nothing new', () => json({ next_batch: 'same' }), 4],
+] as const) {
+  test(`a server that ${what} is asked again after a pause that a timer can keep`, async (context) => {
+    const { bob } = await pair()
+    let requests = 0
+    const paused = Promise.withResolvers<number>()
+    const { setTimeout } = globalThis
+    context.mock.method(globalThis, 'setTimeout', (work: () => void, ms: number) => {
+      paused.resolve(ms)
+      return setTimeout(work, ms)
+    })
+    const options = loopOf(bob, {
+      async fetch(input) {
+        requests++
+        return String(input).includes('/sync') ? respond() : json({})
+      },
+    })
+    const running = bob.manager.start(options)
+    const pauseMs = await paused.promise
+    context.mock.restoreAll()
+    assert.ok(pauseMs >= 500 && pauseMs <= 300_000, `${pauseMs} ms`)
+    assert.equal(requests, expected)
+    await bob.manager.stop()
+    await running
+  })
+}
+
+function json(body: unknown, init?: ResponseInit): Response {
+  return new Response(JSON.stringify(body), init)
+}

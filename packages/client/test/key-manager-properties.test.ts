@@ -11,6 +11,7 @@ import { startTestServer, type TestServer } from '../../server/test/support/test
 import {
   memoryStore,
   type OutgoingRequest,
+  type ServerLevel,
   type Snapshot,
   type Store,
   StoreError,
@@ -18,12 +19,14 @@ import {
 } from '../src/index.ts'
 import { ManagerDevice } from './support/manager-device.ts'
 import { type Ciphertext, damaged, Sender } from './support/manager-sender.ts'
+import { RestorableServer } from './support/manager-server.ts'
 
 const RUNS = Number(process.env['PROPERTY_RUNS'] ?? 12)
 const KEYS_PER_DAY = 400
 const HEALS_PER_DAY = 40
 const MAX_STORED_BYTES = 500_000
 const MINUTE_MS = 60_000
+const DAY_MS = 1_440 * MINUTE_MS
 
 const OPERATIONS = [
   'sync',
@@ -47,6 +50,11 @@ const OPERATIONS = [
   'sync says the fallback was used',
   'clock forward',
   'clock back',
+  'clock far ahead for a sync',
+  'clock far back for a sync',
+  'days of zero',
+  'heals are refused with 409',
+  'heals are refused with 403',
   'claim',
   'claim many',
   'message',
@@ -54,7 +62,17 @@ const OPERATIONS = [
   'forged message',
   'replayed message',
 ] as const
-type Operation = (typeof OPERATIONS)[number]
+type Operation = (typeof OPERATIONS)[number] | (typeof OF_THE_SERVER)[number]
+
+/** What happens to a server that a world has for itself. */
+const OF_THE_SERVER = [
+  'server backs up',
+  'server goes back',
+  'server raises its epoch',
+  'server goes back with a new epoch',
+] as const
+/** Without digests a store that went back is not noticed before an upload conflicts. */
+const NEEDS_DIGESTS: readonly Operation[] = ['restore the copy']
 
 let server: TestServer
 before(async () => {
@@ -91,6 +109,8 @@ class World {
   isSetBack = false
   readonly #clock: Conditions
   readonly #uploaded = new Map<string, string>()
+  readonly #level: ServerLevel
+  readonly #server: RestorableServer | undefined
   readonly #claimed: string[] = []
   readonly #messages: Ciphertext[] = []
   #copy: Snapshot | undefined
@@ -99,21 +119,32 @@ class World {
   #lastSync: { answer: AnyJson; ticket: SyncTicket } | undefined
   #texts = 0
 
-  private constructor(sender: Sender, device: ManagerDevice, clock: Conditions) {
+  private constructor(
+    sender: Sender,
+    device: ManagerDevice,
+    clock: Conditions,
+    { level, own }: { readonly level: ServerLevel; readonly own?: RestorableServer | undefined },
+  ) {
     this.sender = sender
     this.device = device
     this.#clock = clock
+    this.#level = level
+    this.#server = own
+    device.level = level
   }
 
-  static async create(): Promise<World> {
+  static async create(level: ServerLevel = 'latchkey', own?: RestorableServer): Promise<World> {
     const number = ++worlds
     const clock: Conditions = { offset: 0 }
-    const device = await ManagerDevice.signIn(server.url, {
+    const { url } = own ?? server
+    const device = await ManagerDevice.signIn(url, {
       user: `device${number}`,
       deviceId: 'DEVICE',
       ...World.#options(memoryStore(), clock),
     })
-    return new World(await Sender.signIn(server.url, `sender${number}`), device, clock)
+    const world = new World(await Sender.signIn(url, `sender${number}`), device, clock, { level, own })
+    await own?.backUp()
+    return world
   }
 
   static #options(store: Store, clock: Conditions) {
@@ -189,6 +220,33 @@ class World {
       case 'clock back':
         this.#clock.offset -= 30 * MINUTE_MS
         return
+      case 'clock far ahead for a sync':
+        return this.#withClock(40 * DAY_MS)
+      case 'clock far back for a sync':
+        return this.#withClock(-400 * DAY_MS)
+      case 'days of zero':
+        for (let i = 0; i < 6; i++) {
+          await this.#lie(({ 'dev.latchkey.key_pool': _pool, ...answer }) => ({
+            ...answer,
+            device_one_time_keys_count: { signed_curve25519: 0 },
+          }))
+          await device.sendRequests()
+          this.#clock.offset += 11 * 60 * MINUTE_MS
+        }
+        return
+      case 'heals are refused with 409':
+      case 'heals are refused with 403':
+        return this.#refuseHeals(operation === 'heals are refused with 409' ? 409 : 403)
+      case 'server backs up':
+        return this.#server?.backUp()
+      case 'server raises its epoch':
+        return this.#server?.raiseEpoch()
+      case 'server goes back':
+      case 'server goes back with a new epoch':
+        this.isSetBack = true
+        await this.#server?.goBack()
+        if (operation === 'server goes back with a new epoch') await this.#server?.raiseEpoch()
+        return
       case 'claim':
         return this.#claim(1)
       case 'claim many':
@@ -248,7 +306,9 @@ class World {
     this.isSetBack = false
     const { held, slots, generatedToday } = await this.device.manager.status()
     const expected = Math.min(50, count + slots - held, count + KEYS_PER_DAY - generatedToday)
-    assert.equal(count, expected, `${count} keys on the server, ${held} held, ${generatedToday} made today`)
+    // Keys that a lie made seem issued are on the server beside those that were made for it.
+    const isRight = count >= expected && count <= slots
+    assert.ok(isRight, `${count} keys on the server, ${held} held, ${generatedToday} made today`)
     await this.check()
     const texts = ['after the faults, first', 'after the faults, second']
     for (const text of texts) {
@@ -280,16 +340,44 @@ class World {
     await this.device.receive(rewrite(answer), ticket)
   }
 
+  /** The clock is wrong while a sync is taken in, and right again. */
+  async #withClock(offset: number): Promise<void> {
+    this.#clock.offset += offset
+    try {
+      await this.#sync(this.device)
+      await this.device.sendRequests()
+    } finally {
+      this.#clock.offset -= offset
+    }
+  }
+
+  /** The server says that it refuses what it did. Requests end all the same. */
+  async #refuseHeals(status: number): Promise<void> {
+    const { device } = this
+    const honest = device.rewriteAnswer
+    device.rewriteAnswer = ({ type }, answer) => (type === 'keys_reset' ? { status, body: {} } : answer)
+    try {
+      await this.#sync(device)
+      await device.sendRequests()
+    } finally {
+      device.rewriteAnswer = honest
+    }
+  }
+
   async #sendOne(rewrite: ManagerDevice['rewriteAnswer']): Promise<void> {
     const { device } = this
     const honest = device.rewriteAnswer
     device.rewriteAnswer = rewrite
-    await device.sendRequests()
-    device.rewriteAnswer = honest
+    try {
+      await device.sendRequests()
+    } finally {
+      device.rewriteAnswer = honest
+    }
   }
 
   async #otherProcess(): Promise<ManagerDevice> {
     this.other ??= await ManagerDevice.on(this.device.session, World.#options(this.device.store, this.#clock))
+    this.other.level = this.#level
     return this.other
   }
 
@@ -304,6 +392,7 @@ class World {
     this.#lastSync = undefined
     this.isSetBack = true
     this.device = await ManagerDevice.on(this.device.session, World.#options(store, this.#clock))
+    this.device.level = this.#level
   }
 
   async #claim(count: number): Promise<void> {
@@ -333,21 +422,51 @@ class World {
   }
 }
 
+async function play(world: World, operations: readonly Operation[]): Promise<void> {
+  for (const operation of operations) {
+    try {
+      await world.do(operation)
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
+    }
+    await world.check()
+  }
+  await world.converge()
+}
+
+function schedules(operations: readonly Operation[], maxLength: number): fc.Arbitrary<Operation[]> {
+  return fc.array(fc.constantFrom(...operations), { minLength: 5, maxLength, size: 'max' })
+}
+
+const options = (numRuns: number) => ({ numRuns, endOnFailure: (process.env['SHRINK'] ?? '') === '' })
+
 test('whatever happens, the server offers only keys that the account holds, and after it all is well', async () => {
-  const schedule = fc.array(fc.constantFrom(...OPERATIONS), { minLength: 5, maxLength: 40, size: 'max' })
   await fc.assert(
-    fc.asyncProperty(schedule, async (operations) => {
-      const world = await World.create()
-      for (const operation of operations) {
-        try {
-          await world.do(operation)
-        } catch (error) {
-          if (!(error instanceof StoreError)) throw error
-        }
-        await world.check()
-      }
-      await world.converge()
+    fc.asyncProperty(schedules(OPERATIONS, 40), async (operations) => {
+      await play(await World.create(), operations)
     }),
-    { numRuns: RUNS, endOnFailure: (process.env['SHRINK'] ?? '') === '' },
+    options(RUNS),
+  )
+})
+
+test('so it is on servers without digests, save for a store that went back', async () => {
+  const possible = OPERATIONS.filter((operation) => !NEEDS_DIGESTS.includes(operation))
+  const level = fc.constantFrom<ServerLevel>('msc4162', 'bare')
+  await fc.assert(
+    fc.asyncProperty(level, schedules(possible, 40), async (level, operations) => {
+      await play(await World.create(level), operations)
+    }),
+    options(Math.ceil(RUNS / 2)),
+  )
+})
+
+test('so it is when the server itself goes back, or raises its epoch', async () => {
+  const often = [...OF_THE_SERVER, ...OF_THE_SERVER, ...OPERATIONS]
+  await fc.assert(
+    fc.asyncProperty(schedules(often, 25), async (operations) => {
+      await using own = await RestorableServer.start()
+      await play(await World.create('latchkey', own), operations)
+    }),
+    options(Math.ceil(RUNS / 3)),
   )
 })

@@ -9,6 +9,7 @@ import { startTestServer, type TestServer } from '../../server/test/support/test
 import { memoryStore } from '../src/index.ts'
 import { fileStore } from '../src/node.ts'
 import { ManagerDevice } from './support/manager-device.ts'
+import { Rival } from './support/manager-rival.ts'
 import { Sender } from './support/manager-sender.ts'
 
 const HOUR_MS = 3_600_000
@@ -168,8 +169,10 @@ test('keys that were issued and never used take the room: the fallback serves, a
   await bob.catchUp()
   assert.equal(await bob.assertSubset(), 0, 'no room: nothing is topped up')
   assert.equal((await bob.audit()).oneTimeKeys.length, 100)
-  now += DAY_MS + HOUR_MS
-  await bob.catchUp()
+  for (let halves = 0; halves < 2; halves++) {
+    now += DAY_MS / 2
+    await bob.catchUp()
+  }
   assert.equal(await bob.assertSubset(), 25)
   assert.equal((await bob.audit()).oneTimeKeys.length, 100)
   const dropped = bob.events.filter(({ type }) => type === 'key_dropped')
@@ -188,11 +191,15 @@ test('an issued key is given up 30 days after its issue', async () => {
   const { bob, alice } = await pair({ now: () => now })
   const { key } = await alice.claim(bob.target)
   await bob.catchUp()
-  now += 29 * DAY_MS
-  await bob.catchUp()
+  const wait = async (days: number): Promise<void> => {
+    for (let halves = 0; halves < 2 * days; halves++) {
+      now += DAY_MS / 2
+      await bob.catchUp()
+    }
+  }
+  await wait(29)
   assert.equal((await bob.manager.explain(key))[0]?.state, 'issued')
-  now += 2 * DAY_MS
-  await bob.catchUp()
+  await wait(1)
   assert.equal((await bob.manager.explain(key))[0]?.state, 'expired')
   assert.ok(!(await bob.audit()).oneTimeKeys.some(({ publicKey }) => publicKey === key))
 })
@@ -214,6 +221,85 @@ test('while more messages wait than one sync brings, nothing is topped up', asyn
   assert.equal(bob.uploads.length, 2)
   assert.equal(bob.texts().length, 50)
   assert.equal((await bob.audit()).oneTimeKeys.length, 50)
+})
+
+test('a sender who fills every page cannot stop topping up for ever', async () => {
+  const { bob, alice } = await pair()
+  await alice.session.claimMany(bob.userId, bob.deviceId, 5)
+  bob.rewriteSync = (answer) => ({
+    ...answer,
+    to_device: { events: Array.from({ length: 100 }, () => ({})) },
+  })
+  for (let syncs = 0; syncs < 11; syncs++) await bob.catchUp()
+  assert.equal(bob.uploads.length, 2)
+  assert.equal(await bob.assertSubset(), 50)
+})
+
+test('a clock that is far ahead or back for a while costs no key in flight', async () => {
+  let now = Date.now()
+  const { bob, alice } = await pair({ now: () => now })
+  const { key } = await alice.claim(bob.target)
+  const message = alice.encryptWith(bob.target, key, 'in flight')
+  for (const days of [-400, 0, 40, 40.01, 0, -400, 2]) {
+    now += days * DAY_MS
+    await bob.catchUp()
+    now -= days * DAY_MS
+  }
+  await alice.send(bob.target, message)
+  await bob.sync()
+  assert.deepEqual(bob.texts(), ['in flight'])
+})
+
+test('a server whose clock is wrong, or that names no time of issue, costs no key in flight', async () => {
+  for (const wrong of [0, 5_000, 9e15, undefined]) {
+    let now = Date.now()
+    const { bob, alice } = await pair({ now: () => now })
+    now += 60 * DAY_MS
+    const { key } = await alice.claim(bob.target)
+    const message = alice.encryptWith(bob.target, key, 'in flight')
+    const rival = await Rival.of(bob)
+    await rival.uploadOneTimeKeys(['signed_curve25519:0'])
+    bob.rewriteAnswer = ({ type }, answer) => {
+      if (type === 'keys_pool') {
+        for (const issued of answer.body.algorithms.signed_curve25519.issued) issued.issued_ts = wrong
+      }
+      return answer
+    }
+    for (let days = 0; days < 3; days++) {
+      await bob.catchUp()
+      now += DAY_MS
+    }
+    await alice.send(bob.target, message)
+    await bob.sync()
+    assert.deepEqual(bob.texts(), ['in flight'], String(wrong))
+  }
+})
+
+test('a server without digests that always says 0 has every key held that it may still issue', async () => {
+  for (const level of ['bare', 'msc4162'] as const) {
+    let now = Date.now()
+    const user = `zero-${level}`
+    const bob = await ManagerDevice.signIn(server.url, { user, deviceId: 'BOB', now: () => now })
+    const alice = await Sender.signIn(server.url, `${user}-sender`)
+    bob.level = level
+    bob.rewriteSync = (answer) => ({ ...answer, device_one_time_keys_count: { signed_curve25519: 0 } })
+    bob.rewriteAnswer = ({ type }, answer) =>
+      type === 'keys_upload'
+        ? { ...answer, body: { ...answer.body, one_time_key_counts: { signed_curve25519: 0 } } }
+        : answer
+    for (let hour = 0; hour < 72; hour++) {
+      await bob.catchUp()
+      await bob.assertSubset()
+      now += HOUR_MS
+    }
+    const { key } = await alice.claim(bob.target)
+    await alice.send(bob.target, alice.encryptWith(bob.target, key, level))
+    await bob.sync()
+    assert.deepEqual(bob.texts(), [level])
+    const resets = bob.sent.filter(({ request }) => request.type === 'keys_reset')
+    assert.equal(resets.length > 0, level === 'msc4162', 'what is given up is withdrawn first')
+    assert.ok(resets.length <= 30, `${resets.length} resets`)
+  }
 })
 
 test('key IDs sort in the order of their uploads, also with the clock set back, and a restored copy draws other ones', async () => {

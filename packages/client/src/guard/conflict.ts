@@ -3,22 +3,23 @@
  * own request is replayed inside the same fetch, so that the SDK sees the answer that it would have got. By server:
  *
  *     latchkey   read the pool, withdraw what should not be there, replay -> reset all, replay -> report
- *     msc4162    reset the keys that are named, replay -> reset all, replay -> report
+ *     msc4162    reset all, replay -> report
  *     bare       claim the own keys until none is left, replay -> leave out the refused keys, replay -> report
  *
  * On a bare server emptying comes first: keys that are only left out stay on the server and are issued to somebody.
  */
-import type { KeyName } from '@latchkey/protocol'
-import type { ServerLevel } from '../events.ts'
+import { CONFLICTS, type KeyName } from '@latchkey/protocol'
 import { ONE_TIME_KEYS } from '../ledger/key-record.ts'
 import { moveTo } from '../ledger/ledger.ts'
 import type { Target } from './disown.ts'
 import { readPool } from './drift.ts'
 import { decodeConflict, parseObject } from '../server/answers.ts'
-import { type Guarding, tell } from './guarding.ts'
+import { guardedDevice, knownLevel, setLevel } from './guarded-device.ts'
+import { type Guarding, tellDrift } from './guarding.ts'
 import { HealFailed, healOnce } from './heal-once.ts'
 import { type Offer, withoutKeys } from './offer.ts'
 import type { SdkRequest } from './sdk-request.ts'
+import { noteAllToWithdraw } from './to-withdraw.ts'
 import { takeBack, takeBackAll } from './withdraw.ts'
 
 type Names = readonly KeyName[]
@@ -27,38 +28,48 @@ type Step = (names: Names) => Promise<string>
 /** Synapse names one conflict at a time, and SDKs upload at most 100 keys. */
 const MAX_LEFT_OUT = 100
 
-/** The names that an answer refuses; undefined when it is none of a conflict. */
-export async function conflictOf(response: Response): Promise<readonly KeyName[] | undefined> {
+/** The names that an answer refuses; undefined when it is none of a conflict. One that lists them is Latchkey's. */
+export async function conflictOf(guarding: Guarding, response: Response): Promise<Names | undefined> {
   if (response.status !== 400) return undefined
   const answer = parseObject(await response.clone().text())
-  return answer && decodeConflict(response.status, answer)
+  const names = answer && decodeConflict(response.status, answer)
+  if (names !== undefined && answer?.[CONFLICTS] !== undefined) setLevel(guarding, 'latchkey')
+  return names
 }
 
 /** Heals, and returns the answer to the replay that went through; undefined when the refusal stands. */
 export async function healConflict(
   guarding: Guarding,
-  level: ServerLevel,
   request: SdkRequest,
   offer: Offer,
   conflict: Names,
 ): Promise<Response | undefined> {
-  tell(guarding, 'drift', { reason: 'conflict', keys: conflict })
+  tellDrift(guarding, 'conflict', conflict)
+  // Where no pool can be read, or none was before, keys that nobody knows of may come after those that are refused.
+  const isPoolKnown = await guarding.state.update((transaction) => {
+    const isKnown =
+      knownLevel(guarding) === 'latchkey' && guardedDevice(transaction).reconciledAt !== undefined
+    if (!isKnown) noteAllToWithdraw(transaction, 'conflict')
+    return isKnown
+  })
+  const all: Step = () => takeBackAll(guarding)
+  const byPool: Step = (refused) => takeBackByPool(guarding, refused)
   let accepted: Response | undefined
   await healOnce(guarding, 'conflict', conflict, async () => {
     const did: string[] = []
     let names: Names | undefined = conflict
-    for (const step of stepsFor(guarding, level)) {
+    for (const step of isPoolKnown ? [byPool, all] : [all]) {
       const said = await step(names).catch(failure)
       did.push(typeof said === 'string' ? said : said.message)
       if (typeof said !== 'string') continue
       const response = await request.sendText(JSON.stringify(offer.body))
-      names = await conflictOf(response)
+      names = await conflictOf(guarding, response)
       if (names === undefined) {
         accepted = requireAccepted(response)
         return did.join('; ')
       }
     }
-    if (guarding.memory.levels.get(guarding.traffic.baseUrl) !== 'bare') {
+    if (knownLevel(guarding) !== 'bare') {
       throw new HealFailed(`${did.join('; ')}; and the upload is refused still`)
     }
     const left = await replayWithout(guarding, request, offer, names)
@@ -68,29 +79,13 @@ export async function healConflict(
   return accepted
 }
 
-function stepsFor(guarding: Guarding, level: ServerLevel): Step[] {
-  const all: Step = () => takeBackAll(guarding, currentLevel(guarding, level))
-  switch (level) {
-    case 'latchkey':
-      return [(names) => takeBackByPool(guarding, names), all]
-    case 'msc4162':
-      return [(names) => takeBack(guarding, level, names.map(target)), all]
-    case 'bare':
-      return [all]
-  }
-}
-
-/** A reset that turns out not to be there makes a server a bare one. */
-function currentLevel({ memory, traffic }: Guarding, level: ServerLevel): ServerLevel {
-  return memory.levels.get(traffic.baseUrl) ?? level
-}
-
+/** Withdraws what the pool has and should not have, and the names that are refused. */
 async function takeBackByPool(guarding: Guarding, names: Names): Promise<string> {
   const found = await readPool(guarding)
   if (found === undefined) throw new HealFailed('the pool could not be read')
   const targets = new Map<KeyName, Target>(names.map((name) => [name, target(name)]))
   for (const wrong of [...found.unknown, ...found.again]) targets.set(wrong.name, wrong)
-  return takeBack(guarding, 'latchkey', [...targets.values()])
+  return takeBack(guarding, [...targets.values()])
 }
 
 async function replayWithout(
@@ -104,7 +99,7 @@ async function replayWithout(
   for (let attempt = 0; attempt < MAX_LEFT_OUT && names !== undefined; attempt++) {
     for (const name of names) without.add(name)
     const response = await request.sendText(JSON.stringify(withoutKeys(offer.body, without)))
-    names = await conflictOf(response)
+    names = await conflictOf(guarding, response)
     if (names !== undefined) continue
     await guarding.state.update((transaction) => {
       for (const name of without) {

@@ -10,12 +10,12 @@ import type { Transaction, View } from '../store/stored-state.ts'
 /** A key that the server may have, and the ledger's record of it if there is one. */
 export type Target = { readonly name: KeyName; readonly id: string | undefined }
 
-/** Names that the ledger has as published, and that are now offered with other keys. */
+/** Names that the ledger has, and that are now offered with other keys: an SDK never gives an ID to a second key. */
 export function reusedNames(view: View, offered: readonly HashedKey[]): KeyName[] {
   return offered
     .filter(({ name, hash }) => {
       const record = view.get(ONE_TIME_KEYS, name)
-      return record !== undefined && record.hash !== hash && wasPublished(record)
+      return record !== undefined && record.hash !== hash && record.state !== 'lost'
     })
     .map(({ name }) => name)
 }

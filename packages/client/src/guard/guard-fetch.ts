@@ -9,17 +9,20 @@ import { FALLBACK_KEYS, type KeyState, ONE_TIME_KEYS } from '../ledger/key-recor
 import type { Counts } from '../server/answers.ts'
 import { LEDGER_HEAD } from '../ledger/ledger.ts'
 import { NAMINGS } from './namings.ts'
+import { NEW_KEYS } from './new-keys.ts'
 import { SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
-import type { Store } from '../store/store.ts'
+import { type Store, StoreError } from '../store/store.ts'
 import { type Kind, StoredState } from '../store/stored-state.ts'
 import { GUARDED_DEVICE, guardedDevice } from './guarded-device.ts'
 import { A_MINUTE_MS, type Guarding, Memory, type Mode, type Settings, tell } from './guarding.ts'
-import { keyTrafficOf } from './key-traffic.ts'
+import { type KeyTraffic, keyTrafficOf } from './key-traffic.ts'
 import { OwnRequests } from './own-requests.ts'
+import { passUnguarded, recordPassed } from './passed.ts'
 import { guardReset } from './reset.ts'
 import { SdkRequest } from './sdk-request.ts'
 import { guardSync } from './sync.ts'
-import { reportUndecryptable } from './undecryptable.ts'
+import { judge, reportUndecryptable } from './undecryptable.ts'
+import { TO_WITHDRAW } from './to-withdraw.ts'
 import { guardUpload } from './upload.ts'
 
 /** How a guard is set up. Only `store` is needed. */
@@ -36,6 +39,8 @@ export type GuardOptions = {
   readonly budget?: Partial<Budget>
   /** Keys on the server beyond which uploads are a flood. Default 100. */
   readonly maxPublished?: number
+  /** New keys in 24 hours, whatever the server says; more are kept from it. Default 1 000. */
+  readonly newKeysPerDay?: number
   /** Private halves that the SDK keeps: 5 000 (default) for vodozemac, thus matrix-js-sdk; 100 for libolm. */
   readonly sdkSlots?: number
   /** For the guard's own requests, and how long a sync waits for a heal, ms. Default 10 000. */
@@ -66,7 +71,8 @@ export type Guard = typeof fetch & {
   history(): Promise<HealRecord[]>
   /**
    * Tells that a message could not be decrypted, which the guard cannot see. Takes the to-device event (object or JSON),
-   * the public key, or the SDK's log line that has the key in it. @throws {StoreError}
+   * the public key, or the SDK's log line that has the key in it: of several, the one that the ledger has.
+   * @throws {StoreError}
    */
   reportUndecryptable(report: unknown): Promise<Verdict>
   /** @throws {StoreError} */
@@ -82,9 +88,12 @@ const KINDS: readonly Kind<unknown>[] = [
   HEALS,
   GUARDED_DEVICE,
   NAMINGS,
+  NEW_KEYS,
+  TO_WITHDRAW,
 ]
 
 const MAX_PUBLISHED = 100
+const NEW_KEYS_PER_DAY = 1_000
 const VODOZEMAC_SLOTS = 5_000
 const TIMEOUT_MS = 10_000
 
@@ -111,32 +120,51 @@ export function guardFetch(fetch: typeof globalThis.fetch, options: GuardOptions
     return opening
   }
 
+  const tellUnguarded = (error: unknown): void => {
+    const text = error instanceof Error ? error.message : String(error)
+    if (memory.atMostEvery(A_MINUTE_MS, `unguarded ${text}`, settings.now())) {
+      tell({ settings }, 'unguarded', { error: text })
+    }
+  }
+  const trafficOf = (args: Parameters<typeof fetch>): KeyTraffic | undefined => {
+    try {
+      return settings.mode === 'off' ? undefined : keyTrafficOf(...args)
+    } catch (error) {
+      tellUnguarded(error)
+      return undefined
+    }
+  }
+
   const guarded: typeof fetch = async (...args) => {
-    const traffic = settings.mode === 'off' ? undefined : keyTrafficOf(...args)
+    const traffic = trafficOf(args)
     if (traffic === undefined) return fetch(...args)
     const [input, init] = args
     const request = new SdkRequest(plain, input, init)
-    const work = async (): Promise<Response> => {
-      const state = await open()
+    const guarding = async (): Promise<Guarding> => {
       const server = new OwnRequests(plain, traffic, settings.timeoutMs)
-      return handle({ settings, state, memory, traffic, server }, request)
+      return { settings, state: await open(), memory, traffic, server }
     }
     try {
-      return await untilAborted(traffic.signal, work())
+      return await untilAborted(
+        traffic.signal,
+        guarding().then((it) => handle(it, request)),
+      )
     } catch (error) {
       if (traffic.signal?.aborted === true || request.failedWith(error)) throw error
-      const text = error instanceof Error ? error.message : String(error)
-      if (memory.atMostEvery(A_MINUTE_MS, `unguarded ${text}`, settings.now())) {
-        tell({ settings }, 'unguarded', { error: text })
-      }
-      return request.outcome()
+      tellUnguarded(error)
+      // Another device's keys are none of this ledger's.
+      if (error instanceof StoreError && error.reason === 'foreign') return request.outcome()
+      return untilAborted(
+        traffic.signal,
+        passUnguarded(memory, traffic, request, async () => recordPassed(await guarding())),
+      )
     }
   }
 
   return Object.assign(guarded, {
     explain: async (keyOrId: string) => {
       const state = await open()
-      return explain((look) => state.read(look), keyOrId)
+      return explain((look) => state.read(look), keyOrId, judge)
     },
     history: async () => (await open()).read(healHistory),
     reportUndecryptable: async (report: unknown) =>
@@ -150,6 +178,7 @@ function settingsOf({
   onEvent,
   budget,
   maxPublished,
+  newKeysPerDay,
   sdkSlots,
   timeoutMs,
   now,
@@ -159,13 +188,15 @@ function settingsOf({
     onEvent,
     budget: { ...DEFAULT_BUDGET, ...budget },
     maxPublished: maxPublished ?? MAX_PUBLISHED,
+    newKeysPerDay: newKeysPerDay ?? NEW_KEYS_PER_DAY,
     sdkSlots: sdkSlots ?? VODOZEMAC_SLOTS,
     timeoutMs: timeoutMs ?? TIMEOUT_MS,
     now: now ?? Date.now,
   }
 }
 
-function handle(guarding: Guarding, request: SdkRequest): Promise<Response> {
+async function handle(guarding: Guarding, request: SdkRequest): Promise<Response> {
+  await recordPassed(guarding)
   switch (guarding.traffic.kind) {
     case 'upload':
       return guardUpload(guarding, request)

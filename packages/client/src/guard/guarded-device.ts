@@ -4,7 +4,7 @@
  */
 import type { Kind, Transaction } from '../store/stored-state.ts'
 import { StoreError } from '../store/store.ts'
-import { type Guarding, MAX_REMEMBERED, tell } from './guarding.ts'
+import { A_MINUTE_MS, type Guarding, MAX_REMEMBERED, tell } from './guarding.ts'
 import type { OwnAnswer, OwnRequests } from './own-requests.ts'
 import { levelOf } from '../server/capabilities.ts'
 import type { ServerLevel } from '../events.ts'
@@ -35,21 +35,28 @@ export function putGuardedDevice(transaction: Transaction, more: GuardedDevice):
 }
 
 /**
- * Makes sure that the request's token belongs to the store's device, and records the device at first. A server that
- * does not say who the token belongs to is taken at the app's word: it gave the guard this store.
+ * Makes sure that the request's token belongs to the store's device, and records the device at first. While the server
+ * does not say who the token belongs to, which it is asked once a minute, the app is taken at its word: it gave the guard
+ * this store, and a device that goes unguarded for as long would be worse off.
  *
  * @throws {StoreError} `foreign`, for another device's token
  */
-export async function requireOwner({ memory, traffic, server, state }: Guarding): Promise<void> {
-  if (memory.owners.has(traffic.token)) return
-  const owner = await memory.shared(`owner ${traffic.token}`, () => askOwner(server))
+export async function requireOwner({ memory, settings, traffic, server, state }: Guarding): Promise<void> {
+  const known = memory.owners.get(traffic.token)
+  if (known?.isOwn === true) return
+  const what = `owner ${traffic.token}`
+  const ask = async (): Promise<Owner | undefined> =>
+    memory.atMostEvery(A_MINUTE_MS, what, settings.now()) ? askOwner(server) : undefined
+  const owner = known ?? (await memory.shared(what, ask))
   if (owner === undefined) return
-  await state.update((transaction) => recordOwner(transaction, owner))
   if (memory.owners.size >= MAX_REMEMBERED) memory.owners.clear()
-  memory.owners.set(traffic.token, owner)
+  memory.owners.set(traffic.token, { ...owner, isOwn: false })
+  await state.update((transaction) => recordOwner(transaction, owner))
+  memory.owners.set(traffic.token, { ...owner, isOwn: true })
 }
 
-type Owner = { readonly userId: string; readonly deviceId: string | undefined }
+/** Whom a token belongs to. */
+export type Owner = { readonly userId: string; readonly deviceId: string | undefined }
 
 async function askOwner(server: OwnRequests): Promise<Owner | undefined> {
   const { status, body } = await server.whoami().catch(() => NO_ANSWER)
@@ -80,19 +87,36 @@ export function recordOwner(transaction: Transaction, owner: Owner): void {
 
 const NO_ANSWER: OwnAnswer = { status: 0, body: {} }
 
-/** What the server offers; asked once for each base URL. An answer that does not come is asked for again later. */
-export async function serverLevel(guarding: Guarding): Promise<ServerLevel> {
-  const { memory, traffic, server } = guarding
-  const known = memory.levels.get(traffic.baseUrl)
+/**
+ * What the server offers, by its own word: asked once for each base URL. While no answer comes it is not known, and asked
+ * for again, by syncs once a minute; a failure says nothing of what a server can do.
+ */
+export async function serverLevel(guarding: Guarding): Promise<ServerLevel | undefined> {
+  const { memory, settings, traffic, server } = guarding
+  const known = knownLevel(guarding)
   if (known !== undefined) return known
-  const asked = (): Promise<OwnAnswer> => server.versions().catch(() => NO_ANSWER)
-  const { status, body } = await memory.shared(`versions ${traffic.baseUrl}`, asked)
+  const what = `versions ${traffic.baseUrl}`
+  const ask = async (): Promise<OwnAnswer> => {
+    const isRare = traffic.kind === 'upload' || traffic.kind === 'reset'
+    if (!isRare && !memory.atMostEvery(A_MINUTE_MS, what, settings.now())) return NO_ANSWER
+    return server.versions().catch(() => NO_ANSWER)
+  }
+  const { status, body } = await memory.shared(what, ask)
   // An answer of Latchkey may have shown meanwhile what it is.
-  const shown = memory.levels.get(traffic.baseUrl)
-  if (shown !== undefined || status !== 200) return shown ?? 'bare'
+  const shown = knownLevel(guarding)
+  if (shown !== undefined || status !== 200) return shown
   const level = levelOf(body)
   setLevel(guarding, level)
   return level
+}
+
+export function knownLevel({ memory, traffic }: Guarding): ServerLevel | undefined {
+  return memory.levels.get(traffic.baseUrl)
+}
+
+/** A server that is not what it said it was is asked anew. */
+export function forgetLevel({ memory, traffic }: Guarding): void {
+  memory.levels.delete(traffic.baseUrl)
 }
 
 /** Notes what a server turned out to be; says so when that is news. */

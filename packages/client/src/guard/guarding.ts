@@ -1,11 +1,14 @@
 /** What all parts of the guard share: its settings, and what one request is about. */
+import type { KeyName } from '@latchkey/protocol'
 import type { ClientEventType, EventDetails, OnEvent, ServerLevel } from '../events.ts'
 import { emit } from '../emit.ts'
-import type { Budget } from '../heal/heals.ts'
+import type { Budget, HealCause } from '../heal/heals.ts'
 import type { Freshness } from '../server/server-view.ts'
 import type { StoredState } from '../store/stored-state.ts'
 import type { KeyTraffic } from './key-traffic.ts'
+import type { Owner } from './guarded-device.ts'
 import type { OwnRequests } from './own-requests.ts'
+import type { Passed } from './passed.ts'
 
 export type Mode = 'off' | 'report' | 'heal'
 
@@ -15,6 +18,7 @@ export type Settings = {
   readonly onEvent: OnEvent | undefined
   readonly budget: Budget
   readonly maxPublished: number
+  readonly newKeysPerDay: number
   readonly sdkSlots: number
   readonly timeoutMs: number
   readonly now: () => number
@@ -22,15 +26,18 @@ export type Settings = {
 
 /** What a guard remembers while the page or process lives. Losing it costs a request more, never a key. */
 export class Memory {
-  /** Tokens whose owner `/account/whoami` told. */
-  readonly owners = new Map<string, { readonly userId: string; readonly deviceId: string | undefined }>()
+  /** Tokens whose owner `/account/whoami` told, and whether that is the store's device. */
+  readonly owners = new Map<string, Owner & { readonly isOwn: boolean }>()
   readonly levels = new Map<string, ServerLevel>()
   /** The epoch and version of the pool that was last held against the ledger. */
   compared: string | undefined
-  /** What made a comparison necessary that has not been made yet. */
-  suspicion: Freshness | undefined
-  /** Where reading the pool is no use before this time. */
-  compareNotBefore = 0
+  /** What the server did that makes a reading of the pool necessary, whatever its digests say; until it was read. */
+  suspicion: Extract<Freshness, 'went_back' | 'new_epoch'> | undefined
+  /** Uploads that passed unguarded and are not in the ledger yet. */
+  passed: readonly Passed[] = []
+  /** Whether the last doubtful count of a sync was right; undefined before there was one. */
+  areSyncsRight: boolean | undefined
+  #readingPause = { from: 0, to: 0 }
   readonly #last = new Map<string, number>()
   readonly #running = new Map<string, Promise<unknown>>()
 
@@ -41,6 +48,15 @@ export class Memory {
     const started = work().finally(() => this.#running.delete(what))
     this.#running.set(what, started)
     return started
+  }
+
+  /** Reading the pool is of no use for so long. A clock set back ends it. */
+  pauseReading(ms: number, now: number): void {
+    this.#readingPause = { from: now, to: now + ms }
+  }
+
+  mayRead(now: number): boolean {
+    return now < this.#readingPause.from || now >= this.#readingPause.to
   }
 
   /** True at most once in `ms` for each `what`. A clock set back counts as time that has passed. */
@@ -54,7 +70,12 @@ export class Memory {
 }
 
 export const MAX_REMEMBERED = 1_000
+/** More algorithms than any client has; what a server says beyond is not read. */
+export const MAX_ALGORITHMS = 8
 export const A_MINUTE_MS = 60_000
+export const AN_HOUR_MS = 3_600_000
+/** Names in one event. */
+export const MAX_NAMES_TOLD = 50
 
 /** One request that is guarded: where it goes, and everything needed to look after it. */
 export type Guarding = {
@@ -71,4 +92,12 @@ export function tell<Type extends ClientEventType>(
   details: EventDetails<Type>,
 ): void {
   emit(settings.onEvent, settings.now(), type, details)
+}
+
+/** Tells of drift; of the same keys once an hour, because drift that may not be healed stays. */
+export function tellDrift(guarding: Guarding, reason: HealCause, keys: readonly KeyName[]): void {
+  const { memory, settings } = guarding
+  const names = keys.slice(0, MAX_NAMES_TOLD)
+  if (!memory.atMostEvery(AN_HOUR_MS, `drift ${reason} ${names.join()}`, settings.now())) return
+  tell(guarding, 'drift', { reason, keys: names })
 }

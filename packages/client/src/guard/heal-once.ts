@@ -5,12 +5,16 @@
 import type { KeyName } from '@latchkey/protocol'
 import { type HealCause, HEALS, noteHeal, waitForHeal } from '../heal/heals.ts'
 import type { View } from '../store/stored-state.ts'
+import { knownLevel } from './guarded-device.ts'
 import { A_MINUTE_MS, type Guarding, tell } from './guarding.ts'
 
 /** A heal did not work; the message says why, for the app's log. */
 export class HealFailed extends Error {
   override readonly name = 'HealFailed'
 }
+
+/** Why nothing is done while `/versions` cannot be had. */
+export const LEVEL_UNKNOWN = 'what the server offers is not known: /versions has not been answered'
 
 const DAY_MS = 86_400_000
 const MAX_NAMES_TOLD = 50
@@ -33,6 +37,7 @@ export async function healOnce(
   const { mode, budget, now } = settings
   const names = keys.slice(0, MAX_NAMES_TOLD)
   if (mode !== 'heal') return refuse(guarding, reason, names, `the mode is "${mode}"`)
+  if (knownLevel(guarding) === undefined) return refuse(guarding, reason, names, LEVEL_UNKNOWN)
   const isUpkeep = reason === 'private_keys_evicted'
   const wait = isUpkeep ? 0 : await state.read((view) => waitForHeal(view, budget, now()))
   if (wait > 0) {

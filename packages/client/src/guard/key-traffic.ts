@@ -13,7 +13,7 @@ export type KeyTraffic = {
   readonly signal: AbortSignal | undefined
 }
 
-type Input = Parameters<typeof fetch>[0]
+export type Input = Parameters<typeof fetch>[0]
 
 const KEY_PATH = /^(.*)\/_matrix\/client\/(r0|v1|v3|unstable)\/(.+?)\/?$/
 const RESET_PATHS: readonly string[] = ['keys/reset', 'org.matrix.msc4162/keys/reset']
@@ -21,7 +21,7 @@ const SLIDING_PATH = 'org.matrix.simplified_msc3575/sync'
 
 /** What kind of key traffic a request is; undefined for all that passes untouched. */
 export function keyTrafficOf(input: Input, init: RequestInit | undefined): KeyTraffic | undefined {
-  const request = input instanceof Request ? input : undefined
+  const request = isRequest(input) ? input : undefined
   const address = addressOf(input)
   // Cheap first: most requests of an app are none of ours.
   if (!address.includes('/_matrix/client/')) return undefined
@@ -43,9 +43,14 @@ export function keyTrafficOf(input: Input, init: RequestInit | undefined): KeyTr
   }
 }
 
+/** Whether an input is a request, of this realm or another: an iframe's, a polyfill's. */
+export function isRequest(input: unknown): input is Request {
+  return typeof input === 'object' && input !== null && 'url' in input && typeof input.url === 'string'
+}
+
+/** What fetch makes of anything that is no request: text. */
 function addressOf(input: Input): string {
-  if (typeof input === 'string') return input
-  return input instanceof URL ? input.href : input.url
+  return isRequest(input) ? input.url : String(input)
 }
 
 function kindOf(method: string, endpoint: string): KeyTraffic['kind'] | undefined {

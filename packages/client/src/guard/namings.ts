@@ -72,7 +72,7 @@ export type NamedTwice = { readonly key: KeyName; readonly senders: readonly str
 export function noteNamed(
   transaction: Transaction,
   named: readonly Named[],
-  level: ServerLevel,
+  level: ServerLevel | undefined,
   now: number,
 ): NamedTwice[] {
   const twice: NamedTwice[] = []
@@ -86,8 +86,9 @@ export function noteNamed(
     if (known === undefined) {
       transaction.put(NAMINGS, hash, { at: now, session, sender })
       if (isSpent(record.state, level)) moveTo(transaction, ONE_TIME_KEYS, id, 'used', now, { session })
-    } else if (known.session !== session && known.other?.session !== session) {
-      if (known.other === undefined) transaction.put(NAMINGS, hash, { ...known, other: { session, sender } })
+    } else if (known.session !== session && known.other === undefined) {
+      // Told of once: whoever forges messages can make any number of further sessions.
+      transaction.put(NAMINGS, hash, { ...known, other: { session, sender } })
       twice.push({ key: nameOf(id), senders: [known.sender, sender] })
     }
   }
@@ -100,8 +101,8 @@ export function namingOf(view: View, hash: string): Naming | undefined {
   return view.get(NAMINGS, hash)
 }
 
-function isSpent(state: KeyState, level: ServerLevel): boolean {
-  return state === 'issued' || (state === 'available' && level !== 'latchkey')
+function isSpent(state: KeyState, level: ServerLevel | undefined): boolean {
+  return state === 'issued' || (state === 'available' && level !== undefined && level !== 'latchkey')
 }
 
 function forgetOldest(transaction: Transaction): void {

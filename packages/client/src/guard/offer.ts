@@ -111,7 +111,8 @@ export function settleFallbackKeys(
 
 const MAX_FALLBACK_KEYS = 50
 
-function forgetFallbackKeys(transaction: Transaction): void {
+/** Forgets what is history, oldest first. */
+export function forgetFallbackKeys(transaction: Transaction): void {
   const records = [...transaction.all(FALLBACK_KEYS)]
   const history = records.filter(([, { state }]) => state !== 'available' && state !== 'issued')
   history.sort(([, a], [, b]) => a.since - b.since)

@@ -53,19 +53,19 @@ export class OwnRequests {
     return this.#call('POST', RESET_UNSTABLE_PATH, body)
   }
 
-  /** The device's pools as the server has them; undefined when it does not tell. */
-  async pool(): Promise<WholePool | undefined> {
+  /** The device's pools as the server has them. @throws when it does not tell */
+  async pool(): Promise<WholePool> {
     let from = ''
     let whole: PoolAnswer | undefined
-    for (let page = 0; page < MAX_POOL_PAGES; page++) {
+    for (let page = 1; ; page++) {
       const { status, body } = await this.#call('GET', `${POOL_PATH}?limit=${PAGE_KEYS}${from}`)
       const answer = status === 200 ? decodePool(body) : undefined
-      if (answer === undefined) return undefined
+      if (answer === undefined) throw new Error(`the server's pool was answered with ${status}`)
       whole = whole === undefined ? answer : { ...whole, algorithms: withIssued(whole, answer) }
-      if (answer.nextBatch === undefined) return { ...whole, complete: true }
+      const complete = answer.nextBatch === undefined
+      if (complete || page === MAX_POOL_PAGES) return { ...whole, complete }
       from = `&from=${encodeURIComponent(answer.nextBatch)}`
     }
-    return whole && { ...whole, complete: false }
   }
 
   async #call(method: 'GET' | 'POST', path: string, body?: JsonObject): Promise<OwnAnswer> {

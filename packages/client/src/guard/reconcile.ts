@@ -19,6 +19,8 @@ import { learn, SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
 import type { Transaction } from '../store/stored-state.ts'
 import type { Target } from './disown.ts'
 import { guardedDevice, putGuardedDevice } from './guarded-device.ts'
+import { MAX_ALGORITHMS } from './guarding.ts'
+import { forgetFallbackKeys } from './offer.ts'
 import type { WholePool } from './own-requests.ts'
 
 export type Reconciled = {
@@ -30,8 +32,6 @@ export type Reconciled = {
   readonly unknownFallbacks: readonly KeyName[]
 }
 
-/** More algorithms than any client has; what a server says beyond is not read. */
-const MAX_ALGORITHMS = 8
 /** Issued keys that are taken over, the latest. */
 const MAX_ISSUED = 1_000
 
@@ -42,6 +42,7 @@ export function reconcile(transaction: Transaction, pool: WholePool, now: number
   const unknown: Target[] = []
   const again: Target[] = []
   const unknownFallbacks: KeyName[] = []
+  const wrongPools = new Set<string>()
   for (const [algorithm, ofAlgorithm] of pools) {
     if (isFirst) adopted += adopt(transaction, ofAlgorithm, now)
     const found = alignWithPool(transaction, algorithm, ofAlgorithm, { complete: pool.complete, now })
@@ -50,8 +51,15 @@ export function reconcile(transaction: Transaction, pool: WholePool, now: number
     }
     const hashes = new Map(ofAlgorithm.available.map(({ name, hash }) => [name, hash]))
     const target = (name: KeyName): Target => ({ name, id: idOf(transaction, name, hashes.get(name)) })
-    unknown.push(...found.unknown.map(target))
-    again.push(...found.again.map(target))
+    const wrong = [...found.unknown, ...found.again].map(target)
+    // Found before, and not withdrawn since: noted as lost, and unknown all the same.
+    const isUnknown = ({ name, id = name }: Target): boolean => {
+      const { state, cause } = transaction.get(ONE_TIME_KEYS, id) ?? {}
+      return found.unknown.includes(name) || (state === 'lost' && cause === REPLACED_BY_OLDER)
+    }
+    unknown.push(...wrong.filter(isUnknown))
+    again.push(...wrong.filter((it) => !isUnknown(it)))
+    if (wrong.length > 0) wrongPools.add(algorithm)
     putInOrder(transaction, algorithm, ofAlgorithm)
     const { fallback } = ofAlgorithm
     if (fallback !== undefined && noteFallback(transaction, fallback, isFirst, now)) {
@@ -59,15 +67,19 @@ export function reconcile(transaction: Transaction, pool: WholePool, now: number
     }
   }
   if (isFirst) putGuardedDevice(transaction, { reconciledAt: now })
-  learnPool(transaction, pool, pools)
+  learnPool(transaction, pool, pools, wrongPools)
   return { adopted: isFirst ? adopted : undefined, unknown, again, unknownFallbacks }
 }
 
-/** The pool that was read is the newest that is known of the server, and its digests are right by definition. */
+/**
+ * The pool that was read is the newest that is known of the server. The digests of pools without a key that should not be
+ * there are right by definition; the others' stay wrong until somebody has withdrawn those.
+ */
 function learnPool(
   transaction: Transaction,
   pool: WholePool,
   pools: readonly [Algorithm, PoolOfAlgorithm][],
+  wrong: ReadonlySet<string>,
 ): void {
   const { epoch, version, generation } = pool
   const members = <T>(of: (pool: PoolOfAlgorithm) => T | undefined): Record<string, T> =>
@@ -88,7 +100,8 @@ function learnPool(
     },
     transaction.generation,
   )
-  transaction.put(SERVER_VIEW, SERVER_VIEW_ID, { ...view, verified: digest })
+  const verified = Object.fromEntries(Object.entries(digest).filter(([algorithm]) => !wrong.has(algorithm)))
+  transaction.put(SERVER_VIEW, SERVER_VIEW_ID, { ...view, verified })
 }
 
 function adopt(transaction: Transaction, pool: PoolOfAlgorithm, now: number): number {
@@ -127,12 +140,9 @@ function noteFallback(
     id,
     isFirst
       ? { ...common, state: 'available', adopted: true }
-      : {
-          ...common,
-          state: 'lost',
-          cause: REPLACED_BY_OLDER,
-        },
+      : { ...common, state: 'lost', cause: REPLACED_BY_OLDER },
   )
+  forgetFallbackKeys(transaction)
   return !isFirst
 }
 

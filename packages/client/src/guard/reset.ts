@@ -6,6 +6,7 @@ import { decodeReset, parseObject } from '../server/answers.ts'
 import { learn, SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
 import { requireOwner, serverLevel } from './guarded-device.ts'
 import type { Guarding } from './guarding.ts'
+import { locked } from './locked.ts'
 import { readOffer, recordFallbackKeys, settleFallbackKeys, settleKeys } from './offer.ts'
 import type { SdkRequest } from './sdk-request.ts'
 
@@ -14,7 +15,7 @@ export async function guardReset(guarding: Guarding, request: SdkRequest): Promi
   const body = parseObject(await request.text())
   if (body === undefined) return request.send()
   const [offer] = await Promise.all([readOffer(body), serverLevel(guarding), requireOwner(guarding)])
-  return state.exclusively(async () => {
+  return locked(guarding, async () => {
     const now = settings.now()
     await state.update((transaction) => {
       recordUploading(transaction, offer.oneTimeKeys, now)

@@ -2,8 +2,7 @@
  * A request of the SDK's: its body to read, to send as it came, and to send again with another body. What was sent is
  * remembered, so that a fault of the guard's never sends it twice or loses its answer.
  */
-
-type Input = Parameters<typeof fetch>[0]
+import { type Input, isRequest } from './key-traffic.ts'
 
 export class SdkRequest {
   readonly #fetch: typeof fetch
@@ -35,16 +34,25 @@ export class SdkRequest {
   /** Sends it with another body, and the same of everything else. */
   sendText(body: string): Promise<Response> {
     const input = this.#input
-    if (!(input instanceof Request)) {
-      return this.#note(() => this.#fetch(input, { ...this.#init, body }))
+    if (!isRequest(input)) return this.#note(() => this.#fetch(input, { ...this.#init, body }))
+    if (input instanceof Request) {
+      return this.#note(() => this.#fetch(new Request(input, { ...this.#init, body })))
     }
-    return this.#note(() => this.#fetch(new Request(input, { ...this.#init, body })))
+    // Another realm's cannot be copied by this one's class.
+    const { url, method, headers, signal, credentials, mode, cache, redirect, referrer, keepalive } = input
+    const same = { method, headers, signal, credentials, mode, cache, redirect, referrer, keepalive }
+    const given = Object.fromEntries(Object.entries(same).filter(([, value]) => value !== undefined))
+    return this.#note(() => this.#fetch(url, { ...given, ...this.#init, body }))
   }
 
   /** The answer that came last, or the failure; sends the request when that has not been done yet. */
   outcome(): Promise<Response> {
     if (this.#last === undefined) return this.send()
     return 'response' in this.#last ? Promise.resolve(this.#last.response) : Promise.reject(this.#last.error)
+  }
+
+  get wasSent(): boolean {
+    return this.#last !== undefined
   }
 
   /** Whether an error is that of the request itself, not the guard's. */
@@ -56,7 +64,7 @@ export class SdkRequest {
     const { body } = this.#init ?? {}
     if (typeof body === 'string') return body
     if (body === undefined || body === null) {
-      return this.#input instanceof Request ? this.#input.clone().text() : ''
+      return isRequest(this.#input) ? this.#input.clone().text() : ''
     }
     return new Response(body).text()
   }

@@ -5,23 +5,19 @@
  */
 import { isJsonObject, type JsonObject, SIGNED_CURVE25519 } from '@latchkey/protocol'
 import type { ServerLevel } from '../events.ts'
-import {
-  type Counts,
-  COUNTS,
-  decodeSignals,
-  decodeUpload,
-  parseObject,
-  type SyncSignals,
-} from '../server/answers.ts'
+import { type Counts, COUNTS, decodeSignals, parseObject, type SyncSignals } from '../server/answers.ts'
 import { type Freshness, isKnown, judge, learn, SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
 import type { Transaction } from '../store/stored-state.ts'
+import { askCounts, countsByDigest, isDoubtful, verifyCounts } from './counts.ts'
 import { compareByDigest, poolMark, readAndHeal } from './drift.ts'
 import { guardedDevice, requireOwner, serverLevel, setLevel } from './guarded-device.ts'
 import { A_MINUTE_MS, type Guarding, tell } from './guarding.ts'
 import { type Named, namedKeys, type NamedTwice, noteNamed, toDeviceEvents } from './namings.ts'
+import { countsForSdk, newKeysLeft } from './new-keys.ts'
 import { rewrittenResponse } from './rewritten-response.ts'
 import type { SdkRequest } from './sdk-request.ts'
 import { spliceMember } from './splice.ts'
+import { isWithdrawalDue, withdrawOutstanding } from './withdraw-outstanding.ts'
 
 /** Answers beyond this pass unread, as a first sync of a large account may be. */
 const MAX_ANSWER_CHARS = 50_000_000
@@ -64,51 +60,75 @@ type Answered = {
   readonly told: SyncSignals
   readonly named: readonly Named[]
   readonly begunAt: number
-  readonly level: ServerLevel
+  readonly level: ServerLevel | undefined
 }
 
 /** The counts that the SDK should see instead of those that it was told; undefined when those are right. */
 async function newestCounts(guarding: Guarding, answered: Answered): Promise<Counts | undefined> {
   const { memory, settings, state } = guarding
-  const { told } = answered
   const now = settings.now()
   const noted = await state.update((transaction) => note(guarding, transaction, answered, now))
   for (const { key, senders } of noted.twice) tell(guarding, 'key_named_twice', { key, senders })
   let { counts } = noted
+  if (noted.doubtful !== undefined)
+    counts = (await verifyCounts(guarding, noted.doubtful, answered.begunAt)) ?? counts
   if (noted.compared !== undefined) memory.compared = noted.compared
-  if (noted.isSuspect && (now >= memory.compareNotBefore || now < memory.compareNotBefore - A_MINUTE_MS)) {
-    const suspicion = memory.suspicion ?? noted.freshness
-    memory.suspicion = undefined
-    counts = (await inTime(guarding, () => settleDrift(guarding, suspicion))) ?? counts
+  if (noted.mustWithdraw) {
+    counts = (await inTime(guarding, () => state.exclusively(() => withdrawOutstanding(guarding)))) ?? counts
   }
+  if (noted.isSuspect && memory.mayRead(now)) {
+    counts = (await inTime(guarding, () => settleDrift(guarding))) ?? counts
+  }
+  const told = answered.told.counts?.[SIGNED_CURVE25519]
+  if (noted.isWrong || noted.doubtful !== undefined) tellStale(guarding, told, counts)
+  if (told === undefined) {
+    // A sliding sync says only what has changed.
+    if (counts === undefined || guarding.traffic.kind === 'sliding_sync') return undefined
+    const asked = await askCounts(guarding)
+    if (asked !== undefined && asked !== 'refused') counts = asked
+  }
+  const shown = countsForSdk(guarding, counts, noted.left)
+  return shown?.[SIGNED_CURVE25519] === told ? undefined : shown
+}
+
+/** Tells of a count that was not believed; of the same once a minute. */
+function tellStale(guarding: Guarding, told: number | undefined, counts: Counts | undefined): void {
+  const { memory, settings } = guarding
   const used = counts?.[SIGNED_CURVE25519]
-  const known = told.counts?.[SIGNED_CURVE25519]
-  if (noted.freshness === 'stale' && used !== undefined && used !== known) {
-    tell(guarding, 'stale_count', { told: known, used })
-  }
-  if (known === undefined && used !== undefined && guarding.traffic.kind === 'sync') {
-    return (await askCounts(guarding)) ?? counts
-  }
-  return used === undefined || used === known || known === undefined ? undefined : counts
+  if (used === undefined || used === told) return
+  if (!memory.atMostEvery(A_MINUTE_MS, `stale_count ${told} ${used}`, settings.now())) return
+  tell(guarding, 'stale_count', { told, used })
 }
 
 type Noted = {
   readonly freshness: Freshness
   /** The newest counts that are known. */
   readonly counts: Counts | undefined
+  /** Counts that have to be verified before they are believed. */
+  readonly doubtful: Counts | undefined
+  /** Whether the answer's own counts are old, or contradicted by its digest. */
+  readonly isWrong: boolean
   readonly isSuspect: boolean
+  /** Whether something that was put off is to be withdrawn now. */
+  readonly mustWithdraw: boolean
   readonly compared: string | undefined
   readonly twice: readonly NamedTwice[]
+  /** New keys that may still be published today. */
+  readonly left: number
 }
 
 function note(
-  { memory }: Guarding,
+  guarding: Guarding,
   transaction: Transaction,
   { told, named, begunAt, level }: Answered,
   now: number,
 ): Noted {
-  const { counts, keyPool } = told
+  const { memory, settings } = guarding
+  const { keyPool } = told
   const view = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
+  const right = countsByDigest(transaction, told.counts, keyPool)
+  const isDoubted = settings.mode === 'heal' && isDoubtful(transaction, told)
+  const counts = isDoubted ? undefined : right
   const learned = { counts, keyPool, begunAt, isChange: false }
   const freshness = judge(view, learned)
   const isNews = freshness !== 'newer' || !isKnown(view, learned)
@@ -120,7 +140,7 @@ function note(
       transaction.put(SERVER_VIEW, SERVER_VIEW_ID, learn(view, learned, transaction.generation))
     }
     if (keyPool !== undefined && (isNews || memory.compared !== mark)) {
-      isSuspect = compareByDigest(transaction, keyPool, counts ?? {}, freshness, now)
+      isSuspect = compareByDigest(transaction, memory, keyPool, freshness, now)
       if (!isSuspect) compared = mark
     }
   }
@@ -128,23 +148,27 @@ function note(
   return {
     freshness,
     counts: transaction.get(SERVER_VIEW, SERVER_VIEW_ID)?.counts,
+    doubtful: isDoubted && freshness !== 'stale' ? told.counts : undefined,
+    isWrong: freshness === 'stale' || right?.[SIGNED_CURVE25519] !== told.counts?.[SIGNED_CURVE25519],
     isSuspect,
+    mustWithdraw: isWithdrawalDue(guarding, transaction),
     compared,
     twice,
+    left: newKeysLeft(transaction, settings),
   }
 }
 
 /** Under the lock: an upload that was under way may have explained it meanwhile; else the pool says. */
-function settleDrift(guarding: Guarding, freshness: Freshness): Promise<Counts | undefined> {
+function settleDrift(guarding: Guarding): Promise<Counts | undefined> {
   const { memory, settings, state } = guarding
   return state.exclusively(async () => {
     const settled = await state.update((transaction) => {
       const view = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
       if (view?.keyPool === undefined) return undefined
-      const isSuspect = compareByDigest(transaction, view.keyPool, view.counts, freshness, settings.now())
+      const isSuspect = compareByDigest(transaction, memory, view.keyPool, 'newer', settings.now())
       return isSuspect ? undefined : { counts: view.counts, mark: poolMark(view.keyPool) }
     })
-    if (settled === undefined) return readAndHeal(guarding, freshness)
+    if (settled === undefined) return readAndHeal(guarding)
     memory.compared = settled.mark
     return settled.counts
   })
@@ -168,21 +192,4 @@ function deferred<T>(): { promise: Promise<T>; resolve: (value: T) => void } {
   let settle: ((value: T) => void) | undefined
   const promise = new Promise<T>((resolve) => (settle = resolve))
   return { promise, resolve: (value) => settle?.(value) }
-}
-
-/** The server's true counts, where a sync has none: an empty upload answers them. At most once a minute. */
-async function askCounts({ memory, server, settings, state }: Guarding): Promise<Counts | undefined> {
-  if (settings.mode !== 'heal') return undefined
-  if (!memory.atMostEvery(A_MINUTE_MS, 'counts', settings.now())) return undefined
-  const begunAt = await state.read((view) => view.generation)
-  const { status, body } = await server.upload({}).catch(() => ({ status: 0, body: {} }))
-  const { counts, keyPool } = decodeUpload(body)
-  if (status !== 200 || counts === undefined) return undefined
-  return state.update((transaction) => {
-    const view = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
-    const learned = { counts, keyPool, begunAt, isChange: false }
-    if (judge(view, learned) === 'stale') return view?.counts
-    transaction.put(SERVER_VIEW, SERVER_VIEW_ID, learn(view, learned, transaction.generation))
-    return counts
-  })
 }

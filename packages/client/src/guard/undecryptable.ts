@@ -1,9 +1,10 @@
 /** "This could not be decrypted": what the ledger says of the key that a message, or an SDK's log line, names. */
-import { isJsonObject, materialOf } from '@latchkey/protocol'
+import { isJsonObject, type JsonObject, materialOf } from '@latchkey/protocol'
 import type { Verdict } from '../events.ts'
-import { verdictOf } from '../ledger/explain.ts'
-import { FALLBACK_KEYS, type KeyRecord, ONE_TIME_KEYS } from '../ledger/key-record.ts'
+import { type Judge, verdictOf } from '../ledger/explain.ts'
+import { FALLBACK_KEYS, ONE_TIME_KEYS } from '../ledger/key-record.ts'
 import { findByHash, hashOf } from '../ledger/ledger.ts'
+import { decodeOlmEvent } from '../olm/pre-key-message.ts'
 import { parseObject } from '../server/answers.ts'
 import type { View } from '../store/stored-state.ts'
 import { guardedDevice } from './guarded-device.ts'
@@ -11,9 +12,10 @@ import { type Named, namedKey, namingOf } from './namings.ts'
 import type { Guarding } from './guarding.ts'
 import { emit } from '../emit.ts'
 
-/** A public key in a log line, with the prefix that vodozemac prints, or standing alone. */
-const KEY_IN_TEXT =
-  /curve25519:([A-Za-z0-9+/_-]{43})|(?:^|[^A-Za-z0-9+/_-])([A-Za-z0-9+/_-]{43})(?![A-Za-z0-9+/_-])/
+/** 32 bytes in base64. Not everything that is so long in a log line is a key of this device's: the ledger knows. */
+const KEY_CHARS = 43
+/** Keys of one line that are looked up. */
+const MAX_KEYS = 100
 
 /**
  * @param report the to-device event (object or JSON), a public key, or a log line of the SDK with the key in it
@@ -24,14 +26,13 @@ export async function reportUndecryptable(
 ): Promise<Verdict> {
   const event = isJsonObject(report) ? report : typeof report === 'string' ? parseObject(report) : undefined
   const ownKey = await state.read((view) => guardedDevice(view).curve25519)
-  const named = event === undefined ? undefined : await namedKey(event, ownKey)
-  const [, prefixed, alone] = (typeof report === 'string' && KEY_IN_TEXT.exec(report)) || []
-  const key = prefixed ?? alone
-  const hash = named?.hash ?? (key === undefined ? undefined : await hashOf(materialOf(key)))
-  const sender = named?.sender ?? senderOf(event)
-  const found = await state.read((view) => (hash === undefined ? UNKNOWN : judgeKey(view, hash, named)))
+  // A message to a former identity of the device is explained too.
+  const named = event && (await (namedKey(event, ownKey) ?? namedKey(event, undefined)))
+  const hashes = named ? [named.hash] : event || typeof report !== 'string' ? [] : await hashesIn(report)
+  const found =
+    hashes.length > 0 ? await state.read((view) => judgeKeys(view, hashes, named)) : keyless(event)
   emit(settings.onEvent, settings.now(), 'undecryptable', {
-    sender,
+    sender: named?.sender ?? senderOf(event),
     verdict: found.verdict,
     ...(found.id !== undefined && { key: found.id }),
   })
@@ -40,26 +41,34 @@ export async function reportUndecryptable(
 
 type Judged = { readonly verdict: Verdict; readonly id?: string }
 
-const UNKNOWN: Judged = { verdict: 'never_ours' }
-
-function judgeKey(view: View, hash: string, named: Named | undefined): Judged {
-  const fallback = findByHash(view, FALLBACK_KEYS, hash)
-  if (fallback !== undefined) return { verdict: verdictOf('fallback', fallback[1]), id: fallback[0] }
-  const oneTime = findByHash(view, ONE_TIME_KEYS, hash)
-  if (oneTime === undefined) return UNKNOWN
-  const [id, record] = oneTime
-  const naming = namingOf(view, hash)
-  const isSecond = naming !== undefined && named !== undefined && naming.session !== named.session
-  if (isSecond || naming?.other !== undefined) return { verdict: 'named_twice', id }
-  return { verdict: verdictOf('one-time', beforeItsMessage(record)), id }
+function hashesIn(text: string): Promise<string[]> {
+  const words = text.split(/[^A-Za-z0-9+/_-]+/).filter(({ length }) => length === KEY_CHARS)
+  return Promise.all(words.slice(0, MAX_KEYS).map((word) => hashOf(materialOf(word))))
 }
 
-/**
- * The guard counts a key as used when a message names it, before the SDK has tried. If that is the message that failed,
- * the key had been issued, and nothing more is known against it.
- */
-function beforeItsMessage(record: KeyRecord): KeyRecord {
-  return record.state === 'used' ? { ...record, state: 'issued' } : record
+function keyless(event: JsonObject | undefined): Judged {
+  const olm = decodeOlmEvent(event)
+  const isNormal = olm !== undefined && Object.values(olm.ciphertexts).some(({ type }) => type === 1)
+  return { verdict: isNormal ? 'no_session' : 'malformed' }
+}
+
+function judgeKeys(view: View, hashes: readonly string[], named: Named | undefined): Judged {
+  for (const hash of hashes) {
+    const fallback = findByHash(view, FALLBACK_KEYS, hash)
+    if (fallback !== undefined) return { verdict: judge(view, 'fallback', fallback[1]), id: fallback[0] }
+    const [id, record] = findByHash(view, ONE_TIME_KEYS, hash) ?? []
+    if (id === undefined || record === undefined) continue
+    const naming = namingOf(view, hash)
+    const isSecond = naming !== undefined && named !== undefined && naming.session !== named.session
+    return { verdict: isSecond ? 'named_twice' : judge(view, 'one-time', record), id }
+  }
+  return { verdict: 'never_ours' }
+}
+
+/** The guard counts a key as used when a message names it, and never learns whether that could be decrypted. */
+export const judge: Judge = (view, kind, record) => {
+  if (kind === 'one-time' && namingOf(view, record.hash)?.other !== undefined) return 'named_twice'
+  return record.state === 'used' ? 'named' : verdictOf(kind, record)
 }
 
 function senderOf(event: { readonly [key: string]: unknown } | undefined): string {

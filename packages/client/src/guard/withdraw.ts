@@ -21,9 +21,10 @@ import { findByHash, hashOf, moveTo } from '../ledger/ledger.ts'
 import { type Counts, decodeKeyPool, decodeReset, decodeUpload, type ResetAnswer } from '../server/answers.ts'
 import { learn, SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
 import type { Target } from './disown.ts'
-import { guardedDevice, setLevel } from './guarded-device.ts'
+import { forgetLevel, guardedDevice, knownLevel } from './guarded-device.ts'
 import type { Guarding } from './guarding.ts'
-import { HealFailed } from './heal-once.ts'
+import { HealFailed, LEVEL_UNKNOWN } from './heal-once.ts'
+import { forgetAllToWithdraw, forgetToWithdraw, namesOf, outstanding } from './to-withdraw.ts'
 
 /** How often a reset is tried anew because claims changed the pool meanwhile. */
 const MAX_RACES = 5
@@ -34,33 +35,42 @@ const MAX_OWN_CLAIMS = 1_000
 const CLAIMS_AT_ONCE = 5
 const REQUEST_ID_BYTES = 16
 
-/** Withdraws keys that are known by name. Says in words what came of it. */
-export async function takeBack(
-  guarding: Guarding,
-  level: ServerLevel,
-  targets: readonly Target[],
-): Promise<string> {
+/** Withdraws keys that are known by name. Says in words what came of it. @throws {HealFailed} */
+export async function takeBack(guarding: Guarding, targets: readonly Target[]): Promise<string> {
+  const level = requireLevel(guarding)
   if (level === 'bare') return drain(guarding)
   if (targets.length === 0) return 'nothing had to be withdrawn'
-  const keyIds = targets.slice(0, MAX_NAMES).map(({ name }) => name)
-  const answer = await reset(guarding, level, { key_ids: keyIds })
-  await settleReset(guarding, answer, targets)
-  return answer.withdrawn === undefined
-    ? `reset ${keyIds.length} keys`
-    : `withdrew ${answer.withdrawn.length} of ${keyIds.length} keys`
+  let withdrawn: number | undefined = 0
+  for (let start = 0; start < targets.length; start += MAX_NAMES) {
+    const asked = targets.slice(start, start + MAX_NAMES)
+    const answer = await reset(guarding, level, { key_ids: namesOf(asked) })
+    await settleReset(guarding, answer, asked)
+    withdrawn = answer.withdrawn && withdrawn !== undefined ? withdrawn + answer.withdrawn.length : undefined
+  }
+  return withdrawn === undefined
+    ? `reset ${targets.length} keys`
+    : `withdrew ${withdrawn} of ${targets.length} keys`
 }
 
-/** Withdraws everything. Says in words what came of it. */
-export async function takeBackAll(guarding: Guarding, level: ServerLevel): Promise<string> {
+/** Withdraws everything. Says in words what came of it. @throws {HealFailed} */
+export async function takeBackAll(guarding: Guarding): Promise<string> {
+  const level = requireLevel(guarding)
   if (level === 'bare') return drain(guarding)
-  const targets = await guarding.state.read((view) =>
-    [...view.all(ONE_TIME_KEYS)]
+  const targets = await guarding.state.read((view) => [
+    ...[...view.all(ONE_TIME_KEYS)]
       .filter(([, { state }]) => state === 'available')
       .map(([id]) => ({ name: id as KeyName, id })),
-  )
+    ...(outstanding(view)?.targets ?? []),
+  ])
   const answer = await reset(guarding, level, { all: true })
-  await settleReset(guarding, answer, targets)
+  await settleReset(guarding, answer, targets, true)
   return `reset all keys${answer.withdrawn === undefined ? '' : ` (${answer.withdrawn.length} withdrawn)`}`
+}
+
+function requireLevel(guarding: Guarding): ServerLevel {
+  const level = knownLevel(guarding)
+  if (level === undefined) throw new HealFailed(LEVEL_UNKNOWN)
+  return level
 }
 
 /**
@@ -79,8 +89,8 @@ async function reset(guarding: Guarding, level: ServerLevel, body: JsonObject): 
       pool = current
       continue
     }
-    if (status === 404 || status === 405) setLevel(guarding, 'bare')
     const code = typeof answer['errcode'] === 'string' ? ` ${answer['errcode']}` : ''
+    if (answer['errcode'] === 'M_UNRECOGNIZED') forgetLevel(guarding)
     throw new HealFailed(`/keys/reset answered ${status}${code}`)
   }
 }
@@ -98,17 +108,23 @@ async function settleReset(
   { settings, state }: Guarding,
   answer: ResetAnswer,
   targets: readonly Target[],
+  isAll = false,
 ): Promise<void> {
   const now = settings.now()
   const withdrawn = answer.withdrawn && new Set(answer.withdrawn)
   await state.update((transaction) => {
     for (const { name, id } of targets) {
-      if (id !== undefined && withdrawn?.has(name) !== false) {
-        const cause = transaction.get(ONE_TIME_KEYS, id)?.cause
+      const record = id === undefined ? undefined : transaction.get(ONE_TIME_KEYS, id)
+      if (id === undefined || record === undefined) continue
+      // Without a list it is not known which keys were issued before; what is lost stays that.
+      if (withdrawn?.has(name) ?? isPublic(record)) {
+        const { cause } = record
         moveTo(transaction, ONE_TIME_KEYS, id, 'withdrawn', now, cause === undefined ? {} : { cause })
       }
     }
     const view = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
+    if (isAll) forgetAllToWithdraw(transaction)
+    else forgetToWithdraw(transaction, targets)
     const learned = { ...answer, begunAt: transaction.generation, isChange: true }
     transaction.put(SERVER_VIEW, SERVER_VIEW_ID, learn(view, learned, transaction.generation))
   })
@@ -126,29 +142,38 @@ async function drain(guarding: Guarding): Promise<string> {
   let isEmpty = count === 0
   while (!isEmpty && claimed < MAX_OWN_CLAIMS) {
     const claims = Array.from({ length: Math.min(CLAIMS_AT_ONCE, Math.max(1, count - claimed)) }, () =>
-      server.claim(userId, deviceId, SIGNED_CURVE25519),
+      server.claim(userId, deviceId, SIGNED_CURVE25519).catch(() => ({ status: 0, body: {} })),
     )
     const keys: KeyJson[] = []
+    let refused: number | undefined
     for (const { status, body } of await Promise.all(claims)) {
-      if (status !== 200) throw new HealFailed(`/keys/claim answered ${status} after ${claimed} own keys`)
-      const key = oneTimeKeyOf(body, userId, deviceId)
+      const key = status === 200 ? oneTimeKeyOf(body, userId, deviceId) : undefined
       if (key !== undefined) keys.push(key)
+      if (status !== 200) refused = status
     }
     await noteClaimed(guarding, keys)
     claimed += keys.length
+    if (refused !== undefined)
+      throw new HealFailed(
+        refused === 0
+          ? `/keys/claim did not answer after ${claimed} own keys`
+          : `/keys/claim answered ${refused} after ${claimed} own keys`,
+      )
     isEmpty = keys.length < claims.length || claimed >= count
   }
   // Keys that were uploaded by nobody else meanwhile cannot be there: the store's lock is held.
   await noteCounts(guarding, { [SIGNED_CURVE25519]: Math.max(0, count - claimed) })
+  if (!isEmpty) throw new HealFailed(`${claimed} own keys were claimed, and there are more`)
+  await state.update(forgetAllToWithdraw)
   return `claimed ${claimed} own keys, as the server has no reset`
 }
 
 /** The true number of available keys: an empty upload answers it and changes nothing. */
 async function askCount({ server }: Guarding): Promise<number> {
   const { status, body } = await server.upload({})
-  const count = status === 200 ? decodeUpload(body).counts?.[SIGNED_CURVE25519] : undefined
-  if (status !== 200) throw new HealFailed(`an empty upload was answered with ${status}`)
-  return count ?? 0
+  const counts = status === 200 ? decodeUpload(body).counts : undefined
+  if (counts === undefined) throw new HealFailed(`an empty upload was answered with ${status} and no counts`)
+  return counts[SIGNED_CURVE25519] ?? 0
 }
 
 function oneTimeKeyOf(answer: JsonObject, userId: string, deviceId: string): KeyJson | undefined {

@@ -39,7 +39,7 @@ export const HEALS: Kind<HealRecord> = {
 }
 
 export type Budget = {
-  /** Heals in 24 hours. Default 10. */
+  /** Heals in 24 hours, 100 at most. Default 10. */
   readonly healsPerDay: number
   /** The pause after one heal, doubled by each further one of the day, ms. Default 1 000. */
   readonly pauseMs: number
@@ -52,28 +52,36 @@ const MAX_HEALS_KEPT = 100
 const MAX_KEYS_KEPT = 20
 
 /**
- * How long the next heal has to wait, ms: 0 when it may begin, `Infinity` when the day's budget is spent. Heals that
- * seem to lie in the future (a clock set back) count as of now. Replacing keys whose private halves an SDK is about to
- * evict is upkeep, limited by how fast the SDK generates: it does not count.
+ * How long the next heal has to wait, ms: 0 when it may begin, `Infinity` when the day's budget is spent. Heals that lie
+ * in the future (a clock set back) count for a day as well, but nobody waits for their pause: it would last until the
+ * clock has caught up. Replacing keys whose private halves are about to be evicted is upkeep, limited by how fast keys are
+ * generated: it does not count.
  */
 export function waitForHeal(view: View, budget: Budget, now: number): number {
   const ages = [...view.all(HEALS).values()]
-    .filter(({ cause }) => cause !== 'private_keys_evicted')
-    .map(({ at }) => Math.max(0, now - at))
-    .filter((age) => age < DAY_MS)
-  if (ages.length >= budget.healsPerDay) return Number.POSITIVE_INFINITY
-  if (ages.length === 0) return 0
+    .filter((heal) => !isUpkeep(heal))
+    .map(({ at }) => now - at)
+    .filter((age) => Math.abs(age) < DAY_MS)
+  if (ages.length >= Math.min(budget.healsPerDay, MAX_HEALS_KEPT)) return Number.POSITIVE_INFINITY
+  const past = ages.filter((age) => age >= 0)
+  if (past.length === 0) return 0
   const pause = budget.pauseMs * 2 ** (ages.length - 1)
-  return Math.max(0, pause - Math.min(...ages))
+  return Math.max(0, pause - Math.min(...past))
 }
 
-/** Notes a heal, and returns the ID that it is noted under. At most 100 are kept, the latest. */
+function isUpkeep({ cause }: Pick<HealRecord, 'cause'>): boolean {
+  return cause === 'private_keys_evicted'
+}
+
+/** Notes a heal, and returns the ID that it is noted under. The latest 100 are kept, and as many of upkeep. */
 export function noteHeal(transaction: Transaction, heal: HealRecord): string {
-  const numbers = [...transaction.all(HEALS).keys()].map(Number).sort((a, b) => a - b)
-  const number = (numbers.at(-1) ?? 0) + 1
+  const heals = [...transaction.all(HEALS)].sort(([a], [b]) => Number(a) - Number(b))
+  const number = Number(heals.at(-1)?.[0] ?? 0) + 1
   transaction.put(HEALS, String(number), { ...heal, keys: heal.keys.slice(0, MAX_KEYS_KEPT) })
-  for (const old of numbers.slice(0, Math.max(0, numbers.length + 1 - MAX_HEALS_KEPT))) {
-    transaction.delete(HEALS, String(old))
+  // Each kind makes room for itself: otherwise upkeep would push out the heals that the budget counts.
+  const alike = heals.filter(([, other]) => isUpkeep(other) === isUpkeep(heal))
+  for (const [old] of alike.slice(0, Math.max(0, alike.length + 1 - MAX_HEALS_KEPT))) {
+    transaction.delete(HEALS, old)
   }
   return String(number)
 }

@@ -16,53 +16,44 @@ import type { Transaction, View } from '../store/stored-state.ts'
 import { isPublic, type KeyRecord, ONE_TIME_KEYS } from './key-record.ts'
 import { moveTo, publicKeysOf } from './ledger.ts'
 
-/**
- * What the digest says: `same`, `different`, or `unknown` where the ledger cannot compute it (adopted keys: their hash
- * is known, their share of the digest is not).
- */
-export type DigestVerdict = 'same' | 'different' | 'unknown'
+/** A pool that the ledger explains. */
+export type PoolByDigest = {
+  /** How many keys it has. */
+  readonly count: number
+  /** The keys of the ledger that are not in it any more, in the order of issue. */
+  readonly before: readonly [KeyName, KeyRecord][]
+  /** Whether keys whose upload has no answer yet were counted in: the server has them. */
+  readonly hasUploading: boolean
+}
 
-/** Whether keys of an upload without an answer are counted in: the server may have them, or not. Default true. */
-export type Which = { readonly uploading?: boolean }
-
 /**
- * Compares the digest of a pool of `count` keys with that of the last `count` keys of the ledger in pool order: keys
- * leave from the front, so those are the ones that should be left.
+ * What a digest says of a pool: keys leave from the front, so the pool is the last so many keys of the ledger, whatever a
+ * count beside the digest says. Keys of an upload without an answer may have arrived or not.
+ *
+ * @returns undefined when the ledger does not explain it: other keys, or adopted ones, whose share is not known
  */
-export function compareDigest(
-  view: View,
-  algorithm: Algorithm,
-  count: number,
-  digest: string,
-  which: Which = {},
-): DigestVerdict {
-  const left = count === 0 ? [] : expected(view, algorithm, which).slice(-count)
-  if (left.length < count) return 'different'
+export function poolByDigest(view: View, algorithm: Algorithm, digest: string): PoolByDigest | undefined {
+  const keys = publicKeysOf(view, algorithm)
+  const settled = keys.filter(([, { state }]) => state !== 'uploading')
+  const readings = settled.length === keys.length ? [keys] : [settled, keys]
+  for (const reading of readings) {
+    const count = lastWithDigest(reading, digest)
+    if (count === undefined) continue
+    const before = reading.slice(0, reading.length - count)
+    return { count, before, hasUploading: reading !== settled && settled.length < keys.length }
+  }
+  return undefined
+}
+
+function lastWithDigest(keys: readonly [KeyName, KeyRecord][], digest: string): number | undefined {
   const sum = emptyDigest()
-  for (const [, { share }] of left) {
-    if (share === undefined) return 'unknown'
+  for (let count = 0; ; count++) {
+    if (base64Url(sum) === digest) return count
+    // The share of an adopted key is not known; without it nothing before it can be computed either.
+    const share = keys[keys.length - 1 - count]?.[1].share
+    if (share === undefined) return undefined
     mixIn(sum, fromBase64Url(share))
   }
-  return base64Url(sum) === digest ? 'same' : 'different'
-}
-
-/** After a digest was the same: all keys before the last `count` have been issued. Returns how many were news. */
-export function noteIssuedByCount(
-  transaction: Transaction,
-  algorithm: Algorithm,
-  count: number,
-  now: number,
-  which: Which = {},
-): number {
-  const keys = expected(transaction, algorithm, which)
-  const issued = keys.slice(0, Math.max(0, keys.length - count))
-  for (const [name] of issued) moveTo(transaction, ONE_TIME_KEYS, name, 'issued', now, { issuedAt: now })
-  return issued.length
-}
-
-function expected(view: View, algorithm: Algorithm, { uploading = true }: Which): [KeyName, KeyRecord][] {
-  const keys = publicKeysOf(view, algorithm)
-  return uploading ? keys : keys.filter(([, { state }]) => state !== 'uploading')
 }
 
 /** What a reading of the pool found, in names of one-time keys. */
@@ -79,7 +70,7 @@ export type Comparison = {
 
 /**
  * Holds the ledger against one algorithm's pool, and brings the ledger up to what the server says: keys that were
- * issued get the server's time, keys that are gone become `removed`. Keys that should not be there are left as they are
+ * issued get the server's time, if it can be true, keys that are gone become `removed`. Keys that should not be there are left as they are
  * and named; what to do about them is the caller's decision.
  *
  * @param complete whether `pool.issued` lists every issued key; otherwise a key that is not listed counts as issued
@@ -91,6 +82,7 @@ export function alignWithPool(
   { complete, now }: { readonly complete: boolean; readonly now: number },
 ): Comparison {
   const records = transaction.all(ONE_TIME_KEYS)
+  const hashes = new Set([...records.values()].map((record) => record.hash))
   const unknown: KeyName[] = []
   const again: KeyName[] = []
   const available = new Set<KeyName>()
@@ -98,8 +90,7 @@ export function alignWithPool(
     available.add(name)
     const record = records.get(name)
     if (record?.hash !== hash) {
-      const known = [...records.values()].some((other) => other.hash === hash)
-      ;(known ? again : unknown).push(name)
+      ;(hashes.has(hash) ? again : unknown).push(name)
     } else if (!isPublic(record)) again.push(name)
     else if (record.state === 'uploading') {
       moveTo(transaction, ONE_TIME_KEYS, name, 'available', now, { publishedAt: now })
@@ -112,8 +103,13 @@ export function alignWithPool(
     const name = id as KeyName
     if (!id.startsWith(`${algorithm}:`)) continue
     const issuedTs = issuedThere.get(record.hash)
-    if (record.state === 'issued' && issuedTs !== undefined) {
-      moveTo(transaction, ONE_TIME_KEYS, id, 'issued', now, { issuedAt: issuedTs })
+    // A time that cannot be true shows a wrong clock of the server, which must not decide when a private half goes.
+    const isTime =
+      issuedTs !== undefined && issuedTs >= (record.publishedAt ?? record.since) && issuedTs <= now
+    const issuedAt = isTime ? issuedTs : now
+    // What was only concluded is known now; the first time that was noted stays.
+    if (record.inferred === true && issuedTs !== undefined) {
+      moveTo(transaction, ONE_TIME_KEYS, id, 'issued', now, { issuedAt: record.issuedAt ?? issuedAt })
     }
     // One that is still uploading may simply not have arrived yet.
     if (available.has(name) || !isPublic(record)) continue
@@ -122,7 +118,7 @@ export function alignWithPool(
       moveTo(transaction, ONE_TIME_KEYS, id, 'removed', now, { cause: 'the server has it no more' })
       gone.push(name)
     } else {
-      moveTo(transaction, ONE_TIME_KEYS, id, 'issued', now, { issuedAt: issuedTs ?? now })
+      moveTo(transaction, ONE_TIME_KEYS, id, 'issued', now, { issuedAt })
       issued.push(name)
     }
   }

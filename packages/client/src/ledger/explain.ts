@@ -19,6 +19,9 @@ export type Explanation = {
   readonly text: string
 }
 
+/** What is to be said of a key; the owner of a ledger may know more of it than its record. */
+export type Judge = (view: View, kind: Explanation['kind'], record: KeyRecord) => Verdict
+
 /**
  * Every key of the ledger that a public key, a key ID or a whole name stands for: mostly one, none for what was never
  * ours, several when an ID was used anew.
@@ -26,6 +29,7 @@ export type Explanation = {
 export async function explain(
   look: <T>(read: (view: View) => T) => Promise<T>,
   keyOrId: string,
+  judge: Judge = (_view, kind, record) => verdictOf(kind, record),
 ): Promise<Explanation[]> {
   const hash = await hashOf(keyOrId)
   return look((view) => {
@@ -37,7 +41,7 @@ export async function explain(
       for (const [id, record] of records) {
         const name = nameOf(id)
         const isIt = record.hash === hash || name === keyOrId || name.slice(name.indexOf(':') + 1) === keyOrId
-        if (isIt) found.push(explanationOf(name, kind, record))
+        if (isIt) found.push(explanationOf(name, kind, record, judge(view, kind, record)))
       }
     }
     return found
@@ -67,7 +71,9 @@ export function verdictOf(kind: Explanation['kind'], record: KeyRecord): Verdict
 const MEANING: Readonly<Record<Verdict, string>> = {
   never_ours: 'this device never published it',
   used_before: 'a message was decrypted with it before',
-  named_twice: 'another session named it first',
+  named:
+    'one session named it; if that could not be decrypted, it came twice, is damaged or forged, or the private half is gone',
+  named_twice: 'two sessions named it',
   withdrawn: 'it was withdrawn before anybody had it',
   removed: 'the server removed it',
   expired: 'its private half was given up',
@@ -76,11 +82,15 @@ const MEANING: Readonly<Record<Verdict, string>> = {
   fallback_replaced: 'it is a former fallback key whose private half was dropped after its time',
   private_key_held: 'its private half should be there',
   no_session: 'the message names no key, and no session that it could belong to is there',
-  malformed: 'the message is no Olm message',
+  malformed: 'it is no Olm message, or names no key',
 }
 
-function explanationOf(name: KeyName, kind: Explanation['kind'], record: KeyRecord): Explanation {
-  const verdict = verdictOf(kind, record)
+function explanationOf(
+  name: KeyName,
+  kind: Explanation['kind'],
+  record: KeyRecord,
+  verdict: Verdict,
+): Explanation {
   const { state, since, publishedAt, issuedAt, cause } = record
   const because = cause === undefined ? '' : ` (${cause})`
   return {

@@ -47,6 +47,10 @@ export type KeyRecord = {
   readonly publishedAt?: number
   /** When it was issued as far as is known, ms: by the server's word, or when it was noticed. */
   readonly issuedAt?: number
+  /** It was only concluded from a count that it was issued: the server may have lied, and may issue it still. */
+  readonly inferred?: true
+  /** When that was noticed, by a clock of the key manager's own (`waitedTime`), ms. */
+  readonly noticedAt?: number
   /** Found on the server when there was no ledger: nothing is known of its private half. */
   readonly adopted?: true
   /** What named it first: a short hash of the sender's key and the session's base key. */
@@ -86,7 +90,8 @@ function isKeyRecord(value: unknown): value is KeyRecord {
     isOptional(record.share, 'string') &&
     isOptional(record.key, 'string') &&
     isOptional(record.publishedAt, 'number') &&
-    isOptional(record.issuedAt, 'number')
+    isOptional(record.issuedAt, 'number') &&
+    isOptional(record.noticedAt, 'number')
   )
 }
 

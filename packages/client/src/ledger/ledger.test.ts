@@ -16,7 +16,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import type { PoolKey, PoolOfAlgorithm } from '../server/answers.ts'
 import { memoryStore } from '../store/memory.ts'
 import { StoredState } from '../store/stored-state.ts'
-import { alignWithPool, compareDigest, noteIssuedByCount } from './compare.ts'
+import { alignWithPool, poolByDigest } from './compare.ts'
 import { explain } from './explain.ts'
 import { FALLBACK_KEYS, type KeyRecord, ONE_TIME_KEYS } from './key-record.ts'
 import {
@@ -27,6 +27,7 @@ import {
   MAX_RECORDS,
   moveTo,
   publicKeysOf,
+  recordLost,
   recordAdopted,
   recordUploading,
 } from './ledger.ts'
@@ -150,27 +151,37 @@ test('history is forgotten beyond the bound, the oldest first, and live keys nev
 test('the digest of what is left of a pool is that of the last keys of the ledger', async () => {
   const some = keys('a', 'b', 'c')
   const state = await ledger([some])
-  const verdict = (count: number, digest: string) =>
-    state.read((view) => compareDigest(view, SIGNED_CURVE25519, count, digest))
-  assert.equal(await verdict(3, digestOf(some)), 'same')
-  assert.equal(await verdict(1, digestOf(only(some, 'c'))), 'same')
-  assert.equal(await verdict(0, digestOf({})), 'same')
-  assert.equal(await verdict(1, digestOf(only(some, 'a'))), 'different')
-  assert.equal(await verdict(4, digestOf(some)), 'different')
-
-  assert.equal(
-    await state.update((transaction) => noteIssuedByCount(transaction, SIGNED_CURVE25519, 1, NOW)),
-    2,
+  const found = (digest: string) => state.read((view) => poolByDigest(view, SIGNED_CURVE25519, digest))
+  assert.equal((await found(digestOf(some)))?.count, 3)
+  const last = await found(digestOf(only(some, 'c')))
+  assert.equal(last?.count, 1)
+  assert.deepEqual(
+    last.before.map(([name]) => name),
+    ['a', 'b'].map(NAME),
   )
-  assert.deepEqual(await states(state), { a: 'issued', b: 'issued', c: 'available' })
+  assert.equal((await found(digestOf({})))?.count, 0)
+  assert.equal(await found(digestOf(only(some, 'a'))), undefined)
+  assert.equal(await found(digestOf({ ...some, ...keys('d') })), undefined)
 })
 
-test('adopted keys are known by their hash alone: their digest is unknown, not different', async () => {
+test('keys of an upload without an answer are in the digest, or not', async () => {
+  const [some, late] = [keys('a', 'b'), keys('c')]
+  const state = await ledger([some])
+  const hashed = await hashKeys(late)
+  await state.update((transaction) => recordUploading(transaction, hashed, NOW))
+  const found = (digest: string) => state.read((view) => poolByDigest(view, SIGNED_CURVE25519, digest))
+  const without = await found(digestOf(only(some, 'b')))
+  assert.deepEqual([without?.count, without?.hasUploading], [1, false])
+  const beside = await found(digestOf({ ...only(some, 'b'), ...late }))
+  assert.deepEqual([beside?.count, beside?.hasUploading], [2, true])
+})
+
+test('adopted keys are known by their hash alone: no digest of them is explained', async () => {
   const some = keys('a', 'b')
   const state = await ledger()
   await state.update((transaction) => recordAdopted(transaction, inPool(some), NOW))
-  const verdict = await state.read((view) => compareDigest(view, SIGNED_CURVE25519, 2, digestOf(some)))
-  assert.equal(verdict, 'unknown')
+  const found = await state.read((view) => poolByDigest(view, SIGNED_CURVE25519, digestOf(some)))
+  assert.equal(found, undefined)
   const [explanation] = await explain((look) => state.read(look), 'a')
   assert.equal(explanation?.verdict, 'adopted')
 })
@@ -230,4 +241,38 @@ test('a former key keeps what explains it, and loses what only a live one needs'
   assert.equal(record?.share, undefined)
   const [explanation] = await explain((look) => state.read(look), NAME('a'))
   assert.match(explanation?.text ?? '', /is lost since 2023-11-14T22:13:20.000Z: .* \(a test\)\.$/)
+})
+
+test('a pool of invented keys pushes out no history, and is compared in no time', async () => {
+  const state = await ledger([keys('a')])
+  const found = Array.from({ length: 20_000 }, (_, i) => ({ name: NAME(`x${i}`), hash: `hash ${i}`, ts: 1 }))
+  const pool = { digest: undefined, available: found, issued: found, fallback: undefined }
+  await state.update((transaction) => {
+    const options = { complete: true, now: NOW }
+    const { unknown } = alignWithPool(transaction, SIGNED_CURVE25519, pool, options)
+    assert.equal(unknown.length, found.length)
+    recordLost(transaction, found, NOW)
+  })
+  const left = await state.read((view) => view.all(ONE_TIME_KEYS))
+  assert.equal(left.size, MAX_RECORDS)
+  assert.ok(left.has(NAME('a')))
+})
+
+test("the server's time of issue counts where it can be true, and the first one that is noted stays", async () => {
+  const times = async (...told: number[]): Promise<number | undefined> => {
+    const mine = keys('a')
+    const state = await ledger([mine])
+    for (const ts of told) {
+      const pool = poolOf({}, mine)
+      const issued = pool.issued.map((key) => ({ ...key, ts }))
+      await state.update((transaction) => {
+        const options = { complete: true, now: NOW + 1_000 }
+        return alignWithPool(transaction, SIGNED_CURVE25519, { ...pool, issued }, options)
+      })
+    }
+    return state.read((view) => view.get(ONE_TIME_KEYS, NAME('a'))?.issuedAt)
+  }
+  assert.equal(await times(NOW + 500), NOW + 500)
+  assert.equal(await times(NOW + 500, NOW + 100), NOW + 500)
+  for (const wrong of [0, 5_000, NOW - 1, NOW + 9_000, 1e300]) assert.equal(await times(wrong), NOW + 1_000)
 })

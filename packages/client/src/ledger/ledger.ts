@@ -124,13 +124,18 @@ export const REPLACED_BY_OLDER = 'published by a state of the store that was rep
 
 /**
  * Notes keys that the server has, or had, and this ledger never saw: a state of the store that is no more published them.
- * A message that names one is explained by it.
+ * A message that names one is explained by it. They are noted while there is room: the device's own history is worth more.
  */
 export function recordLost(transaction: Transaction, keys: readonly FoundKey[], now: number): void {
-  const known = new Set([...transaction.all(ONE_TIME_KEYS).values()].map(({ hash }) => hash))
+  const records = transaction.all(ONE_TIME_KEYS)
+  const known = new Set([...records.values()].map(({ hash }) => hash))
   const order = generatedSoFar(transaction)
+  let room = MAX_RECORDS - records.size
   for (const { name, hash } of keys) {
+    if (room <= 0) return
     if (known.has(hash)) continue
+    known.add(hash)
+    room--
     transaction.put(ONE_TIME_KEYS, `${name}~${hash.slice(0, 8)}`, {
       state: 'lost',
       since: now,
@@ -154,11 +159,11 @@ export function moveTo(
   id: string,
   state: KeyState,
   now: number,
-  more: Partial<Pick<KeyRecord, 'cause' | 'issuedAt' | 'publishedAt' | 'session'>> = {},
+  more: Partial<Pick<KeyRecord, 'cause' | 'issuedAt' | 'publishedAt' | 'session' | 'inferred'>> = {},
 ): void {
   const record = transaction.get(kind, id)
   if (record === undefined || (record.state === state && Object.keys(more).length === 0)) return
-  const { cause: _former, ...rest } = record
+  const { cause: _former, inferred: _inferred, ...rest } = record
   const next: KeyRecord = { ...rest, ...more, state, since: record.state === state ? record.since : now }
   if (mayBeNamed(next)) transaction.put(kind, id, next)
   else {

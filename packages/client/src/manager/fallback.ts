@@ -5,12 +5,14 @@
  *     uploading --acknowledged--> available --a newer one is acknowledged--> issued --grace time--> expired
  *
  * A new one is made when there is none, when the server says that it was used or does not have it, and by age. Making one
- * loses the private half of the one before the current, so none is made while that is still within its grace time: that
- * is at most one rotation per grace time, whatever the server claims.
+ * loses the private half of the one before the current, so none is made while that is still within its grace time, and
+ * none for having been used within a day of the one before: a server that always says "used" would otherwise rotate away
+ * what is in flight. Only a dead key on the server is replaced at once, because every message to it is lost.
  */
 import { FALLBACK_KEYS, type KeyRecord } from '../ledger/key-record.ts'
 import { moveTo } from '../ledger/ledger.ts'
 import type { View } from '../store/stored-state.ts'
+import { isAllowed } from './pace.ts'
 import type { PendingRequest } from './records.ts'
 import { OPENED } from './records.ts'
 import { statusOf, type Settings, type Step } from './step.ts'
@@ -34,6 +36,11 @@ export function formerFallback(view: View): [string, KeyRecord] | undefined {
   return undefined
 }
 
+/** The least age at which a key is renewed for having been used. */
+const USED_MINIMUM_MS = 86_400_000
+/** Sessions opened with fallback keys, past which the key is renewed: replays are known by what is remembered of them. */
+export const MANY_OPENED = 5_000
+
 export type FallbackPlan =
   | { readonly kind: 'none' }
   /** Offer the current key again: the server does not have it, or its answer never came. */
@@ -46,16 +53,22 @@ export function planFallback(view: View, settings: Settings, now: number): Fallb
   if (current === undefined) return { kind: 'new', why: 'missing' }
   const [name, record] = current
   const { fallbackWanted } = statusOf(view)
-  if (record.state === 'uploading' || fallbackWanted === 'again') return { kind: 'again', name, record }
-  const age = now - (record.publishedAt ?? record.since)
-  const why =
-    fallbackWanted === 'heal' || fallbackWanted === 'used'
-      ? fallbackWanted
-      : age >= settings.fallbackRotateAfterMs
-        ? 'age'
-        : undefined
+  if (record.state === 'uploading') return { kind: 'again', name, record }
+  if (fallbackWanted === 'heal') return { kind: 'new', why: 'heal' }
+  if (fallbackWanted === 'again' && isAllowed(statusOf(view), 'fallback', now)) {
+    return { kind: 'again', name, record }
+  }
+  const why = whyRotate(view, settings, now - (record.publishedAt ?? record.since))
   if (why === undefined || !mayRotate(view, settings, now)) return { kind: 'none' }
   return { kind: 'new', why }
+}
+
+function whyRotate(view: View, settings: Settings, age: number): 'heal' | 'used' | 'age' | undefined {
+  const { fallbackWanted } = statusOf(view)
+  if (fallbackWanted === 'fresh') return 'heal'
+  const isCrowded = view.all(OPENED).size >= MANY_OPENED
+  if (fallbackWanted === 'used' && (age >= USED_MINIMUM_MS || isCrowded)) return 'used'
+  return age >= settings.fallbackRotateAfterMs || isCrowded ? 'age' : undefined
 }
 
 /** Whether making a new key would cost no private half that is still within its grace time. */

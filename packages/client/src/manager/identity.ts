@@ -6,24 +6,40 @@
 import { isJsonObject, type JsonObject } from '@latchkey/protocol'
 import { accountOf, type Step } from './step.ts'
 
-/** Takes in an answer of `/keys/query` about the own device. */
-export function readIdentity(step: Step, answer: JsonObject): void {
+/**
+ * Takes in an answer of `/keys/query` about the own device. One that makes no sense changes nothing, and another identity
+ * has to be named twice: a device is declared dead for good.
+ *
+ * @returns whether it made sense
+ */
+export function readIdentity(step: Step, answer: JsonObject): boolean {
   const account = accountOf(step.transaction)
-  const device = member(member(answer['device_keys'], account.userId), account.deviceId)
-  const keys = member(device, 'keys')
-  const theirs = {
-    curve25519: member(keys, `curve25519:${account.deviceId}`),
-    ed25519: member(keys, `ed25519:${account.deviceId}`),
+  const users = answer['device_keys']
+  const devices = member(users, account.userId) ?? {}
+  if (!isJsonObject(users) || !isJsonObject(devices)) return false
+  const device = member(devices, account.deviceId)
+  if (device === undefined) {
+    step.patch({ deviceKeys: 'missing', suspected: undefined })
+    return true
   }
-  if (theirs.curve25519 === undefined && theirs.ed25519 === undefined) {
-    step.patch({ deviceKeys: 'missing' })
-  } else if (theirs.curve25519 === account.curve25519 && theirs.ed25519 === account.ed25519) {
-    step.patch({ deviceKeys: 'published' })
-  } else {
+  const keys = member(device, 'keys')
+  const curve25519 = member(keys, `curve25519:${account.deviceId}`)
+  const ed25519 = member(keys, `ed25519:${account.deviceId}`)
+  if (!isPublicKey(curve25519) || !isPublicKey(ed25519)) return false
+  const named = `${curve25519} ${ed25519}`
+  if (curve25519 === account.curve25519 && ed25519 === account.ed25519) {
+    step.patch({ deviceKeys: 'published', suspected: undefined })
+  } else if (named === step.status.suspected) {
     const why = `the server knows ${account.deviceId} by another identity, whose keys are lost`
     step.tell('device_dead', { why })
     step.patch({ dead: why })
-  }
+  } else step.patch({ suspected: named })
+  return true
+}
+
+/** 32 bytes in base64, padded or not. */
+function isPublicKey(value: unknown): value is string {
+  return typeof value === 'string' && /^[A-Za-z0-9+/]{43}=?$/.test(value)
 }
 
 function member(value: unknown, name: string): unknown {

@@ -10,11 +10,22 @@ import type { Verdict } from '../events.ts'
 import { verdictOf } from '../ledger/explain.ts'
 import { FALLBACK_KEYS, ONE_TIME_KEYS } from '../ledger/key-record.ts'
 import { findByHash, hashOf, moveTo } from '../ledger/ledger.ts'
-import type { OlmMessage, OlmSession } from '../olm/olm-account.ts'
+import { type OlmMessage, OlmRefusal, type OlmSession } from '../olm/olm-account.ts'
 import { decodeOlmEvent, parsePreKeyMessage } from '../olm/pre-key-message.ts'
 import type { Kind, Transaction } from '../store/stored-state.ts'
-import { type DecryptedMessage, INBOX, type Memory, OPENED, SEEN, SESSIONS } from './records.ts'
-import type { Step } from './step.ts'
+import { MANY_OPENED } from './fallback.ts'
+import {
+  ACCOUNT,
+  type DecryptedMessage,
+  INBOX,
+  type Memory,
+  ONLY,
+  OPENED,
+  SEEN,
+  type SessionRecord,
+  SESSIONS,
+} from './records.ts'
+import { accountOf, type Step } from './step.ts'
 
 /** An encrypted message for this device, with the hashes that are taken beforehand, because steps are synchronous. */
 export type Ciphertext = OlmMessage & {
@@ -22,7 +33,8 @@ export type Ciphertext = OlmMessage & {
   readonly senderKey: string
   /** Of sender key, type and body: the same again is the same message. */
   readonly hash: string
-  /** Of the public key that a pre-key message names. */
+  /** The public key that a pre-key message names, and its hash. Without them it is none. */
+  readonly key?: string
   readonly keyHash?: string
 }
 
@@ -36,10 +48,15 @@ export type Failure = {
   readonly key?: string
 }
 
+/**
+ * The longest bodies that are looked at, in characters of base64. An event that a server passes on has 64 KiB; pre-key
+ * messages have 2 kB mostly, and libolm cannot take much more than this (libolm-account.ts).
+ */
+const MAX_BODY_CHARS = { 0: 48_000, 1: 65_536 } as const
 /** Ciphertexts that are remembered, to tell a repeated message from one that fails. */
 const MAX_SEEN = 1_000
-/** Sessions opened with fallback keys that are remembered; past half of it the fallback key is due to be renewed. */
-const MAX_OPENED = 10_000
+/** Sessions opened with fallback keys that are remembered. */
+const MAX_OPENED = 2 * MANY_OPENED
 
 /** The Olm messages among to-device events that are encrypted for a device. */
 export async function ciphertextsFor(events: readonly unknown[], identityKey: string): Promise<Ciphertext[]> {
@@ -54,44 +71,45 @@ export async function ciphertextsFor(events: readonly unknown[], identityKey: st
 }
 
 async function hashed(message: Omit<Ciphertext, 'hash'>): Promise<Ciphertext> {
-  const named = message.type === 0 ? parsePreKeyMessage(message.body) : undefined
   const hash = await hashOf(`${message.senderKey} ${message.type} ${message.body}`)
-  return named === undefined
-    ? { ...message, hash }
-    : { ...message, hash, keyHash: await hashOf(named.oneTimeKey) }
+  const isShort = message.body.length <= MAX_BODY_CHARS[0]
+  const key = message.type === 0 && isShort ? parsePreKeyMessage(message.body)?.oneTimeKey : undefined
+  return key === undefined ? { ...message, hash } : { ...message, hash, key, keyHash: await hashOf(key) }
 }
 
-/** Decrypts what a sync brought, in order. Returns what could not be; what could is in the inbox. */
-export function decryptAll(step: Step, ciphertexts: readonly Ciphertext[]): Failure[] {
+/** What became of the messages of a sync: the numbers of those in the inbox, and those that could not be decrypted. */
+export type Decrypted = { readonly stored: readonly string[]; readonly failures: readonly Failure[] }
+
+/** Decrypts what a sync brought, in order, into the inbox. */
+export function decryptAll(step: Step, ciphertexts: readonly Ciphertext[]): Decrypted {
   const failures: Failure[] = []
+  const stored: string[] = []
+  const dropped = new Map<string, number>()
   for (const ciphertext of ciphertexts) {
     if (step.transaction.get(SEEN, ciphertext.hash) !== undefined) continue
-    const opened = decrypt(step, ciphertext)
+    const { sender, senderKey, key } = ciphertext
+    const opened = decrypt(step, ciphertext, dropped)
     if (typeof opened === 'object') {
       remember(step.transaction, SEEN, ciphertext.hash, MAX_SEEN)
-      putMessage(step.transaction, {
-        id: ciphertext.hash,
-        sender: ciphertext.sender,
-        senderKey: ciphertext.senderKey,
-        ...opened,
-      })
+      stored.push(putMessage(step, { id: ciphertext.hash, sender, senderKey, ...opened }))
       continue
     }
-    const { sender, senderKey, type, body } = ciphertext
-    const key = type === 0 ? parsePreKeyMessage(body)?.oneTimeKey : undefined
-    const failure = { sender, senderKey, verdict: opened, ...(key !== undefined && { key }) }
-    failures.push(failure)
+    failures.push({ sender, senderKey, verdict: opened, ...(key !== undefined && { key }) })
     step.tell('undecryptable', { sender, verdict: opened, ...(key !== undefined && { key }) })
   }
-  return failures
+  for (const [sender, count] of dropped) step.tell('sessions_dropped', { sender, count })
+  return { stored, failures }
 }
 
 type Opened = Pick<DecryptedMessage, 'plaintext' | 'sessionId'>
 
-function decrypt(step: Step, ciphertext: Ciphertext): Opened | Verdict {
+function decrypt(step: Step, ciphertext: Ciphertext, dropped: Map<string, number>): Opened | Verdict {
+  const { type, body, keyHash } = ciphertext
+  if (type === 0 && keyHash === undefined) return 'malformed'
+  if (body.length > MAX_BODY_CHARS[type]) return 'malformed'
   const existing = decryptWithSession(step, ciphertext)
   if (existing !== undefined) return existing
-  return ciphertext.type === 0 ? openSession(step, ciphertext) : 'no_session'
+  return type === 0 ? openSession(step, ciphertext, dropped) : 'no_session'
 }
 
 /** Tries the sessions that there are; undefined when none of them is meant. */
@@ -104,7 +122,7 @@ function decryptWithSession(step: Step, ciphertext: Ciphertext): Opened | Verdic
       if (type === 0 && !session.matches(senderKey, body)) continue
       const plaintext = attempt(() => session.decrypt(ciphertext))
       if (plaintext !== undefined) {
-        transaction.put(SESSIONS, id, { peer: senderKey, pickle: session.pickle(), usedAt: now })
+        transaction.put(SESSIONS, id, { ...record, pickle: session.pickle(), usedAt: now })
         return { plaintext, sessionId: id }
       }
       // A pre-key message of this very session, which was decrypted before or is damaged: never open it anew.
@@ -116,10 +134,12 @@ function decryptWithSession(step: Step, ciphertext: Ciphertext): Opened | Verdic
   return undefined
 }
 
-function openSession(step: Step, ciphertext: Ciphertext): Opened | Verdict {
+function openSession(
+  step: Step,
+  { sender, senderKey, body, keyHash = '' }: Ciphertext,
+  dropped: Map<string, number>,
+): Opened | Verdict {
   const { transaction, now } = step
-  const { senderKey, body, keyHash } = ciphertext
-  if (keyHash === undefined) return 'malformed'
   const oneTime = findByHash(transaction, ONE_TIME_KEYS, keyHash)
   const fallback = findByHash(transaction, FALLBACK_KEYS, keyHash)
   const opened = attempt(() => step.account().openInbound(senderKey, body))
@@ -130,75 +150,90 @@ function openSession(step: Step, ciphertext: Ciphertext): Opened | Verdict {
   const { session, plaintext } = opened
   try {
     if (transaction.get(OPENED, session.id) !== undefined) return 'used_before'
-    if (fallback === undefined) step.accountToChange().removeUsedKey(session)
-    else {
-      const count = remember(transaction, OPENED, session.id, MAX_OPENED, fallback[0])
-      if (count > MAX_OPENED / 2 && step.status.fallbackWanted === undefined)
-        step.patch({ fallbackWanted: 'used' })
-    }
-    if (oneTime !== undefined) {
-      moveTo(transaction, ONE_TIME_KEYS, oneTime[0], 'used', now, { session: session.id })
-    }
-    putSession(step, senderKey, session)
+    if (fallback === undefined && step.accountToChange().removeUsedKey(session)) {
+      if (oneTime === undefined) noteImportedUsed(step)
+      else moveTo(transaction, ONE_TIME_KEYS, oneTime[0], 'used', now, { session: session.id })
+    } else remember(transaction, OPENED, session.id, MAX_OPENED, fallback?.[0])
+    const former = putSession(step, senderKey, session, sender)
+    if (former !== undefined) dropped.set(former, (dropped.get(former) ?? 0) + 1)
     return { plaintext, sessionId: session.id }
   } finally {
     session.free()
   }
 }
 
+/** A key that no ledger knows was in the account: one of an imported account. */
+function noteImportedUsed({ transaction }: Step): void {
+  const account = accountOf(transaction)
+  const { imported } = account
+  if (imported === undefined) return
+  const held = Math.max(0, imported.held - 1)
+  transaction.put(ACCOUNT, ONLY, { ...account, imported: { ...imported, held } })
+}
+
 /** The sessions with another device, the one that was used last first. */
-export function sessionsWith(
-  transaction: Transaction,
-  peer: string,
-): [string, { readonly pickle: string; readonly usedAt: number }][] {
+export function sessionsWith(transaction: Transaction, peer: string): [string, SessionRecord][] {
   return [...transaction.all(SESSIONS)]
     .filter(([, record]) => record.peer === peer)
     .sort(([, a], [, b]) => b.usedAt - a.usedAt)
 }
 
-/** Stores a session, and lets the oldest go where there are too many: with this device, or in all. */
-export function putSession(step: Step, peer: string, session: OlmSession): void {
+/**
+ * Stores a session, and lets the oldest go where there are too many with this device. Where there are too many in all, it
+ * is the oldest of whoever has most: nobody can push out the sessions of others.
+ *
+ * @returns who lost a session for want of room in all
+ */
+export function putSession(
+  step: Step,
+  peer: string,
+  session: OlmSession,
+  sender?: string,
+): string | undefined {
   const { transaction, settings, now } = step
-  transaction.put(SESSIONS, session.id, { peer, pickle: session.pickle(), usedAt: now })
+  const record = { peer, pickle: session.pickle(), usedAt: now, ...(sender !== undefined && { sender }) }
+  transaction.put(SESSIONS, session.id, record)
   for (const [id] of sessionsWith(transaction, peer).slice(settings.sessionsPerPeer)) {
     if (id !== session.id) transaction.delete(SESSIONS, id)
   }
-  const all = transaction.all(SESSIONS)
-  if (all.size <= settings.sessions) return
-  const oldest = [...all].sort(([, a], [, b]) => a.usedAt - b.usedAt).slice(0, all.size - settings.sessions)
-  for (const [id] of oldest) if (id !== session.id) transaction.delete(SESSIONS, id)
+  const all = [...transaction.all(SESSIONS)]
+  if (all.length <= settings.sessions) return undefined
+  const owners = Map.groupBy(all, ([, { sender: by, peer: of }]) => by ?? of)
+  const [[owner, theirs] = ['', all]] = [...owners].sort(([, a], [, b]) => b.length - a.length)
+  const [oldest] = theirs.filter(([id]) => id !== session.id).sort(([, a], [, b]) => a.usedAt - b.usedAt)
+  if (oldest === undefined) return undefined
+  transaction.delete(SESSIONS, oldest[0])
+  return owner
 }
 
-/** Remembers something, within bounds: the oldest go. Returns how many are remembered. */
-function remember(
-  transaction: Transaction,
-  kind: Kind<Memory>,
-  id: string,
-  max: number,
-  of?: string,
-): number {
+/** Remembers something, within bounds: the oldest go. */
+function remember(transaction: Transaction, kind: Kind<Memory>, id: string, max: number, of?: string): void {
   const all = transaction.all(kind)
-  const n = 1 + [...all.values()].reduce((highest, memory) => Math.max(highest, memory.n), 0)
+  let n = 1
+  for (const memory of all.values()) n = Math.max(n, memory.n + 1)
   transaction.put(kind, id, { n, ...(of !== undefined && { of }) })
-  if (all.size < max) return all.size + 1
-  const old = [...all].sort(([, a], [, b]) => a.n - b.n).slice(0, all.size + 1 - max)
-  for (const [former] of old) transaction.delete(kind, former)
-  return max
+  const surplus = all.size + 1 - max
+  if (surplus <= 0) return
+  for (const [former] of [...all].sort(([, a], [, b]) => a.n - b.n).slice(0, surplus)) {
+    transaction.delete(kind, former)
+  }
 }
 
-function putMessage(transaction: Transaction, message: DecryptedMessage): void {
-  const highest = [...transaction.all(INBOX).keys()].reduce(
-    (last, number) => Math.max(last, Number(number)),
-    0,
-  )
-  transaction.put(INBOX, String(highest + 1), message)
+/** Puts a message into the inbox, under a number that no message had before. */
+function putMessage(step: Step, message: DecryptedMessage): string {
+  const { transaction, status } = step
+  const lastMessage = status.lastMessage + 1
+  step.patch({ lastMessage })
+  transaction.put(INBOX, String(lastMessage), message)
+  return String(lastMessage)
 }
 
-/** What a call returns, or undefined when it throws: libolm says "no" by exceptions. */
+/** What a call returns, or undefined when Olm says "no". Anything else that is thrown ends the step. */
 function attempt<T>(call: () => T): T | undefined {
   try {
     return call()
-  } catch {
-    return undefined
+  } catch (error) {
+    if (error instanceof OlmRefusal) return undefined
+    throw error
   }
 }

@@ -9,7 +9,7 @@
  *               --refused--> unsent                      --another epoch--> issued (unknown: kept until the deadline)
  *     available --the pool moved past it--> issued       --reset said "withdrawn"--> withdrawn
  *     available, issued --a message with it was decrypted--> used
- *     issued --30 days, or 24 hours and no room for any other--> expired
+ *     issued --30 days, or 24 hours and no room for any other--> expired    (not one that a mere count shows as issued)
  *
  * The private half is in the account while a key is uploading, available or issued, and goes in the very step that moves
  * it on. So what the server may issue is a subset of what is held, whatever is lost on the way.
@@ -18,27 +18,31 @@
  * store hands out the same text. Everything that is decided is decided inside one update of one state: who finds that
  * another process wrote decides again. Nothing here has a timer; `start` runs the loop for those who want one.
  */
-import { isJsonObject, type JsonObject, SIGNED_CURVE25519 } from '@latchkey/protocol'
+import { SIGNED_CURVE25519 } from '@latchkey/protocol'
 import type { ServerLevel } from '../events.ts'
 import { healHistory, type HealRecord, HEALS } from '../heal/heals.ts'
 import { explain, type Explanation } from '../ledger/explain.ts'
 import { FALLBACK_KEYS, ONE_TIME_KEYS } from '../ledger/key-record.ts'
 import { LEDGER_HEAD } from '../ledger/ledger.ts'
 import type { IdentityKeys, OlmMessage } from '../olm/olm-account.ts'
-import { decodeSignals, parseObject } from '../server/answers.ts'
+import { isFinal } from '../server/answers.ts'
 import { SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
-import { StoredState } from '../store/stored-state.ts'
+import { StoredState, type View } from '../store/stored-state.ts'
 import { StoreError } from '../store/store.ts'
 import { expireFormerFallback } from './fallback.ts'
 import { generatedToday } from './generation-budget.ts'
 import { ciphertextsFor, decryptAll, type Failure, putSession, sessionsWith } from './inbox.ts'
-import { type LoopOptions, runLoop } from './loop.ts'
-import { type KeyManagerOptions, newAccount, requireSameDevice, settingsOf } from './options.ts'
-import { takeIn } from './pool-check.ts'
-import { isFinal, settleReading } from './readings.ts'
+import { Loop, type LoopOptions } from './loop.ts'
+import {
+  type KeyManagerOptions,
+  newAccount,
+  requireReadable,
+  requireSameDevice,
+  settingsOf,
+} from './options.ts'
+import { settleReading } from './readings.ts'
 import {
   ACCOUNT,
-  type AccountRecord,
   type DecryptedMessage,
   INBOX,
   NEW_STATUS,
@@ -53,8 +57,9 @@ import { changeRequest, nextRequest, type OutgoingRequest, type Reading, readReq
 import { noteFailure } from './retry.ts'
 import { settle } from './settle.ts'
 import { expireIssued, heldKeys } from './slots.ts'
-import { accountOf, Core, statusOf, type Step } from './step.ts'
-import { budgetLeft, missingKeys, prepareReset, prepareUpload } from './upload.ts'
+import { accountOf, Core, statusOf } from './step.ts'
+import { decodeAnswer, noteLimited, takeSignals, toDeviceEvents } from './sync-answer.ts'
+import { prepareReset, prepareUpload, wantRoom } from './upload.ts'
 import { newRequestId } from './wire-ids.ts'
 
 const KINDS = [
@@ -72,7 +77,6 @@ const KINDS = [
   HEALS,
 ]
 
-const DAY_MS = 86_400_000
 /** To-device events in one sync answer that mean that more are waiting. */
 const FULL_PAGE = 100
 /** Messages that an app may leave unhandled before no more are taken in. */
@@ -85,7 +89,7 @@ export type SyncTicket = { readonly generation: number }
 
 /** What a sync brought. */
 export type Received = {
-  /** Decrypted messages that this object has not handed out before, those included that an earlier process left. */
+  /** Messages that this call decrypted, and once those that an earlier process left. */
   readonly messages: readonly DecryptedMessage[]
   /** Messages that could not be decrypted, each with what is known of its key. */
   readonly failures: readonly Failure[]
@@ -141,15 +145,20 @@ export class KeyManager {
   #begunAt: number
   #knowsVersions = false
   #isTokenEnded = false
-  #running: { readonly abort: AbortController; readonly done: Promise<void> } | undefined
-  #handedOut = new Set<string>()
+  #running: { readonly loop: Loop; readonly done: Promise<void> } | undefined
+  /** Messages that the app has and that are not known to be handled. Another process's are its own matter. */
+  readonly #handedOut = new Set<string>()
+  /** Messages that were in the store when it was opened: an earlier process died over them. */
+  #left: ReadonlySet<string>
   #handedOutRequest: { readonly id: string; readonly begunAt: number } | undefined
 
-  private constructor(core: Core, account: AccountRecord, since: string | undefined, generation: number) {
+  private constructor(core: Core, view: View) {
+    const { curve25519, ed25519 } = accountOf(view)
     this.#core = core
-    this.identityKeys = { curve25519: account.curve25519, ed25519: account.ed25519 }
-    this.#since = since
-    this.#begunAt = generation
+    this.identityKeys = { curve25519, ed25519 }
+    this.#since = statusOf(view).since
+    this.#begunAt = view.generation
+    this.#left = new Set(view.all(INBOX).keys())
   }
 
   /**
@@ -161,7 +170,7 @@ export class KeyManager {
     const { store, accounts, userId, deviceId } = options
     const state = await StoredState.open(store, KINDS)
     const core = new Core(state, accounts, settingsOf(options), options.onEvent)
-    const generation = await state.update((transaction) => {
+    await state.update((transaction) => {
       const known = transaction.get(ACCOUNT, ONLY)
       if (known === undefined && transaction.generation > 0 && transaction.get(STATUS, ONLY) !== undefined) {
         throw new StoreError(
@@ -172,12 +181,11 @@ export class KeyManager {
       if (known !== undefined) requireSameDevice(known, userId, deviceId)
       else transaction.put(ACCOUNT, ONLY, newAccount(options))
       if (transaction.get(STATUS, ONLY) === undefined) transaction.put(STATUS, ONLY, NEW_STATUS)
-      return transaction.generation
     })
-    const [account, since] = await state.read((view) => [accountOf(view), statusOf(view).since] as const)
-    // A pickle that this implementation or this key cannot read shows now, not at the first message.
-    core.box.of(account.pickle)
-    return new KeyManager(core, account, since, generation)
+    return state.read((view) => {
+      requireReadable(core.box, accountOf(view))
+      return new KeyManager(core, view)
+    })
   }
 
   /** The sync position to go on from; undefined for a first sync. */
@@ -192,8 +200,8 @@ export class KeyManager {
 
   /**
    * Takes in an answer of `/sync`: decrypts, notes what the server says of the keys, and moves `since` on, all in one
-   * durable step. Messages stay in the store until `messagesHandled`, or the next call of this: an app that dies in
-   * between gets them again.
+   * durable step. Messages stay in the store until `messagesHandled`, or the next call of this after they were handed out:
+   * an app that dies in between gets them again. Two processes each get what they decrypted themselves.
    *
    * @param answer the decoded answer, or its text
    * @param ticket from `syncStarted`; without it answers are taken to be begun after the last call of this ended
@@ -201,53 +209,60 @@ export class KeyManager {
   async receiveSync(answer: unknown, ticket?: SyncTicket): Promise<Received> {
     const sync = decodeAnswer(answer)
     const events = toDeviceEvents(sync)
-    const ciphertexts = await ciphertextsFor(events, this.identityKeys.curve25519)
+    const handled = [...this.#handedOut]
+    const left = this.#left
     const begunAt = ticket?.generation ?? this.#begunAt
-    const handled = this.#handedOut
     const next = sync['next_batch']
+    const ciphertexts = await ciphertextsFor(events, this.identityKeys.curve25519)
     const { failures, messages, since, generation } = await this.#core.update((step) => {
       const { transaction } = step
-      for (const id of handled) transaction.delete(INBOX, id)
+      for (const number of handled) if (transaction.get(INBOX, number)) transaction.delete(INBOX, number)
       if (transaction.all(INBOX).size >= MAX_UNHANDLED) {
         throw new Error(
           `${MAX_UNHANDLED} messages are waiting to be handled: take unhandledMessages() and call messagesHandled()`,
         )
       }
-      const failures = decryptAll(step, ciphertexts)
-      this.#takeSignals(step, sync, begunAt)
+      const { stored, failures } = decryptAll(step, ciphertexts)
+      takeSignals(step, sync, begunAt)
       expireIssued(step)
       expireFormerFallback(step)
+      wantRoom(step)
       step.patch({
-        inboxPending: events.length >= FULL_PAGE,
+        fullPages: events.length >= FULL_PAGE ? step.status.fullPages + 1 : 0,
         ...(typeof next === 'string' && { since: next }),
       })
       noteLimited(step)
-      const messages = inboxOf(transaction.all(INBOX))
+      const ours = new Set([...left, ...stored])
+      const messages = inboxOf(transaction.all(INBOX)).filter(([number]) => ours.has(number))
       return { failures, messages, since: step.status.since, generation: transaction.generation + 1 }
     })
-    this.#handedOut = new Set(messages.map(([number]) => number))
+    for (const number of handled) this.#handedOut.delete(number)
+    this.#left = new Set()
     this.#since = since
     this.#begunAt = generation
-    return { messages: messages.map(([, message]) => message), failures }
+    return { messages: this.#handOut(messages), failures }
   }
 
-  /** Messages that were decrypted and not handled, by an earlier process for instance. */
+  /** All messages that were decrypted and not handled, by an earlier process or by another one that is still at work. */
   async unhandledMessages(): Promise<readonly DecryptedMessage[]> {
-    const messages = await this.#core.state.read((view) => inboxOf(view.all(INBOX)))
-    for (const [number] of messages) this.#handedOut.add(number)
-    return messages.map(([, message]) => message)
+    this.#left = new Set()
+    return this.#handOut(await this.#core.state.read((view) => inboxOf(view.all(INBOX))))
   }
 
   /** The messages that were handed out so far are dealt with, and go from the store. */
   async messagesHandled(): Promise<void> {
-    const handled = this.#handedOut
-    if (handled.size === 0) return
+    const handled = [...this.#handedOut]
+    if (handled.length === 0) return
     await this.#core.update(({ transaction }) => {
-      for (const number of handled) {
-        if (transaction.get(INBOX, number) !== undefined) transaction.delete(INBOX, number)
-      }
+      for (const number of handled) if (transaction.get(INBOX, number)) transaction.delete(INBOX, number)
     })
-    this.#handedOut = new Set()
+    // What was handed out meanwhile is not dealt with.
+    for (const number of handled) this.#handedOut.delete(number)
+  }
+
+  #handOut(messages: readonly [string, DecryptedMessage][]): DecryptedMessage[] {
+    for (const [number] of messages) this.#handedOut.add(number)
+    return messages.map(([, message]) => message)
   }
 
   /**
@@ -389,7 +404,7 @@ export class KeyManager {
     })
   }
 
-  /** Signs canonical JSON text with the device's ed25519 key. */
+  /** Signs canonical JSON text with the device's ed25519 key. @throws {OlmRefusal} when it is too long (libolm: 48 000 bytes) */
   sign(text: string): Promise<string> {
     return this.#core.update((step) => step.account().sign(text))
   }
@@ -403,9 +418,9 @@ export class KeyManager {
    */
   async start(options: LoopOptions): Promise<void> {
     if (this.#running !== undefined) throw new Error('the loop is running already')
-    const abort = new AbortController()
-    const done = runLoop(this, options, abort.signal)
-    this.#running = { abort, done: done.catch(() => undefined) }
+    const loop = new Loop(this, options)
+    const done = loop.run()
+    this.#running = { loop, done: done.catch(() => undefined) }
     try {
       await done
     } finally {
@@ -413,10 +428,15 @@ export class KeyManager {
     }
   }
 
-  /** Ends the loop, in the middle of a request if need be; resolves when nothing of it runs any more. */
+  /**
+   * Ends the loop, in the middle of a request if need be; resolves when nothing of it runs any more. Only a handler of the
+   * app that runs at the time is not waited for, because it may be the one that calls this: the promise of `start` tells.
+   */
   async stop(): Promise<void> {
-    this.#running?.abort.abort()
-    await this.#running?.done
+    if (this.#running === undefined) return
+    const { loop, done } = this.#running
+    loop.stop()
+    if (!loop.isHandling) await done
   }
 
   /** Gives back the memory of the account. The store stays open; it is the app's. */
@@ -434,48 +454,8 @@ export class KeyManager {
     this.#readings.set(id, { type, begunAt })
     return this.#core.state.read((view) => readRequest(view, id, type))
   }
-
-  #takeSignals(step: Step, sync: JsonObject, begunAt: number): void {
-    const { counts, keyPool, unusedFallbackTypes } = decodeSignals(sync)
-    if (counts === undefined && keyPool === undefined) return
-    const told = counts?.[SIGNED_CURVE25519]
-    const known = step.transaction.get(SERVER_VIEW, SERVER_VIEW_ID)?.counts[SIGNED_CURVE25519]
-    const freshness = takeIn(step, { counts, keyPool, begunAt, isChange: false })
-    if (freshness === 'stale') {
-      if (known !== undefined && told !== known) step.tell('stale_count', { told, used: known })
-      return
-    }
-    if (unusedFallbackTypes === undefined) return
-    const isUsed = !unusedFallbackTypes.includes(SIGNED_CURVE25519)
-    const { fallbackWanted } = step.status
-    if (isUsed && fallbackWanted === undefined) step.patch({ fallbackWanted: 'used' })
-    if (!isUsed && fallbackWanted === 'used') step.patch({ fallbackWanted: undefined })
-  }
-}
-
-/** Tells once a day that no more keys may be made although some are missing. */
-function noteLimited(step: Step): void {
-  const { status, settings, now, transaction } = step
-  if (missingKeys(transaction) === 0 || budgetLeft(transaction, settings, now) > 0) return
-  if (status.limitedAt !== undefined && status.limitedAt <= now && now - status.limitedAt < DAY_MS) return
-  step.patch({ limitedAt: now })
-  step.tell('generation_limited', {
-    generated: generatedToday(status, now),
-    perDay: settings.newKeysPerDay,
-  })
 }
 
 function inboxOf(inbox: ReadonlyMap<string, DecryptedMessage>): [string, DecryptedMessage][] {
   return [...inbox].sort(([a], [b]) => Number(a) - Number(b))
-}
-
-function decodeAnswer(answer: unknown): JsonObject {
-  if (typeof answer === 'string') return parseObject(answer) ?? {}
-  return isJsonObject(answer) ? answer : {}
-}
-
-function toDeviceEvents(sync: JsonObject): readonly unknown[] {
-  const toDevice = sync['to_device']
-  const events = isJsonObject(toDevice) ? toDevice['events'] : undefined
-  return Array.isArray(events) ? events : []
 }

@@ -13,6 +13,8 @@ const SYNC_MS = 30_000
 const REQUEST_MS = 30_000
 const FIRST_PAUSE_MS = 1_000
 const LONGEST_PAUSE_MS = 60_000
+/** What a server may ask for. */
+const LONGEST_ASKED_MS = 300_000
 
 export type LoopOptions = {
   readonly fetch?: typeof globalThis.fetch
@@ -27,75 +29,103 @@ export type LoopOptions = {
   readonly syncTimeoutMs?: number
 }
 
-/** Runs until the signal. */
-export async function runLoop(manager: KeyManager, options: LoopOptions, signal: AbortSignal): Promise<void> {
-  try {
-    await handle(manager, options, await manager.unhandledMessages())
-    for (let failures = 0, isFirst = true; !signal.aborted; ) {
-      const { retryInMs, dead, isTokenEnded } = await manager.status()
-      if (dead !== undefined) throw new Error(`the device cannot be used any more: ${dead}`)
-      if (isTokenEnded) throw new Error('the access token was refused; log in anew')
-      const longest = options.syncTimeoutMs ?? SYNC_MS
-      const openMs = isFirst ? 0 : retryInMs > 0 ? Math.min(retryInMs, longest) : longest
-      const waitMs = await syncOnce(manager, options, openMs, signal)
-      if (waitMs === undefined) {
-        failures = 0
-        isFirst = false
-        await sendAll(manager, options, signal)
-      } else {
-        failures++
-        const backoff = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** Math.min(failures - 1, 10))
-        // Half of it by chance, so that the clients of a server that comes back do not all come at once.
-        await pause(Math.max(waitMs, backoff * (0.5 + Math.random() / 2)), signal)
-      }
-    }
-  } catch (error) {
-    if (!signal.aborted) throw error
+/** One run of the loop. */
+export class Loop {
+  readonly #manager: KeyManager
+  readonly #options: LoopOptions
+  readonly #abort = new AbortController()
+  #isHandling = false
+
+  constructor(manager: KeyManager, options: LoopOptions) {
+    this.#manager = manager
+    this.#options = options
   }
-}
 
-/** Returns undefined when the sync was taken in, otherwise how long the server asks to wait, ms. */
-async function syncOnce(
-  manager: KeyManager,
-  options: LoopOptions,
-  openMs: number,
-  signal: AbortSignal,
-): Promise<number | undefined> {
-  const { since } = manager
-  const ticket = await manager.syncStarted()
-  const query = new URLSearchParams({
-    timeout: String(Math.ceil(openMs)),
-    ...(since !== undefined && { since }),
-  })
-  const answer = await request(
-    options,
-    { method: 'GET', path: `/_matrix/client/v3/sync?${query}` },
-    openMs,
-    signal,
-  )
-  if (answer.status === 401) throw new Error('the access token was refused; log in anew')
-  if (answer.status !== 200 || !isJsonObject(answer.body)) return answer.retryAfterMs ?? 0
-  const { messages } = await manager.receiveSync(answer.body, ticket)
-  await options.onSync?.(answer.body)
-  await handle(manager, options, messages)
-  return undefined
-}
+  /** Whether a handler of the app is running. */
+  get isHandling(): boolean {
+    return this.#isHandling
+  }
 
-async function handle(
-  manager: KeyManager,
-  { onMessages }: LoopOptions,
-  messages: readonly DecryptedMessage[],
-): Promise<void> {
-  if (messages.length === 0) return
-  await onMessages(messages)
-  await manager.messagesHandled()
-}
+  stop(): void {
+    this.#abort.abort()
+  }
 
-/** A request that failed is not due before its pause is over, so this ends. */
-async function sendAll(manager: KeyManager, options: LoopOptions, signal: AbortSignal): Promise<void> {
-  for (let due; (due = await manager.outgoingRequests()).length > 0; ) {
-    for (const outgoing of due) {
-      await manager.markRequestAsSent(outgoing.id, await request(options, outgoing, 0, signal))
+  async run(): Promise<void> {
+    const { signal } = this.#abort
+    try {
+      await this.#handle(await this.#manager.unhandledMessages())
+      for (let failures = 0, isFirst = true; !signal.aborted; ) {
+        const { retryInMs, dead, isTokenEnded } = await this.#manager.status()
+        if (dead !== undefined) throw new Error(`the device cannot be used any more: ${dead}`)
+        if (isTokenEnded) throw new Error('the access token was refused; log in anew')
+        const longest = this.#options.syncTimeoutMs ?? SYNC_MS
+        const openMs = isFirst ? 0 : retryInMs > 0 ? Math.min(retryInMs, longest) : longest
+        const waitMs = await this.#sync(openMs)
+        if (waitMs === undefined) {
+          failures = 0
+          isFirst = false
+          await this.#sendAll()
+        } else {
+          failures++
+          const backoff = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** Math.min(failures - 1, 10))
+          // Half of it by chance, so that the clients of a server that comes back do not all come at once.
+          await pause(Math.max(waitMs, backoff * (0.5 + Math.random() / 2)), signal)
+        }
+      }
+    } catch (error) {
+      if (!signal.aborted) throw error
+    }
+  }
+
+  /** Returns undefined when the sync was taken in, otherwise how long the server asks to wait, ms. */
+  async #sync(openMs: number): Promise<number | undefined> {
+    const { since } = this.#manager
+    const ticket = await this.#manager.syncStarted()
+    const query = new URLSearchParams({
+      timeout: String(Math.ceil(openMs)),
+      ...(since !== undefined && { since }),
+    })
+    const path = `/_matrix/client/v3/sync?${query}`
+    const begun = performance.now()
+    const { signal } = this.#abort
+    const {
+      status,
+      body,
+      retryAfterMs = 0,
+    } = await request(this.#options, { method: 'GET', path }, openMs, signal)
+    if (status === 401) throw new Error('the access token was refused; log in anew')
+    const next = isJsonObject(body) ? body['next_batch'] : undefined
+    if (status !== 200 || !isJsonObject(body) || typeof next !== 'string') return retryAfterMs
+    const { messages } = await this.#manager.receiveSync(body, ticket)
+    await this.#inHandler(() => this.#options.onSync?.(body))
+    await this.#handle(messages)
+    // A server that answers at once, and with nothing, does not wait as it was asked to.
+    const isIdle = next === since && performance.now() - begun < Math.min(openMs, FIRST_PAUSE_MS)
+    return isIdle ? retryAfterMs : undefined
+  }
+
+  async #handle(messages: readonly DecryptedMessage[]): Promise<void> {
+    if (messages.length === 0) return
+    await this.#inHandler(() => this.#options.onMessages(messages))
+    await this.#manager.messagesHandled()
+  }
+
+  async #inHandler(work: () => void | Promise<void>): Promise<void> {
+    this.#isHandling = true
+    try {
+      await work()
+    } finally {
+      this.#isHandling = false
+    }
+  }
+
+  /** A request that failed is not due before its pause is over, and what is asked is limited, so this ends. */
+  async #sendAll(): Promise<void> {
+    for (let due; (due = await this.#manager.outgoingRequests()).length > 0; ) {
+      for (const outgoing of due) {
+        const answer = await request(this.#options, outgoing, 0, this.#abort.signal)
+        await this.#manager.markRequestAsSent(outgoing.id, answer)
+      }
     }
   }
 }
@@ -119,13 +149,10 @@ async function request(
     })
     const decoded = parseObject(await response.text())
     const inHeader = Number(response.headers.get('retry-after') ?? Number.NaN) * 1_000
-    const inBody = decoded?.['retry_after_ms']
-    const retryAfterMs = Number.isFinite(inHeader)
-      ? inHeader
-      : typeof inBody === 'number'
-        ? inBody
-        : undefined
-    return { status: response.status, body: decoded, ...(retryAfterMs !== undefined && { retryAfterMs }) }
+    const asked = Number.isFinite(inHeader) ? inHeader : decoded?.['retry_after_ms']
+    if (typeof asked !== 'number' || !(asked >= 0)) return { status: response.status, body: decoded }
+    // A timer cannot wait for longer than 24 days, and nobody should be kept waiting for that long.
+    return { status: response.status, body: decoded, retryAfterMs: Math.min(asked, LONGEST_ASKED_MS) }
   } catch (error) {
     if (signal.aborted) throw error
     return { status: 0 }

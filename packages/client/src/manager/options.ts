@@ -1,8 +1,9 @@
 /** What an app says when it opens a key manager, and what holds where it says nothing. */
 import type { OnEvent } from '../events.ts'
 import { type Budget, DEFAULT_BUDGET } from '../heal/heals.ts'
-import type { OlmAccounts } from '../olm/olm-account.ts'
+import { type OlmAccounts, OlmRefusal } from '../olm/olm-account.ts'
 import { type Store, StoreError } from '../store/store.ts'
+import type { AccountBox } from './account-box.ts'
 import type { AccountRecord } from './records.ts'
 import type { Settings } from './step.ts'
 import { cryptoRandom, type Random } from './wire-ids.ts'
@@ -36,12 +37,17 @@ export type KeyManagerOptions = {
     readonly sessions?: number
   }
   readonly fallback?: {
-    /** The age at which the fallback key is renewed although nobody used it, ms. Default 7 days. */
+    /**
+     * The age at which the fallback key is renewed although nobody used it, ms. Default 7 days. One that was used is
+     * renewed after a day at the earliest, however often the server says so.
+     */
     readonly rotateAfterMs?: number
     /**
-     * How long the private half of a former fallback key is kept, ms. Default 1 hour, the specification's advice. Longer
-     * serves messages that are long on their way (MSC4081 proposes 30 days); its cost is forward secrecy: who takes the
-     * store can for so long read the first messages of every session made with that key, and renewals wait for it.
+     * How long the private half of a former fallback key is kept, ms, counted from when the server took the new one.
+     * Default 1 hour, the specification's advice: a first message that was made with the former key and is on its way for
+     * longer than that is lost. Longer serves such messages (MSC4081 proposes 30 days); its cost is forward secrecy: who
+     * takes the store can for so long read the first messages of every session made with that key, and renewals wait for
+     * it, save that of a dead key on the server.
      */
     readonly graceMs?: number
   }
@@ -55,7 +61,10 @@ export type KeyManagerOptions = {
 export function settingsOf({ mode, budget, limits, fallback, now, random }: KeyManagerOptions): Settings {
   return {
     mode: mode ?? 'heal',
-    budget: { ...DEFAULT_BUDGET, ...budget },
+    budget: {
+      healsPerDay: budget?.healsPerDay ?? DEFAULT_BUDGET.healsPerDay,
+      pauseMs: budget?.pauseMs ?? DEFAULT_BUDGET.pauseMs,
+    },
     newKeysPerDay: limits?.newKeysPerDay ?? NEW_KEYS_PER_DAY,
     sessionsPerPeer: limits?.sessionsPerPeer ?? SESSIONS_PER_PEER,
     sessions: limits?.sessions ?? MAX_SESSIONS,
@@ -72,6 +81,7 @@ export function newAccount({
   userId,
   deviceId,
   account: pickle,
+  now,
 }: KeyManagerOptions): AccountRecord {
   const account = pickle === undefined ? accounts.create() : accounts.unpickle(pickle)
   try {
@@ -83,7 +93,9 @@ export function newAccount({
       ed25519: identityKeys.ed25519,
       pickle: account.pickle(),
       slots: maxOneTimeKeys,
-      ...(pickle !== undefined && { isImported: true }),
+      ...(pickle !== undefined && {
+        imported: { at: (now ?? Date.now)(), available: undefined, held: 0 },
+      }),
     }
   } finally {
     account.free()
@@ -97,4 +109,18 @@ export function requireSameDevice(account: AccountRecord, userId: string, device
     'foreign',
     `the store is that of ${account.userId} ${account.deviceId}, not of ${userId} ${deviceId}. Give each device a store of its own.`,
   )
+}
+
+/** @throws {StoreError} when the Olm implementation cannot read the account: now, not at the first message. */
+export function requireReadable(box: AccountBox, { pickle }: AccountRecord): void {
+  try {
+    box.of(pickle)
+  } catch (error) {
+    if (!(error instanceof OlmRefusal)) throw error
+    throw new StoreError(
+      'unreadable',
+      `the account in the store cannot be opened (${error.message}). Give the pickle key that it was stored with.`,
+      { cause: error },
+    )
+  }
 }

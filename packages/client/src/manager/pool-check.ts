@@ -7,21 +7,14 @@
  *        \--no digest (plain MSC4162, bare): the count alone, keys leave in order--> more than we published: drift
  *
  * The ladder of heals: read -> withdraw what is unknown, if nothing changed since -> the same once more -> replace
- * everything, with a fresh fallback key -> report. Each rung waits for the budget (heal/heals.ts), and none is repeated for
- * a pool that was looked at already.
+ * everything, with a fresh fallback key -> report. Each rung waits for the budget (heal/heals.ts), none is repeated for
+ * a pool that was looked at already, and however a server answers, only so much is asked and sent (pace.ts).
  */
-import {
-  base64Url,
-  emptyDigest,
-  fromBase64Url,
-  type KeyName,
-  type KeyPool,
-  mixIn,
-  SIGNED_CURVE25519,
-} from '@latchkey/protocol'
+import { type KeyName, type KeyPool, SIGNED_CURVE25519 } from '@latchkey/protocol'
 import type { ServerLevel } from '../events.ts'
 import { type HealCause, noteHeal, waitForHeal } from '../heal/heals.ts'
-import { FALLBACK_KEYS, type KeyRecord } from '../ledger/key-record.ts'
+import { poolByDigest } from '../ledger/compare.ts'
+import { FALLBACK_KEYS } from '../ledger/key-record.ts'
 import { findByHash, publicKeysOf } from '../ledger/ledger.ts'
 import {
   type Freshness,
@@ -32,13 +25,17 @@ import {
   SERVER_VIEW_ID,
 } from '../server/server-view.ts'
 import { currentFallback } from './fallback.ts'
-import { PENDING } from './records.ts'
-import { noteIssued } from './slots.ts'
-import type { Step } from './step.ts'
+import { isAllowed } from './pace.ts'
+import { ACCOUNT, ONLY, PENDING } from './records.ts'
+import { inferIssued, noteIssued } from './slots.ts'
+import { accountOf, type Step } from './step.ts'
 
-/** How long a heal whose budget is spent is left alone. */
-const SPENT_MS = 3_600_000
-const BUDGET_SPENT = "the day's budget of heals is spent"
+/** How long a heal is left alone whose budget is spent, or that came to nothing. */
+export const LONG_PAUSE_MS = 3_600_000
+export const BUDGET_SPENT = "the day's budget of heals is spent"
+export const TOO_OFTEN = 'it was tried too often lately; the server does not keep to what it says'
+/** Names that an event or a request carries at most. */
+export const MAX_NAMED = 1_000
 
 /**
  * Takes in what an answer says of the pools, if it is not stale.
@@ -60,7 +57,10 @@ export function takeIn(step: Step, learned: Learned): Freshness {
     wantPool(step, 'server_went_back')
   }
   if (keyPool !== undefined && step.settings.mode !== 'off') checkPool(step, keyPool)
-  else checkCount(step, learned.counts?.[SIGNED_CURVE25519])
+  // A server that has digests is not judged by a count that comes without one.
+  else if (step.settings.mode === 'off' || step.status.level !== 'latchkey') {
+    checkCount(step, learned.counts?.[SIGNED_CURVE25519])
+  }
   return freshness
 }
 
@@ -116,34 +116,19 @@ export function isOver(
  * @returns whether it was explained
  */
 export function noteDigest(step: Step, digest: string): boolean {
-  const keys = publicKeysOf(step.transaction, SIGNED_CURVE25519)
-  const settled = keys.filter(([, { state }]) => state !== 'uploading')
-  const readings = settled.length === keys.length ? [keys] : [settled, keys]
-  for (const reading of readings) {
-    const count = suffixWithDigest(reading, digest)
-    if (count === undefined) continue
-    for (const [name, { state }] of reading.slice(0, reading.length - count)) {
-      if (state !== 'uploading') noteIssued(step, name)
-    }
-    const { understood } = step.status
-    if (understood?.digest !== digest || understood.count !== count)
-      step.patch({ understood: { digest, count } })
-    if (step.status.poolWanted === undefined) step.patch({ rung: 0, postponed: undefined })
-    setCount(step, count)
-    return true
-  }
-  return false
-}
-
-function suffixWithDigest(keys: readonly [KeyName, KeyRecord][], digest: string): number | undefined {
-  const sum = emptyDigest()
-  for (let count = 0; ; count++) {
-    if (base64Url(sum) === digest) return count
-    // The share of an adopted key is not known; without it nothing before it can be computed either.
-    const share = keys[keys.length - 1 - count]?.[1].share
-    if (share === undefined) return undefined
-    mixIn(sum, fromBase64Url(share))
-  }
+  const found = poolByDigest(step.transaction, SIGNED_CURVE25519, digest)
+  if (found === undefined) return false
+  const { count, before } = found
+  for (const [name, { state }] of before) if (state !== 'uploading') noteIssued(step, name)
+  const { understood } = step.status
+  if (understood?.digest !== digest || understood.count !== count)
+    step.patch({ understood: { digest, count } })
+  if (step.status.poolWanted === undefined) step.patch({ rung: 0, postponed: undefined })
+  setCount(step, count)
+  // Whatever an imported account had there is gone.
+  const { imported, ...account } = accountOf(step.transaction)
+  if (imported !== undefined) step.transaction.put(ACCOUNT, ONLY, account)
+  return true
 }
 
 function setCount({ transaction }: Step, count: number): void {
@@ -178,13 +163,19 @@ export function healFallback(step: Step, hash: string): void {
   if (wait === Number.POSITIVE_INFINITY) return report(step, reason, [name as KeyName], BUDGET_SPENT)
   if (wait > 0) return
   step.tell('drift', { reason, keys: [name as KeyName] })
-  const did = 'published a fresh fallback key'
-  noteHeal(step.transaction, { at: step.now, cause: reason, did, ok: true, keys: [name] })
   step.patch({ fallbackWanted: 'heal' })
 }
 
+/** The server took the fresh fallback key. */
+export function noteFallbackHealed(step: Step, name: KeyName): void {
+  const heal = { cause: 'fallback_unknown', did: 'published a fresh fallback key', keys: [name] } as const
+  noteHeal(step.transaction, { ...heal, at: step.now, ok: true })
+  step.tell('healed', { reason: heal.cause, did: heal.did, keys: heal.keys })
+}
+
 /** Tells of a drift that is not healed, once until something about it changes. */
-export function report(step: Step, reason: HealCause, keys: readonly KeyName[], why: string): void {
+export function report(step: Step, reason: HealCause, all: readonly KeyName[], why: string): void {
+  const keys = all.slice(0, MAX_NAMED)
   const reported = `${reason} ${keys.length} ${keys.slice(0, 20).join(' ')} ${why}`
   if (step.status.reported === reported) return
   step.patch({ reported })
@@ -197,15 +188,29 @@ function checkCount(step: Step, count: number | undefined): void {
   // While an upload is on its way it cannot be told which of the keys are counted.
   if (count === undefined || step.transaction.get(PENDING, 'upload') !== undefined) return
   const keys = publicKeysOf(step.transaction, SIGNED_CURVE25519)
-  for (const [name] of keys.slice(0, Math.max(0, keys.length - count))) noteIssued(step, name)
-  if (count <= keys.length || step.settings.mode === 'off') return
-  const surplus = `${count - keys.length} keys that this device never published`
+  for (const [name] of keys.slice(0, Math.max(0, keys.length - count))) inferIssued(step, name)
+  const surplus = count - keys.length - takeImported(step, Math.max(0, count - keys.length))
+  // What can be done about it depends on the server: until that is known nothing is said.
+  if (surplus <= 0 || step.settings.mode === 'off' || step.status.level === undefined) return
   const why =
     step.settings.mode === 'report'
       ? 'mode is "report"'
-      : `the server has ${surplus}, and no way to withdraw them`
+      : `the server has ${surplus} keys that this device never published, and no way to withdraw them`
   if (step.settings.mode === 'heal' && step.status.level === 'msc4162') wantReplacement(step, 'unknown_keys')
   else report(step, 'unknown_keys', [], why)
+}
+
+/** Keys that no ledger knows are, in an account that was taken over, those of before: their number only falls. */
+function takeImported({ transaction }: Step, unknown: number): number {
+  const account = accountOf(transaction)
+  const { imported, slots } = account
+  if (imported === undefined) return 0
+  const available = Math.min(unknown, imported.available ?? slots)
+  const held = imported.available === undefined ? available : imported.held
+  if (available !== imported.available) {
+    transaction.put(ACCOUNT, ONLY, { ...account, imported: { ...imported, available, held } })
+  }
+  return available
 }
 
 /** The last rung that heals: everything is replaced, when the budget allows it. */
@@ -213,13 +218,19 @@ export function wantReplacement(step: Step, cause: HealCause): void {
   const { transaction, settings, now, status } = step
   if (status.replaceWanted !== undefined || transaction.get(PENDING, 'heal') !== undefined) return
   const wait = waitForHeal(transaction, settings.budget, now)
-  if (wait === 0) step.patch({ replaceWanted: cause, postponed: undefined })
-  else postpone(step, cause, [], wait)
+  if (!isAllowed(status, 'keys_reset', now)) postpone(step, cause, [], LONG_PAUSE_MS, TOO_OFTEN)
+  else if (wait === 0) step.patch({ replaceWanted: cause, postponed: undefined })
+  else postpone(step, cause, [], wait, wait === Number.POSITIVE_INFINITY ? BUDGET_SPENT : undefined)
 }
 
-/** A heal has to wait: for its pause, or for the day's budget. */
-export function postpone(step: Step, cause: HealCause, keys: readonly KeyName[], wait: number): void {
-  const isSpent = wait === Number.POSITIVE_INFINITY
-  step.patch({ postponed: { at: step.now, waitMs: isSpent ? SPENT_MS : wait } })
-  if (isSpent) report(step, cause, keys, BUDGET_SPENT)
+/** A heal has to wait: for its pause, or for so long that (`why`) it is told of. */
+export function postpone(
+  step: Step,
+  cause: HealCause,
+  keys: readonly KeyName[],
+  wait: number,
+  why?: string,
+): void {
+  step.patch({ postponed: { at: step.now, waitMs: Math.min(wait, LONG_PAUSE_MS) } })
+  if (why !== undefined) report(step, cause, keys, why)
 }

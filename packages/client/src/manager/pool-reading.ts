@@ -13,9 +13,20 @@ import {
 import { type HealCause, waitForHeal } from '../heal/heals.ts'
 import { alignWithPool } from '../ledger/compare.ts'
 import { type KeyRecord, ONE_TIME_KEYS } from '../ledger/key-record.ts'
-import { publicKeysOf, recordAdopted, recordLost } from '../ledger/ledger.ts'
-import type { PoolAnswer, PoolOfAlgorithm } from '../server/answers.ts'
-import { takeIn, noteDigest, postpone, report, wantReplacement } from './pool-check.ts'
+import { moveTo, publicKeysOf, recordAdopted, recordLost } from '../ledger/ledger.ts'
+import type { PoolAnswer, PoolKey, PoolOfAlgorithm } from '../server/answers.ts'
+import { isAllowed } from './pace.ts'
+import {
+  BUDGET_SPENT,
+  LONG_PAUSE_MS,
+  MAX_NAMED,
+  noteDigest,
+  postpone,
+  report,
+  takeIn,
+  TOO_OFTEN,
+  wantReplacement,
+} from './pool-check.ts'
 import { ACCOUNT, ONLY, PENDING } from './records.ts'
 import { IN_DOUBT, letGo } from './slots.ts'
 import { accountOf, type Step } from './step.ts'
@@ -29,8 +40,6 @@ export const POOL_QUERY = '?limit=1000'
 const WITHDRAWALS = 2
 /** Withdrawals refused with 409, after which one is bound to the generation, which claims do not move. */
 const STRICT_TRIES = 3
-/** A reset names at most so many. */
-const MAX_NAMED = 1_000
 
 /** Takes a reading in. `begunAt`: the state's generation when it was asked for. */
 export function takePool(step: Step, answer: PoolAnswer, begunAt: number): void {
@@ -49,6 +58,7 @@ export function takePool(step: Step, answer: PoolAnswer, begunAt: number): void 
   // It stays wanted: the next one will be begun after what overtook this one.
   if (freshness === 'stale') return
   step.patch({ poolWanted: undefined })
+  // Adopted keys are not held against the reading that they were adopted from.
   const isImport = adoptImported(step, pool)
   const wrong = [...align(step, pool, answer.nextBatch === undefined), ...surplus(step)]
   if (!isImport) recordLost(step.transaction, [...pool.available, ...pool.issued], step.now)
@@ -99,19 +109,30 @@ function surplus({ transaction }: Step): Wrong[] {
   return available.slice(0, count).map(([name]) => ({ name, why: 'surplus' }))
 }
 
-/** First use of an account that another store had: what the server has is taken over as it is, and trusted. Says whether it was that. */
+/**
+ * First use of an account that another store had: what the server has, or gave out, is taken over as it is, and trusted.
+ * Says whether it was that.
+ */
 function adoptImported(step: Step, pool: PoolOfAlgorithm): boolean {
-  const { isImported, ...account } = accountOf(step.transaction)
-  if (isImported === undefined) return false
-  step.transaction.put(ACCOUNT, ONLY, account)
-  const known = step.transaction.all(ONE_TIME_KEYS)
-  const found = pool.available
-    .filter(({ name }) => !known.has(name))
-    .map(({ name, hash, ts }) => ({ name, hash, uploadedTs: ts }))
-  if (found.length > 0) {
-    recordAdopted(step.transaction, found, step.now)
-    step.tell('adopted', { count: found.length })
+  const { transaction, now } = step
+  const { imported, ...account } = accountOf(transaction)
+  if (imported === undefined) return false
+  transaction.put(ACCOUNT, ONLY, account)
+  const known = transaction.all(ONE_TIME_KEYS)
+  const isNew = ({ name }: PoolKey): boolean => !known.has(name)
+  const available = pool.available.filter(isNew)
+  // The latest first; older ones have left the account, which holds no more than it has slots for.
+  const issued = pool.issued
+    .filter(isNew)
+    .slice(0, Math.max(0, account.slots - available.length))
+    .toReversed()
+  const found = [...issued, ...available].map(({ name, hash, ts }) => ({ name, hash, uploadedTs: ts }))
+  if (found.length === 0) return true
+  recordAdopted(transaction, found, now)
+  for (const { name, ts } of issued) {
+    moveTo(transaction, ONE_TIME_KEYS, name, 'issued', now, { issuedAt: ts > 0 ? Math.min(ts, now) : now })
   }
+  step.tell('adopted', { count: found.length })
   return true
 }
 
@@ -123,12 +144,14 @@ function causeOf(wrong: readonly Wrong[], wentBack: boolean): HealCause {
 
 function withdraw(step: Step, wrong: readonly Wrong[], answer: PoolAnswer, wentBack: boolean): void {
   const { transaction, settings, now, status } = step
-  const keys = wrong.map(({ name }) => name)
+  const keys = wrong.slice(0, MAX_NAMED).map(({ name }) => name)
   const cause = causeOf(wrong, wentBack)
   if (settings.mode !== 'heal') return report(step, cause, keys, `mode is "${settings.mode}"`)
   if (transaction.get(PENDING, 'heal') !== undefined) return
   if (status.rung >= WITHDRAWALS + STRICT_TRIES) return wantReplacement(step, cause)
+  if (!isAllowed(status, 'keys_reset', now)) return postpone(step, cause, keys, LONG_PAUSE_MS, TOO_OFTEN)
   const wait = waitForHeal(transaction, settings.budget, now)
+  if (wait === Number.POSITIVE_INFINITY) return postpone(step, cause, keys, wait, BUDGET_SPENT)
   if (wait > 0) return postpone(step, cause, keys, wait)
   step.tell('drift', { reason: cause, keys })
   const id = newRequestId(settings.random)
@@ -138,7 +161,7 @@ function withdraw(step: Step, wrong: readonly Wrong[], answer: PoolAnswer, wentB
     type: 'keys_reset',
     path: RESET_PATH,
     body: JSON.stringify({
-      key_ids: keys.slice(0, MAX_NAMED),
+      key_ids: keys,
       [REQUEST_ID]: id,
       [EPOCH]: answer.epoch,
       ...(strict ? { [IF_VERSION]: answer.version } : { [IF_GENERATION]: answer.generation }),

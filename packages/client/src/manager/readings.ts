@@ -1,8 +1,9 @@
 /** What the answers to questions mean: what the server offers, who it says this device is, what its pool has. */
 import type { JsonObject } from '@latchkey/protocol'
-import { decodePool } from '../server/answers.ts'
+import { decodePool, isFinal } from '../server/answers.ts'
 import { levelOf } from '../server/capabilities.ts'
 import { readIdentity } from './identity.ts'
+import { notePaced } from './pace.ts'
 import { noteLevel, report } from './pool-check.ts'
 import { takePool } from './pool-reading.ts'
 import type { Reading } from './requests.ts'
@@ -15,27 +16,22 @@ export function settleReading(
   { status, body }: { readonly status: number; readonly body: JsonObject },
 ): boolean {
   const isOk = status >= 200 && status < 300
+  if (type !== 'versions') notePaced(step, type)
   switch (type) {
     case 'versions':
       if (isFinal(status)) noteLevel(step, isOk ? levelOf(body) : 'bare')
       return isFinal(status)
     case 'keys_query':
-      if (isOk) readIdentity(step, body)
-      return isOk
+      return isOk && readIdentity(step, body)
     case 'keys_pool': {
       const pool = isOk ? decodePool(body) : undefined
       if (pool !== undefined) takePool(step, pool, begunAt)
       else if (isFinal(status)) {
         const reason = step.status.poolWanted ?? 'unknown_keys'
-        step.patch({ poolWanted: undefined, level: 'msc4162' })
+        step.patch({ poolWanted: undefined })
         report(step, reason, [], `the server does not show its pool (${status})`)
       }
       return isFinal(status)
     }
   }
-}
-
-/** Whether asking again would bring the same. */
-export function isFinal(status: number): boolean {
-  return status !== 0 && status !== 429 && status < 500
 }

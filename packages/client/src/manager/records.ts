@@ -3,6 +3,7 @@ import type { KeyName } from '@latchkey/protocol'
 import type { ServerLevel } from '../events.ts'
 import type { HealCause } from '../heal/heals.ts'
 import type { Kind } from '../store/stored-state.ts'
+import type { Paced } from './pace.ts'
 
 /** The account: whose it is, and all its private halves, pickled. */
 export type AccountRecord = {
@@ -13,8 +14,19 @@ export type AccountRecord = {
   readonly pickle: string
   /** How many private one-time keys the account can hold. */
   readonly slots: number
-  /** Taken over from another store: the server may have keys of it that no ledger knows. Until the pool was read. */
-  readonly isImported?: true
+  readonly imported?: Imported
+}
+
+/**
+ * Taken over from another store, whose ledger is not here: until the pool was read, or until none of its keys can be
+ * waited for any more.
+ */
+export type Imported = {
+  readonly at: number
+  /** Keys of before that the server has, as far as its counts tell; undefined until the first count. They leave first. */
+  readonly available: number | undefined
+  /** Their private halves in the account, as far as it can be known. */
+  readonly held: number
 }
 
 export const ACCOUNT: Kind<AccountRecord> = {
@@ -39,8 +51,16 @@ export type Status = {
   readonly generated: readonly { readonly at: number; readonly count: number }[]
   /** When the app was last told that the budget of new keys is spent. */
   readonly limitedAt: number | undefined
-  /** More to-device events are waiting: keys that they use must not be mistaken for idle ones. */
-  readonly inboxPending: boolean
+  /** The clock that keys in flight are waited for by: its time, and the other clock's when it was looked at (slots.ts). */
+  readonly waited: { readonly at: number; readonly time: number } | undefined
+  /** Syncs in a row that were full of to-device events: more are waiting, and use keys that seem idle. */
+  readonly fullPages: number
+  /** The number of the last message: none is given twice, or one process would delete another's. */
+  readonly lastMessage: number
+  /** The other identity that the server named for this device, once. */
+  readonly suspected: string | undefined
+  /** What was asked and mended lately (pace.ts). */
+  readonly paced: { readonly [What in Paced]?: { readonly at: number; readonly left: number } }
   /** Why the pool is to be read. */
   readonly poolWanted: HealCause | undefined
   /** The digest of the pool that is understood: by the ledger, or by a reading that could not be healed. */
@@ -55,8 +75,8 @@ export type Status = {
   readonly rung: number
   /** How often in a row an upload was refused. */
   readonly refusals: number
-  /** What is to be done about the fallback key: offer the same again, or a new one. */
-  readonly fallbackWanted: 'again' | 'used' | 'heal' | undefined
+  /** About the fallback key: offer the same again, or a new one (`heal`: at once, because a dead one is published). */
+  readonly fallbackWanted: 'again' | 'used' | 'fresh' | 'heal' | undefined
   /** Failures in a row of the request that is due: it waits `waitMs` from `at` on. */
   readonly retry: { readonly at: number; readonly waitMs: number; readonly failures: number } | undefined
 }
@@ -69,7 +89,11 @@ export const NEW_STATUS: Status = {
   lastIdTime: 0,
   generated: [],
   limitedAt: undefined,
-  inboxPending: false,
+  waited: undefined,
+  fullPages: 0,
+  lastMessage: 0,
+  suspected: undefined,
+  paced: {},
   poolWanted: undefined,
   understood: undefined,
   postponed: undefined,
@@ -102,6 +126,8 @@ export type PendingRequest = {
   readonly fallbackKey?: KeyName
   readonly fallbackWhy?: 'missing' | 'used' | 'age' | 'heal'
   readonly hasDeviceKeys: boolean
+  /** Answers that did not settle it; a heal that nobody takes must not keep everything else waiting. */
+  readonly failures?: number
   /** A reset: why, and what it withdraws. */
   readonly heal?: {
     readonly cause: HealCause
@@ -123,6 +149,8 @@ export type SessionRecord = {
   /** The other device's curve25519 identity key. */
   readonly peer: string
   readonly pickle: string
+  /** The Matrix user that opened it; none where this device did. */
+  readonly sender?: string
   /** When it last decrypted, or was made. */
   readonly usedAt: number
 }

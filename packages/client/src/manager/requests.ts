@@ -6,6 +6,7 @@
  */
 import { POOL_PATH } from '@latchkey/protocol'
 import type { View } from '../store/stored-state.ts'
+import { isAllowed, type Paced } from './pace.ts'
 import { isOver } from './pool-check.ts'
 import { POOL_QUERY } from './pool-reading.ts'
 import { PENDING, type PendingRequest } from './records.ts'
@@ -40,13 +41,16 @@ export function nextRequest(view: View, settings: Settings, now: number, knowsVe
   if (status.dead !== undefined) return { kind: 'nothing' }
   if (status.retry !== undefined && !isOver(status.retry, now)) return { kind: 'nothing' }
   if (!knowsVersions) return read('versions')
-  if (status.deviceKeys === 'unknown') return read('keys_query')
+  const isPaced = (what: Paced): boolean => isAllowed(status, what, now)
+  if (status.deviceKeys === 'unknown') return isPaced('keys_query') ? read('keys_query') : { kind: 'nothing' }
   const heal = view.get(PENDING, 'heal')
   if (heal !== undefined) return { kind: 'pending', request: heal, generation: view.generation }
-  if (status.poolWanted !== undefined && status.level === 'latchkey') return read('keys_pool')
+  if (status.poolWanted !== undefined && status.level === 'latchkey' && isPaced('keys_pool')) {
+    return read('keys_pool')
+  }
   const upload = view.get(PENDING, 'upload')
   if (upload !== undefined) return { kind: 'pending', request: upload, generation: view.generation }
-  if (status.replaceWanted !== undefined && settings.mode === 'heal') {
+  if (status.replaceWanted !== undefined && settings.mode === 'heal' && isPaced('keys_reset')) {
     if (status.level !== 'latchkey') return { kind: 'reset', generation: view.generation }
     return { kind: 'prepare', plan: planReplacement(view, settings, now, status.replaceWanted) }
   }

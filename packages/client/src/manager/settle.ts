@@ -2,25 +2,39 @@
  * What an answer to a pending request means for the keys in it (extensions.md, outcomes). An answer that is none, 429 or
  * 5xx leaves the request pending as it is, with a pause.
  */
-import type { JsonObject, KeyName } from '@latchkey/protocol'
+import { type JsonObject, KEY_POOL } from '@latchkey/protocol'
 import { noteHeal } from '../heal/heals.ts'
-import { FALLBACK_KEYS, isPublic, ONE_TIME_KEYS } from '../ledger/key-record.ts'
+import { isPublic, ONE_TIME_KEYS } from '../ledger/key-record.ts'
 import { moveTo } from '../ledger/ledger.ts'
 import {
   decodeConflict,
   decodeKeyPool,
   decodeReset,
   decodeUpload,
+  isFinal,
   type UploadAnswer,
 } from '../server/answers.ts'
 import { noteFallbackPublished } from './fallback.ts'
-import { report, takeIn, wantPool, wantReplacement } from './pool-check.ts'
+import { isAllowed, notePaced } from './pace.ts'
+import {
+  LONG_PAUSE_MS,
+  noteFallbackHealed,
+  postpone,
+  report,
+  takeIn,
+  TOO_OFTEN,
+  wantPool,
+  wantReplacement,
+} from './pool-check.ts'
 import { PENDING, type PendingRequest, type PendingSlot } from './records.ts'
-import { IN_DOUBT, letGo, noteIssued } from './slots.ts'
+import { confirmIssued, IN_DOUBT, letGo, noteIssued } from './slots.ts'
 import type { Step } from './step.ts'
 
 /** Refusals of one upload before everything is replaced. */
 const REFUSALS = 2
+/** Answers after which a heal is given up: it must not keep uploads waiting for ever. */
+const FINAL_FAILURES = 3
+const FAILURES = 8
 
 /** An answer as it came: `status` 0 when none came. */
 export type Answer = {
@@ -35,7 +49,10 @@ export function settle(step: Step, slot: PendingSlot, pending: PendingRequest, a
   if (answer.status >= 200 && answer.status < 300) {
     step.transaction.delete(PENDING, slot)
     if (pending.heal === undefined) settleUpload(step, pending, answer)
-    else settleReset(step, pending, pending.heal, answer)
+    else {
+      notePaced(step, 'keys_reset')
+      settleReset(step, pending, pending.heal, answer)
+    }
     return true
   }
   // Not allowed: perhaps because the server knows the device by another identity. It is to be asked.
@@ -49,6 +66,8 @@ export function settle(step: Step, slot: PendingSlot, pending: PendingRequest, a
 
 function settleUpload(step: Step, pending: PendingRequest, { body, begunAt }: Answer): void {
   const answer = decodeUpload(body)
+  // The same key again: a server that has none whatever it is given would be given it for ever.
+  if (pending.fallbackKey !== undefined && pending.fallbackWhy === undefined) notePaced(step, 'fallback')
   settleKeys(step, pending, answer)
   if (pending.hasDeviceKeys) step.patch({ deviceKeys: 'published' })
   step.patch({ rung: 0, refusals: 0 })
@@ -66,6 +85,7 @@ function settleReset(
   // Mostly what is withdrawn by name was not this device's, or was issued before: no private half goes for it. Otherwise
   // what was withdrawn nobody has or will get; of the rest nothing is known, it may be in flight.
   const isOurs = kind === 'replace' || cause === 'private_keys_evicted'
+  if (kind === 'replace') confirmIssued(step)
   for (const name of isOurs ? keys : []) {
     if (step.transaction.get(ONE_TIME_KEYS, name)?.state !== 'available') continue
     if (withdrawn.has(name)) letGo(step, name, 'withdrawn', cause)
@@ -80,10 +100,10 @@ function settleReset(
   step.tell('healed', { reason: cause, did, keys })
   step.patch({
     reported: undefined,
-    ...(kind === 'replace' && {
-      rung: 0,
-      ...(pending.fallbackKey === undefined && { fallbackWanted: 'heal' }),
-    }),
+    ...(kind === 'replace' && { rung: 0 }),
+    ...(kind === 'replace' &&
+      pending.fallbackKey === undefined &&
+      cause !== 'private_keys_evicted' && { fallbackWanted: 'fresh' }),
   })
   takeChange(step, answer, begunAt)
 }
@@ -94,13 +114,9 @@ function settleKeys(step: Step, pending: PendingRequest, answer: UploadAnswer): 
     const record = transaction.get(ONE_TIME_KEYS, name)
     if (record === undefined || record.state !== 'uploading') continue
     const outcome = answer.outcomes.get(name)
-    const storedAs = answer.storedAs.get(name)
     if (outcome === 'already_issued') noteIssued(step, name, 'issued before its upload was acknowledged')
     else if (outcome === 'already_removed') letGo(step, name, 'removed', 'the server had removed it before')
-    else {
-      moveTo(transaction, ONE_TIME_KEYS, name, 'available', now, { publishedAt: now })
-      if (storedAs !== undefined) rename(step, name, storedAs)
-    }
+    else moveTo(transaction, ONE_TIME_KEYS, name, 'available', now, { publishedAt: now })
   }
   for (const name of answer.evicted) {
     const record = transaction.get(ONE_TIME_KEYS, name)
@@ -109,53 +125,57 @@ function settleKeys(step: Step, pending: PendingRequest, answer: UploadAnswer): 
   }
   if (pending.fallbackKey === undefined) return
   if (answer.fallbackOutcomes.get(pending.fallbackKey) === 'already_replaced') {
-    step.patch({ fallbackWanted: 'heal' })
-    moveTo(transaction, FALLBACK_KEYS, pending.fallbackKey, 'available', now, { publishedAt: now })
+    // The server has a newer one. If that is not ours either, its digest will show it.
+    noteFallbackPublished(step, pending.fallbackKey)
+    step.patch({ fallbackWanted: 'fresh' })
     return
   }
-  noteFallbackPublished(step, pending.fallbackKey)
-  step.patch({ fallbackWanted: undefined })
   const { fallbackWhy } = pending
+  noteFallbackPublished(step, pending.fallbackKey)
+  if (fallbackWhy === 'heal' && step.status.fallbackWanted === 'heal') {
+    noteFallbackHealed(step, pending.fallbackKey)
+  }
+  step.patch({ fallbackWanted: undefined })
   if (fallbackWhy !== undefined) step.tell('fallback_rotated', { key: pending.fallbackKey, why: fallbackWhy })
-}
-
-/** The server keeps this key under the name that it had before. */
-function rename({ transaction }: Step, name: KeyName, storedAs: KeyName): void {
-  const record = transaction.get(ONE_TIME_KEYS, name)
-  if (record === undefined || transaction.get(ONE_TIME_KEYS, storedAs) !== undefined) return
-  const { share: _share, ...rest } = record
-  transaction.delete(ONE_TIME_KEYS, name)
-  transaction.put(ONE_TIME_KEYS, storedAs, rest)
 }
 
 function takeChange(step: Step, { counts, keyPool }: UploadAnswer, begunAt: number): void {
   takeIn(step, { counts, keyPool, begunAt, isChange: true })
 }
 
-/** 409: the pool is not what it was read as. 404: no such endpoint. Anything else that is final: report. */
+/** 409: the pool is not what it was read as. Anything else: again, a few times, and then it is given up and told of. */
 function settleRefusedReset(
   step: Step,
   pending: PendingRequest,
   { cause, keys }: NonNullable<PendingRequest['heal']>,
   { status, body, begunAt }: Answer,
 ): boolean {
+  const { transaction, now } = step
   if (status === 409) {
-    const keyPool = decodeKeyPool(body['dev.latchkey.key_pool'])
-    if (keyPool !== undefined) {
-      takeIn(step, { counts: undefined, keyPool, begunAt, isChange: false })
-    }
+    notePaced(step, 'keys_reset')
     dropUnsent(step, pending)
-    step.transaction.delete(PENDING, 'heal')
+    transaction.delete(PENDING, 'heal')
+    const keyPool = decodeKeyPool(body[KEY_POOL])
+    if (keyPool !== undefined) takeIn(step, { counts: undefined, keyPool, begunAt, isChange: false })
+    if (!isAllowed(step.status, 'keys_reset', now)) postpone(step, cause, keys, LONG_PAUSE_MS, TOO_OFTEN)
     wantPool(step, cause)
     return true
   }
-  if (status !== 400 && status !== 404 && status !== 405) return false
+  const isMissing = (status === 404 || status === 405) && body['errcode'] === 'M_UNRECOGNIZED'
+  const failures = (pending.failures ?? 0) + 1
+  const mayHelp = status !== 400 && !isMissing && failures < (isFinal(status) ? FINAL_FAILURES : FAILURES)
+  // Without a network nothing else could be sent either.
+  if (mayHelp || status === 0) {
+    if (status !== 0) transaction.put(PENDING, 'heal', { ...pending, failures })
+    return false
+  }
+  notePaced(step, 'keys_reset')
   keepInDoubt(step, pending)
-  step.transaction.delete(PENDING, 'heal')
+  transaction.delete(PENDING, 'heal')
   const why = `the server refused the reset with ${status}`
-  noteHeal(step.transaction, { at: step.now, cause, did: why, ok: false, keys })
-  report(step, cause, keys, why)
-  if (status !== 400) step.patch({ level: 'bare' })
+  noteHeal(transaction, { at: now, cause, did: why, ok: false, keys })
+  postpone(step, cause, keys, LONG_PAUSE_MS, why)
+  if (isMissing && step.status.level === 'msc4162') step.patch({ level: 'bare' })
   return true
 }
 

@@ -7,7 +7,8 @@ import { type KeyName, SIGNED_CURVE25519 } from '@latchkey/protocol'
 import { type KeyRecord, mayBeNamed, ONE_TIME_KEYS } from '../ledger/key-record.ts'
 import { moveTo } from '../ledger/ledger.ts'
 import type { View } from '../store/stored-state.ts'
-import type { Step } from './step.ts'
+import { ACCOUNT, ONLY } from './records.ts'
+import { accountOf, statusOf, type Step } from './step.ts'
 
 const DAY_MS = 86_400_000
 /** How long an issued key is waited for. To-device messages older than that are of a server that is long gone. */
@@ -15,14 +16,42 @@ export const ISSUED_DEADLINE_MS = 30 * DAY_MS
 /** The least time that a key stays after it was issued, when room is short. */
 export const ISSUED_MINIMUM_MS = DAY_MS
 
-/** How many private one-time keys the ledger knows in the account. */
+/** What the time between two syncs counts at most. */
+const LONGEST_WAIT_MS = DAY_MS / 2
+const WAIT_STEP_MS = 600_000
+
+/**
+ * How long keys are waited for is told by a clock that only goes on from sync to sync, and by half a day at most: neither
+ * this device's clock, wrong for a while in whatever direction, nor the server's can make every key in flight expire. A
+ * device that is seldom online waits the longer.
+ */
+export function waitedTime(view: View): number {
+  return statusOf(view).waited?.time ?? 0
+}
+
+function goOnWaiting(step: Step): number {
+  const { now, status } = step
+  const { at, time } = status.waited ?? { at: now, time: 0 }
+  const elapsed = now - at
+  // Not at every sync, because it is written down.
+  if (status.waited === undefined || elapsed < 0 || elapsed >= WAIT_STEP_MS) {
+    const next = time + Math.min(LONGEST_WAIT_MS, Math.max(0, elapsed))
+    step.patch({ waited: { at: now, time: next } })
+  }
+  return waitedTime(step.transaction)
+}
+
+/** How many private one-time keys are in the account, as far as it can be known. */
 export function heldKeys(view: View): number {
-  let held = 0
+  let held = view.get(ACCOUNT, ONLY)?.imported?.held ?? 0
   for (const record of view.all(ONE_TIME_KEYS).values()) if (mayBeNamed(record)) held++
   return held
 }
 
-/** Gives up the private half of a key that cannot be needed any more, and notes why. */
+/**
+ * Gives up the private half of a key that cannot be needed any more, and notes why. An adopted key cannot be given up,
+ * because only its hash is known: it takes its slot until its deadline, and so it is counted.
+ */
 export function letGo(
   step: Step,
   id: string,
@@ -31,6 +60,7 @@ export function letGo(
 ): void {
   const record = step.transaction.get(ONE_TIME_KEYS, id)
   if (record?.key !== undefined) step.accountToChange().forgetOneTimeKey(record.key)
+  else if (state !== 'expired' && record?.adopted === true) return noteIssued(step, id, cause)
   moveTo(step.transaction, ONE_TIME_KEYS, id, state, step.now, cause === undefined ? {} : { cause })
 }
 
@@ -39,39 +69,72 @@ export const IN_DOUBT = 'its upload was refused; it may have arrived all the sam
 
 /** A key may have been given to somebody: its private half stays until its deadline. */
 export function noteIssued(step: Step, id: string, cause?: string): void {
-  const record = step.transaction.get(ONE_TIME_KEYS, id)
-  if (record === undefined || !mayBeNamed(record) || record.state === 'issued') return
-  moveTo(step.transaction, ONE_TIME_KEYS, id, 'issued', step.now, {
-    issuedAt: step.now,
-    ...(cause !== undefined && { cause }),
-  })
+  moveToIssued(step, id, cause === undefined ? {} : { cause })
 }
 
-/** Gives up issued keys whose deadline passed. Times that seem to lie in the future (a clock set back) begin anew. */
-export function expireIssued(step: Step): void {
-  for (const [id, record] of step.transaction.all(ONE_TIME_KEYS)) {
-    if (record.state !== 'issued') continue
-    const { issuedAt = record.since } = record
-    if (issuedAt > step.now) {
-      moveTo(step.transaction, ONE_TIME_KEYS, id, 'issued', step.now, { issuedAt: step.now })
-    } else if (step.now - issuedAt >= ISSUED_DEADLINE_MS) {
-      letGo(step, id, 'expired', 'nobody used it within 30 days of its issue')
+/** A count says that a key was issued; nothing else does. */
+export function inferIssued(step: Step, id: string): void {
+  moveToIssued(step, id, { inferred: true })
+}
+
+function moveToIssued(
+  step: Step,
+  id: string,
+  more: { readonly cause?: string; readonly inferred?: true },
+): void {
+  const record = step.transaction.get(ONE_TIME_KEYS, id)
+  if (record === undefined || !mayBeNamed(record) || record.state === 'issued') return
+  moveTo(step.transaction, ONE_TIME_KEYS, id, 'issued', step.now, { issuedAt: step.now, ...more })
+}
+
+/** A reset of everything was done: what only seemed to have been issued is surely not there any more. */
+export function confirmIssued({ transaction, now }: Step): void {
+  for (const [id, { state, inferred, issuedAt = now }] of transaction.all(ONE_TIME_KEYS)) {
+    if (state === 'issued' && inferred === true) {
+      moveTo(transaction, ONE_TIME_KEYS, id, 'issued', now, { issuedAt })
     }
   }
 }
 
-/** Issued keys that may be dropped to make room, the longest-issued first. */
-export function droppable(view: View, now: number): [KeyName, KeyRecord][] {
-  const found: [KeyName, KeyRecord][] = []
-  for (const [id, record] of view.all(ONE_TIME_KEYS)) {
-    const { issuedAt = record.since } = record
-    if (
-      record.state === 'issued' &&
-      id.startsWith(SIGNED_CURVE25519) &&
-      now - issuedAt >= ISSUED_MINIMUM_MS
-    ) {
-      found.push([id as KeyName, record])
+/** Gives up issued keys that were waited for long enough. */
+export function expireIssued(step: Step): void {
+  const { transaction, now } = step
+  const time = goOnWaiting(step)
+  for (const [id, record] of transaction.all(ONE_TIME_KEYS)) {
+    if (record.state !== 'issued') continue
+    if (record.noticedAt === undefined) transaction.put(ONE_TIME_KEYS, id, { ...record, noticedAt: time })
+    else if (time - record.noticedAt >= ISSUED_DEADLINE_MS) {
+      letGo(step, id, 'expired', 'nobody used it within 30 days of its issue')
     }
+  }
+  const account = accountOf(transaction)
+  const { imported } = account
+  if (imported?.available === undefined || now - imported.at < ISSUED_DEADLINE_MS) return
+  // Of an imported account only what the server still has is waited for any longer.
+  const held = Math.min(imported.held, imported.available)
+  if (held < imported.held) transaction.put(ACCOUNT, ONLY, { ...account, imported: { ...imported, held } })
+}
+
+/**
+ * Issued keys that may be dropped to make room, the longest-issued first. One that only seems to have been issued may not:
+ * by a server that always says 0 all keys seem to be.
+ */
+export function droppable(view: View): [KeyName, KeyRecord][] {
+  return longIssued(view).filter(([, { inferred, key }]) => inferred !== true && key !== undefined)
+}
+
+/** Whether keys could be dropped if it were known that they are not on the server. */
+export function areInDoubt(view: View): boolean {
+  return longIssued(view).some(([, { inferred }]) => inferred === true)
+}
+
+function longIssued(view: View): [KeyName, KeyRecord][] {
+  const found: [KeyName, KeyRecord][] = []
+  const time = waitedTime(view)
+  for (const [id, record] of view.all(ONE_TIME_KEYS)) {
+    const { noticedAt = time } = record
+    const isLong = record.state === 'issued' && time - noticedAt >= ISSUED_MINIMUM_MS
+    if (isLong && id.startsWith(SIGNED_CURVE25519)) found.push([id as KeyName, record])
   }
   return found.sort(([, a], [, b]) => (a.issuedAt ?? a.since) - (b.issuedAt ?? b.since) || a.order - b.order)
 }

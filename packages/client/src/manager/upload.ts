@@ -22,13 +22,16 @@ import type { View } from '../store/stored-state.ts'
 import { type FallbackPlan, forgetFallback, formerFallback, mayRotate, planFallback } from './fallback.ts'
 import { generatedToday, withGenerated } from './generation-budget.ts'
 import { ACCOUNT, type AccountRecord, ONLY, PENDING, type PendingRequest } from './records.ts'
-import { droppable, heldKeys } from './slots.ts'
+import { areInDoubt, droppable, heldKeys } from './slots.ts'
 import { accountOf, type Core, type Settings, statusOf, type Step } from './step.ts'
 import { newKeyNames, newRequestId, nextIdTime } from './wire-ids.ts'
 
 const UPLOAD_PATH = '/_matrix/client/v3/keys/upload'
 export const RESET_PATH = `/_matrix/client/${RESET_UNSTABLE_PATH}`
 const ALGORITHMS = ['m.olm.v1.curve25519-aes-sha2', 'm.megolm.v1.aes-sha2']
+
+/** Full syncs in a row for which keys wait: 1 000 messages. */
+const MAX_FULL_PAGES = 10
 
 /** What an upload, or a reset with replacements, is to carry. */
 export type UploadPlan = {
@@ -92,7 +95,9 @@ function planOneTimeKeys(
   now: number,
 ): Pick<UploadPlan, 'oneTimeKeys' | 'drop'> {
   const none = { oneTimeKeys: 0, drop: [] }
-  if (statusOf(view).inboxPending) return none
+  // Keys that waiting messages use seem idle. A sender who never lets the inbox run dry must not stop all uploads, though.
+  const { fullPages } = statusOf(view)
+  if (fullPages > 0 && fullPages <= MAX_FULL_PAGES) return none
   const account = accountOf(view)
   const wanted = Math.min(missingKeys(view), budgetLeft(view, settings, now))
   if (wanted === 0) return none
@@ -100,10 +105,25 @@ function planOneTimeKeys(
   if (room > 0) return { oneTimeKeys: Math.min(wanted, room), drop: [] }
   // No room: the fallback key serves. Only an empty pool is worth a key that may still be in flight.
   if (publicKeysOf(view, SIGNED_CURVE25519).length > 0) return none
-  const drop = droppable(view, now)
+  const drop = droppable(view)
     .slice(0, Math.min(wanted, Math.ceil(account.slots / 4)) - room)
     .map(([name, { key = '' }]) => ({ name, key }))
   return { oneTimeKeys: Math.max(0, drop.length + room), drop }
+}
+
+/**
+ * On plain MSC4162 a server that always says 0 has all keys that it seems to have issued. Before any is dropped to make
+ * room everything is reset, and then it is sure that nobody will be given them.
+ */
+export function wantRoom(step: Step): void {
+  const { transaction, settings, now, status } = step
+  if (status.level !== 'msc4162' || settings.mode !== 'heal' || status.replaceWanted !== undefined) return
+  const hasRoom = heldKeys(transaction) < accountOf(transaction).slots
+  if (hasRoom || Math.min(missingKeys(transaction), budgetLeft(transaction, settings, now)) === 0) return
+  if (publicKeysOf(transaction, SIGNED_CURVE25519).length > 0) return
+  if (droppable(transaction).length === 0 && areInDoubt(transaction)) {
+    step.patch({ replaceWanted: 'private_keys_evicted' })
+  }
 }
 
 export function budgetLeft(view: View, { newKeysPerDay }: Settings, now: number): number {

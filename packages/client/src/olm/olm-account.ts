@@ -4,13 +4,22 @@
  * the JavaScript heap are given back with `free`. An adapter for libolm is `libolmAccounts`.
  */
 
+/**
+ * An implementation of Olm says "no" with this: a key that is not there, a message that is malformed, forged or not for
+ * this session, a pickle of another key. Any other exception means that the implementation itself is broken: the step
+ * that it happened in is given up, and no message is taken for handled over it.
+ */
+export class OlmRefusal extends Error {
+  override readonly name = 'OlmRefusal'
+}
+
 /** Makes accounts and sessions. */
 export interface OlmAccounts {
   /** A new account, with new identity keys. */
   create(): OlmAccount
-  /** @throws when the text is no pickle of this implementation, or was pickled with another key. */
+  /** @throws {OlmRefusal} when the text is no pickle of this implementation, or was pickled with another key. */
   unpickle(text: string): OlmAccount
-  /** @throws as `unpickle`. */
+  /** @throws {OlmRefusal} as `unpickle`. */
   unpickleSession(text: string): OlmSession
 }
 
@@ -25,7 +34,7 @@ export interface OlmAccount {
   readonly identityKeys: IdentityKeys
   /** How many private one-time keys it can hold. Generating past that loses the oldest, silently. */
   readonly maxOneTimeKeys: number
-  /** The ed25519 signature of a text's UTF-8 bytes, unpadded base64. */
+  /** The ed25519 signature of a text's UTF-8 bytes, unpadded base64. @throws {OlmRefusal} when it is too long (libolm: 48 000 bytes) */
   sign(text: string): string
   /** Makes `count` one-time keys; the public halves of those alone, in the order in which they were made. */
   generateOneTimeKeys(count: number): readonly string[]
@@ -38,12 +47,12 @@ export interface OlmAccount {
   /**
    * Opens a session with a pre-key message, and decrypts it. The one-time key stays in the account until `removeUsedKey`.
    *
-   * @throws without side effects, when the private half is not there or the message is malformed or forged
+   * @throws {OlmRefusal} without side effects, when the private half is not there or the message is malformed or forged
    */
   openInbound(senderKey: string, body: string): OpenedSession
-  /** Gives up the private one-time key that a session was opened with; a fallback key stays. */
-  removeUsedKey(session: OlmSession): void
-  /** A session to another device, with a key of it that was claimed. @throws when a key is malformed */
+  /** Gives up the private one-time key that a session was opened with. False: it was a fallback key, which stays. */
+  removeUsedKey(session: OlmSession): boolean
+  /** A session to another device, with a key of it that was claimed. @throws {OlmRefusal} when a key is malformed */
   openOutbound(theirIdentityKey: string, theirOneTimeKey: string): OlmSession
   pickle(): string
   free(): void
@@ -59,7 +68,7 @@ export interface OlmSession {
   /** Whether a pre-key message was made for this very session. */
   matches(senderKey: string, body: string): boolean
   encrypt(plaintext: string): OlmMessage
-  /** @throws when the message is not for this session, was decrypted before, or is malformed */
+  /** @throws {OlmRefusal} when the message is not for this session, was decrypted before, or is malformed */
   decrypt(message: OlmMessage): string
   pickle(): string
   free(): void

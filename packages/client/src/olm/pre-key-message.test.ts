@@ -45,12 +45,35 @@ test("the one-time key and the sender's identity key stand in the message", () =
   assert.equal(parsed.baseKey.length, 43)
 })
 
-test('a message that is cut short anywhere before its keys end is none', () => {
+test('a message that is cut short anywhere is none', () => {
   const bytes = Buffer.from(message().body, 'base64')
-  for (let length = 0; length < 1 + 3 * 34; length++) {
-    assert.equal(parsePreKeyMessage(bytes.subarray(0, length).toString('base64')), undefined)
+  for (let length = 0; length < bytes.length; length++) {
+    assert.equal(parsePreKeyMessage(unpadded(bytes.subarray(0, length))), undefined)
   }
 })
+
+test('a message that two readers could read differently is none', () => {
+  const { body } = message()
+  const bytes = Buffer.from(body, 'base64')
+  const key = bytes.subarray(1, 35)
+  const [version, rest] = [bytes.subarray(0, 1), bytes.subarray(1)]
+  for (const other of [
+    Buffer.concat([version, key, rest]),
+    Buffer.concat([bytes, key]),
+    Buffer.concat([bytes, Buffer.from([0x28, 0x01])]),
+    Buffer.concat([bytes, Buffer.from([0x2a, 0x00])]),
+    Buffer.concat([bytes, Buffer.from([0x00])]),
+  ]) {
+    assert.equal(parsePreKeyMessage(unpadded(other)), undefined)
+  }
+  for (const text of [`${body}=`, ` ${body}`, `${body}\n`, body.replaceAll('+', '-')]) {
+    if (text !== body) assert.equal(parsePreKeyMessage(text), undefined)
+  }
+})
+
+function unpadded(bytes: Buffer): string {
+  return bytes.toString('base64').replaceAll('=', '')
+}
 
 test('no input throws', () => {
   fc.assert(fc.property(fc.string(), (text) => void parsePreKeyMessage(text)))

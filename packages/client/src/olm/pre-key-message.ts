@@ -18,29 +18,32 @@ const VERSION = 3
 const ONE_TIME_KEY = 0x0a
 const BASE_KEY = 0x12
 const IDENTITY_KEY = 0x1a
+const MESSAGE = 0x22
+const TAGS = [ONE_TIME_KEY, BASE_KEY, IDENTITY_KEY, MESSAGE]
 const KEY_BYTES = 32
 const VARINT_MAX_BYTES = 5
 
-/** The keys that a message of Olm type 0 names; undefined when it is not one. */
+/**
+ * The keys that a message of Olm type 0 names; undefined when it is not one.
+ *
+ * Each of the four fields has to be there once, and nothing else: of a field that comes twice one reader takes the first
+ * and another the last, and then the ledger notes another key than the one that the message was opened with.
+ */
 export function parsePreKeyMessage(body: string): PreKeyMessage | undefined {
   const bytes = fromBase64(body)
   if (bytes === undefined || bytes[0] !== VERSION) return undefined
   const fields = new Map<number, Uint8Array>()
-  for (let at = 1; at < bytes.length && fields.size < 3; ) {
-    const tag = bytes[at++] ?? 0
-    const length = readVarint(bytes, at)
-    if (length === undefined) return undefined
-    at = length.end
-    // Wire type 2 is a length and its bytes, 0 a number alone; Olm knows no other.
-    if ((tag & 7) === 0) continue
-    if ((tag & 7) !== 2 || at + length.value > bytes.length) return undefined
-    if (length.value === KEY_BYTES && !fields.has(tag)) fields.set(tag, bytes.subarray(at, at + length.value))
-    at += length.value
+  for (let at = 1; at < bytes.length; ) {
+    const tag = bytes[at] ?? 0
+    const length = readVarint(bytes, at + 1)
+    if (length === undefined || !TAGS.includes(tag) || fields.has(tag)) return undefined
+    at = length.end + length.value
+    if (at > bytes.length || (tag !== MESSAGE && length.value !== KEY_BYTES)) return undefined
+    fields.set(tag, bytes.subarray(length.end, at))
   }
-  const [oneTimeKey, baseKey, identityKey] = [ONE_TIME_KEY, BASE_KEY, IDENTITY_KEY].map((tag) =>
-    fields.get(tag),
-  )
+  const [oneTimeKey, baseKey, identityKey, message] = TAGS.map((tag) => fields.get(tag))
   if (oneTimeKey === undefined || baseKey === undefined || identityKey === undefined) return undefined
+  if (message === undefined) return undefined
   return { oneTimeKey: base64(oneTimeKey), baseKey: base64(baseKey), identityKey: base64(identityKey) }
 }
 
@@ -86,7 +89,9 @@ function readVarint(bytes: Uint8Array, start: number): { value: number; end: num
   return undefined
 }
 
+/** Unpadded, as Olm writes it: readers differ in what they make of anything else. */
 function fromBase64(text: string): Uint8Array | undefined {
+  if (!/^[A-Za-z0-9+/]*$/.test(text)) return undefined
   try {
     return Uint8Array.from(atob(text), (character) => character.charCodeAt(0))
   } catch {

@@ -16,11 +16,19 @@ import {
   type KeyName,
   type KeyPool,
   OUTCOMES,
+  SIGNED_CURVE25519,
   STORED_AS,
   UPLOAD_OUTCOMES,
   type UploadOutcome,
   WITHDRAWN,
 } from '@latchkey/protocol'
+
+/** What is taken of one answer at most; beyond it somebody wants to fill the store. */
+export const MAX_ALGORITHMS = 16
+const MAX_ALGORITHM_CHARS = 64
+const MAX_NAMES = 10_000
+const MAX_ID_CHARS = 255
+const MAX_HASH_CHARS = 64
 
 /** algorithm -> number of available one-time keys. */
 export type Counts = Readonly<Record<string, number>>
@@ -68,6 +76,11 @@ export type PoolAnswer = {
 export const UPLOAD_COUNTS = 'one_time_key_counts'
 export const COUNTS = 'device_one_time_keys_count'
 export const UNUSED_FALLBACK_TYPES = 'device_unused_fallback_key_types'
+
+/** Whether a status says that asking again would bring the same. */
+export function isFinal(status: number): boolean {
+  return status !== 0 && status !== 429 && status < 500
+}
 
 /** JSON that is an object; undefined for anything else. */
 export function parseObject(text: string): JsonObject | undefined {
@@ -129,11 +142,11 @@ export function decodePool(answer: JsonObject): PoolAnswer | undefined {
 export function decodeConflict(status: number, answer: JsonObject): readonly KeyName[] | undefined {
   if (status !== 400) return undefined
   const listed = answer[CONFLICTS]
-  if (isJsonObject(listed)) return Object.keys(listed) as KeyName[]
+  if (isJsonObject(listed)) return decodeNames(Object.keys(listed))
   const { error } = answer
   if (typeof error !== 'string') return undefined
   const [, name] = /^One time key (\S+) already exists/.exec(error) ?? []
-  return name === undefined ? undefined : [name as KeyName]
+  return isName(name) ? [name] : undefined
 }
 
 export function decodeKeyPool(value: unknown): KeyPool | undefined {
@@ -141,7 +154,13 @@ export function decodeKeyPool(value: unknown): KeyPool | undefined {
   const { epoch, version, generation, digest, fallback } = value
   if (typeof epoch !== 'string' || typeof version !== 'number' || typeof generation !== 'number')
     return undefined
-  return { epoch, version, generation, digest: textMembers(digest), fallback: textMembers(fallback) }
+  return {
+    epoch,
+    version,
+    generation,
+    digest: Object.fromEntries(ofFewAlgorithms(Object.entries(textMembers(digest)))),
+    fallback: Object.fromEntries(ofFewAlgorithms(Object.entries(textMembers(fallback)))),
+  }
 }
 
 function decodeOutcomes(answer: JsonObject): Omit<UploadAnswer, 'counts'> {
@@ -174,6 +193,7 @@ function decodePoolKey(algorithm: string, value: unknown): PoolKey | undefined {
   if (!isJsonObject(value)) return undefined
   const { key_id: id, key_hash: hash, uploaded_ts: uploadedTs, issued_ts: issuedTs } = value
   if (typeof id !== 'string' || typeof hash !== 'string') return undefined
+  if (id.length > MAX_ID_CHARS || hash.length > MAX_HASH_CHARS) return undefined
   const ts = typeof uploadedTs === 'number' ? uploadedTs : issuedTs
   return { name: `${algorithm}:${id}` as KeyName, hash, ts: typeof ts === 'number' ? ts : 0 }
 }
@@ -183,11 +203,23 @@ function decodeCounts(value: unknown): Counts | undefined {
   const counts = Object.entries(value).filter(
     (entry): entry is [string, number] => Number.isSafeInteger(entry[1]) && Number(entry[1]) >= 0,
   )
-  return Object.fromEntries(counts)
+  return Object.fromEntries(ofFewAlgorithms(counts))
+}
+
+/** Bounded, because it is stored: nobody has so many algorithms. The one that matters is never left out. */
+function ofFewAlgorithms<T>(members: readonly [string, T][]): [string, T][] {
+  const isMain = ([algorithm]: [string, T]): boolean => algorithm === SIGNED_CURVE25519
+  const others = members.filter((member) => !isMain(member) && member[0].length <= MAX_ALGORITHM_CHARS)
+  return [...members.filter(isMain), ...others].slice(0, MAX_ALGORITHMS)
 }
 
 function decodeNames(value: unknown): KeyName[] {
-  return Array.isArray(value) ? (value.filter((name) => typeof name === 'string') as KeyName[]) : []
+  if (!Array.isArray(value)) return []
+  return value.filter(isName).slice(0, MAX_NAMES)
+}
+
+function isName(name: unknown): name is KeyName {
+  return typeof name === 'string' && name.length <= MAX_ALGORITHM_CHARS + MAX_ID_CHARS
 }
 
 function textMembers(value: unknown): Record<string, string> {

@@ -86,3 +86,12 @@ test('whatever order the answers of a server arrive in, the view ends with its h
     }),
   )
 })
+
+test('algorithms that a server invents are not remembered without end', () => {
+  let view = VIEW
+  for (let i = 0; i < 100; i++) {
+    view = learn(view, answer({ counts: { signed_curve25519: i, [`invented${i}`]: 1 } }), i)
+    assert.equal(view.counts['signed_curve25519'], i)
+  }
+  assert.ok(Object.keys(view.counts).length <= 16)
+})

@@ -17,7 +17,7 @@
  */
 import type { KeyPool } from '@latchkey/protocol'
 import type { Kind } from '../store/stored-state.ts'
-import type { Counts } from './answers.ts'
+import { type Counts, MAX_ALGORITHMS } from './answers.ts'
 
 export type ServerView = {
   readonly counts: Counts
@@ -74,8 +74,10 @@ export function learn(view: ServerView | undefined, learned: Learned, generation
   const sameEpoch =
     keyPool === undefined || view?.keyPool === undefined || keyPool.epoch === view.keyPool.epoch
   const latest = keyPool ?? view?.keyPool
+  const merged = { ...(sameEpoch && view?.counts), ...counts }
   return {
-    counts: { ...(sameEpoch && view?.counts), ...counts },
+    // A server that names other algorithms each time is not to fill the store.
+    counts: Object.keys(merged).length > MAX_ALGORITHMS ? { ...counts } : merged,
     ...(latest !== undefined && { keyPool: latest }),
     learnedAt: generation + 1,
     changedAt: isChange ? generation + 1 : (view?.changedAt ?? 0),

@@ -266,10 +266,13 @@ function requireOurs(db: DatabaseSync, path: string): void {
 type Head = { readonly generation: number; readonly digest: Uint8Array }
 
 function readHead(db: DatabaseSync, path: string): Head {
-  const row = db.prepare('select generation, digest, checksum from head').get()
-  const { generation, digest, checksum } = row ?? {}
+  const statement = db.prepare('select generation, digest, checksum from head')
+  // A damaged number may be larger than a JavaScript number can tell.
+  statement.setReadBigInts(true)
+  const { generation: stored, digest, checksum } = statement.get() ?? {}
+  const generation = Number(stored)
   if (
-    typeof generation !== 'number' ||
+    !Number.isSafeInteger(generation) ||
     !(digest instanceof Uint8Array) ||
     !isSame(checksum, headChecksum(generation, digest))
   ) {

@@ -70,7 +70,7 @@ export class StoredState {
    */
   update<T>(change: (transaction: Transaction) => T): Promise<T> {
     return this.#inTurn(async () => {
-      for (let attempt = 1; ; attempt++) {
+      for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
         if (attempt > 1 || this.#generation < 0) await this.#refresh()
         const draft = new Draft(this.#generation, this.#records)
         const result = change(draft)
@@ -88,14 +88,12 @@ export class StoredState {
             this.#generation = -1
             throw error
           }
-          if (attempt === MAX_ATTEMPTS) {
-            throw new StoreError(
-              'unreadable',
-              `the store changed ${attempt} times under one update; giving up`,
-            )
-          }
         }
       }
+      throw new StoreError(
+        'unreadable',
+        `the store changed ${MAX_ATTEMPTS} times under one update; giving up`,
+      )
     })
   }
 

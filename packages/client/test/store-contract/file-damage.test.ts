@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
 import { after, test } from 'node:test'
 import { fileStore } from '../../src/store/sqlite-file.ts'
 import { type Snapshot, StoreError } from '../../src/store/store.ts'
@@ -38,6 +39,21 @@ test('damage to the structure of the file is found when it is opened, even where
   const found = await readCopy({ file: flipped(file, 39, 0x08) })
   assert.ok(found instanceof StoreError)
   assert.match(found.message, /damaged: .*free/i)
+})
+
+test('a generation that no number can hold is damage', async () => {
+  const path = newPath()
+  const store = fileStore(path)
+  await store.write(0, new Map([['key/1', '{}']]))
+  await store.close()
+  const db = new DatabaseSync(path)
+  db.exec('update head set generation = 9223372036854775807')
+  db.close()
+  for (const operation of ['read', 'generation'] as const) {
+    const again = fileStore(path)
+    await assert.rejects(again[operation](), { name: 'StoreError', reason: 'corrupted' })
+    await again.close()
+  }
 })
 
 test('a file that was cut off is an error, or makes no difference', async () => {

@@ -160,3 +160,14 @@ function isStoreError(reason: StoreError['reason']) {
     return true
   }
 }
+
+test('an update that changes nothing gives up as well when the store never stands still', async () => {
+  const store = memoryStore()
+  let generation = 0
+  const restless: Store = { ...store, generation: async () => ++generation }
+  const state = await StoredState.open(restless, [COUNTER])
+  await assert.rejects(
+    state.update(() => undefined),
+    { name: 'StoreError', reason: 'unreadable' },
+  )
+})

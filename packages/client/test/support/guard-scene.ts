@@ -81,3 +81,15 @@ export function breakable(store: Store, broken: { is: boolean }): Store {
     close: () => store.close(),
   }
 }
+
+/** Keys that the server would issue and the SDK cannot use, seen past proxies and guards. */
+export function orphansAt(url: string, { session, state }: ModelSdk): Promise<string[]> {
+  const direct = new ModelSdk(directly(url, session))
+  direct.restore(state)
+  return direct.orphans()
+}
+
+/** A device's session with the server itself. */
+export function directly(url: string, { userId, deviceId, token }: MatrixSession): MatrixSession {
+  return MatrixSession.resume({ baseUrl: url, userId, deviceId, token })
+}

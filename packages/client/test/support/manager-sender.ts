@@ -60,8 +60,32 @@ export function damaged({ type, body }: Ciphertext): Ciphertext {
   return { type, body: body.slice(0, -6) + end }
 }
 
-/** The same pre-key message with one more field, which readers skip: what is outside of its MAC anybody can change. */
+/** The same pre-key message with one more field, which some readers skip. */
 export function withUnknownField({ type, body }: Ciphertext): Ciphertext {
-  const bytes = Buffer.concat([Buffer.from(body, 'base64'), Buffer.from([0x28, 0x01])])
-  return { type, body: bytes.toString('base64').replaceAll('=', '') }
+  return { type, body: base64(Buffer.concat([Buffer.from(body, 'base64'), Buffer.from([0x28, 0x01])])) }
+}
+
+/** The same pre-key message, naming another one-time key before its own: libolm takes the last one. */
+export function namingFirst({ type, body }: Ciphertext, publicKey: string): Ciphertext {
+  const bytes = Buffer.from(body, 'base64')
+  const field = Buffer.concat([Buffer.from([0x0a, 32]), Buffer.from(publicKey, 'base64')])
+  return { type, body: base64(Buffer.concat([bytes.subarray(0, 1), field, bytes.subarray(1)])) }
+}
+
+/** The same pre-key message in other bytes: what is outside of its MAC anybody can change, the order of fields too. */
+export function reordered({ type, body }: Ciphertext): Ciphertext {
+  const bytes = Buffer.from(body, 'base64')
+  const [version, first, second] = [bytes.subarray(0, 1), bytes.subarray(1, 35), bytes.subarray(35, 69)]
+  return { type, body: base64(Buffer.concat([version, second, first, bytes.subarray(69)])) }
+}
+
+/** The same pre-key message with so many bytes that it has the length. */
+export function lengthened({ type, body }: Ciphertext, length: number): Ciphertext {
+  const bytes = Buffer.from(body, 'base64')
+  const padding = Buffer.alloc(Math.floor((length * 3) / 4) - bytes.length, 0x41)
+  return { type, body: base64(Buffer.concat([bytes, padding])) }
+}
+
+function base64(bytes: Buffer): string {
+  return bytes.toString('base64').replaceAll('=', '')
 }

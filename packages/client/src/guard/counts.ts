@@ -1,0 +1,112 @@
+/**
+ * Which counts are to be believed. A sync can be wrong: an SDK that is told of too few keys makes new ones each time.
+ *
+ *     digest beside it -> the ledger has as many last keys with this digest -> so many, whatever the count says
+ *                     \-> no such keys: the same pool as known -> what is known | another -> the pool will be read
+ *     no digest        -> more than half of what is known is gone -> ask with an empty upload, whose answer is the truth
+ *                     \-> else -> believed
+ *
+ * The question is put once a minute at most. In between, the last answer decides: was the sync right, then syncs are
+ * believed; was it wrong, then what is known holds.
+ */
+import { type Algorithm, type KeyPool, SIGNED_CURVE25519 } from '@latchkey/protocol'
+import { poolByDigest } from '../ledger/compare.ts'
+import { type Counts, decodeUpload, type SyncSignals } from '../server/answers.ts'
+import { judge, learn, type ServerView, SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
+import type { View } from '../store/stored-state.ts'
+import { A_MINUTE_MS, type Guarding, MAX_ALGORITHMS } from './guarding.ts'
+
+/** The counts of an answer, corrected by the digest beside them. */
+export function countsByDigest(
+  view: View,
+  counts: Counts | undefined,
+  keyPool: KeyPool | undefined,
+): Counts | undefined {
+  if (counts === undefined || keyPool === undefined) return counts
+  const known = view.get(SERVER_VIEW, SERVER_VIEW_ID)
+  const right: [string, number][] = Object.entries(counts)
+    .slice(0, MAX_ALGORITHMS)
+    .map(([name, count]) => {
+      const unchanged = unchangedCount(known, keyPool, name)
+      // Most syncs: nothing to compute.
+      if (unchanged === count) return [name, count]
+      const digest = keyPool.digest[name]
+      const found = digest === undefined ? undefined : poolByDigest(view, name as Algorithm, digest)
+      return [name, found?.count ?? unchanged ?? count]
+    })
+  return Object.fromEntries(right)
+}
+
+/** What is known of a pool that has not changed since; undefined when it has. */
+function unchangedCount(
+  known: ServerView | undefined,
+  { epoch, version, digest }: KeyPool,
+  algorithm: string,
+): number | undefined {
+  const pool = known?.keyPool
+  if (known === undefined || pool?.epoch !== epoch) return undefined
+  const isSame =
+    pool.version === version ||
+    (digest[algorithm] !== undefined && pool.digest[algorithm] === digest[algorithm])
+  return isSame ? known.counts[algorithm] : undefined
+}
+
+/** Whether a sync's count is so much lower than what is known that it is to be verified: zero, or less than half. */
+export function isDoubtful(view: View, { counts, keyPool }: SyncSignals): boolean {
+  const known = view.get(SERVER_VIEW, SERVER_VIEW_ID)?.counts[SIGNED_CURVE25519] ?? 0
+  const told = counts?.[SIGNED_CURVE25519]
+  return keyPool === undefined && told !== undefined && known > 0 && told < known / 2
+}
+
+/** Verifies counts that are in doubt. Returns those that hold; undefined: what was known before. */
+export async function verifyCounts(
+  guarding: Guarding,
+  doubtful: Counts,
+  begunAt: number,
+): Promise<Counts | undefined> {
+  const { memory } = guarding
+  const asked = await askCounts(guarding)
+  if (asked !== undefined && asked !== 'refused') {
+    // Keys may have been claimed since the sync was answered.
+    memory.areSyncsRight = (asked[SIGNED_CURVE25519] ?? 0) <= (doubtful[SIGNED_CURVE25519] ?? 0)
+    return asked
+  }
+  // Who cannot be asked is believed: a device must not starve for it.
+  if (asked === 'refused') memory.areSyncsRight = true
+  return memory.areSyncsRight ? learnCounts(guarding, doubtful, undefined, begunAt) : undefined
+}
+
+/**
+ * The server's true counts: an empty upload answers them, and changes nothing. At most once a minute.
+ *
+ * @returns `refused` when the server will not be asked; undefined when it has not answered, or was asked just now
+ */
+export async function askCounts(guarding: Guarding): Promise<Counts | 'refused' | undefined> {
+  const { memory, server, settings, state } = guarding
+  if (settings.mode !== 'heal') return undefined
+  if (!memory.atMostEvery(A_MINUTE_MS, 'counts', settings.now())) return undefined
+  const begunAt = await state.read((view) => view.generation)
+  const { status, body } = await server.upload({}).catch(() => ({ status: 0, body: {} }))
+  if (status >= 400 && status < 500 && status !== TOO_MANY) return 'refused'
+  const { counts, keyPool } = decodeUpload(body)
+  if (status !== 200 || counts === undefined) return undefined
+  return learnCounts(guarding, counts, keyPool, begunAt)
+}
+
+const TOO_MANY = 429
+
+function learnCounts(
+  { state }: Guarding,
+  counts: Counts,
+  keyPool: KeyPool | undefined,
+  begunAt: number,
+): Promise<Counts | undefined> {
+  return state.update((transaction) => {
+    const view = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
+    const right = countsByDigest(transaction, counts, keyPool)
+    const learned = { counts: right, keyPool, begunAt, isChange: false }
+    if (judge(view, learned) === 'stale') return view?.counts
+    transaction.put(SERVER_VIEW, SERVER_VIEW_ID, learn(view, learned, transaction.generation))
+    return right
+  })
+}

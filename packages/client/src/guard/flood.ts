@@ -1,0 +1,90 @@
+/**
+ * Keys that are kept from the server: more than a device can use beside those that are there (matrix-js-sdk 42.3.0 uploads
+ * 50 at every sync), and more new ones than a day's budget. An SDK that makes so many also evicts the oldest private
+ * halves: before it comes to that, the keys on the server make way, and give their share of the budget back.
+ */
+import type { Algorithm, KeyName } from '@latchkey/protocol'
+import { ONE_TIME_KEYS } from '../ledger/key-record.ts'
+import { generatedSoFar, type HashedKey, publicKeysOf } from '../ledger/ledger.ts'
+import { SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
+import type { View } from '../store/stored-state.ts'
+import type { Target } from './disown.ts'
+import { A_MINUTE_MS, type Guarding, type Settings, tell } from './guarding.ts'
+import { healOnce } from './heal-once.ts'
+import { giveBackNewKeys, newKeysLeft } from './new-keys.ts'
+import type { Offer } from './offer.ts'
+import { takeBack } from './withdraw.ts'
+
+type Names = readonly KeyName[]
+
+/** The names of keys that must not be published now. */
+export async function surplus(guarding: Guarding, { oneTimeKeys }: Offer): Promise<ReadonlySet<KeyName>> {
+  const { settings, state, memory } = guarding
+  const found = await state.read((view) => floodOf(view, oneTimeKeys, settings))
+  let stripped = found.stripped
+  const { published, mustMakeWay } = found
+  if (stripped.length > 0 && mustMakeWay.length > 0) {
+    const names = mustMakeWay.map(({ name }) => name)
+    const made = await healOnce(guarding, 'private_keys_evicted', names, () =>
+      takeBack(guarding, mustMakeWay),
+    )
+    if (made) {
+      stripped = await state.update((transaction) => {
+        giveBackNewKeys(transaction, mustMakeWay.length)
+        return overBudget(transaction, freshOf(transaction, oneTimeKeys), settings)
+      })
+    }
+  }
+  if (stripped.length > 0 && memory.atMostEvery(A_MINUTE_MS, 'flood', settings.now())) {
+    tell(guarding, 'flood', { keys: stripped.length, published })
+  }
+  return new Set(settings.mode === 'heal' ? stripped : [])
+}
+
+/** Keys that the ledger does not have as published: new to the server. */
+export function freshOf(view: View, offered: readonly HashedKey[]): Names {
+  return offered
+    .filter(({ name, hash }) => {
+      const record = view.get(ONE_TIME_KEYS, name)
+      return record?.hash !== hash || record.state === 'unsent' || record.state === 'withdrawn'
+    })
+    .map(({ name }) => name)
+}
+
+type Flood = {
+  readonly stripped: Names
+  readonly published: number
+  /** Keys on the server whose private halves the SDK is about to forget. */
+  readonly mustMakeWay: readonly Target[]
+}
+
+function floodOf(view: View, offered: readonly HashedKey[], settings: Settings): Flood {
+  const fresh = freshOf(view, offered)
+  const algorithms = new Set(fresh.map((name) => name.slice(0, name.indexOf(':')) as Algorithm))
+  const tooMany = new Set<KeyName>()
+  const mustMakeWay: Target[] = []
+  let published = 0
+  for (const algorithm of algorithms) {
+    const names = fresh.filter((name) => name.startsWith(`${algorithm}:`))
+    const ledger = publicKeysOf(view, algorithm)
+    const there = view.get(SERVER_VIEW, SERVER_VIEW_ID)?.counts[algorithm] ?? ledger.length
+    published += there
+    // A pool that is less than half full takes the SDK's batch, whatever its size.
+    if (there >= settings.maxPublished / 2 && there + names.length > settings.maxPublished) {
+      for (const name of names) tooMany.add(name)
+    }
+    // Keys leave from the front, so the last of the ledger are those that are there.
+    const last = ledger
+      .slice(Math.max(0, ledger.length - there))
+      .filter(([, { state }]) => state === 'available')
+    const oldest = last[0]?.[1].order ?? Number.POSITIVE_INFINITY
+    if (generatedSoFar(view) - oldest <= settings.sdkSlots / 2) continue
+    mustMakeWay.push(...last.map(([name]) => ({ name, id: name })))
+  }
+  const rest = fresh.filter((name) => !tooMany.has(name))
+  return { stripped: [...tooMany, ...overBudget(view, rest, settings)], published, mustMakeWay }
+}
+
+function overBudget(view: View, fresh: Names, settings: Settings): Names {
+  return fresh.slice(newKeysLeft(view, settings))
+}

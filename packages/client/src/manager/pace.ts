@@ -1,0 +1,33 @@
+/**
+ * How often a manager asks or mends, whatever the server answers. One whose answers each lead to another request (a new
+ * epoch every time, 409 for ever, a fallback key that is never there) would otherwise keep a client busy without end.
+ * Nothing that a server says refills the allowance; only time does.
+ */
+import type { Status } from './records.ts'
+import type { Step } from './step.ts'
+
+export type Paced = 'keys_query' | 'keys_pool' | 'keys_reset' | 'fallback'
+
+/** So many at once, */
+const BURST = 8
+/** and then one in so many ms. */
+const REFILL_MS = { keys_query: 300_000, keys_pool: 300_000, keys_reset: 300_000, fallback: 3_600_000 }
+
+/** Whether one more is allowed now. */
+export function isAllowed({ paced }: Status, what: Paced, now: number): boolean {
+  return left(paced, what, now) >= 1
+}
+
+/** Counts one. */
+export function notePaced(step: Step, what: Paced): void {
+  const { paced } = step.status
+  const rest = Math.max(0, left(paced, what, step.now) - 1)
+  step.patch({ paced: { ...paced, [what]: { at: step.now, left: rest } } })
+}
+
+function left(paced: Status['paced'], what: Paced, now: number): number {
+  const last = paced[what]
+  return last === undefined
+    ? BURST
+    : Math.min(BURST, last.left + Math.max(0, now - last.at) / REFILL_MS[what])
+}

@@ -1,0 +1,52 @@
+/** The net between a guard and its server, where single requests can be answered by somebody else, or get lost. */
+import type { AnyJson, Fetch } from '../../../../test/support/matrix-session.ts'
+
+export class GuardNet {
+  /** Paths of the requests that were sent, after `/_matrix/client`. */
+  readonly paths: string[] = []
+  readonly #meetings: { readonly path: string; readonly look: () => Promise<void> }[] = []
+  readonly #changes: { readonly path: string; readonly change: (body: AnyJson) => AnyJson }[] = []
+  #faults: { readonly path: string; times: number; readonly answer: () => Response }[] = []
+
+  /** The next requests to a path that ends like this get this answer; without one they fail on the way. */
+  fail(path: string, answer?: { readonly status: number; readonly body?: unknown }, times = 1): void {
+    const made = (): Response => {
+      if (answer === undefined) throw new TypeError('fetch failed')
+      return Response.json(answer.body ?? { errcode: 'M_UNKNOWN' }, { status: answer.status })
+    }
+    this.#faults.push({ path, times, answer: made })
+  }
+
+  /** Looks at things whenever a request to such a path is about to be sent. */
+  meet(path: string, look: () => Promise<void>): void {
+    this.#meetings.push({ path, look })
+  }
+
+  /** Every request to such a path is sent with another body. */
+  change(path: string, change: (body: AnyJson) => AnyJson): void {
+    this.#changes.push({ path, change })
+  }
+
+  /** Nothing fails any more. */
+  mend(): void {
+    this.#faults = []
+  }
+
+  count(path: string): number {
+    return this.paths.filter((sent) => sent.endsWith(path)).length
+  }
+
+  readonly fetch: Fetch = async (input, init) => {
+    const { pathname } = new URL(input instanceof Request ? input.url : String(input))
+    this.paths.push(pathname.replace(/^.*\/_matrix\/client/, ''))
+    for (const { path, look } of this.#meetings) if (pathname.endsWith(path)) await look()
+    const fault = this.#faults.find(({ path, times }) => times > 0 && pathname.endsWith(path))
+    if (fault !== undefined) {
+      fault.times--
+      return fault.answer()
+    }
+    const change = this.#changes.find(({ path }) => pathname.endsWith(path))?.change
+    if (change === undefined || typeof init?.body !== 'string') return fetch(input, init)
+    return fetch(input, { ...init, body: JSON.stringify(change(JSON.parse(init.body))) })
+  }
+}

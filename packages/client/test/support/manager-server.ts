@@ -1,0 +1,67 @@
+/** A server that can be restored from a backup, and raise its epoch: stopped, changed, and started on the same port. */
+import { cpSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
+import { startTestServer, type TestServer } from '../../../server/test/support/test-server.ts'
+
+export class RestorableServer {
+  readonly url: string
+  readonly #dataDir: string
+  readonly #backup: string
+  #server: TestServer
+
+  private constructor(server: TestServer, dataDir: string) {
+    this.url = server.url
+    this.#server = server
+    this.#dataDir = dataDir
+    this.#backup = mkdtempSync(join(tmpdir(), 'latchkey-backup-'))
+  }
+
+  static async start(): Promise<RestorableServer> {
+    const dataDir = mkdtempSync(join(tmpdir(), 'latchkey-manager-'))
+    return new RestorableServer(await startTestServer({ dataDir }), dataDir)
+  }
+
+  backUp(): Promise<void> {
+    return this.#whileStopped(() => copyOver(this.#dataDir, this.#backup))
+  }
+
+  goBack(): Promise<void> {
+    return this.#whileStopped(() => copyOver(this.#backup, this.#dataDir))
+  }
+
+  raiseEpoch(): Promise<void> {
+    return this.#whileStopped(() => {
+      const db = new DatabaseSync(join(this.#dataDir, 'latchkey.db'))
+      db.prepare("update meta set value = ? where key = 'epoch'").run(crypto.randomUUID())
+      db.close()
+    })
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#server.close()
+    for (const dir of [this.#dataDir, this.#backup]) rmSync(dir, { recursive: true, force: true })
+  }
+
+  async #whileStopped(work: () => void): Promise<void> {
+    await this.#server.close()
+    work()
+    this.#server = await startTestServer({ dataDir: this.#dataDir, port: Number(new URL(this.url).port) })
+    await untilReachable(this.url)
+  }
+}
+
+/** Uses up the connections to a server that was there before, until one reaches the new one. */
+export async function untilReachable(url: string): Promise<void> {
+  for (let tries = 0; tries < 100; tries++) {
+    const answer = await fetch(`${url}/_matrix/client/versions`).catch(() => undefined)
+    if (answer?.ok === true) return
+  }
+  throw new Error(`${url} did not come back`)
+}
+
+function copyOver(from: string, to: string): void {
+  rmSync(to, { recursive: true })
+  cpSync(from, to, { recursive: true })
+}
