@@ -2,6 +2,7 @@
  * What every client of the lab looks like from outside, whatever it runs on, and with or without the library. A round is
  * what a client does again and again: one sync, and what follows from it.
  */
+import type { ClientEvent, HealRecord } from '@latchkey/client'
 import type { AnyJson, ClaimedKey } from '../../test/support/matrix-session.ts'
 import type { Peer } from '../../test/support/olm-device.ts'
 import type { FaultyNetwork } from './network.ts'
@@ -30,7 +31,16 @@ export interface LabDevice extends Peer {
   noteHandled?(id: string): void
   /** Asks the server what it would issue for this device; past the network's faults. */
   pool(): Promise<PoolContents>
+  /** What the library says that it healed; undefined without it. */
+  heals(): Promise<Heals | undefined>
   close(): Promise<void>
+}
+
+export type Heals = {
+  /** As its events told. */
+  readonly told: readonly ClientEvent[]
+  /** As it remembers. */
+  readonly history: readonly HealRecord[]
 }
 
 /** A device on a raw libolm account: a naive bot, or one with the library. */

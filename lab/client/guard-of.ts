@@ -1,33 +1,52 @@
 /** The guard of one app: renewed when the app starts anew, over the same store. */
-import { type ClientEvent, guardFetch } from '@latchkey/client'
+import { type ClientEvent, guardFetch, type GuardOptions, type Store } from '@latchkey/client'
 import type { Clock } from './clock.ts'
 import type { AnyJson, Fetch } from '../../test/support/matrix-session.ts'
-import type { FaultyNetwork } from './network.ts'
-import type { RewindableStore } from './rewindable-store.ts'
+import type { Heals } from './device.ts'
 
 export type Guard = {
   readonly fetch: Fetch
   readonly explain: (event: AnyJson) => Promise<string | undefined>
-  readonly events: readonly ClientEvent[]
+  readonly heals: () => Promise<Heals | undefined>
   renew(): void
+  close(): Promise<void>
 }
 
-export function guardOf(network: FaultyNetwork, ledger: RewindableStore, clock: Clock): Guard {
+/** Options of the guard that a scenario needs other than they are. */
+export type GuardLimits = Pick<GuardOptions, 'newKeysPerDay' | 'sdkSlots'>
+
+export function guardOf(
+  net: Fetch,
+  { store, clock, ...limits }: GuardLimits & { readonly store: Store; readonly clock: Clock },
+): Guard {
   const events: ClientEvent[] = []
   const make = () =>
-    guardFetch(network.fetch, { store: ledger, now: clock.now, onEvent: (event) => events.push(event) })
+    guardFetch(net as typeof fetch, {
+      store,
+      now: clock.now,
+      onEvent: (event) => events.push(event),
+      ...limits,
+    })
   let guard = make()
   return {
     fetch: (input, init) => guard(input, init),
     explain: (event) => guard.reportUndecryptable(event),
-    events,
+    // What cannot be read remembers nothing.
+    heals: async () => ({ told: events, history: await guard.history().catch(() => []) }),
     renew() {
       guard = make()
     },
+    close: () => store.close(),
   }
 }
 
 /** What an app without the library has: its requests as they are, and no idea. */
-export function noGuard(network: FaultyNetwork): Guard {
-  return { fetch: network.fetch, explain: async () => undefined, events: [], renew() {} }
+export function noGuard(net: Fetch): Guard {
+  return {
+    fetch: net,
+    explain: async () => undefined,
+    heals: async () => undefined,
+    renew() {},
+    close: async () => undefined,
+  }
 }

@@ -1,8 +1,17 @@
 /** A device on an unmodified matrix-js-sdk, which syncs by itself; a round is two of its syncs, each with an event. */
-import type { ClaimedKey, MatrixSession } from '../../test/support/matrix-session.ts'
+import type { AnyJson, ClaimedKey, MatrixSession } from '../../test/support/matrix-session.ts'
 import { type JsSdkClient, type JsSdkOptions, silence } from '../../test/support/js-sdk-client.ts'
-import { type LabDevice, POOL, poolContents, type PoolContents, type Unreadable } from './device.ts'
+import {
+  type Heals,
+  type LabDevice,
+  POOL,
+  poolContents,
+  type PoolContents,
+  type Unreadable,
+} from './device.ts'
+import type { Guard } from './guard-of.ts'
 import type { Shared } from './machine-device.ts'
+import type { MachineKeys } from './machine-keys.ts'
 import { type FaultyNetwork, SYNC } from './network.ts'
 
 /** Which version of the SDK: `createClient` is that of the other one. */
@@ -11,6 +20,8 @@ export type SdkVersion = Pick<JsSdkOptions, 'createClient'>
 export type JsSdkParts = {
   readonly client: JsSdkClient
   readonly shared: Shared
+  readonly keys: MachineKeys
+  readonly guard: Guard
 }
 
 export class JsSdkDevice implements LabDevice {
@@ -19,6 +30,8 @@ export class JsSdkDevice implements LabDevice {
   readonly #client: JsSdkClient
   readonly #parts: JsSdkParts
   #nudges = 0
+  /** Delivered messages that were looked at. */
+  #looked = 0
 
   constructor(parts: JsSdkParts) {
     this.#parts = parts
@@ -28,6 +41,11 @@ export class JsSdkDevice implements LabDevice {
 
   get session(): MatrixSession {
     return this.#client.session
+  }
+
+  /** The session past the guard and the network's faults. */
+  get direct(): MatrixSession {
+    return this.session.through(fetch)
   }
 
   get userId(): string {
@@ -49,6 +67,7 @@ export class JsSdkDevice implements LabDevice {
       await this.#nudge()
       await this.#client.until('a sync with news', () => this.#syncsBegun() > seen)
     }
+    await this.#noteUnreadable()
   }
 
   async until(what: string, holds: () => boolean): Promise<void> {
@@ -56,19 +75,43 @@ export class JsSdkDevice implements LabDevice {
   }
 
   async held(): Promise<ReadonlySet<string>> {
-    return this.#parts.shared.keys.held
+    return this.#parts.keys.held
   }
 
   noteUsed(key: ClaimedKey): void {
-    if (!key.isFallback) this.#parts.shared.keys.held.delete(key.key)
+    if (!key.isFallback) this.#parts.keys.noteUsed(key.key)
   }
 
   async pool(): Promise<PoolContents> {
     return poolContents(await this.session.ok('GET', POOL))
   }
 
+  heals(): Promise<Heals | undefined> {
+    return this.#parts.guard.heals()
+  }
+
   async close(): Promise<void> {
     this.#client.stop()
+  }
+
+  /**
+   * The SDK says nothing of a message that it could not decrypt: that is what was delivered and is not among what was
+   * read. Whatever came before the latest sync has been taken in.
+   */
+  async #noteUnreadable(): Promise<void> {
+    const takenIn = this.network.to(SYNC).slice(0, -1)
+    const delivered: AnyJson[] = takenIn
+      .flatMap(({ answer }) => answer.to_device?.events ?? [])
+      .filter(({ type }) => type === 'm.room.encrypted')
+    for (const [i, event] of delivered.entries()) {
+      if (i < this.#looked) continue
+      const of = (messages: readonly { readonly sender: string }[]): number =>
+        messages.filter(({ sender }) => sender === event.sender).length
+      const isRead = of(delivered.slice(0, i + 1)) <= of(this.#client.received) + of(this.unreadable)
+      if (isRead) continue
+      this.unreadable.push({ sender: event.sender, cause: await this.#parts.guard.explain(event) })
+    }
+    this.#looked = delivered.length
   }
 
   /** Syncs whose answer with a nudge has been taken in: the next one confirms it. */

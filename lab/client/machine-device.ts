@@ -1,11 +1,19 @@
 /** A device on an unmodified OlmMachine, whose requests pass the guard or do not. */
-import type { AnyJson, ClaimedKey, Fetch, MatrixSession } from '../../test/support/matrix-session.ts'
+import type { ClaimedKey, MatrixSession } from '../../test/support/matrix-session.ts'
 import type { Snapshot } from '@latchkey/client'
 import type { Backup as CryptoBackup, OlmDevice } from '../../test/support/olm-device.ts'
-import type { Guard } from './guard-of.ts'
+import type { Guard, GuardLimits } from './guard-of.ts'
 import { BETWEEN_ROUNDS_MS, type Clock } from './clock.ts'
-import { type LabDevice, POOL, poolContents, type PoolContents, type Unreadable } from './device.ts'
+import {
+  type Heals,
+  type LabDevice,
+  POOL,
+  poolContents,
+  type PoolContents,
+  type Unreadable,
+} from './device.ts'
 import { type FaultyNetwork, isLost } from './network.ts'
+import type { MachineKeys, SavedKeys } from './machine-keys.ts'
 import type { RewindableStore } from './rewindable-store.ts'
 
 export type MachineBackup = {
@@ -16,11 +24,13 @@ export type MachineBackup = {
 
 /** What clients on one crypto store share. */
 export type Shared = {
-  readonly keys: PublishedKeys
+  /** Private keys that the crypto store has. */
+  readonly saved: SavedKeys
   readonly network: FaultyNetwork
   /** The guard's store. */
   readonly ledger: RewindableStore
   readonly clock: Clock
+  readonly limits?: GuardLimits
 }
 
 export type MachineParts = {
@@ -28,6 +38,8 @@ export type MachineParts = {
   /** The session past the network's faults. */
   readonly direct: MatrixSession
   readonly shared: Shared
+  /** Private keys that this client has. */
+  readonly keys: MachineKeys
   readonly guard: Guard
 }
 
@@ -69,11 +81,11 @@ export class MachineDevice implements LabDevice {
   }
 
   async held(): Promise<ReadonlySet<string>> {
-    return this.shared.keys.held
+    return this.#parts.keys.held
   }
 
   noteUsed(key: ClaimedKey): void {
-    if (!key.isFallback) this.shared.keys.held.delete(key.key)
+    if (!key.isFallback) this.#parts.keys.noteUsed(key.key)
   }
 
   async pool(): Promise<PoolContents> {
@@ -90,47 +102,34 @@ export class MachineDevice implements LabDevice {
   }
 
   async backUp(): Promise<MachineBackup> {
-    const { keys, ledger } = this.shared
-    return {
-      crypto: await this.machine.backUp(),
-      held: new Set(keys.held),
-      ledger: await ledger.read(),
-    }
+    const { saved, ledger } = this.shared
+    const crypto = await this.machine.backUp()
+    this.#parts.keys.reopen()
+    return { crypto, held: saved.keys, ledger: await ledger.read() }
   }
 
   /** The phone is what it was; with `cryptoAlone` the guard's ledger is not. */
   async restore({ crypto, held, ledger }: MachineBackup, { cryptoAlone = false } = {}): Promise<void> {
     await this.machine.restoreFrom(crypto)
-    this.shared.keys.held = new Set(held)
+    this.shared.saved.keys = held
+    this.#parts.keys.reopen()
     if (!cryptoAlone) this.shared.ledger.setBack(ledger)
+    this.#parts.guard.renew()
+  }
+
+  heals(): Promise<Heals | undefined> {
+    return this.#parts.guard.heals()
+  }
+
+  /** The crypto store is gone; session and ledger are not. */
+  async wipe(): Promise<void> {
+    await this.machine.wipe()
+    this.shared.saved.keys = new Set()
+    this.#parts.keys.reopen()
     this.#parts.guard.renew()
   }
 
   async close(): Promise<void> {
     this.machine.close()
-  }
-}
-
-/**
- * Which private keys a machine has: those of the uploads that it tried. It never drops one unused, having room for
- * 5 000, so this is exact as long as it is told of messages read and of copies put back.
- */
-export class PublishedKeys {
-  held = new Set<string>()
-
-  /** A `fetch` in front of `next` that looks at uploads as the machine makes them. */
-  watching(next: Fetch): Fetch {
-    return (input, init) => {
-      if (String(input).endsWith('/keys/upload') && typeof init?.body === 'string') this.#note(init.body)
-      return next(input, init)
-    }
-  }
-
-  #note(body: string): void {
-    const { one_time_keys: oneTime = {}, fallback_keys: fallback = {} }: AnyJson = JSON.parse(body)
-    // Not merged: vodozemac counts both from 0, so they share IDs.
-    for (const keys of [oneTime, fallback]) {
-      for (const { key } of Object.values<AnyJson>(keys)) this.held.add(key)
-    }
   }
 }

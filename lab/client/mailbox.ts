@@ -4,9 +4,10 @@
  *     read                                    the rest of the table does not concern it
  *     not read, private key was there         undecryptable: never an excuse
  *     not read, sent after the first round    undecryptable: by then the device should have been mended
- *     not read, private key was gone          lost: nothing can read it; somebody should say why
+ *     not read, private key was gone          lost: nothing can read it; somebody should say why, and it should be true
  */
-import type { ClaimedKey } from '../../test/support/matrix-session.ts'
+import type { Verdict } from '@latchkey/client'
+import type { AnyJson, ClaimedKey } from '../../test/support/matrix-session.ts'
 import type { LabDevice } from './device.ts'
 import { UPLOAD } from './network.ts'
 import { poolHash } from './pickle-audit.ts'
@@ -28,6 +29,9 @@ export type Tally = {
   /** Keys that the server would issue now and nobody could use. */
   readonly orphans: number
 }
+
+/** Is no cause where the server took the key from this device, whatever state of it that was. */
+const NEVER_OURS: Verdict = 'never_ours'
 
 type Message = {
   readonly text: string
@@ -149,23 +153,26 @@ export class Mailbox {
     const exchanges = [...new Set(everybody.map(({ network }) => network))].flatMap((network) =>
       network.to(UPLOAD),
     )
+    const taken = exchanges.filter(({ status }) => status === 200).map(({ sent }) => sent)
+    const published = new Set(taken.flatMap(publicKeysOf))
+    const lost = excused.map(({ text, sender, key }) => {
+      const cause = causes.findLast((failure) => failure.sender === sender)?.cause ?? device.deadBecause
+      return { text, cause, isTrue: cause !== NEVER_OURS || !published.has(key?.key ?? '') }
+    })
     const [held, pool] = [await device.held(), await device.pool()]
     const heldHashes = new Set([...held].map(poolHash))
     return {
       sent: this.#messages.length,
       read: this.#messages.length - unread.length,
       undecryptable: unread.length - excused.length,
-      lost: excused.map(({ text, sender }) => ({
-        text,
-        cause: causes.findLast((failure) => failure.sender === sender)?.cause ?? device.deadBecause,
-      })),
-      unexplained: causes.filter(({ cause }) => cause === undefined).length,
+      lost: lost.map(({ text, cause, isTrue }) => ({ text, cause: isTrue ? cause : undefined })),
+      unexplained:
+        causes.filter(({ cause }) => cause === undefined).length +
+        lost.filter(({ isTrue }) => !isTrue).length,
       readTwice: readings.length - new Set(readings).size,
       uploads: exchanges.length,
       refused: exchanges.filter(({ status }) => status !== 200).length,
-      published: exchanges
-        .filter(({ status }) => status === 200)
-        .reduce((sum, { sent }) => sum + Object.keys(sent.one_time_keys ?? {}).length, 0),
+      published: taken.reduce((sum, { one_time_keys: keys = {} }) => sum + Object.keys(keys).length, 0),
       orphans: pool.issuable.filter((hash) => !heldHashes.has(hash)).length,
     }
   }
@@ -182,4 +189,8 @@ export class Mailbox {
     )
     return wasHeld && !usedUp
   }
+}
+
+function publicKeysOf({ one_time_keys: oneTime = {}, fallback_keys: fallback = {} }: AnyJson): string[] {
+  return [oneTime, fallback].flatMap((keys) => Object.values<AnyJson>(keys).map(({ key }) => key))
 }

@@ -16,6 +16,7 @@ import { BETWEEN_ROUNDS_MS, type Clock } from './clock.ts'
 import { MatrixSession } from '../../test/support/matrix-session.ts'
 import {
   type Backup,
+  type Heals,
   type LibolmDevice,
   type PendingSync,
   POOL,
@@ -190,6 +191,10 @@ export class ManagedBot implements LibolmDevice {
 
   async pool(): Promise<PoolContents> {
     return poolContents(await this.#direct.ok('GET', POOL))
+  }
+
+  async heals(): Promise<Heals> {
+    return { told: this.events, history: (await this.#manager?.history()) ?? [] }
   }
 
   async close(): Promise<void> {

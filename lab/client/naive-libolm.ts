@@ -8,6 +8,7 @@ import type { AnyJson, MatrixSession } from '../../test/support/matrix-session.t
 import { BETWEEN_ROUNDS_MS, type Clock } from './clock.ts'
 import {
   type Backup,
+  type Heals,
   type LibolmDevice,
   type PendingSync,
   POOL,
@@ -17,6 +18,7 @@ import {
   type Unreadable,
 } from './device.ts'
 import type { Disk } from './disk.ts'
+import type { Guard } from './guard-of.ts'
 import type { Olm } from './load-olm.ts'
 import { type FaultyNetwork, isLost } from './network.ts'
 import { auditPickle, heldPublicKeys } from './pickle-audit.ts'
@@ -30,6 +32,8 @@ export type Habits = {
   readonly removesKeyFirst?: boolean
   /** Rotates the fallback key after a week, and whenever its time seems to lie in the future. */
   readonly rotatesByAge?: boolean
+  /** Saves sessions and sync token before its app gets the messages; new keys are saved after sending still. */
+  readonly readsOnce?: boolean
 }
 
 export type BotOptions = {
@@ -40,6 +44,8 @@ export type BotOptions = {
   readonly disk: Disk
   readonly habits?: Habits
   readonly clock: Clock
+  /** Carries its requests instead of `network`, whose faults it has behind it. */
+  readonly guard?: Guard
   /** Told of each message; there is nothing but its text to know it by. */
   readonly onRead?: (id: string, text: string) => void
 }
@@ -73,13 +79,14 @@ export class NaiveBot implements LibolmDevice {
   #since: string | undefined
   #rotatedAt: number | undefined
   #isIdentityPublished = false
+  #isClosed = false
 
   constructor(options: BotOptions) {
     const { olm, session, network, disk, habits = {}, clock } = options
     this.#options = options
     this.#olm = olm
     this.#direct = session
-    this.#session = session.through(network.fetch)
+    this.#session = session.through(options.guard?.fetch ?? network.fetch)
     this.network = network
     this.#disk = disk
     this.#habits = habits
@@ -139,8 +146,17 @@ export class NaiveBot implements LibolmDevice {
   }
 
   async take({ answer }: PendingSync): Promise<void> {
-    for (const event of answer.to_device?.events ?? []) this.#receive(event)
+    const messages: string[] = []
+    for (const event of answer.to_device?.events ?? []) {
+      const text = await this.#receive(event)
+      if (text !== undefined) messages.push(text)
+    }
     this.#since = answer.next_batch
+    if (this.#habits.readsOnce === true) this.#save()
+    for (const text of messages) {
+      this.read.push(text)
+      this.#options.onRead?.('', text)
+    }
     const unused: readonly string[] = answer.device_unused_fallback_key_types ?? []
     await this.#publish(answer.device_one_time_keys_count?.[CURVE] ?? 0, this.#wantsFallback(unused))
     this.#save()
@@ -154,7 +170,15 @@ export class NaiveBot implements LibolmDevice {
     return poolContents(await this.#direct.ok('GET', POOL))
   }
 
+  async heals(): Promise<Heals | undefined> {
+    return this.#isClosed ? undefined : this.#options.guard?.heals()
+  }
+
   async close(): Promise<void> {
+    // Freeing twice corrupts libolm's memory.
+    if (this.#isClosed) return
+    this.#isClosed = true
+    await this.#options.guard?.close()
     this.#account.free()
     for (const { session } of this.#sessions) session.free()
     this.#sessions = []
@@ -220,17 +244,14 @@ export class NaiveBot implements LibolmDevice {
     this.#account.mark_keys_as_published()
   }
 
-  #receive(event: AnyJson): void {
+  async #receive(event: AnyJson): Promise<string | undefined> {
     const ciphertext = event.content?.ciphertext?.[this.#identity().curve25519]
-    if (event.type !== 'm.room.encrypted' || ciphertext === undefined) return
+    if (event.type !== 'm.room.encrypted' || ciphertext === undefined) return undefined
     const { sender, content } = event
     const text = this.#decrypt(content.sender_key, ciphertext.type, ciphertext.body)
-    if (text === undefined) this.unreadable.push({ sender, cause: undefined })
-    else {
-      const message: string = JSON.parse(text).content.text
-      this.read.push(message)
-      this.#options.onRead?.('', message)
-    }
+    if (text !== undefined) return JSON.parse(text).content.text
+    this.unreadable.push({ sender, cause: await this.#options.guard?.explain(event) })
+    return undefined
   }
 
   #decrypt(sender: string, type: number, body: string): string | undefined {

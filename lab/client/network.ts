@@ -13,7 +13,7 @@ export type Exchange = {
 }
 
 /** What happens to one request; `send` brings it to the server. */
-type Fault = (send: () => Promise<Response>) => Promise<Response>
+type Fault = (send: () => Promise<Response>, sent: AnyJson) => Promise<Response>
 
 export type Held = {
   /** The server has answered, and the client does not know. */
@@ -45,7 +45,7 @@ export class FaultyNetwork {
     const send = (): Promise<Response> => this.#send(path, input, init)
     const next = this.#faults.findIndex((fault) => path.endsWith(fault.path))
     const [hit] = next === -1 ? [] : this.#faults.splice(next, 1)
-    return hit === undefined ? send() : hit.fault(send)
+    return hit === undefined ? send() : hit.fault(send, sentBy(init))
   }
 
   /** The next request gets to the server and is carried out; its answer is lost. */
@@ -59,6 +59,14 @@ export class FaultyNetwork {
   /** The next request does not get to the server. */
   cut(path: string): void {
     this.#add(path, () => Promise.reject(lost()))
+  }
+
+  /** Something else happens at the server right before the next request arrives there. */
+  precede(path: string, work: (sent: AnyJson) => Promise<unknown>): void {
+    this.#add(path, async (send, sent) => {
+      await work(sent)
+      return send()
+    })
   }
 
   /** The next request is carried out; its answer arrives when it is released, or never. */
@@ -123,8 +131,12 @@ export class FaultyNetwork {
     const response = await fetch(input, init)
     const text = await response.text()
     const answer: AnyJson = text.startsWith('{') ? JSON.parse(text) : {}
-    const sent: AnyJson = typeof init?.body === 'string' ? JSON.parse(init.body) : undefined
-    this.exchanges.push({ path, sent, status: response.status, answer: structuredClone(answer) })
+    this.exchanges.push({
+      path,
+      sent: sentBy(init),
+      status: response.status,
+      answer: structuredClone(answer),
+    })
     const rewrites = [...this.#rewrites].filter(([end]) => path.endsWith(end))
     for (const [, rewrite] of rewrites) rewrite(answer)
     const { status, headers } = response
@@ -150,6 +162,10 @@ function lost(): TypeError {
 /** Whether a client met a lost connection, and not a fault of its own. */
 export function isLost(error: unknown): boolean {
   return error instanceof TypeError && error.message === 'fetch failed'
+}
+
+function sentBy(init: RequestInit | undefined): AnyJson {
+  return typeof init?.body === 'string' ? JSON.parse(init.body) : undefined
 }
 
 function pathOf(input: string | URL | Request): string {

@@ -3,7 +3,9 @@ import type { AnyJson } from '../../test/support/matrix-session.ts'
 import { type FaultyNetwork, RESET, SYNC, UPLOAD } from './network.ts'
 
 /** `msc4162`: reset as the proposal has it. `bare`: the specification alone. */
-export function showAs(level: 'msc4162' | 'bare', network: FaultyNetwork): void {
+export type PlainLevel = 'msc4162' | 'bare'
+
+export function showAs(level: PlainLevel, network: FaultyNetwork): void {
   network.rewrite('/versions', (answer) => {
     answer.unstable_features = level === 'bare' ? {} : { 'org.matrix.msc4162': true }
   })

@@ -1,4 +1,6 @@
 /** What a scenario is, and what it has to show: trouble without the library, none with it. */
+import type { HealCause } from '@latchkey/client'
+import type { Heals } from './device.ts'
 import type { Tally } from './mailbox.ts'
 import type { Stage } from './stage.ts'
 
@@ -24,6 +26,10 @@ export type Scenario = {
   readonly shows: (without: Result) => boolean
   /** With the library: why what is lost was lost. Without this, nothing may be lost. */
   readonly lostBecause?: string
+  /** With the library: why it cannot say the cause of what is lost. Every loss is expected to be one of these. */
+  readonly inexplicable?: string
+  /** With the library: what it healed, by its events and its history. Without this, nothing may have needed a heal. */
+  readonly heals?: readonly HealCause[]
   /** Sets the server back, which nobody else may be on. */
   readonly ownsServer?: boolean
   /** Longer than what a test run should wait for. */
@@ -32,16 +38,18 @@ export type Scenario = {
 }
 
 /** What holds for every scenario with the library. */
-export function failuresOf({ lostBecause }: Scenario, result: Result): string[] {
-  const wrong = result.lost.filter(
-    ({ cause }) => lostBecause === undefined || cause?.includes(lostBecause) !== true,
-  )
+export function failuresOf({ lostBecause, inexplicable }: Scenario, result: Result): string[] {
+  const isExpected = (cause: string | undefined): boolean =>
+    inexplicable !== undefined
+      ? cause === undefined
+      : lostBecause !== undefined && cause?.includes(lostBecause) === true
+  const wrong = result.lost.filter(({ cause }) => !isExpected(cause))
   const unexplained = result.lost.filter(({ cause }) => cause === undefined)
   return [
     ...(result.undecryptable > 0 ? [`${result.undecryptable} undecryptable`] : []),
     ...wrong.map(
       ({ text, cause }) =>
-        `"${text}" was lost: ${cause ?? 'nobody knows why'}; expected ${lostBecause ?? 'no loss'}`,
+        `"${text}" was lost: ${cause ?? 'nobody knows why'}; expected ${inexplicable ?? lostBecause ?? 'no loss'}`,
     ),
     ...(result.unexplained > unexplained.length ? [`${result.unexplained} failures without a cause`] : []),
     ...(result.readTwice > 0 ? [`${result.readTwice} read twice`] : []),
@@ -50,11 +58,35 @@ export function failuresOf({ lostBecause }: Scenario, result: Result): string[] 
   ]
 }
 
+/** Whether the library healed what it was to heal, remembers it, and failed at nothing. */
+function healFailures({ heals: expected = [] }: Scenario, heals: readonly Heals[]): string[] {
+  const events = heals.flatMap(({ told }) => told)
+  const history = heals.flatMap((it) => it.history)
+  const told = new Set(events.filter((event) => event.type === 'healed').map(({ reason }) => reason))
+  const remembered = new Set(history.filter(({ ok }) => ok).map(({ cause }) => cause))
+  return [
+    ...(listed(remembered) === listed(expected)
+      ? []
+      : [`healed ${listed(remembered) || 'nothing'}; expected ${listed(expected) || 'nothing'}`]),
+    ...[...told].filter((reason) => !remembered.has(reason)).map((reason) => `${reason} is in no history`),
+    ...history.filter(({ ok }) => !ok).map(({ cause, did }) => `not healed: ${cause}: ${did}`),
+    ...events
+      .filter((event) => event.type === 'not_healed' || event.type === 'unguarded')
+      .map(({ cause }) => cause),
+  ]
+}
+
+function listed(reasons: Iterable<HealCause>): string {
+  return [...new Set(reasons)].toSorted().join(', ')
+}
+
 export async function runScenario(scenario: Scenario, stage: Stage): Promise<Outcome> {
   const result = await scenario.run(stage)
   return {
     ...result,
     notes: result.notes ?? [],
-    failures: stage.hasLibrary ? failuresOf(scenario, result) : [],
+    failures: stage.hasLibrary
+      ? [...failuresOf(scenario, result), ...healFailures(scenario, await stage.heals())]
+      : [],
   }
 }

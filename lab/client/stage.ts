@@ -4,25 +4,39 @@ import { MatrixSession } from '../../test/support/matrix-session.ts'
 import { JsSdkClient } from '../../test/support/js-sdk-client.ts'
 import { OlmDevice } from '../../test/support/olm-device.ts'
 import { Clock } from './clock.ts'
-import type { LibolmDevice } from './device.ts'
+import type { Heals, LabDevice, LibolmDevice } from './device.ts'
 import { fileDisk } from './disk.ts'
-import { MachineDevice, PublishedKeys, type Shared } from './machine-device.ts'
+import { MachineDevice, type Shared } from './machine-device.ts'
+import { MachineKeys } from './machine-keys.ts'
 import { ManagedBot } from './managed-libolm.ts'
 import { Mailbox } from './mailbox.ts'
 import { type Habits, NaiveBot } from './naive-libolm.ts'
 import { FaultyNetwork } from './network.ts'
 import { JsSdkDevice, type SdkVersion } from './js-sdk-device.ts'
 import { type Guard, guardOf, noGuard } from './guard-of.ts'
+import { guardedBot, ledgerAt } from './guarded-libolm.ts'
 import type { House } from './house.ts'
+import { type PlainLevel, showAs } from './plain-server.ts'
 import { RewindableStore } from './rewindable-store.ts'
 
-export type LibolmOptions = { readonly habits?: Habits; readonly clock?: Clock }
+export type LibolmOptions = { readonly habits?: Habits; readonly clock?: Clock; readonly level?: PlainLevel }
+
+export type MachineOptions = {
+  readonly level?: PlainLevel
+  /** Sets faults before the device's first request. */
+  readonly prepare?: (network: FaultyNetwork) => void
+  /** The guard's option. */
+  readonly newKeysPerDay?: number
+}
+
+/** Where a device's state is. */
+export type Place = { readonly session: MatrixSession; readonly path: string }
 
 export class Stage {
   readonly house: House
   readonly hasLibrary: boolean
   readonly #name: string
-  readonly #closing: (() => Promise<void>)[] = []
+  readonly #devices: LabDevice[] = []
   #users = 0
   #files = 0
 
@@ -56,29 +70,48 @@ export class Stage {
   }
 
   /** A device on libolm that has published its keys. */
-  async libolm(options: LibolmOptions = {}): Promise<LibolmDevice> {
-    const device = await this.libolmAt({ session: await this.signIn(), path: this.newFile() }, options)
+  async libolm({
+    session,
+    ...options
+  }: LibolmOptions & { session?: MatrixSession } = {}): Promise<LibolmDevice> {
+    const place = { session: session ?? (await this.signIn()), path: this.newFile() }
+    const device = await this.libolmAt(place, options)
     await device.round()
     return device
   }
 
   /** A device on libolm on whatever its file holds; it has done nothing yet. */
   async libolmAt(
-    { session, path }: { readonly session: MatrixSession; readonly path: string },
-    { habits, clock = new Clock() }: LibolmOptions = {},
+    { session, path }: Place,
+    { habits, clock = new Clock(), level }: LibolmOptions = {},
   ): Promise<LibolmDevice> {
-    const common = { olm: this.house.olm, session, network: new FaultyNetwork(), clock }
+    const network = new FaultyNetwork()
+    if (level !== undefined) showAs(level, network)
+    const common = { olm: this.house.olm, session, network, clock }
     const device = this.hasLibrary
       ? await ManagedBot.open({ ...common, path })
       : new NaiveBot({ ...common, disk: fileDisk(path), ...(habits && { habits }) })
-    this.#closing.push(() => device.close())
-    return device
+    return this.#noted(device)
+  }
+
+  /** A naive bot behind a guard, on whatever its files hold; it has done nothing yet. */
+  guardedAt({ session, path }: Place): LibolmDevice {
+    const common = { olm: this.house.olm, session, network: new FaultyNetwork(), clock: new Clock() }
+    const ledger = this.hasLibrary ? { ledger: ledgerAt(path) } : {}
+    return this.#noted(guardedBot(common, { disk: fileDisk(path), ...ledger }))
+  }
+
+  /** What the devices say that they healed; asked before they are closed. */
+  async heals(): Promise<readonly Heals[]> {
+    const heals = await Promise.all(this.#devices.map((device) => device.heals()))
+    return heals.filter((it) => it !== undefined)
   }
 
   /** A device on an OlmMachine that has published its keys, its crypto store in IndexedDB. */
-  async machine(prepare: (network: FaultyNetwork) => void = () => undefined): Promise<MachineDevice> {
-    const shared = newShared()
-    prepare(shared.network)
+  async machine({ level, prepare, newKeysPerDay }: MachineOptions = {}): Promise<MachineDevice> {
+    const shared = { ...newShared(), ...(newKeysPerDay !== undefined && { limits: { newKeysPerDay } }) }
+    if (level !== undefined) showAs(level, shared.network)
+    prepare?.(shared.network)
     const device = await this.#tab(await this.signIn(), shared)
     await device.round()
     return device
@@ -90,20 +123,20 @@ export class Stage {
   }
 
   /** A matrix-js-sdk that has published its keys and syncs. */
-  async jsSdk(version: SdkVersion = {}): Promise<JsSdkDevice> {
+  async jsSdk({ level, ...version }: SdkVersion & { level?: PlainLevel } = {}): Promise<JsSdkDevice> {
     const shared = newShared()
-    const send = shared.keys.watching(this.#guard(shared).fetch)
+    if (level !== undefined) showAs(level, shared.network)
+    const guard = this.#guard(shared)
+    const keys = new MachineKeys(shared.saved)
     const client = await JsSdkClient.start(this.baseUrl, this.newUser(), 'DEVICE', {
-      fetch: send,
+      fetch: keys.watching(guard.fetch),
       ...version,
     })
-    const device = new JsSdkDevice({ client, shared })
-    this.#closing.push(() => device.close())
-    return device
+    return this.#noted(new JsSdkDevice({ client, shared, keys, guard }))
   }
 
   async #tab(session: MatrixSession, shared: Shared): Promise<MachineDevice> {
-    const { keys } = shared
+    const keys = new MachineKeys(shared.saved)
     const guard = this.#guard(shared)
     const machine = await OlmDevice.signIn(this.baseUrl, {
       user: session.userId,
@@ -112,23 +145,28 @@ export class Stage {
       session,
       fetch: keys.watching(guard.fetch),
     })
-    const device = new MachineDevice({ machine, direct: session, shared, guard })
-    this.#closing.push(() => device.close())
+    return this.#noted(new MachineDevice({ machine, direct: session, shared, keys, guard }))
+  }
+
+  #guard({ network, ledger, clock, limits }: Shared): Guard {
+    return this.hasLibrary
+      ? guardOf(network.fetch, { store: ledger, clock, ...limits })
+      : noGuard(network.fetch)
+  }
+
+  #noted<Device extends LabDevice>(device: Device): Device {
+    this.#devices.push(device)
     return device
   }
 
-  #guard({ network, ledger, clock }: Shared): Guard {
-    return this.hasLibrary ? guardOf(network, ledger, clock) : noGuard(network)
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const close of this.#closing.reverse()) await close()
+    for (const device of this.#devices.reverse()) await device.close()
   }
 }
 
 function newShared(): Shared {
   return {
-    keys: new PublishedKeys(),
+    saved: { keys: new Set() },
     network: new FaultyNetwork(),
     ledger: new RewindableStore(),
     clock: new Clock(),

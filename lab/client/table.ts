@@ -5,7 +5,7 @@ import type { Played } from './play.ts'
 const COLUMNS = ['sent', 'read', 'utd', 'lost', 'why?', 'twice', 'up', '400', 'dead'] as const
 
 export const LEGEND = `Each half: messages sent and read; utd: not read although the private key was there, or should have been after the
-first round; lost: not read because it was gone; why?: failures that nobody can explain; twice: read twice; up, 400:
+first round; lost: not read because it was gone; why?: failures that nobody can explain, or that were explained wrongly; twice: read twice; up, 400:
 uploads, and those refused; dead: keys that the server would issue and nobody holds.`
 
 export function header(): string {
@@ -20,11 +20,13 @@ export function line(scenario: Scenario, { without, with: withLibrary }: Played)
 
 /** What stands under a scenario's line. */
 export function details(scenario: Scenario, { without, with: withLibrary }: Played): string[] {
-  const causes = [...new Set(withLibrary.lost.map(({ cause }) => cause ?? 'unexplained'))]
+  const causes = withLibrary.lost.map(
+    ({ cause }) => `lost because: ${cause ?? `unexplained: ${scenario.inexplicable ?? 'nobody knows why'}`}`,
+  )
   return [
     scenario.story,
     `without: ${[scenario.trouble, ...without.notes].join('; ')}`,
-    `with:    ${[...causes.map((cause) => `lost because: ${cause}`), ...withLibrary.notes].join('; ') || 'all read'}`,
+    `with:    ${[...new Set(causes), ...withLibrary.notes].join('; ') || 'all read'}`,
   ]
 }
 

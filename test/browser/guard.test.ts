@@ -11,6 +11,8 @@ import { startTestServer, type TestServer } from '../../packages/server/test/sup
 import { MatrixSession } from '../support/matrix-session.ts'
 import { OlmDevice } from '../support/olm-device.ts'
 import { within } from '../support/within.ts'
+import { drain } from '../../lab/client/drain.ts'
+import { loadOlm } from '../../lab/client/load-olm.ts'
 import {
   copyProfile,
   newProfile,
@@ -40,8 +42,8 @@ suite('a guarded SDK in Chromium', { skip: skipWithoutChromium() }, () => {
 
   for (const guarded of [true, false]) {
     const behaviour = guarded
-      ? 'of two tabs on one account, the one that uploads last is refused nothing and reads everything'
-      : 'unguarded, the second of two tabs on one account is refused again and again'
+      ? 'of two tabs on one account, the one that stays is refused nothing, and has every key that is left on the server'
+      : 'unguarded, the second of two tabs on one account is refused again and again, and has no key that is left'
     test(behaviour, async () => {
       const alice = await signIn(`tabs-${guarded}`)
       const crowd = await signIn(`tabs-crowd-${guarded}`)
@@ -64,13 +66,17 @@ suite('a guarded SDK in Chromium', { skip: skipWithoutChromium() }, () => {
       await mark(alice, second, 'alone')
       if (!guarded) await until(second, 'uploads', 2)
       const { uploads, events } = await notesOf(second)
+      const { left, read } = await drained(second, alice, crowd)
       if (!guarded) {
         assert.deepEqual([...new Set(uploads)], [400])
+        assert.ok(left > 0)
+        assert.equal(read, 0)
         return
       }
       assert.deepEqual([...new Set(uploads)], [200])
       assert.ok(events.some(({ type }) => type === 'healed'))
-      await readsAll(second, alice, 'tabs')
+      assert.equal(left, 50)
+      assert.equal(read, 50)
     })
   }
 
@@ -169,6 +175,21 @@ suite('a guarded SDK in Chromium', { skip: skipWithoutChromium() }, () => {
   async function readsAll(page: Page, account: MatrixSession, about: string): Promise<void> {
     const texts = await readOf(page, account, about)
     assert.deepEqual(texts, ['one', 'two', 'three'])
+  }
+
+  /** A message on each one-time key that the server has, and how many of them are read. */
+  async function drained(
+    page: Page,
+    account: MatrixSession,
+    sender: MatrixSession,
+  ): Promise<{ left: number; read: number }> {
+    const pool = await account.ok('GET', '/unstable/dev.latchkey/keys/pool')
+    const left: number = pool.algorithms.signed_curve25519.available.length
+    const messages = await drain(await loadOlm(), sender, account, left)
+    assert.ok(messages.every(({ key }) => !key.isFallback))
+    await mark(account, page, 'drained')
+    const { received } = await notesOf(page)
+    return { left, read: messages.filter(({ text }) => received.includes(text)).length }
   }
 
   /** What is read of what three new senders write, each on a key of its own. */

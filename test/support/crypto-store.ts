@@ -54,6 +54,15 @@ export async function putBackStore(copy: StoreCopy): Promise<void> {
   }
 }
 
+/** Takes everything out of the databases: a cleared browser profile. Deleting them would wait for who has them open. */
+export async function emptyStore(name: string): Promise<void> {
+  const copy = await copyStore(name)
+  const empty = [...copy].map(
+    ([database, stores]) => [database, new Map([...stores.keys()].map((store) => [store, []]))] as const,
+  )
+  await putBackStore(new Map(empty))
+}
+
 function settled(request: AnyJson): Promise<AnyJson> {
   return new Promise((resolve, reject) => {
     request.addEventListener('success', () => resolve(request.result))

@@ -17,7 +17,7 @@ import {
   Tracing,
   UserId,
 } from '@matrix-org/matrix-sdk-crypto-wasm'
-import { copyStore, putBackStore, type StoreCopy } from './crypto-store.ts'
+import { copyStore, emptyStore, putBackStore, type StoreCopy } from './crypto-store.ts'
 import {
   type Answer,
   type AnyJson,
@@ -234,6 +234,15 @@ export class OlmDevice {
     this.close()
     await putBackStore(backup.store)
     this.#since = backup.since
+    await this.#open()
+  }
+
+  /** The state is gone, the session is not: a new identity under the same device ID. */
+  async wipe(): Promise<void> {
+    const storeName = this.#requireStore()
+    this.close()
+    await emptyStore(storeName)
+    this.#since = undefined
     await this.#open()
   }
 

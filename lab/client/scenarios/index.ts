@@ -1,13 +1,15 @@
 /** All scenarios, in the order in which the table has them. */
 import type { Scenario } from '../scenario.ts'
 import {
+  conflictLibolm,
   corruptedStore,
   lostUploadResponse,
   restoredLibolm,
+  restoredLibolmPlain,
   twoProcesses,
   wipedStore,
 } from './client-state.ts'
-import { crashFirstStart, crashRound } from './crash.ts'
+import { crashFirstStart, crashGuarded, crashRound } from './crash.ts'
 import {
   clockSetBack,
   delayedDelivery,
@@ -16,39 +18,58 @@ import {
   malformedMessage,
   replayedFallback,
 } from './hostile.ts'
+import { conflictLoop, conflictLoopBare, flood, staleSyncMachine, twoTabs } from './sdk.ts'
 import {
-  conflictLoop,
-  flood,
+  corruptedLedger,
   restoredMachine,
   restoredMachineAlone,
+  restoredOnBareServer,
+  restoredOneByOne,
   restoredOnPlainServer,
-  staleSyncMachine,
-  twoTabs,
-} from './sdk.ts'
+  wipedMachine,
+  wipedMachinePlain,
+} from './sdk-state.ts'
 import { serverRestored, serverRestoredLibolm } from './server-state.ts'
-import { alwaysZero, alwaysZeroMachine, fallbackUsedAgain, staleSync, twiceAndReordered } from './signals.ts'
+import {
+  alwaysZero,
+  alwaysZeroEverywhere,
+  alwaysZeroMachine,
+  fallbackUsedAgain,
+  staleSync,
+  twiceAndReordered,
+} from './signals.ts'
 
 export const SCENARIOS: readonly Scenario[] = [
   lostUploadResponse,
   crashFirstStart,
   crashRound,
+  crashGuarded,
   restoredLibolm,
+  restoredLibolmPlain,
   restoredMachine,
   restoredMachineAlone,
   restoredOnPlainServer,
+  restoredOneByOne,
+  restoredOnBareServer,
   corruptedStore,
+  corruptedLedger,
   wipedStore,
+  wipedMachine,
+  wipedMachinePlain,
   twoProcesses,
   twoTabs,
   serverRestoredLibolm,
   serverRestored,
   alwaysZero,
   alwaysZeroMachine,
+  alwaysZeroEverywhere,
   fallbackUsedAgain,
   staleSync,
   staleSyncMachine,
   twiceAndReordered,
   conflictLoop,
+  conflictLoopBare,
+  conflictLibolm,
   flood,
   forgedKey,
   forgedKeyMachine,

@@ -27,7 +27,8 @@ const COMMON = {
   trouble: 'used keys are issued a second time, and no count shows it',
   shows: ({ undecryptable }: Result) => undecryptable > 0,
   ownsServer: true,
-}
+  heals: ['server_went_back'],
+} as const
 
 export const serverRestoredLibolm: Scenario = {
   name: 'server-restored-libolm',

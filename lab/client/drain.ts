@@ -1,0 +1,66 @@
+/**
+ * The proof that keys which a server would issue are good: a message on each of them, by one sender who has a raw libolm
+ * account and as many sessions.
+ */
+import { canonicalJson } from '@latchkey/protocol'
+import type { ClaimedKey, MatrixSession } from '../../test/support/matrix-session.ts'
+import { MESSAGE_TYPE, type Peer } from '../../test/support/olm-device.ts'
+import type { Olm } from './load-olm.ts'
+
+const ALGORITHM = 'm.olm.v1.curve25519-aes-sha2'
+/** Not the session's: that one has keys of its own on the server. */
+const DEVICE = 'DRAIN'
+
+export type Drained = { readonly text: string; readonly key: ClaimedKey }
+
+/** Claims so many keys of a device and sends it a message on each. */
+export async function drain(olm: Olm, sender: MatrixSession, to: Peer, count: number): Promise<Drained[]> {
+  const { userId, deviceId } = to
+  const asked = await sender.ok('POST', '/v3/keys/query', { device_keys: { [userId]: [deviceId] } })
+  const { keys } = asked.device_keys[userId][deviceId]
+  const identity = { curve25519: keys[`curve25519:${deviceId}`], ed25519: keys[`ed25519:${deviceId}`] }
+  const account = new olm.Account()
+  try {
+    account.create()
+    const own = JSON.parse(account.identity_keys())
+    const device = {
+      user_id: sender.userId,
+      device_id: DEVICE,
+      algorithms: [ALGORITHM],
+      keys: { [`curve25519:${DEVICE}`]: own.curve25519, [`ed25519:${DEVICE}`]: own.ed25519 },
+    }
+    const signature = account.sign(canonicalJson(device))
+    const sender_device_keys = {
+      ...device,
+      signatures: { [sender.userId]: { [`ed25519:${DEVICE}`]: signature } },
+    }
+    const claimed = await sender.claimMany(userId, deviceId, count)
+    const drained = claimed.map((key, i) => ({ key, text: `drained ${i + 1}` }))
+    for (const { key, text } of drained) {
+      const session = new olm.Session()
+      session.create_outbound(account, identity.curve25519, key.key)
+      const ciphertext = session.encrypt(
+        canonicalJson({
+          type: MESSAGE_TYPE,
+          content: { text },
+          sender: sender.userId,
+          recipient: userId,
+          recipient_keys: { ed25519: identity.ed25519 },
+          keys: { ed25519: own.ed25519 },
+          sender_device_keys,
+        }),
+      )
+      session.free()
+      const content = {
+        algorithm: ALGORITHM,
+        sender_key: own.curve25519,
+        ciphertext: { [identity.curve25519]: ciphertext },
+      }
+      const path = `/v3/sendToDevice/m.room.encrypted/${crypto.randomUUID()}`
+      await sender.ok('PUT', path, { messages: { [userId]: { [deviceId]: content } } })
+    }
+    return drained
+  } finally {
+    account.free()
+  }
+}

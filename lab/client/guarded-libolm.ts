@@ -1,0 +1,25 @@
+/**
+ * A naive bot behind a guard: an SDK that nobody may touch. Its ledger is a file beside its own. Without the library it is
+ * the same bot without the guard.
+ */
+import type { Store } from '@latchkey/client'
+import { fileStore } from '@latchkey/client/node'
+import type { Disk } from './disk.ts'
+import { guardOf } from './guard-of.ts'
+import { type BotOptions, NaiveBot } from './naive-libolm.ts'
+
+/** libolm's. */
+const SLOTS = 100
+
+export function ledgerAt(path: string): Store {
+  return fileStore(`${path}.ledger`)
+}
+
+export function guardedBot(
+  common: Omit<BotOptions, 'disk' | 'guard' | 'habits'>,
+  { disk, ledger }: { readonly disk: Disk; readonly ledger?: Store },
+): NaiveBot {
+  const { network, clock } = common
+  const guard = ledger && guardOf(network.fetch, { store: ledger, clock, sdkSlots: SLOTS })
+  return new NaiveBot({ ...common, disk, habits: { readsOnce: true }, ...(guard && { guard }) })
+}
