@@ -11,7 +11,7 @@ import { startProcess } from '../support/server-process.ts'
 import { Ledger } from './ledger.ts'
 import { Client, type Device, runLoad } from './load.ts'
 
-const ROUNDS = Number(process.env['CRASH_ROUNDS'] ?? 20)
+const ROUNDS = Number(process.env['CRASH_ROUNDS'] ?? 8)
 const MAX_ANSWERS = 300
 
 test(`nothing acknowledged is lost and no key issued twice through ${ROUNDS} kills`, async (t) => {

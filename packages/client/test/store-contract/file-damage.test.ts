@@ -11,7 +11,7 @@ import { after, test } from 'node:test'
 import { fileStore } from '../../src/store/sqlite-file.ts'
 import { type Snapshot, StoreError } from '../../src/store/store.ts'
 
-const STEP = Number(process.env['DAMAGE_STEP'] ?? 23)
+const STEP = Number(process.env['DAMAGE_STEP'] ?? 97)
 /** The first bytes of a file, and of its log, are tried one by one: they decide how the rest is read. */
 const HEADER_BYTES = 120
 

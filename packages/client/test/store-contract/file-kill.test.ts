@@ -14,7 +14,7 @@ import { fileStore } from '../../src/store/sqlite-file.ts'
 import { contentAfter } from '../support/content-after.ts'
 
 const SCRIPT = fileURLToPath(new URL('../support/write-store.ts', import.meta.url))
-const ROUNDS = Number(process.env['STORE_KILL_ROUNDS'] ?? 8)
+const ROUNDS = Number(process.env['STORE_KILL_ROUNDS'] ?? 4)
 const MAX_STEPS = 120
 
 const root = mkdtempSync(join(tmpdir(), 'latchkey-kill-'))

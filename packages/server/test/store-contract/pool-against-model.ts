@@ -27,7 +27,7 @@ const depletion: DepletionDefence = {
   takesOneTimeKey: ({ user }) => user !== claimer(DRAINER).user,
 }
 /** Histories per policy. */
-const RUNS = Number(process.env['PROPERTY_RUNS'] ?? 60)
+const RUNS = Number(process.env['PROPERTY_RUNS'] ?? 30)
 
 type KeyPick = {
   readonly algorithm: string
