@@ -6,6 +6,7 @@
 import { recordUploading } from '../ledger/ledger.ts'
 import { decodeUpload, parseObject, type UploadAnswer } from '../server/answers.ts'
 import { freshOf } from './flood.ts'
+import { giveUp } from './give-up.ts'
 import { requireOwner } from './guarded-device.ts'
 import type { Guarding, Memory } from './guarding.ts'
 import type { KeyTraffic } from './key-traffic.ts'
@@ -59,6 +60,7 @@ export async function recordPassed(guarding: Guarding): Promise<void> {
   const now = settings.now()
   await state.update((transaction) => {
     for (const { offer, answer } of own) {
+      giveUp(transaction, guarding, offer)
       chargeNewKeys(transaction, freshOf(transaction, offer.oneTimeKeys).length, now)
       recordUploading(transaction, offer.oneTimeKeys, now)
       recordFallbackKeys(transaction, offer.fallbackKeys, now)

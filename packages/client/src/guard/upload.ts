@@ -8,25 +8,17 @@
  * upload again, and that one's answer settles them.
  */
 import { KEY_POOL, type KeyName, SIGNED_CURVE25519 } from '@latchkey/protocol'
-import { FALLBACK_KEYS, isPublic, mayBeNamed, ONE_TIME_KEYS } from '../ledger/key-record.ts'
+import { isPublic, ONE_TIME_KEYS } from '../ledger/key-record.ts'
 import { generatedSoFar, moveTo, recordUploading } from '../ledger/ledger.ts'
 import { type Counts, decodeUpload, parseObject, UPLOAD_COUNTS } from '../server/answers.ts'
 import { judge, learn, SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
 import type { Transaction } from '../store/stored-state.ts'
 import { conflictOf, healConflict } from './conflict.ts'
 import { countsByDigest } from './counts.ts'
-import { disownAll, disownSince, reusedNames } from './disown.ts'
 import { compareByDigest, poolMark, readPool } from './drift.ts'
 import { freshOf, surplus } from './flood.ts'
-import {
-  guardedDevice,
-  knownLevel,
-  putGuardedDevice,
-  recordOwner,
-  requireOwner,
-  serverLevel,
-  setLevel,
-} from './guarded-device.ts'
+import { giveUp } from './give-up.ts'
+import { guardedDevice, knownLevel, requireOwner, serverLevel, setLevel } from './guarded-device.ts'
 import { type Guarding, tell, tellDrift } from './guarding.ts'
 import { chargeNewKeys, countsForSdk, newKeysLeft } from './new-keys.ts'
 import {
@@ -41,7 +33,7 @@ import { locked } from './locked.ts'
 import { rewrittenResponse } from './rewritten-response.ts'
 import type { SdkRequest } from './sdk-request.ts'
 import { spliceMember } from './splice.ts'
-import { namesOf, noteAllToWithdraw, noteToWithdraw } from './to-withdraw.ts'
+import { namesOf } from './to-withdraw.ts'
 import { withdrawOutstanding } from './withdraw-outstanding.ts'
 
 /** Bodies beyond this pass unread: servers refuse them. */
@@ -59,8 +51,7 @@ async function upload(guarding: Guarding, request: SdkRequest, offer: Offer): Pr
   const { state } = guarding
   const isNew = await state.read((view) => guardedDevice(view).reconciledAt === undefined)
   if (knownLevel(guarding) === 'latchkey' && isNew) await readPool(guarding)
-  await noteIdentity(guarding, offer)
-  await giveUpReused(guarding, offer)
+  await giveUpDead(guarding, offer)
   await withdrawOutstanding(guarding)
   const stripped = await surplus(guarding, offer)
   await record(guarding, offer, stripped)
@@ -86,48 +77,15 @@ async function withCounts(
   return spliced === undefined ? response : rewrittenResponse(response, spliced)
 }
 
-/** Takes over the identity keys that a device publishes. Others than before: whatever was published is dead. */
-async function noteIdentity(guarding: Guarding, { identity }: Offer): Promise<void> {
-  if (identity === undefined) return
-  const { settings, state } = guarding
-  const former = await state.update((transaction) => {
-    recordOwner(transaction, identity)
-    const { curve25519, ed25519 } = guardedDevice(transaction)
-    if (curve25519 === identity.curve25519 && ed25519 === identity.ed25519) return undefined
-    putGuardedDevice(transaction, { curve25519: identity.curve25519, ed25519: identity.ed25519 })
-    if (curve25519 === undefined) return undefined
-    const cause = "the device's identity changed"
-    disownAll(transaction, settings.now(), cause)
-    for (const [id, fallback] of transaction.all(FALLBACK_KEYS)) {
-      if (mayBeNamed(fallback)) moveTo(transaction, FALLBACK_KEYS, id, 'lost', settings.now(), { cause })
-    }
-    // Latchkey purges the pools of a device that changes its identity.
-    if (knownLevel(guarding) !== 'latchkey') noteAllToWithdraw(transaction, 'identity_changed')
-    forgetCounts(transaction)
-    return curve25519
-  })
-  if (former === undefined) return
-  tell(guarding, 'identity_changed', { former, current: identity.curve25519 })
-}
-
-/** The former identity's counts say nothing of this one's pool. */
-function forgetCounts(transaction: Transaction): void {
-  const view = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
-  if (view !== undefined) transaction.put(SERVER_VIEW, SERVER_VIEW_ID, { ...view, counts: {} })
-}
-
-/** IDs that come anew with other keys: the SDK's store went back, and what it published since has to be withdrawn. */
-async function giveUpReused(guarding: Guarding, { oneTimeKeys }: Offer): Promise<void> {
-  const { settings, state } = guarding
-  const targets = await state.update((transaction) => {
-    const reused = reusedNames(transaction, oneTimeKeys)
-    if (reused.length === 0) return []
-    const targets = disownSince(transaction, reused, settings.now())
-    noteToWithdraw(transaction, targets, 'sdk_rolled_back')
-    return targets
-  })
-  if (targets.length === 0) return
-  tellDrift(guarding, 'sdk_rolled_back', namesOf(targets))
+/** Gives up what the offer shows to be dead, and tells of it. */
+async function giveUpDead(guarding: Guarding, offer: Offer): Promise<void> {
+  const { former, reused } = await guarding.state.update((transaction) =>
+    giveUp(transaction, guarding, offer),
+  )
+  if (former !== undefined && offer.identity !== undefined) {
+    tell(guarding, 'identity_changed', { former, current: offer.identity.curve25519 })
+  }
+  if (reused.length > 0) tellDrift(guarding, 'sdk_rolled_back', namesOf(reused))
 }
 
 async function record(guarding: Guarding, offer: Offer, stripped: ReadonlySet<KeyName>): Promise<void> {

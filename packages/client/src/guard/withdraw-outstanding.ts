@@ -6,7 +6,7 @@ import type { View } from '../store/stored-state.ts'
 import { knownLevel } from './guarded-device.ts'
 import type { Guarding } from './guarding.ts'
 import { healOnce } from './heal-once.ts'
-import { namesOf, outstanding } from './to-withdraw.ts'
+import { forgetAllToWithdraw, namesOf, outstanding } from './to-withdraw.ts'
 import { takeBack, takeBackAll } from './withdraw.ts'
 
 /** Whether there is something to withdraw, and it may be done now. */
@@ -22,6 +22,11 @@ export async function withdrawOutstanding(guarding: Guarding): Promise<Counts | 
   const found = await state.read(outstanding)
   if (found === undefined) return undefined
   const { cause, isAll, targets } = found
+  if (cause === 'identity_changed' && knownLevel(guarding) === 'latchkey') {
+    // It was noted before the server was known: Latchkey purges the pools of a device that changes its identity.
+    await state.update(forgetAllToWithdraw)
+    return undefined
+  }
   const isDone = await healOnce(guarding, cause, namesOf(targets), () =>
     isAll ? takeBackAll(guarding) : takeBack(guarding, targets),
   )

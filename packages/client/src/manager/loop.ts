@@ -60,12 +60,13 @@ export class Loop {
         if (isTokenEnded) throw new Error('the access token was refused; log in anew')
         const longest = this.#options.syncTimeoutMs ?? SYNC_MS
         const openMs = isFirst ? 0 : retryInMs > 0 ? Math.min(retryInMs, longest) : longest
-        const waitMs = await this.#sync(openMs)
-        if (waitMs === undefined) {
-          failures = 0
+        const { isTaken, waitMs } = await this.#sync(openMs)
+        if (isTaken) {
           isFirst = false
           await this.#sendAll()
-        } else {
+        }
+        if (waitMs === undefined) failures = 0
+        else {
           failures++
           const backoff = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** Math.min(failures - 1, 10))
           // Half of it by chance, so that the clients of a server that comes back do not all come at once.
@@ -77,8 +78,8 @@ export class Loop {
     }
   }
 
-  /** Returns undefined when the sync was taken in, otherwise how long the server asks to wait, ms. */
-  async #sync(openMs: number): Promise<number | undefined> {
+  /** Whether the sync was taken in, and how long to wait before the next one, ms; undefined: not at all. */
+  async #sync(openMs: number): Promise<{ readonly isTaken: boolean; readonly waitMs: number | undefined }> {
     const { since } = this.#manager
     const ticket = await this.#manager.syncStarted()
     const query = new URLSearchParams({
@@ -95,13 +96,15 @@ export class Loop {
     } = await request(this.#options, { method: 'GET', path }, openMs, signal)
     if (status === 401) throw new Error('the access token was refused; log in anew')
     const next = isJsonObject(body) ? body['next_batch'] : undefined
-    if (status !== 200 || !isJsonObject(body) || typeof next !== 'string') return retryAfterMs
+    if (status !== 200 || !isJsonObject(body) || typeof next !== 'string') {
+      return { isTaken: false, waitMs: retryAfterMs }
+    }
     const { messages } = await this.#manager.receiveSync(body, ticket)
     await this.#inHandler(() => this.#options.onSync?.(body))
     await this.#handle(messages)
     // A server that answers at once, and with nothing, does not wait as it was asked to.
     const isIdle = next === since && performance.now() - begun < Math.min(openMs, FIRST_PAUSE_MS)
-    return isIdle ? retryAfterMs : undefined
+    return { isTaken: true, waitMs: isIdle ? retryAfterMs : undefined }
   }
 
   async #handle(messages: readonly DecryptedMessage[]): Promise<void> {

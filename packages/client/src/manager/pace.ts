@@ -27,7 +27,7 @@ export function notePaced(step: Step, what: Paced): void {
 
 function left(paced: Status['paced'], what: Paced, now: number): number {
   const last = paced[what]
-  return last === undefined
-    ? BURST
-    : Math.min(BURST, last.left + Math.max(0, now - last.at) / REFILL_MS[what])
+  // A clock that was set back must not stop the refill until it has caught up.
+  if (last === undefined || now < last.at) return BURST
+  return Math.min(BURST, last.left + (now - last.at) / REFILL_MS[what])
 }

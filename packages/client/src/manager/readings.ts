@@ -16,7 +16,8 @@ export function settleReading(
   { status, body }: { readonly status: number; readonly body: JsonObject },
 ): boolean {
   const isOk = status >= 200 && status < 300
-  if (type !== 'versions') notePaced(step, type)
+  // Without an answer nothing was asked of the server.
+  if (type !== 'versions' && status !== 0) notePaced(step, type)
   switch (type) {
     case 'versions':
       if (isFinal(status)) noteLevel(step, isOk ? levelOf(body) : 'bare')

@@ -194,14 +194,16 @@ function settleRefusedUpload(step: Step, pending: PendingRequest, { body }: Answ
     // The comparison goes first, and need not wait.
     return true
   }
-  keepInDoubt(step, pending)
-  step.transaction.delete(PENDING, 'upload')
   if (conflicts === undefined) {
+    // It stays the batch that is sent, at growing intervals: another one would fare no better, and cost its private halves.
+    if (refusals > REFUSALS) return false
     const { error } = body
     const why = typeof error === 'string' ? error : 'the server refused the upload with 400'
     step.tell('not_healed', { reason: 'conflict', why, keys: pending.oneTimeKeys })
     return false
   }
+  keepInDoubt(step, pending)
+  step.transaction.delete(PENDING, 'upload')
   if (step.settings.mode === 'heal' && step.status.level !== 'bare') wantReplacement(step, 'conflict')
   else
     report(step, 'conflict', conflicts, 'the next keys get new IDs; those that are there cannot be withdrawn')
