@@ -40,6 +40,28 @@ for (const url of [server.url, bare.url]) {
   })
 }
 
+test("an upload that passed while the store failed, and shows that the SDK's store went back, is followed by the withdrawal", async () => {
+  const broken = { is: false }
+  const clock = { now: Date.now() }
+  const store = breakable(memoryStore(), broken)
+  const { sdk, claim } = await startScene(server.url, 'passed-back', { store, now: () => clock.now })
+  await sdk.round()
+  const backup = sdk.state
+  await claim(30)
+  await sdk.round()
+  await claim(20)
+  sdk.restore(backup)
+  await sdk.sync()
+  broken.is = true
+  await sdk.upload()
+  broken.is = false
+  for (let i = 0; i < 3; i++) {
+    clock.now += 600_000
+    await sdk.round()
+  }
+  assert.deepEqual(await sdk.orphans(), [])
+})
+
 test("an upload that hangs in one tab holds up no other's for ever, and whose keys pass beside it are noted", async () => {
   const hung = Promise.withResolvers<Response>()
   let hang = true
