@@ -23,7 +23,7 @@ export const GUARDED_DEVICE: Kind<GuardedDevice> = {
   name: 'guarded',
   check: (value): value is GuardedDevice => typeof value === 'object' && value !== null,
 }
-export const GUARDED_DEVICE_ID = 'device'
+const GUARDED_DEVICE_ID = 'device'
 
 /** What is stored of the device. */
 export function guardedDevice(view: { get: Transaction['get'] }): GuardedDevice {

@@ -14,7 +14,7 @@
 import type { KeyName } from '@latchkey/protocol'
 import type { Kind } from '../store/stored-state.ts'
 
-export const KEY_STATES = [
+const KEY_STATES = [
   'uploading',
   'available',
   'issued',

@@ -141,7 +141,7 @@ function setCount({ transaction }: Step, count: number): void {
 }
 
 /** The fallback key that the server says it has: ours, a former one of ours, or one of which nothing is known. */
-export function checkFallback(step: Step, hash: string | undefined): void {
+function checkFallback(step: Step, hash: string | undefined): void {
   const current = currentFallback(step.transaction)
   if (current === undefined || current[1].state === 'uploading') return
   if (hash === current[1].hash) {
@@ -155,7 +155,7 @@ export function checkFallback(step: Step, hash: string | undefined): void {
 }
 
 /** The server would give out a fallback key whose private half is not here. */
-export function healFallback(step: Step, hash: string): void {
+function healFallback(step: Step, hash: string): void {
   const reason = 'fallback_unknown'
   const name = `hash ${hash}`
   if (step.settings.mode === 'report') return report(step, reason, [name as KeyName], 'mode is "report"')

@@ -12,9 +12,9 @@ import { accountOf, statusOf, type Step } from './step.ts'
 
 const DAY_MS = 86_400_000
 /** How long an issued key is waited for. To-device messages older than that are of a server that is long gone. */
-export const ISSUED_DEADLINE_MS = 30 * DAY_MS
+const ISSUED_DEADLINE_MS = 30 * DAY_MS
 /** The least time that a key stays after it was issued, when room is short. */
-export const ISSUED_MINIMUM_MS = DAY_MS
+const ISSUED_MINIMUM_MS = DAY_MS
 
 /** What the time between two syncs counts at most. */
 const LONGEST_WAIT_MS = DAY_MS / 2

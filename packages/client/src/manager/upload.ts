@@ -47,7 +47,7 @@ export type UploadPlan = {
 }
 
 /** How many keys a device keeps on the server: half of what it can hold, so that the other half may be in flight. */
-export function targetOf({ slots }: AccountRecord): number {
+function targetOf({ slots }: AccountRecord): number {
   return Math.floor(slots / 2)
 }
 

@@ -75,7 +75,7 @@ export type PoolAnswer = {
 /** The two names of the counts: `/keys/upload` says one, everything else the other. */
 export const UPLOAD_COUNTS = 'one_time_key_counts'
 export const COUNTS = 'device_one_time_keys_count'
-export const UNUSED_FALLBACK_TYPES = 'device_unused_fallback_key_types'
+const UNUSED_FALLBACK_TYPES = 'device_unused_fallback_key_types'
 
 /** Whether a status says that asking again would bring the same. */
 export function isFinal(status: number): boolean {

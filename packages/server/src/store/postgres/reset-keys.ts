@@ -2,13 +2,7 @@
  * `/keys/reset` (MSC4162): withdraws available keys and, in the same transaction, stores their replacements.
  * Rules: pool/reset.ts; replacements enter as in an upload. A conflict among them undoes the whole request.
  */
-import {
-  type FallbackOutcome,
-  type KeyName,
-  keyName,
-  parseKeyName,
-  type UploadOutcome,
-} from '@latchkey/protocol'
+import { type KeyName, keyName, parseKeyName } from '@latchkey/protocol'
 import { tooManyResets } from '../../pool/limits.ts'
 import type { ResetCommand, ResetResult } from '../../pool/port.ts'
 import { checkPreconditions, REPLAY_RESET_MS, REPLAYED_RESETS_PER_DEVICE } from '../../pool/reset.ts'
@@ -20,6 +14,7 @@ import { fullStatus } from './pool-status.ts'
 import { saveKeys } from './save-keys.ts'
 import { type DeviceRow, requireDevice, toIdentity } from './session-device.ts'
 import { storeKeys } from './store-keys.ts'
+import { decodeAnswer, encodeAnswer } from '../kept-answer.ts'
 
 export async function resetKeys(core: Core, command: ResetCommand): Promise<ResetResult> {
   let counted = false
@@ -126,13 +121,6 @@ async function withdraw(
   return { withdrawn, absent }
 }
 
-/** What `reset_answers.answer` holds: the result with its maps as entries. */
-type KeptAnswer = Omit<ResetResult, 'outcomes' | 'fallbackOutcomes' | 'storedAs'> & {
-  readonly outcomes: readonly [KeyName, UploadOutcome][]
-  readonly fallbackOutcomes: readonly [KeyName, FallbackOutcome][]
-  readonly storedAs: readonly [KeyName, KeyName][]
-}
-
 async function findAnswer(
   tx: Queries,
   device: DeviceRef,
@@ -146,13 +134,7 @@ async function findAnswer(
     now - REPLAY_RESET_MS,
   )
   if (row === undefined) return undefined
-  const kept = JSON.parse(row.answer) as KeptAnswer
-  return {
-    ...kept,
-    outcomes: new Map(kept.outcomes),
-    fallbackOutcomes: new Map(kept.fallbackOutcomes),
-    storedAs: new Map(kept.storedAs),
-  }
+  return decodeAnswer(row.answer)
 }
 
 /** @throws {MatrixError} 429 when the device has as many answers remembered as it may. */
@@ -169,12 +151,7 @@ async function rememberAnswer(
     device,
   )
   if ((row?.n ?? 0) >= REPLAYED_RESETS_PER_DEVICE) throw tooManyResets(REPLAYED_RESETS_PER_DEVICE)
-  const answer = JSON.stringify({
-    ...result,
-    outcomes: [...result.outcomes],
-    fallbackOutcomes: [...result.fallbackOutcomes],
-    storedAs: [...result.storedAs],
-  })
+  const answer = encodeAnswer(result)
   await tx.run(
     `insert into reset_answers (device_num, request_id, ts, answer) values ($1, $2, $3, $4)`,
     device,

@@ -2,15 +2,7 @@
  * `/keys/reset` (MSC4162): withdraws available keys and, in the same transaction, stores their replacements.
  * Rules: pool/reset.ts; replacements enter as in an upload. A conflict among them undoes the whole request.
  */
-import {
-  type Algorithm,
-  type FallbackOutcome,
-  type KeyMaterial,
-  type KeyName,
-  keyName,
-  parseKeyName,
-  type UploadOutcome,
-} from '@latchkey/protocol'
+import { type Algorithm, type KeyMaterial, type KeyName, keyName, parseKeyName } from '@latchkey/protocol'
 import type { ResetCommand, ResetResult } from '../../pool/port.ts'
 import { checkPreconditions, REPLAY_RESET_MS, REPLAYED_RESETS_PER_DEVICE } from '../../pool/reset.ts'
 import { tooManyResets } from '../../pool/limits.ts'
@@ -30,6 +22,7 @@ import {
 import { poolStatus, toldStatus } from './pool-status.ts'
 import { storeKeys } from './store-keys.ts'
 import { requireDevice, toIdentity } from './session-device.ts'
+import { decodeAnswer, encodeAnswer } from '../kept-answer.ts'
 
 export function resetKeys(core: Core, command: ResetCommand): Promise<ResetResult> {
   const { deviceRef } = command.session
@@ -96,13 +89,6 @@ function withdraw(core: Core, command: ResetCommand): { withdrawn: KeyName[]; ab
   return { withdrawn, absent }
 }
 
-/** What `reset_answers.answer` holds: the result with its maps as entries. */
-type KeptAnswer = Omit<ResetResult, 'outcomes' | 'fallbackOutcomes' | 'storedAs'> & {
-  readonly outcomes: readonly [KeyName, UploadOutcome][]
-  readonly fallbackOutcomes: readonly [KeyName, FallbackOutcome][]
-  readonly storedAs: readonly [KeyName, KeyName][]
-}
-
 function findAnswer(core: Core, device: DeviceRef, requestId: string, now: number): ResetResult | undefined {
   const row = core.db.one<{ answer: string }>(
     `select answer from reset_answers where device_num = ? and request_id = ? and ts > ?`,
@@ -111,13 +97,7 @@ function findAnswer(core: Core, device: DeviceRef, requestId: string, now: numbe
     now - REPLAY_RESET_MS,
   )
   if (row === undefined) return undefined
-  const kept = JSON.parse(row.answer) as KeptAnswer
-  return {
-    ...kept,
-    outcomes: new Map(kept.outcomes),
-    fallbackOutcomes: new Map(kept.fallbackOutcomes),
-    storedAs: new Map(kept.storedAs),
-  }
+  return decodeAnswer(row.answer)
 }
 
 /** @throws {MatrixError} 429 when the device has as many answers remembered as it may. */
@@ -136,12 +116,7 @@ function rememberAnswer(
     n: 0,
   }
   if (n >= REPLAYED_RESETS_PER_DEVICE) throw tooManyResets(REPLAYED_RESETS_PER_DEVICE)
-  const answer = JSON.stringify({
-    ...result,
-    outcomes: [...result.outcomes],
-    fallbackOutcomes: [...result.fallbackOutcomes],
-    storedAs: [...result.storedAs],
-  })
+  const answer = encodeAnswer(result)
   core.db.run(
     `insert into reset_answers (device_num, request_id, ts, answer) values (?, ?, ?, ?)`,
     device,
