@@ -1,10 +1,12 @@
-/** Fills a data directory before a server opens it: accounts, devices and keys straight into the store. */
+/** Fills a database before a server opens it: accounts, devices and keys straight into the store. */
 import { hash, randomBytes } from 'node:crypto'
 import type { Algorithm, DeviceId, KeyId, KeyMaterial, UserId } from '@latchkey/protocol'
-import { DEFAULT_CONFIG, storeOptions } from '../../packages/server/src/config/config.ts'
+import { DEFAULT_CONFIG, postgresOptions, storeOptions } from '../../packages/server/src/config/config.ts'
 import { DEFAULT_POOL_POLICY } from '../../packages/server/src/pool/policy.ts'
 import type { UploadedKey } from '../../packages/server/src/pool/port.ts'
 import type { TokenHash } from '../../packages/server/src/session.ts'
+import type { Store } from '../../packages/server/src/store.ts'
+import { openPostgresStore } from '../../packages/server/src/store/postgres/index.ts'
 import { openSqliteStore } from '../../packages/server/src/store/sqlite/index.ts'
 
 export type FilledDevice = { readonly userId: string; readonly deviceId: string; readonly token: string }
@@ -12,18 +14,41 @@ export type FilledDevice = { readonly userId: string; readonly deviceId: string;
 const ALGORITHM = 'signed_curve25519' as Algorithm
 const SERVER_NAME = 'bench.example'
 
-/** Makes `devices` devices, each of its own user, with `keysEach` one-time keys and, if asked, a fallback key. */
-export async function fill(options: {
-  readonly dataDir: string
+/** `devices` devices, each of its own user, with `keysEach` one-time keys and, if asked, a fallback key. */
+export type Filling = {
   readonly devices: number
   readonly keysEach: number
   readonly fallback?: boolean
-}): Promise<FilledDevice[]> {
-  const pools = { ...DEFAULT_POOL_POLICY, keysPerPool: Number.MAX_SAFE_INTEGER, keysPerDeviceAndDay: 0 }
-  const store = openSqliteStore({
-    ...storeOptions({ ...DEFAULT_CONFIG, dataDir: options.dataDir, pools }),
+}
+
+const POOLS = { ...DEFAULT_POOL_POLICY, keysPerPool: Number.MAX_SAFE_INTEGER, keysPerDeviceAndDay: 0 }
+
+/** Fills a data directory of the embedded store. */
+export async function fill({
+  dataDir,
+  ...filling
+}: Filling & { readonly dataDir: string }): Promise<FilledDevice[]> {
+  const store = await openSqliteStore({
+    ...storeOptions({ ...DEFAULT_CONFIG, dataDir, pools: POOLS }),
+    onFence: () => {},
     now: Date.now,
   })
+  return fillStore(store, filling)
+}
+
+/** Fills an empty PostgreSQL database. */
+export async function fillPostgres({
+  database,
+  ...filling
+}: Filling & { readonly database: string }): Promise<FilledDevice[]> {
+  const store = await openPostgresStore({
+    ...postgresOptions({ ...DEFAULT_CONFIG, database, pools: POOLS }),
+    now: Date.now,
+  })
+  return fillStore(store, filling)
+}
+
+async function fillStore(store: Store, options: Filling): Promise<FilledDevice[]> {
   await store.claimServerName(SERVER_NAME)
   const made: FilledDevice[] = []
   const now = Date.now()

@@ -15,13 +15,16 @@ export type Request = {
 export type Answer = { readonly status: number; readonly body: Buffer }
 
 export type LoadOptions = {
-  readonly url: string
+  /** Several: the connections are spread over them. */
+  readonly url: string | readonly string[]
   readonly connections: number
   /** Called for each request; undefined ends that connection's work. */
   readonly next: () => Request | undefined
   readonly onAnswer?: (answer: Answer) => void
   /** Ends after this time, once what is under way was answered. */
   readonly durationMs?: number
+  /** False where this process has no core of its own: see `spin`. */
+  readonly awake?: boolean
 }
 
 export type LoadResult = {
@@ -34,13 +37,13 @@ export type LoadResult = {
 }
 
 export async function runLoad(options: LoadOptions): Promise<LoadResult> {
-  const { hostname, port } = new URL(options.url)
+  const urls = [options.url].flat()
   const latencies: number[] = []
   const begin = performance.now()
   const end = begin + (options.durationMs ?? Number.POSITIVE_INFINITY)
   let failures = 0
-  const worker = async (): Promise<void> => {
-    const connection = await Connection.open(hostname, Number(port))
+  const worker = async (url: string): Promise<void> => {
+    const connection = await Connection.to(url)
     while (performance.now() < end) {
       const request = options.next()
       if (request === undefined) break
@@ -52,22 +55,27 @@ export async function runLoad(options: LoadOptions): Promise<LoadResult> {
     }
     connection.close()
   }
-  const stopSpinning = spin()
-  await Promise.all(Array.from({ length: options.connections }, worker))
+  const stopSpinning = options.awake === false ? () => {} : spin()
+  await Promise.all(
+    Array.from({ length: options.connections }, (_, n) => worker(urls[n % urls.length] ?? '')),
+  )
   stopSpinning()
   const seconds = (performance.now() - begin) / 1000
   latencies.sort((a, b) => a - b)
-  const percentile = (p: number): number =>
-    latencies[Math.min(latencies.length - 1, Math.floor(latencies.length * p))] ?? 0
   const requests = latencies.length
   return {
     requests,
     seconds,
     perSecond: requests / seconds,
-    p50Ms: percentile(0.5),
-    p99Ms: percentile(0.99),
+    p50Ms: percentile(latencies, 0.5),
+    p99Ms: percentile(latencies, 0.99),
     failures,
   }
+}
+
+/** Of ascending numbers; 0 when there are none. */
+export function percentile(sorted: readonly number[], share: number): number {
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0
 }
 
 /**
@@ -93,6 +101,11 @@ export class Connection {
   readonly #host: string
   #received: Buffer = Buffer.alloc(0)
   #answered: { resolve: (answer: Answer) => void; reject: (error: Error) => void } | undefined
+
+  static to(url: string): Promise<Connection> {
+    const { hostname, port } = new URL(url)
+    return Connection.open(hostname, Number(port))
+  }
 
   static async open(host: string, port: number): Promise<Connection> {
     const socket = connect({ host, port, noDelay: true })

@@ -1,17 +1,24 @@
-/** Servers under test as processes of their own, on a core of their own where `taskset` is there to pin them. */
+/**
+ * Servers under test as processes of their own; where there are cores enough for it and `taskset` is there, on a core of
+ * their own, with this process on another.
+ */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { availableParallelism } from 'node:os'
+import { cpus } from 'node:os'
 import { fileURLToPath } from 'node:url'
 
 export type Running = { readonly url: string; readonly pid: number; stop(): Promise<void> }
 
 const SERVER_CORE = '0'
 const LOAD_CORE = '1'
-const PINNED = availableParallelism() > 1 && hasTaskset()
 
-function hasTaskset(): boolean {
+/** `pinned: false` leaves all processes to all cores. */
+export type StartOptions = { readonly pinned?: boolean }
+
+/** Pins this process. False where that cannot be done. */
+function pinLoad(): boolean {
+  if (cpus().length < 2) return false
   try {
     execFileSync('taskset', ['-cp', LOAD_CORE, String(process.pid)], { stdio: 'ignore' })
     return true
@@ -20,19 +27,25 @@ function hasTaskset(): boolean {
   }
 }
 
-export function startLatchkey(dataDir: string, flags: readonly string[] = []): Promise<Running> {
+export function startLatchkey(
+  dataDir: string,
+  flags: readonly string[] = [],
+  options: StartOptions = {},
+): Promise<Running> {
   const command = fileURLToPath(new URL('../../packages/server/bin/latchkey.mjs', import.meta.url))
-  return start([command, 'serve', '--port', '0', '--data', dataDir, '--limits', 'off', ...flags])
+  const quiet = ['--limits', 'off', '--log-level', 'error']
+  return start([command, 'serve', '--port', '0', '--data', dataDir, ...quiet, ...flags], options)
 }
 
-export function startYardstick(): Promise<Running> {
-  return start([fileURLToPath(new URL('yardstick.ts', import.meta.url))])
+export function startYardstick(options: StartOptions = {}): Promise<Running> {
+  return start([fileURLToPath(new URL('yardstick.ts', import.meta.url))], options)
 }
 
-async function start(args: readonly string[]): Promise<Running> {
-  const [command, all] = PINNED
-    ? ['taskset', ['-c', SERVER_CORE, process.execPath, ...args]]
-    : [process.execPath, [...args]]
+async function start(args: readonly string[], { pinned = true }: StartOptions): Promise<Running> {
+  const [command, all] =
+    pinned && pinLoad()
+      ? ['taskset', ['-c', SERVER_CORE, process.execPath, ...args]]
+      : [process.execPath, [...args]]
   const child = spawn(command, all, { stdio: ['ignore', 'pipe', 'inherit'] })
   const exited = once(child, 'exit')
   const url = await firstUrl(child)

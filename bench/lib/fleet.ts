@@ -1,0 +1,59 @@
+/**
+ * Server processes under a soak: N of them over one database, each with a directory of its own, or one over SQLite. One that
+ * is killed is started again; whoever asks for a process meanwhile gets one of the others, or waits.
+ */
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type ServerProcess, startProcess } from '../../test/support/server-process.ts'
+
+export type Fleet = {
+  /** A process that runs, by chance. */
+  pick(random: () => number): Promise<{ readonly process: number; readonly url: string }>
+  /** kill -9 to a random process, and starts it again. */
+  killOne(random: () => number): Promise<void>
+  readonly kills: number
+  stop(): Promise<void>
+}
+
+/** Without `database` there is one process, over SQLite in `directory`. */
+export async function startFleet(options: {
+  readonly directory: string
+  readonly processes: number
+  readonly database?: string
+}): Promise<Fleet> {
+  const { directory, processes, database } = options
+  const flags = ['--registration', 'open', '--limits', 'off', '--server-name', 'soak.example']
+  if (database !== undefined) flags.push('--database', database)
+  const start = (n: number): Promise<ServerProcess> => startProcess(join(directory, `process-${n}`), flags)
+  const running: (ServerProcess | undefined)[] = []
+  // The first one sets the database up; the others find it as it is to be.
+  for (let n = 0; n < processes; n++) running.push(await start(n))
+  let kills = 0
+  return {
+    get kills() {
+      return kills
+    },
+    async pick(random) {
+      for (;;) {
+        const up = running.flatMap((server, n) =>
+          server === undefined ? [] : [{ process: n, url: server.url }],
+        )
+        const chosen = up[Math.floor(random() * up.length)]
+        if (chosen !== undefined) return chosen
+        await sleep(20)
+      }
+    },
+    async killOne(random) {
+      const n = Math.floor(random() * processes)
+      const server = running[n]
+      if (server === undefined) return
+      running[n] = undefined
+      kills++
+      await server.kill()
+      running[n] = await start(n)
+    },
+    async stop() {
+      await Promise.all(running.flatMap((server) => (server === undefined ? [] : [server.stop()])))
+    },
+  }
+}

@@ -1,0 +1,100 @@
+/** Installations under a benchmark: a filled template of either store, and server processes over a fresh copy of it. */
+import { cpSync, mkdtempSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import pg from 'pg'
+import { type FilledDevice, fill, fillPostgres, type Filling } from './fill.ts'
+import { type Running, startLatchkey } from './process.ts'
+
+export type StoreKind = 'sqlite' | 'postgres'
+
+export type Setup = {
+  readonly name: string
+  readonly store: StoreKind
+  readonly processes: number
+  readonly flags?: readonly string[]
+}
+
+export type Template = {
+  readonly store: StoreKind
+  /** Of the directory, or of the database. */
+  readonly name: string
+  readonly devices: readonly FilledDevice[]
+}
+
+export class Installations {
+  readonly #directory: string
+  readonly #clusterUrl: string
+  #copies = 0
+
+  /** `clusterUrl` is of a role that may create databases. */
+  constructor(directory: string, clusterUrl: string) {
+    this.#directory = directory
+    this.#clusterUrl = clusterUrl
+  }
+
+  async fill(store: StoreKind, name: string, filling: Filling): Promise<Template> {
+    if (store === 'sqlite') {
+      return { store, name, devices: await fill({ dataDir: this.directoryOf(name), ...filling }) }
+    }
+    await this.#admin(`create database ${name}`)
+    const devices = await fillPostgres({ database: this.databaseOf(name), ...filling })
+    await query(this.databaseOf(name), 'vacuum analyze')
+    await this.#admin('checkpoint')
+    return { store, name, devices }
+  }
+
+  /** Runs `measure` with the processes of a setup over a fresh copy of the template. */
+  async with(
+    template: Template,
+    { processes, flags = [] }: Setup,
+    measure: (servers: readonly Running[]) => Promise<void>,
+  ): Promise<void> {
+    const copy = `copy${this.#copies++}`
+    const directory = mkdtempSync(join(this.#directory, `${copy}-`))
+    const postgres = template.store === 'postgres'
+    const all = postgres ? ['--database', this.databaseOf(copy), ...flags] : flags
+    if (postgres) await this.#admin(`create database ${copy} template ${template.name}`)
+    else cpSync(this.directoryOf(template.name), join(directory, '0'), { recursive: true })
+    const servers: Running[] = []
+    try {
+      for (let n = 0; n < processes; n++) {
+        servers.push(await startLatchkey(join(directory, `${n}`), all, { pinned: false }))
+      }
+      await measure(servers)
+    } finally {
+      await Promise.all(servers.map((server) => server.stop()))
+      if (postgres) await this.#admin(`drop database ${copy} with (force)`)
+      rmSync(directory, { recursive: true, force: true })
+    }
+  }
+
+  async drop({ store, name }: Template): Promise<void> {
+    if (store === 'postgres') await this.#admin(`drop database ${name} with (force)`)
+    else rmSync(this.directoryOf(name), { recursive: true, force: true })
+  }
+
+  directoryOf(name: string): string {
+    return join(this.#directory, name)
+  }
+
+  databaseOf(name: string): string {
+    const url = new URL(this.#clusterUrl)
+    url.pathname = `/${name}`
+    return url.href
+  }
+
+  async #admin(sql: string): Promise<void> {
+    await query(this.#clusterUrl, sql)
+  }
+}
+
+/** One statement on a connection of its own. */
+export async function query<T extends object>(url: string, sql: string): Promise<T[]> {
+  const client = new pg.Client({ connectionString: url })
+  await client.connect()
+  try {
+    return (await client.query<T>(sql)).rows
+  } finally {
+    await client.end()
+  }
+}

@@ -1,0 +1,198 @@
+/**
+ * Claims, uploads and idle syncs per second on SQLite and on PostgreSQL with 1, 2 and 4 processes, in one run with the bare
+ * Fastify server; then latencies at half of the load that was just measured, from an open loop. `npm run bench:postgres`.
+ *
+ * Every core carries everything: the load generator, the server processes and PostgreSQL. What more processes bring where
+ * they have cores of their own is not what this shows. A run with failures, duplicate keys or false misses exits 1.
+ */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { startPostgresCluster } from '../packages/server/test/support/postgres-cluster.ts'
+import type { FilledDevice } from './lib/fill.ts'
+import { Installations, type Setup, type Template } from './lib/installation.ts'
+import { type Answer, type Request, runLoad } from './lib/load.ts'
+import { runOpenLoop } from './lib/open-loop.ts'
+import { type Running, startYardstick } from './lib/process.ts'
+import { ClaimedKeys, claimOf, idleSyncs, uploadOf } from './lib/requests.ts'
+import { Figures, printMachine } from './lib/table.ts'
+
+const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 3)
+const DURATION_MS = Number(process.env['BENCH_MS'] ?? 3000)
+const WARM_UP_MS = Math.min(2000, DURATION_MS)
+const DEVICES = Number(process.env['BENCH_DEVICES'] ?? 4000)
+const KEYS_EACH = 50
+/** Enough for what each store issues in one measurement. */
+const HOT_KEYS = { sqlite: 140_000, postgres: 60_000 } as const
+const CLAIMERS = 64
+const UPLOADERS = 16
+const SYNCED = 1000
+const YARDSTICK = 'bare Fastify'
+
+const SETUPS: readonly Setup[] = [
+  { name: 'SQLite', store: 'sqlite', processes: 1 },
+  { name: 'SQLite, no fence', store: 'sqlite', processes: 1, flags: ['--fence', 'off'] },
+  { name: 'PostgreSQL, 1 process', store: 'postgres', processes: 1 },
+  { name: '1 process, no fence', store: 'postgres', processes: 1, flags: ['--fence', 'off'] },
+  { name: '2 processes', store: 'postgres', processes: 2 },
+  { name: '4 processes', store: 'postgres', processes: 4 },
+]
+
+type Load = {
+  readonly name: string
+  readonly connections: number
+  readonly next: () => Request | undefined
+  readonly onAnswer?: (answer: Answer) => void
+}
+
+const perSecond = new Figures()
+const latencies = new Figures()
+const faults = new Set<string>()
+
+const workDir = mkdtempSync(join(tmpdir(), 'latchkey-bench-'))
+const cluster = await startPostgresCluster()
+try {
+  await main()
+} finally {
+  await cluster.stop()
+  rmSync(workDir, { recursive: true, force: true })
+}
+
+async function main(): Promise<void> {
+  const installations = new Installations(workDir, cluster.url)
+  const templates: Template[] = []
+  for (const store of ['sqlite', 'postgres'] as const) {
+    for (const [name, devices, keysEach] of [
+      ['many', DEVICES, KEYS_EACH],
+      ['hot', 1, HOT_KEYS[store]],
+    ] as const) {
+      const began = performance.now()
+      templates.push(await installations.fill(store, name, { devices, keysEach, fallback: true }))
+      const seconds = ((performance.now() - began) / 1000).toFixed(1)
+      process.stderr.write(`filled ${store} "${name}" in ${seconds} s\n`)
+    }
+  }
+  for (let round = 0; round < ROUNDS; round++) {
+    await measureYardstick()
+    for (const setup of SETUPS) {
+      for (const template of templates.filter(({ store }) => store === setup.store)) {
+        const measure = template.name === 'hot' ? measureHot : measureMany
+        await installations.with(template, setup, (servers) => measure(setup, servers, template.devices))
+      }
+    }
+    process.stderr.write(`round ${round + 1} of ${ROUNDS}\n`)
+  }
+  print()
+}
+
+async function measureYardstick(): Promise<void> {
+  const server = await startYardstick({ pinned: false })
+  const device = { userId: '@user0:bench.example', deviceId: 'DEVICE000000', token: 'a'.repeat(30) }
+  const post = { ...claimOf(device), path: '/' }
+  const get: Request = { method: 'GET', path: '/', token: device.token }
+  for (const request of [post, get]) {
+    const name = `${YARDSTICK}, ${request.method}`
+    await measure(YARDSTICK, [server], { name, connections: CLAIMERS, next: () => request })
+  }
+  await server.stop()
+}
+
+async function measureMany(
+  { name: column }: Setup,
+  servers: readonly Running[],
+  devices: readonly FilledDevice[],
+): Promise<void> {
+  let n = 0
+  const claims = devices.map((device) => claimOf(device))
+  const limit = devices.length * KEYS_EACH
+  await measureClaims(column, servers, 'claims from many devices', () =>
+    n < limit ? claims[n++ % claims.length] : undefined,
+  )
+  const [first] = servers
+  if (first === undefined) return
+  const syncs = await idleSyncs(first.url, devices.slice(0, SYNCED))
+  let synced = 0
+  const next = (): Request | undefined => syncs[synced++ % syncs.length]
+  await measure(column, servers, { name: 'idle syncs', connections: CLAIMERS, next })
+  // Made beforehand: they cost about as much to make as to store. When they run out the measurement ends.
+  const uploads = Array.from({ length: Math.ceil(DURATION_MS * 1.3) }, (_, i) => uploadAt(devices, i))
+  await measure(column, servers, {
+    name: 'uploads of 50 keys',
+    connections: UPLOADERS,
+    next: () => uploads.pop(),
+  })
+}
+
+function uploadAt(devices: readonly FilledDevice[], i: number): Request {
+  const device = devices[i % devices.length]
+  if (device === undefined) throw new Error('no devices')
+  return uploadOf(device, KEYS_EACH, 100_000 + i * KEYS_EACH)
+}
+
+async function measureHot(
+  { name: column, store }: Setup,
+  servers: readonly Running[],
+  [hot]: readonly FilledDevice[],
+): Promise<void> {
+  if (hot === undefined) throw new Error('nothing was filled')
+  const claim = claimOf(hot)
+  let n = 0
+  await measureClaims(column, servers, 'claims from one device, 64 claimers', () =>
+    n++ < HOT_KEYS[store] ? claim : undefined,
+  )
+}
+
+async function measureClaims(
+  column: string,
+  servers: readonly Running[],
+  name: string,
+  next: Load['next'],
+): Promise<void> {
+  const claimed = new ClaimedKeys()
+  const onAnswer = ({ body }: Answer): void => claimed.note(body)
+  await measure(column, servers, { name, connections: CLAIMERS, next, onAnswer })
+  const fault = claimed.fault(`${column}: ${name}`)
+  if (fault !== undefined) faults.add(fault)
+}
+
+/** Throughput with every connection busy, then latencies at half of it. */
+async function measure(column: string, servers: readonly Running[], load: Load): Promise<void> {
+  const { name, connections, next, onAnswer = () => {} } = load
+  const urls = servers.map(({ url }) => url)
+  const closed = { url: urls, connections, next, onAnswer, awake: false }
+  await runLoad({ ...closed, durationMs: name.startsWith('uploads') ? WARM_UP_MS / 4 : WARM_UP_MS })
+  const busy = await runLoad({ ...closed, durationMs: DURATION_MS })
+  perSecond.add(name, column, busy.perSecond)
+  const half = await runOpenLoop({
+    urls,
+    perSecond: busy.perSecond / 2,
+    durationMs: DURATION_MS,
+    next,
+    onAnswer,
+  })
+  const failures = busy.failures + half.failures
+  if (failures > 0) faults.add(`${column}: ${name}: ${failures} requests failed`)
+  if (half.ranOut) {
+    faults.add(`${column}: ${name}: the requests ran out before the latencies were measured`)
+    return
+  }
+  latencies.add(`${name}, requests per second`, column, busy.perSecond / 2)
+  latencies.add(`${name}, p50 ms`, column, half.p50Ms)
+  latencies.add(`${name}, p95 ms`, column, half.p95Ms)
+  latencies.add(`${name}, p99 ms`, column, half.p99Ms)
+}
+
+function print(): void {
+  printMachine()
+  console.log(
+    `medians of ${ROUNDS} rounds (min to max); ${DEVICES} devices with ${KEYS_EACH} keys each; ` +
+      'these cores carry the load generator, the servers and PostgreSQL together\n',
+  )
+  const columns = [YARDSTICK, ...SETUPS.map(({ name }) => name)]
+  perSecond.print('requests per second', columns)
+  console.log('Latencies at half of that load, from an open loop, counted from when each request was due:\n')
+  latencies.print('at half load', columns)
+  for (const fault of faults) console.error(fault)
+  if (faults.size > 0) process.exitCode = 1
+  else console.log('No request failed, no key came twice, no claim missed.')
+}
