@@ -4,6 +4,7 @@ import type { TokenBuckets } from './lib/token-bucket.ts'
 import type { Config } from './config/config.ts'
 import type { InteractiveAuth } from './accounts/interactive-auth.ts'
 import type { Passwords } from './accounts/passwords.ts'
+import type { Metrics } from './observe/metrics.ts'
 import type { SparedClaims } from './pool/spared-claims.ts'
 import type { Store } from './store.ts'
 import type { SyncWaiters } from './sync/waiters.ts'
@@ -27,6 +28,8 @@ export type Context = {
   readonly passwords: Passwords
   readonly interactiveAuth: InteractiveAuth
   readonly waiters: SyncWaiters
+  /** Undefined: nothing is counted. */
+  readonly metrics?: Metrics
   readonly log: FastifyBaseLogger
   /** Milliseconds since 1970. */
   readonly now: () => number

@@ -3,9 +3,22 @@ import { createApp, addRoutes } from './http/app.ts'
 import { closeApp } from './http/close-app.ts'
 import { InteractiveAuth } from './accounts/interactive-auth.ts'
 import { Passwords } from './accounts/passwords.ts'
-import { type Config, postgresOptions, type RateLimits, storeOptions, usesPostgres } from './config/config.ts'
+import {
+  type Config,
+  fenceOptions,
+  postgresOptions,
+  type RateLimits,
+  storeOptions,
+  usesPostgres,
+} from './config/config.ts'
 import type { Context, Limiters } from './context.ts'
+import type { OnFence } from './fence/events.ts'
 import { TokenBuckets } from './lib/token-bucket.ts'
+import { countRequests } from './observe/count-requests.ts'
+import { countStore } from './observe/count-store.ts'
+import { Metrics } from './observe/metrics.ts'
+import { reportFence } from './observe/report-fence.ts'
+import { type MetricsPage, openMetricsPage } from './observe/metrics-page.ts'
 import { ClaimBudgets } from './pool/depletion.ts'
 import { SparedClaims } from './pool/spared-claims.ts'
 import type { Store } from './store.ts'
@@ -17,33 +30,51 @@ export type Server = {
   /** Where it listens, `http://127.0.0.1:8008` for instance. */
   readonly url: string
   readonly serverName: string
+  /** Where its metrics are, if they are on, and nobody else shows them. */
+  readonly metricsUrl?: string
   readonly context: Context
   /** Answers what is open, commits, and lets go of everything. Idempotent. */
   close(): Promise<void>
 }
 
-/** What tests replace. */
-export type Overrides = { readonly now?: () => number }
+/** What callers replace: tests the clock, a worker of many the metrics. */
+export type Overrides = {
+  readonly now?: () => number
+  /** Counts into these, and leaves it to the caller to show them. By default `metrics_port` decides. */
+  readonly metrics?: Metrics
+  /** Other processes listen on the same port: the kernel gives each of them its part of the connections. */
+  readonly sharePort?: boolean
+}
 
 /**
  * Opens the store and listens. Port 0 takes any free port.
  *
  * @throws {StoreError} when the data directory or the database cannot be used; the system's error when the address cannot.
+ * @throws {ConfigError} when the address of the metrics cannot be had
  */
 export async function startServer(config: Config, overrides: Overrides = {}): Promise<Server> {
   const now = overrides.now ?? Date.now
-  const { sizes, rates } = config
-  const store = await openStore(config, now)
+  const { sizes, rates, metricsHost, metricsPort } = config
+  const metrics = overrides.metrics ?? (metricsPort === undefined ? undefined : new Metrics())
+  // Before the store, which writes into its log.
+  const app = createApp({ ...sizes, trustProxy: config.trustProxy, logLevel: config.logLevel })
+  let store: Store | undefined
+  let page: MetricsPage | undefined
+  const end = async (): Promise<void> => {
+    await closeApp(app)
+    await page?.close()
+    await store?.close()
+  }
   try {
+    store = await openStore(config, now, reportFence(app.log, metrics))
     const serverName = await store.claimServerName(config.serverName)
-    const app = createApp({ ...sizes, trustProxy: config.trustProxy, logLevel: config.logLevel })
     const passwords = new Passwords()
     const waiters = new SyncWaiters(sizes)
     const limiters: Limiters = rates === undefined ? {} : limitersOf(rates)
     const context: Context = {
       config,
       serverName,
-      store,
+      store: metrics === undefined ? store : countStore(store, metrics),
       limiters,
       sparedClaims: new SparedClaims(),
       passwords,
@@ -55,28 +86,57 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
         ...(config.rates && { triesPerUser: new TokenBuckets(config.rates.loginPerAccount) }),
       }),
       waiters,
+      ...(metrics && { metrics }),
       log: app.log,
       now,
     }
-    store.sync.subscribe({ device: (ref) => waiters.wakeDevice(ref), user: (ref) => waiters.wakeUser(ref) })
+    store.sync.subscribe({
+      device: (ref) => waiters.wakeDevice(ref),
+      user: (ref) => waiters.wakeUser(ref),
+      everyone: () => waiters.wakeEveryone(Math.min(MAX_SPREAD_MS, waiters.count * SPREAD_MS)),
+    })
+    if (metrics !== undefined) {
+      metrics.watch({
+        waitingSyncs: () => waiters.count,
+        ...(store.connections && { connections: store.connections }),
+      })
+      countRequests(app, metrics)
+    }
     await addRoutes(app, context)
-    const url = await app.listen({ host: config.host, port: config.port })
+    if (metrics !== undefined && metricsPort !== undefined && overrides.metrics === undefined) {
+      page = await openMetricsPage({ host: metricsHost, port: metricsPort }, () => metrics.registry.metrics())
+    }
+    const url = await app.listen({
+      host: config.host,
+      port: config.port,
+      ...(overrides.sharePort && { reusePort: true }),
+    })
     let closing: Promise<void> | undefined
     const close = async (): Promise<void> => {
       waiters.close()
-      await closeApp(app)
-      await store.close()
+      await end()
     }
-    return { url, serverName, context, close: () => (closing ??= close()) }
+    return {
+      url,
+      serverName,
+      context,
+      ...(page && { metricsUrl: page.url }),
+      close: () => (closing ??= close()),
+    }
   } catch (error) {
-    await store.close()
+    await end()
     throw error
   }
 }
 
-function openStore(config: Config, now: () => number): Promise<Store> | Store {
+/** After the fence was raised clients come back one after the other: so far apart, and the last of them after so long. */
+const SPREAD_MS = 5
+const MAX_SPREAD_MS = 30_000
+
+function openStore(config: Config, now: () => number, onFence: OnFence): Promise<Store> | Store {
   const { rates } = config
-  const common = { ...(rates && { depletion: new ClaimBudgets(rates.claimPerTarget) }), now }
+  const depletion = rates && { depletion: new ClaimBudgets(rates.claimPerTarget) }
+  const common = { ...depletion, ...fenceOptions(config), onFence, now }
   return usesPostgres(config)
     ? openPostgresStore({ ...postgresOptions(config), ...common })
     : openSqliteStore({ ...storeOptions(config), ...common })

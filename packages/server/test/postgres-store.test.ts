@@ -99,6 +99,39 @@ test('two devices that send to each other at once, through two processes, lose n
     )
 })
 
+test('a pool that is damaged fails its own claims, not those of others in the same flush', {
+  skip,
+}, async () => {
+  await using opened = await open(1)
+  const [store] = opened.stores
+  assert.ok(store)
+  const names = ['@alice:test.example', '@bob:test.example', '@carol:test.example'] as UserId[]
+  const algorithm = makeKey('signed_curve25519', 'K', 1).algorithm
+  for (const [n, userId] of names.entries()) {
+    const session = await login(store, 1, userId)
+    const oneTimeKeys = [makeKey(algorithm, 'K', n)]
+    await store.pools.upload({ session, oneTimeKeys, fallbackKeys: [], now: 1 })
+  }
+  await opened.db.run(
+    `update pools set count = 5, head = 2 where device_num =
+       (select device_num from devices join users using (user_num) where user_id = $1)`,
+    names[1],
+  )
+  const claims = await Promise.allSettled(
+    names.map((userId) =>
+      store.pools.claim({
+        claimer: claimer('dave'),
+        targets: [{ userId, deviceId: DEVICE, algorithm }],
+        now: 2,
+      }),
+    ),
+  )
+  assert.deepEqual(
+    claims.map(({ status }) => status),
+    ['fulfilled', 'rejected', 'fulfilled'],
+  )
+})
+
 test('the sweep forgets details of keys that left, and removed devices; never that a key was there', {
   skip,
 }, async () => {

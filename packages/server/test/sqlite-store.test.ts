@@ -24,10 +24,10 @@ beforeEach(() => {
 })
 afterEach(() => rmSync(directory, { recursive: true, force: true }))
 
-const OPTIONS = storeOptions({ ...DEFAULT_CONFIG })
+const OPTIONS = { ...storeOptions({ ...DEFAULT_CONFIG }), now: Date.now, onFence: () => {} }
 
 function openCore(): Core {
-  return createCore(openDatabase(directory), DEFAULT_POOL_POLICY, OPTIONS)
+  return createCore(openDatabase(directory), OPTIONS)
 }
 
 function keys(from: number, count: number): UploadedKey[] {
@@ -165,9 +165,11 @@ suite('after a rolled-back commit', () => {
 })
 
 test('a pool whose keys left in key ID order goes on in upload order after a crash', async () => {
-  const open = (claimOrder: 'upload' | 'key_id'): Store =>
-    openSqliteStore({ ...OPTIONS, pools: { ...DEFAULT_POOL_POLICY, claimOrder }, directory, now: Date.now })
-  const first = open('key_id')
+  const first = await openSqliteStore({
+    ...OPTIONS,
+    pools: { ...DEFAULT_POOL_POLICY, claimOrder: 'key_id' },
+    directory,
+  })
   const session = await login(first, 1)
   await upload(first, session, [makeKey('signed_curve25519', 'Z', 1)])
   await upload(first, session, [makeKey('signed_curve25519', 'A', 2)])
@@ -175,7 +177,7 @@ test('a pool whose keys left in key ID order goes on in upload order after a cra
   const copy = mkdtempSync(join(tmpdir(), 'latchkey-sqlite-'))
   for (const file of ['latchkey.db', 'latchkey.db-wal']) cpSync(join(directory, file), join(copy, file))
   await first.close()
-  const second = openSqliteStore({ ...OPTIONS, directory: copy, now: Date.now })
+  const second = await openSqliteStore({ ...OPTIONS, directory: copy })
   assert.equal((await claimOne(second))[0]?.keyId, 'Z')
   assert.equal((await claimOne(second))[0], undefined)
   await second.close()
@@ -241,35 +243,38 @@ suite('retention', () => {
 })
 
 suite('opening', () => {
-  const open = (): Store => openSqliteStore({ ...OPTIONS, directory, now: Date.now })
+  const open = (): Promise<Store> => openSqliteStore({ ...OPTIONS, directory })
 
   test('a directory has one owner at a time', async () => {
-    const first = open()
-    assert.throws(
+    const first = await open()
+    await assert.rejects(
       open,
       (error) => error instanceof StoreError && error.message.includes('Another Latchkey process'),
     )
     await first.close()
-    await open().close()
+    await (await open()).close()
   })
 
   test('the server name is fixed by the first start', async () => {
-    const first = open()
+    const first = await open()
     assert.equal(await first.claimServerName('one.example'), 'one.example')
     await first.close()
-    const second = open()
+    const second = await open()
     assert.equal(await second.claimServerName(undefined), 'one.example')
     await assert.rejects(second.claimServerName('two.example'), StoreError)
     await second.close()
   })
 
   test('a schema from the future and a file that is no database are refused in plain words', async () => {
-    await open().close()
+    await (await open()).close()
     const db = new Database(join(directory, 'latchkey.db'))
     db.exec('pragma user_version = 99')
     db.close()
-    assert.throws(open, (error) => error instanceof StoreError && error.message.includes('schema 99'))
+    await assert.rejects(open, (error) => error instanceof StoreError && error.message.includes('schema 99'))
     writeFileSync(join(directory, 'latchkey.db'), 'this is no database, '.repeat(1000))
-    assert.throws(open, (error) => error instanceof StoreError && error.message.includes('latchkey.db'))
+    await assert.rejects(
+      open,
+      (error) => error instanceof StoreError && error.message.includes('latchkey.db'),
+    )
   })
 })

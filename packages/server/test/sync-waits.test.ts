@@ -18,8 +18,9 @@ import { login, USER } from './store-contract/test-device.ts'
 import { until } from './support/test-client.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'latchkey-waits-'))
-const store = openSqliteStore({
+const store = await openSqliteStore({
   ...storeOptions({ ...DEFAULT_CONFIG, dataDir: directory }),
+  onFence: () => {},
   now: Date.now,
 })
 after(async () => {
@@ -53,6 +54,7 @@ class SlowReadings {
     this.#unsubscribe = store.sync.subscribe({
       device: (ref) => this.waiters.wakeDevice(ref),
       user: (ref) => this.waiters.wakeUser(ref),
+      everyone: () => this.waiters.wakeEveryone(0),
     })
   }
 

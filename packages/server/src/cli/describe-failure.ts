@@ -8,11 +8,16 @@ export class UsageError extends Error {
   override readonly name = 'UsageError'
 }
 
+/** Workers could not start; the message is what one of them had to say, for the operator. */
+export class WorkerFailure extends Error {
+  override readonly name = 'WorkerFailure'
+}
+
 export function describeFailure(error: unknown): string {
   if (error instanceof ConfigError)
     return error.problems.map((problem) => `Configuration: ${problem}`).join('\n')
-  if (error instanceof StoreError || error instanceof MatrixError || error instanceof UsageError)
-    return error.message
+  const told = [StoreError, MatrixError, UsageError, WorkerFailure]
+  if (error instanceof Error && told.some((kind) => error instanceof kind)) return error.message
   if (!(error instanceof Error)) return `An unexpected failure: ${String(error)}`
   return (
     describeSystemError(error) ?? `An unexpected failure, please report it: ${error.stack ?? error.message}`

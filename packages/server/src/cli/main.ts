@@ -4,6 +4,8 @@ import { Command } from 'commander'
 import { configCheckCommand } from './config-check.ts'
 import { databaseCheckCommand } from './database-check.ts'
 import { describeFailure } from './describe-failure.ts'
+import { fenceCommands } from './fence.ts'
+import { importSqliteCommand } from './import-sqlite.ts'
 import { migrateCommand } from './migrate.ts'
 import { registrationTokenCreateCommand } from './registration-token-create.ts'
 import { serveCommand } from './serve.ts'
@@ -43,6 +45,8 @@ export async function main(argv: readonly string[]): Promise<void> {
     )
     .addCommand(group('config', 'The configuration: config check.', configCheckCommand()))
     .addCommand(migrateCommand())
+    .addCommand(group('import', 'Moving to PostgreSQL: import sqlite.', importSqliteCommand()))
+    .addCommand(group('fence', 'The rollback fence: fence status, raise, adopt.', ...fenceCommands()))
     .addCommand(group('database', 'The embedded database: database check.', databaseCheckCommand()))
   try {
     await program.parseAsync(argv)

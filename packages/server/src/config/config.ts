@@ -53,11 +53,16 @@ export type SizeLimits = {
 export type Config = {
   readonly host: string
   readonly port: number
+  /** Processes that serve together; more than one needs PostgreSQL. */
+  readonly workers: number
   readonly dataDir: string
   /** A `postgres://` URL. Undefined: the embedded database in `dataDir`. Holds a password: nothing prints it. */
   readonly database?: string
   /** Connections of one process to PostgreSQL for requests; one more listens. */
   readonly databaseConnections: number
+  /** Whether this process keeps a witness of what it acknowledged (store/witness.ts), and where; undefined: in `dataDir`. */
+  readonly fence: boolean
+  readonly fenceDir?: string
   /** Undefined: what the database says, or `localhost` at the first start. */
   readonly serverName?: string
   readonly registration: Registration
@@ -71,6 +76,9 @@ export type Config = {
   /** Whose X-Forwarded-For tells the client's address. */
   readonly trustProxy: TrustedProxies
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error' | 'silent'
+  /** Where the metrics are served, apart from the clients' port. Undefined: nothing is counted. */
+  readonly metricsPort?: number
+  readonly metricsHost: string
   readonly pools: PoolPolicy
   /** Undefined: no rate limits. */
   readonly rates?: RateLimits
@@ -112,8 +120,10 @@ export const DEFAULT_SIZES: SizeLimits = {
 export const DEFAULT_CONFIG: Config = {
   host: '127.0.0.1',
   port: 8008,
+  workers: 1,
   dataDir: './latchkey-data',
   databaseConnections: 10,
+  fence: true,
   registration: 'token',
   openRegistrationConfirmed: false,
   stableReset: true,
@@ -121,6 +131,7 @@ export const DEFAULT_CONFIG: Config = {
   retentionDays: 90,
   trustProxy: 'off',
   logLevel: 'warn',
+  metricsHost: '127.0.0.1',
   pools: DEFAULT_POOL_POLICY,
   rates: DEFAULT_RATES,
   sizes: DEFAULT_SIZES,
@@ -135,7 +146,8 @@ export function storeOptions(config: Config) {
 
 /** What the PostgreSQL store needs to know of it. */
 export function postgresOptions(config: Config & { readonly database: string }) {
-  return { ...postgresConnection(config), ...commonOptions(config) }
+  // Sizes have `connections` too, of clients: those to the database are meant here.
+  return { ...commonOptions(config), ...postgresConnection(config) }
 }
 
 /** Where PostgreSQL is. Of the URL's parameters `schema` is ours. */
@@ -147,6 +159,11 @@ export function postgresConnection({
   const schema = url.searchParams.get('schema')
   if (schema !== null) url.searchParams.delete('schema')
   return { url: url.href, connections, ...(schema && { schema }) }
+}
+
+/** Where a server keeps its witness; nothing when it keeps none. Commands beside a server keep none. */
+export function fenceOptions({ fence, fenceDir, dataDir }: Config) {
+  return fence ? { fence: { directory: fenceDir ?? dataDir } } : {}
 }
 
 /** Whether a configuration names a PostgreSQL database. */

@@ -47,6 +47,8 @@ const HOUR_MS = 3600 * SECOND_MS
 /** The file itself: a flag and a variable, no key of the file. */
 export const CONFIG_FILE = { flag: { name: '--config', value: 'FILE' }, variable: 'LATCHKEY_CONFIG' } as const
 
+const HOST = text('an IP address or a host name', (value) => /^[0-9A-Za-z.:%_-]{1,255}$/.test(value))
+
 const { pools, sizes } = DEFAULT_CONFIG
 
 export const GENERAL_KEYS: Keys<Omit<Config, 'pools' | 'rates' | 'sizes'>> = {
@@ -59,7 +61,7 @@ export const GENERAL_KEYS: Keys<Omit<Config, 'pools' | 'rates' | 'sizes'>> = {
   ),
   host: key(
     'host',
-    text('an IP address or a host name', (value) => /^[0-9A-Za-z.:%_-]{1,255}$/.test(value)),
+    HOST,
     DEFAULT_CONFIG.host,
     'The address to listen on. `0.0.0.0` or `::` for all; put a TLS proxy in front then.',
     { name: '--host', value: 'ADDRESS' },
@@ -73,6 +75,13 @@ export const GENERAL_KEYS: Keys<Omit<Config, 'pools' | 'rates' | 'sizes'>> = {
       name: '--port',
       value: 'PORT',
     },
+  ),
+  workers: key(
+    'workers',
+    whole(1, 64),
+    DEFAULT_CONFIG.workers,
+    'Processes that serve this address together, over one PostgreSQL database; the embedded database takes one.',
+    { name: '--workers', value: 'N' },
   ),
   dataDir: key(
     'data',
@@ -93,6 +102,20 @@ export const GENERAL_KEYS: Keys<Omit<Config, 'pools' | 'rates' | 'sizes'>> = {
     whole(2, 1000),
     DEFAULT_CONFIG.databaseConnections,
     'Connections of one process to PostgreSQL; one more listens for wake-ups.',
+  ),
+  fence: key(
+    'fence',
+    onOff(),
+    DEFAULT_CONFIG.fence,
+    'Keep a witness outside of the database, by which a restored backup or a lagging replica is noticed at once; costs a second fsync.',
+    { name: '--fence', value: 'on|off' },
+  ),
+  fenceDir: key(
+    'fence_dir',
+    text('the path of a directory', (value) => value !== '' && !value.includes('\0')),
+    undefined,
+    'The directory of the witness, `data` if not set. On a disk that lasts, and never part of what is restored with the database.',
+    { name: '--fence-dir', value: 'DIR' },
   ),
   registration: key(
     'registration',
@@ -138,6 +161,19 @@ export const GENERAL_KEYS: Keys<Omit<Config, 'pools' | 'rates' | 'sizes'>> = {
     DEFAULT_CONFIG.logLevel,
     'The least severe log entries to write.',
     { name: '--log-level', value: 'LEVEL' },
+  ),
+  metricsPort: key(
+    'metrics_port',
+    whole(0, 65_535),
+    undefined,
+    'The port to serve `GET /metrics` on, for Prometheus; 0 takes a free one. Not set, nothing is counted.',
+    { name: '--metrics-port', value: 'PORT' },
+  ),
+  metricsHost: key(
+    'metrics_host',
+    HOST,
+    DEFAULT_CONFIG.metricsHost,
+    'The address to serve the metrics on. They name no users, and need no token: keep strangers away from it.',
   ),
 }
 

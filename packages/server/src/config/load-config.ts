@@ -7,7 +7,7 @@ import { BlockList, isIP } from 'node:net'
 import { basename, dirname, resolve } from 'node:path'
 import { quoted } from '../matrix-error.ts'
 import type { BucketRate } from '../lib/token-bucket.ts'
-import type { Config, RateLimits } from './config.ts'
+import { type Config, type RateLimits, usesPostgres } from './config.ts'
 import { ConfigError } from './config-error.ts'
 import { didYouMean } from './did-you-mean.ts'
 import {
@@ -61,6 +61,7 @@ export function loadConfig({ flags, environment: everything }: Sources): LoadedC
   if (problems.length > 0) throw new ConfigError(problems)
   const config = build(new Map(settings.map(({ key, value }) => [key, value])))
   requireConfirmation(config, settings)
+  requirePostgresForWorkers(config, settings)
   return { config, settings }
 }
 
@@ -147,6 +148,17 @@ function requireConfirmation(config: Config, settings: readonly Setting[]): void
   throw new ConfigError([
     `registration (from ${source}) is open, and host ${config.host} lets others reach this server: anyone could make accounts. ` +
       `Use registration: token, or confirm with ${flag?.name} (${path}: on).`,
+  ])
+}
+
+/** The embedded database belongs to one process. */
+function requirePostgresForWorkers(config: Config, settings: readonly Setting[]): void {
+  if (config.workers === 1 || usesPostgres(config)) return
+  const { path } = GENERAL_KEYS.workers
+  const source = settings.find(({ key }) => key === GENERAL_KEYS.workers)?.source
+  throw new ConfigError([
+    `${path} (from ${source}) is ${config.workers}, and the embedded database takes one process. ` +
+      `Name a PostgreSQL database with ${GENERAL_KEYS.database.flag?.name} (or ${GENERAL_KEYS.database.variable}), or leave ${path} at 1.`,
   ])
 }
 

@@ -34,6 +34,11 @@ export class Offers<Offer extends object = Counts> {
     return made.offer
   }
 
+  /** The database may be another than what is remembered of it. */
+  forgetAll(): void {
+    this.#byDevice.clear()
+  }
+
   /** After an answer that told at once. */
   forget(device: DeviceRef): void {
     this.#byDevice.delete(device)

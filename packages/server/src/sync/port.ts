@@ -5,7 +5,7 @@
 import type { UserId } from '@latchkey/protocol'
 import type { PoolStatus } from '../pool/port.ts'
 import type { DeviceRef, Position, Session, UserRef } from '../session.ts'
-import type { SyncToken } from './token.ts'
+import type { StreamEnd, SyncToken } from './token.ts'
 
 /** Everything newer than a position, and the pools, in one reading that no commit falls into. */
 export type SyncReading = {
@@ -13,6 +13,8 @@ export type SyncReading = {
   readonly epoch: string
   /** Where the reading begins: the token's position; undefined for the beginning (token.ts). */
   readonly since: Position | undefined
+  /** The token was of a former epoch: this is to be answered at once, and its token is of the present one (token.ts). */
+  readonly newEpoch: boolean
   /** The position up to which this reading tells everything. Never below `since`. */
   readonly position: Position
   /** JSON texts of to-device events, oldest first, at most the limit. */
@@ -43,25 +45,29 @@ export type SyncQuery = {
   readonly isAnswer: (reading: SyncReading) => boolean
 }
 
+export type WakeListener = {
+  readonly device: (ref: DeviceRef) => void
+  readonly user: (ref: UserRef) => void
+  /** The fence was raised: everyone's pools are gone. */
+  readonly everyone: () => void
+}
+
 export interface SyncStore {
   /**
-   * One reading.
+   * One reading. A token that proves that the database went back raises the fence first.
    *
    * @throws {MatrixError} 401 when the session has ended.
    */
   read(session: Session, query: SyncQuery): Promise<SyncReading>
-  /** Where the stream ends now: a token of this position has nothing behind it. */
-  end(): Promise<SyncToken>
+  /** Where the stream ends now: a token of this position has nothing behind it. And where the token's epoch ended. */
+  end(token?: SyncToken): Promise<StreamEnd>
   /** The secret that authenticates sync tokens; the same for the life of the database. */
   readonly tokenSecret: string
   /**
    * Tells of every commit that a waiting sync may have to hear of: after the commit, so that a reading asked for then
    * shows it. Returns what ends it.
    */
-  subscribe(listener: {
-    readonly device: (ref: DeviceRef) => void
-    readonly user: (ref: UserRef) => void
-  }): () => void
+  subscribe(listener: WakeListener): () => void
 
   putFilter(session: Session, json: string): Promise<string>
   filter(user: UserRef, filterId: string): Promise<string | undefined>

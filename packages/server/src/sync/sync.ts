@@ -48,7 +48,7 @@ export async function sync(
     // Looked at before the reading: if the time runs out during it, the counts it found may be old by then.
     const waiting = waiter?.over === false ? waiter : undefined
     const isAnswer = (reading: SyncReading): boolean =>
-      waiting === undefined || reading.since === undefined || hasNews(reading)
+      waiting === undefined || reading.since === undefined || reading.newEpoch || hasNews(reading)
     const reading = await store.read(session, {
       ...(token !== undefined && { token }),
       confirms,
@@ -65,7 +65,7 @@ export async function sync(
 
 /** Where nothing moved the token is the one that came: its text need not be made again. */
 function nextBatch(store: SyncStore, { session, since }: SyncRequest, reading: SyncReading): string {
-  return since !== undefined && reading.since === reading.position
+  return since !== undefined && !reading.newEpoch && reading.since === reading.position
     ? since
     : encodeToken(store.tokenSecret, session, reading)
 }

@@ -51,6 +51,17 @@ export class SyncWaiters {
     for (const waiter of this.#byUser.get(ref) ?? []) waiter.wake()
   }
 
+  /**
+   * Wakes everyone, one after the other over a while, so that not everyone comes back at once.
+   *
+   * @param spreadMs the longest anyone waits for it
+   */
+  wakeEveryone(spreadMs: number): void {
+    for (const waiters of this.#byDevice.values()) {
+      for (const waiter of waiters) waiter.wakeWithin(spreadMs)
+    }
+  }
+
   /** Answers everyone; nobody waits from now on. */
   close(): void {
     this.#closed = true
@@ -109,6 +120,12 @@ class Waiter implements Disposable {
   wake(): void {
     if (this.#resume === undefined) this.#woken = true
     else this.#release()
+  }
+
+  /** Wakes it at a moment of chance, at once if it does not wait yet. */
+  wakeWithin(ms: number): void {
+    if (!this.waits || ms === 0) return this.wake()
+    setTimeout(() => this.wake(), Math.random() * ms).unref()
   }
 
   /** Ends the wait. */

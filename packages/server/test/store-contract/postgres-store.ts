@@ -48,7 +48,7 @@ export async function freshSchema(): Promise<TestSchema> {
 
 /** Another store over the same schema, as another process would open it. */
 export async function openProxied(
-  { database }: TestSchema,
+  { database, witnesses }: TestSchema,
   pools: PoolPolicy,
   depletion?: DepletionDefence,
 ): Promise<ProxiedStore> {
@@ -59,6 +59,10 @@ export async function openProxied(
     const store = await openPostgresStore({
       ...postgresOptions({ ...DEFAULT_CONFIG, database: url.href, databaseConnections: CONNECTIONS, pools }),
       ...(depletion && { depletion }),
+      fence: { directory: witnesses },
+      onFence: ({ kind }) => {
+        if (kind === 'raised') throw new Error('the fence was raised although nothing was lost')
+      },
       now: () => TEST_TIME,
     })
     const close = async (): Promise<void> => {

@@ -251,6 +251,7 @@ function wakeOf(store: Store, device: DeviceRef): Promise<void> {
   const unsubscribe = store.sync.subscribe({
     device: (ref) => ref === device && resolve(),
     user: () => {},
+    everyone: () => {},
   })
   return promise.finally(unsubscribe)
 }

@@ -1,5 +1,6 @@
 /** The contract suite against the embedded store. */
-import { cpSync, mkdtempSync, rmSync } from 'node:fs'
+import assert from 'node:assert/strict'
+import { cpSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DEFAULT_CONFIG, storeOptions } from '../../src/config/config.ts'
@@ -19,10 +20,16 @@ const sqlite: StoreUnderTest = {
     openIn(mkdtempSync(join(tmpdir(), 'latchkey-contract-')), policy, depletion),
 }
 
-function openIn(directory: string, pools: PoolPolicy, depletion?: DepletionDefence): OpenStore {
-  const store = openSqliteStore({
+async function openIn(
+  directory: string,
+  pools: PoolPolicy,
+  depletion?: DepletionDefence,
+): Promise<OpenStore> {
+  const store = await openSqliteStore({
     ...storeOptions({ ...DEFAULT_CONFIG, dataDir: directory, pools }),
     ...(depletion && { depletion }),
+    fence: { directory },
+    onFence: ({ kind }) => assert.equal(kind, 'stands', 'a crash is no reason to raise the fence'),
     now: Date.now,
   })
   const discard = async (): Promise<void> => {
@@ -34,7 +41,8 @@ function openIn(directory: string, pools: PoolPolicy, depletion?: DepletionDefen
     async crash() {
       // What a killed process leaves behind is the files as they are, log included; closing would tidy them up.
       const copy = mkdtempSync(join(tmpdir(), 'latchkey-contract-'))
-      for (const file of ['latchkey.db', 'latchkey.db-wal']) cpSync(join(directory, file), join(copy, file))
+      const left = readdirSync(directory).filter((file) => !/lock|shm/.test(file))
+      for (const file of left) cpSync(join(directory, file), join(copy, file))
       await discard()
       return openIn(copy, pools, depletion)
     },

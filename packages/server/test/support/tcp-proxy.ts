@@ -1,55 +1,215 @@
-/** A TCP proxy of the test's own, so that a test can cut connections as a network or a killed process does. */
+/**
+ * A TCP proxy of the test's own before PostgreSQL, so that a test can do to connections what networks, killed processes
+ * and failovers do: cut them, at a chosen message too, refuse them, fall silent, or lead to another server.
+ */
 import { connect, createServer, type Server, type Socket } from 'node:net'
+import { Transform } from 'node:stream'
+import { type ClientMessage, MessageSplitter } from './postgres-messages.ts'
+
+/** A connection that stands still at a message. */
+export type Caught = {
+  /** Lets it go on, as if nothing had been. */
+  pass(): void
+  /** Ends it, on both sides. */
+  cut(): void
+}
+
+/**
+ * Where to stop a message: `sent`, before the server has it, or `answered`, when the server has carried it out and the
+ * client does not know yet.
+ */
+export type Moment = 'sent' | 'answered'
+
+type Trap = {
+  readonly matches: (message: ClientMessage) => boolean
+  readonly moment: Moment
+  readonly spring: (caught: Caught) => void
+}
 
 export class TcpProxy {
   readonly #server: Server
-  readonly #sockets = new Set<Socket>()
+  readonly #links = new Set<Link>()
   readonly port: number
+  #target: URL
+  #refuses = false
+  #silence: PromiseWithResolvers<void> | undefined
+  #traps: readonly Trap[] = []
+  #bytesLeft = Number.POSITIVE_INFINITY
 
   /** Stands before `host:port` of a URL. */
-  static async before({ hostname, port }: URL): Promise<TcpProxy> {
+  static async before(target: URL): Promise<TcpProxy> {
     const proxy: { opened?: TcpProxy } = {}
-    const server = createServer((socket) => proxy.opened?.serve(socket, Number(port), hostname))
+    const server = createServer((socket) => proxy.opened?.serve(socket))
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject)
       server.listen(0, '127.0.0.1', resolve)
     })
-    return (proxy.opened = new TcpProxy(server))
+    return (proxy.opened = new TcpProxy(server, target))
   }
 
-  private constructor(server: Server) {
+  private constructor(server: Server, target: URL) {
     const address = server.address()
     if (address === null || typeof address === 'string') throw new Error('the proxy has no port')
     this.#server = server
+    this.#target = new URL(target)
     this.port = address.port
   }
 
-  serve(client: Socket, port: number, host: string): void {
-    const target = connect(port, host)
-    for (const [socket, other] of [
-      [client, target],
-      [target, client],
-    ] as const) {
-      this.#sockets.add(socket)
-      socket.setNoDelay(true)
-      socket.on('error', () => {})
-      socket.on('close', () => {
-        this.#sockets.delete(socket)
-        other.destroy()
-      })
-    }
-    client.pipe(target).pipe(client)
+  /** The same URL with this proxy for its host. */
+  through(url: string): string {
+    const through = new URL(url)
+    through.host = `127.0.0.1:${this.port}`
+    return through.href
+  }
+
+  /** Leads new connections to `host:port` of another URL, and cuts those to the one before. */
+  moveTo(target: URL): void {
+    this.#target = new URL(target)
+    this.cut()
   }
 
   /** Cuts every connection; new ones are served again. */
   cut(): void {
-    for (const socket of this.#sockets) socket.destroy()
+    for (const link of this.#links) link.cut()
   }
 
-  /** Cuts every connection and refuses new ones. */
+  /** Cuts every connection, and ends each new one at once until `accept`. */
+  refuse(): void {
+    this.#refuses = true
+    this.cut()
+  }
+
+  accept(): void {
+    this.#refuses = false
+  }
+
+  /** Passes nothing on and ends nothing until `speak`: a network that drops packets, or a machine that stands still. */
+  fallSilent(): void {
+    this.#silence ??= Promise.withResolvers()
+  }
+
+  speak(): void {
+    this.#silence?.resolve()
+    this.#silence = undefined
+  }
+
+  /** Stops the first connection whose client sends a message that matches, once. */
+  catch(matches: (message: ClientMessage) => boolean, moment: Moment): Promise<Caught> {
+    return new Promise((spring) => (this.#traps = [...this.#traps, { matches, moment, spring }]))
+  }
+
+  /** Cuts the connection, once, whose client sends the last of so many more bytes, in the middle of a message or not. */
+  cutAfter(bytes: number): void {
+    this.#bytesLeft = bytes
+  }
+
+  /** Cuts every connection and lets go of the port. */
   async close(): Promise<void> {
     const closed = new Promise((resolve) => this.#server.close(resolve))
     this.cut()
+    this.speak()
     await closed
   }
+
+  serve(client: Socket): void {
+    if (this.#refuses) {
+      client.on('error', () => {})
+      client.resetAndDestroy()
+      return
+    }
+    const link = new Link(client, connect(Number(this.#target.port), this.#target.hostname), {
+      silence: () => this.#silence?.promise,
+      trapFor: (message) => this.#trapFor(message),
+      allowed: (bytes) => this.#allowed(bytes),
+    })
+    this.#links.add(link)
+    client.once('close', () => this.#links.delete(link))
+  }
+
+  #trapFor(message: ClientMessage): Trap | undefined {
+    const trap = this.#traps.find(({ matches }) => matches(message))
+    if (trap !== undefined) this.#traps = this.#traps.filter((other) => other !== trap)
+    return trap
+  }
+
+  /** How many of so many bytes pass before the cut; undefined when there is none. */
+  #allowed(bytes: number): number | undefined {
+    if (bytes < this.#bytesLeft) {
+      this.#bytesLeft -= bytes
+      return undefined
+    }
+    const allowed = this.#bytesLeft
+    this.#bytesLeft = Number.POSITIVE_INFINITY
+    return allowed
+  }
+}
+
+type Rules = {
+  readonly silence: () => Promise<void> | undefined
+  readonly trapFor: (message: ClientMessage) => Trap | undefined
+  readonly allowed: (bytes: number) => number | undefined
+}
+
+/** One connection and its other half. What a stream waits for before it passes on holds back everything behind it. */
+class Link {
+  readonly #client: Socket
+  readonly #server: Socket
+  readonly #rules: Rules
+  readonly #splitter = new MessageSplitter()
+  /** The answer to come is stopped. */
+  #trap: Trap | undefined
+
+  constructor(client: Socket, server: Socket, rules: Rules) {
+    this.#client = client
+    this.#server = server
+    this.#rules = rules
+    for (const socket of [client, server]) {
+      socket.setNoDelay(true)
+      socket.on('error', () => {})
+      socket.on('close', () => this.cut())
+    }
+    client.pipe(passing((chunk, pass) => this.#toServer(chunk, pass))).pipe(server)
+    server.pipe(passing((chunk, pass) => this.#toClient(chunk, pass))).pipe(client)
+  }
+
+  cut(): void {
+    this.#client.destroy()
+    this.#server.destroy()
+  }
+
+  async #toServer(chunk: Buffer, pass: (bytes: Buffer) => void): Promise<void> {
+    for (const message of this.#splitter.push(chunk)) {
+      await this.#rules.silence()
+      const trap = this.#rules.trapFor(message)
+      if (trap?.moment === 'sent') await this.#stopAt(trap)
+      else if (trap !== undefined) this.#trap = trap
+      const allowed = this.#rules.allowed(message.bytes.length)
+      pass(message.bytes.subarray(0, allowed))
+      // What was passed on is written in this turn of the event loop.
+      if (allowed !== undefined) setImmediate(() => this.cut())
+    }
+  }
+
+  async #toClient(chunk: Buffer, pass: (bytes: Buffer) => void): Promise<void> {
+    await this.#rules.silence()
+    const trap = this.#trap
+    this.#trap = undefined
+    if (trap !== undefined) await this.#stopAt(trap)
+    pass(chunk)
+  }
+
+  #stopAt({ spring }: Trap): Promise<void> {
+    return new Promise((resolve) => spring({ pass: resolve, cut: () => this.cut() }))
+  }
+}
+
+function passing(pass: (chunk: Buffer, push: (bytes: Buffer) => void) => Promise<void>): Transform {
+  return new Transform({
+    transform(chunk: Buffer, _encoding, done) {
+      pass(chunk, (bytes) => this.push(bytes)).then(
+        () => done(),
+        (error: Error) => done(error),
+      )
+    },
+  })
 }

@@ -3,11 +3,16 @@
  * server that is started again over the same directory finds what the first one left. Without it, the embedded store.
  */
 import { createHash } from 'node:crypto'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import pg from 'pg'
 
 export type TestSchema = {
   /** For the configuration. */
   readonly database: string
+  /** A directory for the witnesses of its stores (store/witness.ts). */
+  readonly witnesses: string
   drop(): Promise<void>
 }
 
@@ -20,9 +25,14 @@ export async function openTestSchema(dataDir: string): Promise<TestSchema | unde
   await execute(URL_OF_TESTS, `create schema if not exists ${name}`)
   const url = new URL(URL_OF_TESTS)
   url.searchParams.set('schema', name)
+  const witnesses = mkdtempSync(join(tmpdir(), 'latchkey-witnesses-'))
   return {
     database: url.href,
-    drop: () => execute(URL_OF_TESTS, `drop schema if exists ${name} cascade`),
+    witnesses,
+    async drop() {
+      await execute(URL_OF_TESTS, `drop schema if exists ${name} cascade`)
+      rmSync(witnesses, { recursive: true, force: true })
+    },
   }
 }
 

@@ -1,6 +1,6 @@
 /** GET /keys/changes (client-server API, "Key management"). Without rooms nobody is ever `left`; `to` is not needed. */
 import { missingParam } from '../../matrix-error.ts'
-import { continuesFrom, decodeToken } from '../../sync/token.ts'
+import { continueFrom, decodeToken } from '../../sync/token.ts'
 import { endpoint } from '../endpoint.ts'
 
 /** Below every position: everyone the user asked about. */
@@ -15,8 +15,13 @@ export const keysChanges = endpoint({
       throw missingParam('from: expected the next_batch of an earlier sync.')
     }
     const { devices, sync } = context.store
-    const end = await sync.end()
-    const since = continuesFrom(decodeToken(sync.tokenSecret, session, from), end) ?? BEGINNING
-    return { changed: await devices.changedSince(session.userRef, since, end.position), left: [] }
+    const token = decodeToken(sync.tokenSecret, session, from)
+    const end = await sync.end(token)
+    const { since = BEGINNING, everyone } = continueFrom(token, end)
+    const after = everyone ? BEGINNING : since
+    return {
+      changed: await devices.changedSince(session.userRef, after, end.position),
+      left: [],
+    }
   },
 })

@@ -15,12 +15,12 @@ import type { Queries } from './database.ts'
 export type Woken = { readonly devices: readonly DeviceRef[]; readonly users: readonly UserRef[] }
 
 export class Changes {
-  readonly #devices = new Set<DeviceRef>()
-  readonly #users = new Set<UserRef>()
-  readonly #signals = new Set<DeviceRef>()
-  readonly #lists = new Set<UserRef>()
-  readonly #pairs: { readonly observer: UserRef; readonly target: UserRef }[] = []
-  readonly #writes: ((tx: Queries, position: () => Position) => Promise<unknown>)[] = []
+  #devices = new Set<DeviceRef>()
+  #users = new Set<UserRef>()
+  #signals = new Set<DeviceRef>()
+  #lists = new Set<UserRef>()
+  #pairs: { readonly observer: UserRef; readonly target: UserRef }[] = []
+  #writes: ((tx: Queries, position: () => Position) => Promise<unknown>)[] = []
   #positions = 0
 
   /** Wakes a device's syncs after the commit. */
@@ -55,6 +55,22 @@ export class Changes {
   write(count: number, write: (tx: Queries, position: () => Position) => Promise<unknown>): void {
     this.#positions += count
     this.#writes.push(write)
+  }
+
+  /** With a savepoint: what brings this back to what it is now, for when the rest is undone. */
+  checkpoint(): () => void {
+    const [devices, users] = [new Set(this.#devices), new Set(this.#users)]
+    const [signals, lists] = [new Set(this.#signals), new Set(this.#lists)]
+    const [pairs, writes, positions] = [[...this.#pairs], [...this.#writes], this.#positions]
+    return () => {
+      this.#devices = devices
+      this.#users = users
+      this.#signals = signals
+      this.#lists = lists
+      this.#pairs = pairs
+      this.#writes = writes
+      this.#positions = positions
+    }
   }
 
   /** The last step before the commit. Returns who is to be woken after it. */

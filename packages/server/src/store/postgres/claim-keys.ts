@@ -1,108 +1,30 @@
 /**
- * `/keys/claim` on PostgreSQL: what arrived while the last flush ran is issued in one transaction (group commit).
+ * `/keys/claim` on PostgreSQL: a flush of claims (claim-lanes.ts) in one transaction.
  *
- *     route by device -> lane: collect -> lock the pools, in order -> decide -> read the keys -> move the heads -> commit
+ *     lock the pools, in order -> decide -> read the keys -> note who has them -> move the heads
  *
  * - Pools are locked with FOR UPDATE and waited for, never skipped: a locked row is not an empty pool.
  * - The keys are read by a statement after the one that locked: its snapshot has what an upload committed meanwhile.
- * - Claims of one device in one flush are one group, so no two of them look for the same key; the same device always goes
- *   through the same lane, so lanes of one process do not wait for each other.
+ * - Claims of one device in one flush are one group, so no two of them look for the same key.
  *
  * The rules are pool/claim.ts and pool/depletion.ts; the wake-ups are pool/wake.ts.
  */
-import { hash } from 'node:crypto'
 import type { KeyId, KeyMaterial } from '@latchkey/protocol'
-import { unavailable } from '../../matrix-error.ts'
 import { chooseKey } from '../../pool/claim.ts'
 import type { ClaimCommand, ClaimedKey, ClaimResult, ClaimTarget } from '../../pool/port.ts'
 import { reachedLowWater } from '../../pool/wake.ts'
 import type { DeviceRef } from '../../session.ts'
 import { materialHash, STATE_CODE } from '../key-row.ts'
-import type { Claimers } from './claimers.ts'
-import { type Core, type Write, write } from './core.ts'
+import type { Core, Write } from './core.ts'
+import { BelowFence } from './freshen.ts'
 
-type Waiting = {
-  readonly command: ClaimCommand
-  readonly claimerNum: number
-  readonly resolve: (result: ClaimResult) => void
-  readonly reject: (error: unknown) => void
-}
-
-/** Keys asked for in one flush: bounds how long the first of them waits for the last. A larger claim goes alone. */
-const MAX_TARGETS_PER_FLUSH = 1_000
-/** Claims that may wait in a lane: beyond it callers are told to come back. */
-const MAX_WAITING = 10_000
-
-/** The lanes of one process. */
-export class ClaimLanes {
-  readonly #lanes: readonly Lane[]
-  readonly #claimers: Claimers
-
-  constructor(core: Core, claimers: Claimers, lanes: number) {
-    this.#claimers = claimers
-    this.#lanes = Array.from({ length: lanes }, () => new Lane(core))
-  }
-
-  async claim(command: ClaimCommand): Promise<ClaimResult> {
-    const [first] = command.targets
-    if (first === undefined) return []
-    const claimerNum = await this.#claimers.numOf(command.claimer.name)
-    const lane = this.#lanes[hash('sha256', nameOf(first), 'buffer').readUInt32BE() % this.#lanes.length]
-    if (lane === undefined) throw new Error('a claim has no lane')
-    return lane.add(command, claimerNum)
-  }
-}
-
-class Lane {
-  readonly #core: Core
-  #waiting: Waiting[] = []
-  #running = false
-
-  constructor(core: Core) {
-    this.#core = core
-  }
-
-  add(command: ClaimCommand, claimerNum: number): Promise<ClaimResult> {
-    return new Promise((resolve, reject) => {
-      if (this.#waiting.length >= MAX_WAITING) {
-        return reject(unavailable('More claims are waiting than the server holds.'))
-      }
-      this.#waiting.push({ command, claimerNum, resolve, reject })
-      if (this.#running) return
-      this.#running = true
-      // What arrives in the same turn of the event loop goes with it.
-      setImmediate(() => void this.#run())
-    })
-  }
-
-  async #run(): Promise<void> {
-    while (this.#waiting.length > 0) await this.#flush(this.#next())
-    this.#running = false
-  }
-
-  #next(): Waiting[] {
-    let targets = 0
-    const end = this.#waiting.findIndex(
-      ({ command }, i) => (targets += command.targets.length) > MAX_TARGETS_PER_FLUSH && i > 0,
-    )
-    const batch = end === -1 ? this.#waiting : this.#waiting.slice(0, end)
-    this.#waiting = end === -1 ? [] : this.#waiting.slice(end)
-    return batch
-  }
-
-  async #flush(batch: readonly Waiting[]): Promise<void> {
-    try {
-      const results = await write(this.#core, (tx) => issue(this.#core, tx, batch))
-      for (const [i, { resolve }] of batch.entries()) resolve(results[i] ?? [])
-    } catch (error) {
-      for (const { reject } of batch) reject(error)
-    }
-  }
-}
+/** A claim, and the number of who claims (claimers.ts). */
+export type NumberedClaim = { readonly command: ClaimCommand; readonly claimerNum: number }
 
 type PoolRow = {
   readonly pool_num: number
   readonly device_num: DeviceRef
+  readonly fence: number
   readonly name: string
   readonly head: number
   readonly count: number
@@ -120,7 +42,8 @@ type Pool = PoolRow & {
   readonly fallbackTakers: Map<number, { count: number; ts: number }>
 }
 
-async function issue(core: Core, tx: Write, batch: readonly Waiting[]): Promise<ClaimResult[]> {
+/** What each claim of a flush gets, in their order. @throws {BelowFence} */
+export async function issue(core: Core, tx: Write, batch: readonly NumberedClaim[]): Promise<ClaimResult[]> {
   const targets = batch.flatMap(({ command }) => command.targets)
   const pools = await lockPools(tx, targets)
   const results = batch.map(({ command, claimerNum }, i) =>
@@ -135,7 +58,7 @@ async function issue(core: Core, tx: Write, batch: readonly Waiting[]): Promise<
   return results
 }
 
-function nameOf({ userId, deviceId, algorithm }: ClaimTarget): string {
+export function nameOf({ userId, deviceId, algorithm }: ClaimTarget): string {
   return `${userId}\0${deviceId}\0${algorithm}`
 }
 
@@ -157,7 +80,7 @@ async function lockPools(tx: Write, targets: readonly ClaimTarget[]): Promise<Ma
 
 async function lockThose(tx: Write, targets: readonly ClaimTarget[]): Promise<Pool[]> {
   const rows = await tx.all<PoolRow & { i: number }>(
-    `select i, pool_num, device_num, head, count, told,
+    `select i, pool_num, device_num, fence, head, count, told,
        fallback_key_id, fallback_json, fallback_material, fallback_used
      from unnest($1::text[], $2::text[], $3::text[]) with ordinality as wanted (user_id, device_id, algorithm, i)
      join users using (user_id)
@@ -170,6 +93,9 @@ async function lockThose(tx: Write, targets: readonly ClaimTarget[]): Promise<Po
     targets.map((target) => target.deviceId),
     targets.map((target) => target.algorithm),
   )
+  // Devices are locked before pools (changes.ts), so not in this transaction.
+  const stale = rows.filter((row) => row.fence < tx.standing.fence)
+  if (stale.length > 0) throw new BelowFence([...new Set(stale.map((row) => row.device_num))])
   return rows.map(({ i, ...row }) => {
     const target = targets[i - 1]
     if (target === undefined) throw new Error('the database answered for a device that was not asked for')
@@ -230,7 +156,7 @@ async function takeKeys(
   )
   const keys = Map.groupBy(rows, (row) => row.pool_num)
   const heads = new Map<number, number>()
-  const issued: { readonly key: TakenKey; readonly ts: number; readonly claimerNum: number }[] = []
+  const issued: Issued[] = []
   for (const pool of asked) {
     // The lateral reads in order; nothing says that its rows stay so.
     const taken = (keys.get(pool.pool_num) ?? []).sort((a, b) =>
@@ -247,36 +173,47 @@ async function takeKeys(
       }
       issued.push({ key, ts, claimerNum })
     }
-    heads.set(pool.pool_num, byKeyId ? pool.head : (taken.at(-1)?.seq ?? 0) + 1)
+    heads.set(pool.pool_num, (taken.at(-1)?.seq ?? 0) + 1)
   }
-  await noteIssues(tx, issued, byKeyId)
-  return heads
+  await noteIssues(tx, issued)
+  return byKeyId ? markIssued(tx, issued) : heads
 }
 
-async function noteIssues(
-  tx: Write,
-  issued: readonly { readonly key: TakenKey; readonly ts: number; readonly claimerNum: number }[],
-  byKeyId: boolean,
-): Promise<void> {
-  const pools = issued.map(({ key }) => key.pool_num)
-  const seqs = issued.map(({ key }) => key.seq)
+type Issued = { readonly key: TakenKey; readonly ts: number; readonly claimerNum: number }
+
+async function noteIssues(tx: Write, issued: readonly Issued[]): Promise<void> {
   await tx.run(
     `insert into issues (pool_num, seq, ts, claimer_num)
      select * from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[])`,
-    pools,
-    seqs,
+    issued.map(({ key }) => key.pool_num),
+    issued.map(({ key }) => key.seq),
     issued.map(({ ts }) => ts),
     issued.map(({ claimerNum }) => claimerNum),
   )
-  if (!byKeyId) return
-  // In any other order than that of the log the head cannot tell what is issued.
+}
+
+/**
+ * In any other order than that of the log the head cannot tell what is issued, so the keys' own rows do; it only passes
+ * those before the first that is left. Returns the new heads, by pool.
+ */
+async function markIssued(tx: Write, issued: readonly Issued[]): Promise<Map<number, number>> {
+  const pools = issued.map(({ key }) => key.pool_num)
   await tx.run(
     `update one_time_keys set state = ${STATE_CODE.issued}
      from unnest($1::bigint[], $2::bigint[]) as gone (pool_num, seq)
      where one_time_keys.pool_num = gone.pool_num and one_time_keys.seq = gone.seq`,
     pools,
-    seqs,
+    issued.map(({ key }) => key.seq),
   )
+  const rows = await tx.all<{ pool_num: number; head: number }>(
+    `select pool_num, coalesce(
+       (select seq from one_time_keys as key
+        where key.pool_num = pools.pool_num and seq >= head and state = ${STATE_CODE.available} order by seq limit 1),
+       last_seq + 1) as head
+     from pools where pool_num = any($1::bigint[])`,
+    [...new Set(pools)],
+  )
+  return new Map(rows.map(({ pool_num: num, head }) => [num, head]))
 }
 
 async function moveHeads(

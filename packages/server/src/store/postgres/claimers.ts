@@ -22,6 +22,11 @@ export class Claimers {
     return num
   }
 
+  /** The database may be another than what is remembered of it (fence.ts). */
+  forgetAll(): void {
+    this.#nums.clear()
+  }
+
   async #find(name: string): Promise<number> {
     await this.#db.run(`insert into claimers (name) values ($1) on conflict do nothing`, name)
     const row = await this.#db.one<{ claimer_num: number }>(

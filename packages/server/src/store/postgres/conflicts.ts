@@ -1,10 +1,9 @@
 /**
  * The conflicts that were answered 400 lately, by device (pool/conflict.ts): in the database, because a client's second try
- * may come to another process. A refused request stores nothing, so its memory is written after its transaction is undone.
+ * may come to another process. A refused request stores nothing but this.
  */
 import { judgeTry, type RefusedTry } from '../../pool/conflict.ts'
 import type { DeviceRef } from '../../session.ts'
-import type { Core } from './core.ts'
 import type { Queries } from './database.ts'
 
 /** What a conflicting upload is; forgets the first try when this is the second. The device is locked. */
@@ -22,8 +21,9 @@ export async function judgeConflict(
   return kind
 }
 
-export async function rememberRefusal(core: Core, device: DeviceRef, refused: RefusedTry): Promise<void> {
-  await core.db.run(
+/** The device is locked. */
+export async function rememberRefusal(tx: Queries, device: DeviceRef, refused: RefusedTry): Promise<void> {
+  await tx.run(
     `insert into conflicts (device_num, materials, ts) values ($1, $2, $3)
      on conflict (device_num) do update set materials = excluded.materials, ts = excluded.ts`,
     device,

@@ -5,9 +5,11 @@
 import type { DepletionDefence } from '../../pool/depletion.ts'
 import type { PoolPolicy } from '../../pool/policy.ts'
 import type { Offers } from '../offers.ts'
+import { unavailable } from '../../matrix-error.ts'
 import { Changes } from './changes.ts'
-import type { Connection, Postgres, Queries } from './database.ts'
+import type { Postgres, Queries } from './database.ts'
 import type { DigestCache } from './digests.ts'
+import { type Fence, LaneBehind, type Standing } from './fence.ts'
 import type { Inboxes } from './inboxes.ts'
 import type { LastSeen } from './last-seen.ts'
 import type { Notifier } from './notifier.ts'
@@ -16,6 +18,7 @@ import type { RowLimits } from '../row-limits.ts'
 
 export type Core = {
   readonly db: Postgres
+  readonly fence: Fence
   readonly notifier: Notifier
   readonly offers: Offers<Offer>
   readonly digests: DigestCache
@@ -29,8 +32,11 @@ export type Core = {
   readonly now: () => number
 }
 
-/** A write under way: statements, and what it makes known. */
-export type Write = Queries & { readonly changes: Changes }
+/** A write under way: statements, what it makes known, and the fence as it is for all of its time. */
+export type Write = Queries & { readonly changes: Changes; readonly standing: Standing }
+
+/** A lane is found behind once for every time that the database goes back; anything more is no fault of the fence. */
+const MAX_ATTEMPTS = 3
 
 /**
  * Runs `work` as one durable transaction; who is to be woken is told after its commit. May run it again after a deadlock.
@@ -38,17 +44,54 @@ export type Write = Queries & { readonly changes: Changes }
  * @throws {MatrixError} 503 when the database fails; whatever `work` throws, with nothing changed
  */
 export async function write<T>(core: Core, work: (tx: Write) => Promise<T>): Promise<T> {
-  const { result, woken } = await core.db.transaction(async (connection: Connection) => {
-    const changes = new Changes()
-    const tx: Write = {
-      all: (sql, ...values) => connection.all(sql, ...values),
-      one: (sql, ...values) => connection.one(sql, ...values),
-      run: (sql, ...values) => connection.run(sql, ...values),
-      changes,
-    }
-    const result = await work(tx)
-    return { result, woken: await changes.finish(tx, core.now()) }
-  })
-  core.notifier.tell(woken)
+  const { result, acknowledged } = await commit(core, work)
+  await acknowledged
   return result
+}
+
+/** As `write`, but resolves with the commit; the answer may leave when `acknowledged` resolves. */
+export async function commit<T>(
+  core: Core,
+  work: (tx: Write) => Promise<T>,
+): Promise<{ readonly result: T; readonly acknowledged: Promise<void> }> {
+  const { db, fence } = core
+  await fence.ready()
+  for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
+    try {
+      return await attemptCommit(core, work)
+    } catch (error) {
+      if (!(error instanceof LaneBehind)) throw error
+      await db.withConnection((connection) => fence.look(connection))
+    }
+  }
+  throw unavailable('The counters of the fence are not to be relied on; nothing of this request was stored.')
+}
+
+async function attemptCommit<T>(
+  { db, fence, notifier, now }: Core,
+  work: (tx: Write) => Promise<T>,
+): Promise<{ readonly result: T; readonly acknowledged: Promise<void> }> {
+  let lane = 0
+  const { result, woken, mark, standing } = await db.transaction(
+    async (connection, opened) => {
+      const { standing, mark } = fence.entered(opened)
+      const changes = new Changes()
+      const tx: Write = {
+        all: (sql, ...values) => connection.all(sql, ...values),
+        one: (sql, ...values) => connection.one(sql, ...values),
+        run: (sql, ...values) => connection.run(sql, ...values),
+        changes,
+        standing,
+      }
+      const result = await work(tx)
+      return { result, woken: await changes.finish(tx, now()), mark, standing }
+    },
+    {
+      begin: () => fence.opening((lane = fence.takeLane())),
+      ended: (broken) => fence.releaseLane(lane, broken),
+    },
+  )
+  fence.saw(standing)
+  notifier.tell(woken)
+  return { result, acknowledged: fence.witnessed(lane, mark) }
 }

@@ -74,6 +74,11 @@ export class Inboxes {
     this.#counted.delete(device)
   }
 
+  /** The database may be another than what is remembered of it (fence.ts). */
+  forgetAll(): void {
+    this.#counted.clear()
+  }
+
   #isOver(device: DeviceRef, added: Load): boolean {
     const known = this.#counted.get(device) ?? NOTHING
     return (

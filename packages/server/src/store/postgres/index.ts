@@ -5,3 +5,4 @@ export {
   openPostgresStore,
   type PostgresStoreOptions,
 } from './open-store.ts'
+export { adoptPostgresFence, postgresFenceStatus, raisePostgresFence } from './fence-commands.ts'

@@ -9,7 +9,7 @@ import type { DeviceRef } from '../../session.ts'
 import { keyHash, materialOfJson, STATE_CODE } from '../key-row.ts'
 import type { Core } from './core.ts'
 import type { Queries } from './database.ts'
-import { fullStatus, readStanding, type StatusPool } from './pool-status.ts'
+import { fullStatus, readFresh, requireFresh, type StatusPool } from './pool-status.ts'
 
 export async function inspectPool(
   core: Core,
@@ -17,7 +17,7 @@ export async function inspectPool(
   page: { readonly limit: number; readonly from?: string },
 ): Promise<PoolInspection> {
   const cursor = readCursor(page.from)
-  return core.db.transaction((tx) => inspect(core, tx, device, page.limit, cursor), 'snapshot')
+  return readFresh(core, device, (tx) => inspect(core, tx, device, page.limit, cursor))
 }
 
 type KeyRow = {
@@ -51,7 +51,7 @@ async function inspect(
   limit: number,
   cursor: Cursor,
 ): Promise<PoolInspection> {
-  const standing = await readStanding(tx, device)
+  const standing = await requireFresh(tx, device)
   const status = await fullStatus(core, tx, standing)
   const available = Map.groupBy(
     await availableKeys(tx, standing.pools, core.policy.claimOrder),

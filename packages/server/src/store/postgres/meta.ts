@@ -1,4 +1,5 @@
 /** Values of the `meta` table: what belongs to a database for its life. */
+import { randomBytes } from 'node:crypto'
 import { StoreError } from '../store-error.ts'
 import type { Queries } from './database.ts'
 
@@ -8,6 +9,11 @@ export async function readOrCreateMeta(db: Queries, key: string, create: () => s
   const row = await db.one<{ value: string }>(`select value from meta where key = $1`, key)
   if (row === undefined) throw new Error(`meta.${key} vanished`)
   return row.value
+}
+
+/** What tells this database from others, and its witnesses from theirs (store/witness.ts). */
+export function databaseId(db: Queries): Promise<string> {
+  return readOrCreateMeta(db, 'database_id', () => randomBytes(9).toString('base64url'))
 }
 
 /** @throws {StoreError} when the database belongs to another server name. */

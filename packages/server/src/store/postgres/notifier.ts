@@ -5,13 +5,9 @@
  */
 import type { Client } from 'pg'
 import type { DeviceRef, UserRef } from '../../session.ts'
+import type { WakeListener } from '../../sync/port.ts'
 import type { Woken } from './changes.ts'
 import type { Postgres } from './database.ts'
-
-export type WakeListener = {
-  readonly device: (ref: DeviceRef) => void
-  readonly user: (ref: UserRef) => void
-}
 
 const POLL_EVERY_MS = 1_000
 const RECONNECT_AFTER_MS = 500
@@ -23,6 +19,7 @@ const KEEP_MS = 120_000
 export class Notifier {
   readonly #db: Postgres
   readonly #now: () => number
+  readonly #onPoll: (stream: { readonly epoch: string; readonly fence: number }) => void
   readonly #listeners = new Set<WakeListener>()
   /** Of one schema: handles of another mean other devices. */
   #channel = ''
@@ -35,9 +32,15 @@ export class Notifier {
   #timer: NodeJS.Timeout | undefined
   #sweptTs = 0
 
-  constructor(db: Postgres, now: () => number) {
+  /** @param onPoll is told each second which epoch and fence the database has */
+  constructor(
+    db: Postgres,
+    now: () => number,
+    onPoll: (stream: { readonly epoch: string; readonly fence: number }) => void,
+  ) {
     this.#db = db
     this.#now = now
+    this.#onPoll = onPoll
   }
 
   /** Begins to hear of other processes' wakes. */
@@ -64,6 +67,11 @@ export class Notifier {
     for (const device of devices) this.#devices.add(device)
     for (const user of users) this.#users.add(user)
     void this.#send()
+  }
+
+  /** The fence was raised: this process's syncs hear of it. Each process finds out by itself. */
+  tellEveryone(): void {
+    for (const listener of this.#listeners) listener.everyone()
   }
 
   async close(): Promise<void> {
@@ -148,6 +156,14 @@ export class Notifier {
         devices.map((ref) => Number(ref) as DeviceRef),
         users.map((ref) => Number(ref) as UserRef),
       )
+    }
+    const stream = await this.#db.one<{ epoch: string; fence: number; pos: number }>(
+      `select epoch, fence, pos from stream`,
+    )
+    if (stream !== undefined) {
+      this.#onPoll(stream)
+      // A database that went back has lower positions; what it wakes from here on is not to be missed.
+      if (stream.pos < this.#readUpTo) this.#readUpTo = stream.pos
     }
     const now = this.#now()
     if (Math.abs(now - this.#sweptTs) < KEEP_MS / 4) return

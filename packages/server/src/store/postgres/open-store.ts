@@ -5,21 +5,25 @@
 import { randomBytes } from 'node:crypto'
 import type { AccountStore } from '../../accounts/port.ts'
 import { MatrixError } from '../../matrix-error.ts'
+import type { OnFence } from '../../fence/events.ts'
 import type { DepletionDefence } from '../../pool/depletion.ts'
 import type { PoolPolicy } from '../../pool/policy.ts'
 import type { Store } from '../../store.ts'
 import { Offers } from '../offers.ts'
 import type { RowLimits } from '../row-limits.ts'
 import { StoreError } from '../store-error.ts'
-import { ClaimLanes } from './claim-keys.ts'
+import { Witness } from '../witness.ts'
+import { ClaimLanes } from './claim-lanes.ts'
 import { Claimers } from './claimers.ts'
 import type { Core } from './core.ts'
 import { Postgres, type PostgresOptions } from './database.ts'
 import { DigestCache } from './digests.ts'
+import { Fence } from './fence.ts'
 import { Inboxes } from './inboxes.ts'
 import { LastSeen } from './last-seen.ts'
-import { readOrCreateMeta } from './meta.ts'
+import { databaseId, readOrCreateMeta } from './meta.ts'
 import { Notifier } from './notifier.ts'
+import type { Offer } from './pool-status.ts'
 import { KNOWN_SCHEMA, migrate, requireSchema, schemaOf } from './schema.ts'
 import { storeOver } from './store-over.ts'
 import { startSweeping } from './sweep.ts'
@@ -31,6 +35,9 @@ export type PostgresStoreOptions = PostgresOptions &
     readonly depletion?: DepletionDefence
     /** How long the details of keys that left, and removed devices, are kept. */
     readonly retentionMs: number
+    /** The directory of this process's witness. Undefined: what is acknowledged is not witnessed (fence.ts). */
+    readonly fence?: { readonly directory: string }
+    readonly onFence?: OnFence
     /** Milliseconds since 1970. */
     readonly now: () => number
   }
@@ -44,39 +51,67 @@ const CLAIM_LANES = 2
  * @throws {StoreError} when the database cannot be reached, or has a schema that this program does not work with.
  */
 export async function openPostgresStore(options: PostgresStoreOptions): Promise<Store> {
-  const db = new Postgres(options)
-  const notifier = new Notifier(db, options.now)
+  const { now, onFence = () => {} } = options
+  const opened: { fence?: Fence; witness?: Witness } = {}
+  const db = new Postgres(options, async (connection) => opened.fence?.look(connection))
+  const notifier = new Notifier(db, now, (stream) => opened.fence?.saw(stream))
+  const close = async (): Promise<void> => {
+    await notifier.close()
+    await db.close()
+    opened.witness?.close()
+  }
   try {
     await prepareSchema(db)
+    const claimers = new Claimers(db)
+    const inboxes = new Inboxes(options)
+    const offers = new Offers<Offer>()
+    const witness = options.fence && (await openWitness(db, options.fence.directory, onFence))
+    if (witness !== undefined) opened.witness = witness
+    const onNewEpoch = (): void => {
+      for (const memory of [claimers, inboxes, offers]) memory.forgetAll()
+      notifier.tellEveryone()
+    }
+    const fence = new Fence({ witness, lanes: options.connections, onFence, onNewEpoch, now })
+    await db.withConnection((connection) => fence.look(connection))
+    opened.fence = fence
     await notifier.start()
     const core: Core = {
       db,
+      fence,
       notifier,
-      offers: new Offers(),
+      offers,
       digests: new DigestCache(),
-      inboxes: new Inboxes(options),
+      inboxes,
       lastSeen: new LastSeen(db),
       policy: options.pools,
       depletion: options.depletion,
       limits: options,
-      now: options.now,
+      now,
     }
     const tokenSecret = await readOrCreateMeta(db, 'token_secret', () =>
       randomBytes(32).toString('base64url'),
     )
-    const lanes = new ClaimLanes(core, new Claimers(db), CLAIM_LANES)
-    const stopSweeping = startSweeping(core, options.retentionMs, options.now)
+    const lanes = new ClaimLanes(core, claimers, CLAIM_LANES)
+    const stopSweeping = startSweeping(core, options.retentionMs, now)
     return storeOver(core, lanes, tokenSecret, async () => {
       stopSweeping()
       await core.lastSeen.write()
-      await notifier.close()
-      await db.close()
+      await close()
     })
   } catch (error) {
-    await notifier.close()
-    await db.close()
+    await close()
     throw asStoreError(error, options)
   }
+}
+
+/** Says so when there is none of a database that has been written to: then nothing is known of the time before. */
+async function openWitness(db: Postgres, directory: string, onFence: OnFence): Promise<Witness> {
+  const witness = Witness.open({ directory, database: await databaseId(db) })
+  if (!witness.isNew) return witness
+  await witness.replace(witness.marks)
+  const stream = await db.one<{ pos: number }>(`select pos from stream`)
+  if (stream !== undefined && stream.pos > 0) onFence({ kind: 'no_witness', file: witness.file })
+  return witness
 }
 
 /** What a command does beside running servers: accounts, over one connection. */
@@ -104,7 +139,7 @@ export async function migratePostgres(
   options: PostgresOptions,
   { dryRun }: { readonly dryRun: boolean },
 ): Promise<{ readonly from: number; readonly to: number }> {
-  const db = new Postgres({ ...options, connections: 1 })
+  const db = new Postgres({ ...options, connections: 1, patient: true })
   try {
     if (!dryRun) return await migrate(db)
     const from = await schemaOf(db)
@@ -128,7 +163,7 @@ async function prepareSchema(db: Postgres): Promise<void> {
 }
 
 /** A fault at the start, in words for the operator; the password in the URL is none of them. */
-function asStoreError(error: unknown, { url }: PostgresOptions): unknown {
+export function asStoreError(error: unknown, { url }: PostgresOptions): unknown {
   if (!(error instanceof MatrixError)) return error
   const { host, pathname } = new URL(url)
   const { cause } = error

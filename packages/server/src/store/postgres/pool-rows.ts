@@ -276,10 +276,17 @@ async function keepFormerFallbacks(tx: Queries, pools: readonly Pool[], now: num
 }
 
 /**
- * Purges every pool of locked devices: available keys and fallback keys. Their memory stays, but whoever comes after is
- * another installation and is not shown the keys that this one had. Locks the pools; what was read of them before is stale.
+ * Purges every pool of locked devices. Their memory stays. Locks the pools; what was read of them before is stale.
+ *
+ * @param how `keepsHistory`: the same installation goes on and is shown the keys that it had; another one is not.
+ *   `fallbackOf`: whose fallback keys go as well, everyone's where nothing is said.
  */
-export async function purgePools(tx: Queries, devices: readonly DeviceRef[], now: number): Promise<void> {
+export async function purgePools(
+  tx: Queries,
+  devices: readonly DeviceRef[],
+  now: number,
+  how: { readonly keepsHistory?: boolean; readonly fallbackOf?: readonly DeviceRef[] } = {},
+): Promise<void> {
   await tx.run(
     `select 1 from pools where device_num = any($1::bigint[]) order by pool_num for update`,
     devices,
@@ -291,6 +298,19 @@ export async function purgePools(tx: Queries, devices: readonly DeviceRef[], now
     devices,
     now,
   )
+  await tx.run(
+    `update pools set head = last_seq + 1, first_seq = case when $2 then first_seq else last_seq + 1 end,
+       count = 0, told = 0, changes = changes + 1
+     where device_num = any($1::bigint[])`,
+    devices,
+    how.keepsHistory === true,
+  )
+  await purgeFallbackKeys(tx, how.fallbackOf ?? devices, now)
+}
+
+/** The pools are locked. */
+async function purgeFallbackKeys(tx: Queries, devices: readonly DeviceRef[], now: number): Promise<void> {
+  if (devices.length === 0) return
   // The hash is key-row.ts's materialHash.
   await tx.run(
     `insert into former_fallback_keys
@@ -303,8 +323,7 @@ export async function purgePools(tx: Queries, devices: readonly DeviceRef[], now
     now,
   )
   await tx.run(
-    `update pools set head = last_seq + 1, first_seq = last_seq + 1, count = 0, changes = changes + 1,
-       fallback_key_id = null, fallback_json = null, fallback_material = null, fallback_used = false,
+    `update pools set fallback_key_id = null, fallback_json = null, fallback_material = null, fallback_used = false,
        fallback_issue_count = 0, fallback_first_issued_ts = null, fallback_uploaded_ts = null
      where device_num = any($1::bigint[])`,
     devices,

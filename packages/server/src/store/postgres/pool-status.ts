@@ -9,6 +9,7 @@ import { keyHash } from '../key-row.ts'
 import type { Core } from './core.ts'
 import type { Queries } from './database.ts'
 import { type DigestCache, type DigestedPool, readDigests } from './digests.ts'
+import { BelowFence, freshenDevices } from './freshen.ts'
 
 /** A pool, as far as a status is about it. */
 export type StatusPool = DigestedPool & {
@@ -28,6 +29,9 @@ export type DeviceStanding = {
   readonly pools: readonly StatusPool[]
 }
 
+/** `stale`: nobody touched the device since the fence was raised (freshen.ts), and its pools are not to be relied on. */
+export type ReadStanding = DeviceStanding & { readonly stale: boolean }
+
 /** What an answer offers to tell (store/offers.ts): the pools as it showed them. */
 export type Offer = readonly StatusPool[]
 
@@ -42,15 +46,38 @@ export const POOLS_JSON = `(select coalesce(json_agg(json_build_object('pool_num
 
 /** The pools as they stand now. */
 export async function poolStatus(core: Core, device: DeviceRef): Promise<PoolStatus> {
-  const known = statusOf(await readStanding(core.db, device), core.digests)
-  if (known !== undefined) return known
-  return core.db.transaction(async (tx) => fullStatus(core, tx, await readStanding(tx, device)), 'snapshot')
+  const standing = await readStanding(core.db, device)
+  const known = standing.stale ? undefined : statusOf(standing, core.digests)
+  return known ?? readFresh(core, device, async (tx) => fullStatus(core, tx, await requireFresh(tx, device)))
+}
+
+/** Runs `read` in a snapshot; anew, with the device freshened, when it finds the device below the fence. */
+export async function readFresh<T>(
+  core: Core,
+  device: DeviceRef,
+  read: (tx: Queries) => Promise<T>,
+): Promise<T> {
+  for (;;) {
+    try {
+      return await core.db.transaction(read, 'snapshot')
+    } catch (error) {
+      if (!(error instanceof BelowFence)) throw error
+      await freshenDevices(core, [device])
+    }
+  }
+}
+
+/** As `readStanding`. @throws {BelowFence} */
+export async function requireFresh(tx: Queries, device: DeviceRef): Promise<DeviceStanding> {
+  const standing = await readStanding(tx, device)
+  if (standing.stale) throw new BelowFence([device])
+  return standing
 }
 
 /** No pools for a device that is not there. */
-export async function readStanding(tx: Queries, device: DeviceRef): Promise<DeviceStanding> {
-  const row = await tx.one<DeviceStanding>(
-    `select epoch, coalesce(version, 0) as version, coalesce(generation, 0) as generation,
+export async function readStanding(tx: Queries, device: DeviceRef): Promise<ReadStanding> {
+  const row = await tx.one<ReadStanding>(
+    `select epoch, coalesce(devices.fence < stream.fence, false) as stale, coalesce(version, 0) as version, coalesce(generation, 0) as generation,
        case when device_num is null then '[]' else ${POOLS_JSON} end as pools
      from stream left join devices on device_num = $1 and removed_ts is null`,
     device,

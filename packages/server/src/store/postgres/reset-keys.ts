@@ -34,7 +34,7 @@ async function reset(
   command: ResetCommand,
 ): Promise<{ readonly result: ResetResult; readonly remember?: () => void }> {
   const { session, requestId, now } = command
-  const device = await requireDevice(tx, session)
+  const device = await requireDevice(tx, session, now)
   const replayed =
     requestId === undefined ? undefined : await findAnswer(tx, session.deviceRef, requestId, now)
   if (replayed !== undefined) return { result: replayed }

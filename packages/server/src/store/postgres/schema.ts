@@ -57,20 +57,27 @@ export function requireSchema(version: number): void {
 export async function migrate(db: Postgres): Promise<{ readonly from: number; readonly to: number }> {
   let from: number | undefined
   for (;;) {
-    const version = await db.transaction(async (tx) => {
-      await tx.run(`select pg_advisory_xact_lock($1, hashtext(current_schema()))`, MIGRATE_LOCK)
-      const found = await schemaOf(tx)
-      if (found > KNOWN_SCHEMA) requireSchema(found)
-      const sql = migrations[found]
-      if (sql === undefined) return found
-      await tx.run(sql)
-      await tx.run(
-        `insert into meta (key, value) values ('schema', $1) on conflict (key) do update set value = excluded.value`,
-        String(found + 1),
-      )
-      return found
-    })
+    const version = await db.transaction(migrateOnce)
     from ??= version
     if (version === KNOWN_SCHEMA) return { from, to: KNOWN_SCHEMA }
   }
+}
+
+/**
+ * One step of it, in a transaction. Returns the number before: that of this program when there was nothing left to do.
+ *
+ * @throws {StoreError} as `migrate`.
+ */
+export async function migrateOnce(tx: Queries): Promise<number> {
+  await tx.run(`select pg_advisory_xact_lock($1, hashtext(current_schema()))`, MIGRATE_LOCK)
+  const found = await schemaOf(tx)
+  if (found > KNOWN_SCHEMA) requireSchema(found)
+  const sql = migrations[found]
+  if (sql === undefined) return found
+  await tx.run(sql)
+  await tx.run(
+    `insert into meta (key, value) values ('schema', $1) on conflict (key) do update set value = excluded.value`,
+    String(found + 1),
+  )
+  return found
 }

@@ -6,7 +6,9 @@
 import { unknownToken } from '../../matrix-error.ts'
 import type { Identity } from '../../pool/identity.ts'
 import type { Session, UserRef } from '../../session.ts'
+import type { Write } from './core.ts'
 import type { Queries } from './database.ts'
+import { freshenLocked } from './freshen.ts'
 
 export type IdentityRow = { readonly ed25519: string | null; readonly curve25519: string | null }
 
@@ -22,18 +24,31 @@ export type DeviceRow = IdentityRow & {
 }
 
 /**
- * Locks the device of a session that still holds, against all but messages to it. Who may change the user's device list locks the user before it.
+ * Locks the device of a session that still holds, against all but messages to it, and purges its pools if it is below the
+ * fence. Who may change the user's device list locks the user before it.
  *
  * @throws {MatrixError} 401 when the session has ended.
  */
-export async function requireDevice(tx: Queries, session: Session): Promise<DeviceRow> {
-  const row = await tx.one<Omit<DeviceRow, 'epoch'>>(
-    `select user_num, device_keys, ed25519, curve25519, identity_changed, version, generation, day_start_ts, day_stored
+export async function requireDevice(tx: Write, session: Session, now: number): Promise<DeviceRow> {
+  const row = await lockDevice(tx, session)
+  const epoch = await requireToken(tx, session)
+  if (row.fence >= tx.standing.fence) return { ...row, epoch }
+  await freshenLocked(tx, [{ device_num: session.deviceRef, fence: row.fence }], now)
+  return { ...(await lockDevice(tx, session)), epoch }
+}
+
+async function lockDevice(
+  tx: Write,
+  { deviceRef }: Session,
+): Promise<Omit<DeviceRow, 'epoch'> & { readonly fence: number }> {
+  const row = await tx.one<Omit<DeviceRow, 'epoch'> & { readonly fence: number }>(
+    `select user_num, device_keys, ed25519, curve25519, identity_changed, version, generation, fence,
+       day_start_ts, day_stored
      from devices where device_num = $1 and removed_ts is null for no key update`,
-    session.deviceRef,
+    deviceRef,
   )
   if (row === undefined) throw unknownToken()
-  return { ...row, epoch: await requireToken(tx, session) }
+  return row
 }
 
 /**

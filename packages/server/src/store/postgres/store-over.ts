@@ -11,7 +11,7 @@ import {
   registrationTokenValid,
   setPassword,
 } from './accounts.ts'
-import type { ClaimLanes } from './claim-keys.ts'
+import type { ClaimLanes } from './claim-lanes.ts'
 import type { Core } from './core.ts'
 import { addSignatures, putCrossSigning } from './cross-signing.ts'
 import { getDevice, listDevices, renameDevice } from './device-rows.ts'
@@ -45,6 +45,7 @@ export function storeOver(
     async ready() {
       await core.db.one(`select 1`)
     },
+    connections: () => core.db.counts,
     close: () => (closing ??= close()),
   }
 }
@@ -90,7 +91,7 @@ function poolStore(core: Core, lanes: ClaimLanes): PoolStore {
 function syncStore(core: Core, tokenSecret: string): SyncStore {
   return {
     read: (session, query) => readSync(core, session, query),
-    end: () => endOfStream(core),
+    end: (token) => endOfStream(core, token),
     tokenSecret,
     subscribe: (listener) => core.notifier.subscribe(listener),
     putFilter: (session, json) => putFilter(core, session, json),

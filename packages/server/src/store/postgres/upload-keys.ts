@@ -17,20 +17,42 @@ import { saveKeys } from './save-keys.ts'
 import { type DeviceRow, lockUser, requireDevice, toIdentity } from './session-device.ts'
 import { storeKeys } from './store-keys.ts'
 
-/** What the transaction found out that stays true although it is undone. */
+/** What the transaction found out that stays true although the upload is undone. */
 type Finding = { refused?: RefusedTry | undefined }
 
 export async function uploadKeys(core: Core, command: UploadCommand): Promise<UploadResult> {
+  const done = await write(core, (tx) => uploadOrRefuse(core, tx, command))
+  if ('refusal' in done) throw done.refusal
+  done.remember()
+  return done.result
+}
+
+type Uploaded = { readonly result: UploadResult; readonly remember: () => void }
+
+/**
+ * Where a refused client may come again and be right (pool/conflict.ts), the refusal is remembered under the lock of the
+ * device, and the rest of the upload undone.
+ */
+async function uploadOrRefuse(
+  core: Core,
+  tx: Write,
+  command: UploadCommand,
+): Promise<Uploaded | { readonly refusal: unknown }> {
+  const { session, deviceKeys, now } = command
+  if (deviceKeys !== undefined) await lockUser(tx, session.userRef)
+  const device = await requireDevice(tx, session, now)
+  if (core.policy.onConflict !== 'heal') return upload(core, tx, command, device, {})
   const finding: Finding = {}
+  const undo = tx.changes.checkpoint()
+  await tx.run(`savepoint upload`)
   try {
-    const { result, remember } = await write(core, (tx) => upload(core, tx, command, finding))
-    remember()
-    return result
+    return await upload(core, tx, command, device, finding)
   } catch (error) {
-    if (finding.refused !== undefined) {
-      await rememberRefusal(core, command.session.deviceRef, finding.refused)
-    }
-    throw error
+    if (finding.refused === undefined) throw error
+    await tx.run(`rollback to savepoint upload`)
+    undo()
+    await rememberRefusal(tx, session.deviceRef, finding.refused)
+    return { refusal: error }
   }
 }
 
@@ -38,12 +60,10 @@ async function upload(
   core: Core,
   tx: Write,
   command: UploadCommand,
+  before: DeviceRow,
   finding: Finding,
-): Promise<{ readonly result: UploadResult; readonly remember: () => void }> {
+): Promise<Uploaded> {
   const { session, deviceKeys, now } = command
-  finding.refused = undefined
-  if (deviceKeys !== undefined) await lockUser(tx, session.userRef)
-  const before = await requireDevice(tx, session)
   if (deviceKeys !== undefined && core.policy.verifySignatures) requireSignedDeviceKeys(deviceKeys, session)
   const isNew = deviceKeys !== undefined && deviceKeys.json !== before.device_keys
   const identityChanged = isNew && (await storeDeviceKeys(tx, session.deviceRef, before, deviceKeys, now))

@@ -7,6 +7,7 @@ import { chooseKey } from '../../pool/claim.ts'
 import type { ClaimCommand, ClaimedKey, ClaimResult, ClaimTarget } from '../../pool/port.ts'
 import { reachedLowWater } from '../../pool/wake.ts'
 import { type Core, signalDevice } from './core.ts'
+import { firstTouched } from './first-touch.ts'
 
 export function claimKeys(core: Core, command: ClaimCommand): Promise<ClaimResult> {
   return core.queue.plain(() => {
@@ -21,7 +22,7 @@ function claimOne(
   target: ClaimTarget,
   claimerNum: number,
 ): ClaimedKey | undefined {
-  const device = core.keys.byName(target.userId, target.deviceId)
+  const device = firstTouched(core, core.keys.byName(target.userId, target.deviceId))
   const pool = device?.pools.get(target.algorithm)
   if (device === undefined || pool === undefined) return undefined
   const { fallback } = pool

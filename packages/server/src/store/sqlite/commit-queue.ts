@@ -1,6 +1,7 @@
 /**
  * Group commit: the only write path. What arrived while the last commit ran is collected, run in one transaction, and
  * answered after its fsync. 8 to 11 times the throughput of one commit per request, with the same guarantee.
+ * Where a witness has to hear of a commit before its answers leave, the next commit runs meanwhile.
  *
  * Each operation is all or nothing on its own:
  * - A `guarded` operation runs in a savepoint. If it throws, its writes are undone and its caller alone hears of it.
@@ -24,8 +25,15 @@ type Operation = {
 }
 
 export type CommitHooks = {
+  /** Before a transaction: while it rejects, what waits is refused with its error, and nothing runs. */
+  readonly ready?: () => Promise<void> | undefined
   /** Inside the transaction, after the operations. */
   readonly beforeCommit: () => void
+  /**
+   * Right after the commit: resolves when its answers may leave; when it rejects its error is the answer to all. Resolves
+   * in the order of the commits. Undefined: they may leave now.
+   */
+  readonly acknowledge?: () => Promise<void> | undefined
   readonly afterCommit: () => void
   readonly onRollback: () => void
 }
@@ -34,7 +42,7 @@ export type CommitHooks = {
 const MAX_OPERATIONS_PER_COMMIT = 512
 /** A transaction takes no further operation after this time: whoever reads must wait for it. */
 const MAX_COMMIT_MS = 20
-/** Operations that may wait: beyond it callers are told to come back. */
+/** Operations that may wait, for their commit or for its answer: beyond it callers are told to come back. */
 const MAX_WAITING = 20_000
 
 export class CommitQueue {
@@ -43,6 +51,9 @@ export class CommitQueue {
   #waiting: Operation[] = []
   #scheduled = false
   #closed = false
+  /** Committed and not answered. */
+  readonly #unanswered = new Set<Promise<void>>()
+  #unansweredOperations = 0
 
   constructor(db: Database, hooks: CommitHooks = NO_HOOKS) {
     this.#db = db
@@ -70,7 +81,7 @@ export class CommitQueue {
   ): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       if (this.#closed) return reject(unavailable('The server is shutting down.'))
-      if (this.#waiting.length >= MAX_WAITING)
+      if (this.#waiting.length + this.#unansweredOperations >= MAX_WAITING)
         return reject(unavailable('More writes are waiting than the server holds.'))
       const { before = nothing, undone = nothing } = around
       this.#waiting.push({ kind, run, before, undone, resolve: (value) => resolve(value as T), reject })
@@ -78,20 +89,34 @@ export class CommitQueue {
     })
   }
 
-  /** Commits what waits, then refuses more. */
-  close(): void {
-    while (this.#waiting.length > 0) this.#flush()
+  /** Refuses more; resolves when what waits is committed and answered. */
+  async close(): Promise<void> {
     this.#closed = true
+    while (this.#waiting.length > 0) await this.#turn()
+    await Promise.all(this.#unanswered)
   }
 
   #schedule(): void {
     if (this.#scheduled) return
     this.#scheduled = true
-    setImmediate(() => {
-      this.#scheduled = false
-      this.#flush()
-      if (this.#waiting.length > 0) this.#schedule()
-    })
+    setImmediate(() => void this.#takeTurn())
+  }
+
+  async #takeTurn(): Promise<void> {
+    await this.#turn()
+    this.#scheduled = false
+    if (this.#waiting.length > 0) this.#schedule()
+  }
+
+  async #turn(): Promise<void> {
+    try {
+      await this.#hooks.ready?.()
+    } catch (error) {
+      const refused = this.#waiting
+      this.#waiting = []
+      for (const operation of refused) operation.reject(error)
+    }
+    this.#flush()
   }
 
   #flush(): void {
@@ -130,9 +155,27 @@ export class CommitQueue {
     } catch (error) {
       return this.#undo(batch, running, error)
     }
-    for (const answer of answers) answer()
+    this.#answer(batch.slice(0, answers.length), answers)
     this.#hooks.afterCommit()
     return { left: batch.length - answers.length }
+  }
+
+  #answer(batch: readonly Operation[], answers: readonly (() => void)[]): void {
+    const answerAll = (): void => {
+      for (const answer of answers) answer()
+    }
+    const acknowledged = this.#hooks.acknowledge?.()
+    if (acknowledged === undefined) return answerAll()
+    const answered = acknowledged
+      .then(answerAll, (error: unknown) => {
+        for (const operation of batch) operation.reject(error)
+      })
+      .finally(() => {
+        this.#unanswered.delete(answered)
+        this.#unansweredOperations -= batch.length
+      })
+    this.#unanswered.add(answered)
+    this.#unansweredOperations += batch.length
   }
 
   /** After a failure: back to the last commit. Either one operation is to blame, or the storage is, and all are refused. */

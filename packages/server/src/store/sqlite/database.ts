@@ -5,8 +5,9 @@
 import { join } from 'node:path'
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite'
 import { StoreError } from '../store-error.ts'
-import { prepareDirectory, preparePrivateFile } from './data-directory.ts'
+import { prepareDirectory, preparePrivateFile } from '../data-directory.ts'
 import { migrations } from './migrations/index.ts'
+import { requireNotMoved } from './moved.ts'
 
 export type Param = SQLInputValue
 
@@ -40,6 +41,11 @@ export class Database {
     return this.#statement(sql).all(...params) as Row[]
   }
 
+  /** Row by row, for what may be larger than memory. No two at once of the same statement. */
+  each<Row>(sql: string, ...params: Param[]): IterableIterator<Row> {
+    return this.#statement(sql).iterate(...params) as IterableIterator<Row>
+  }
+
   /** Runs a statement; returns the number of rows it changed. */
   run(sql: string, ...params: Param[]): number {
     return Number(this.#statement(sql).run(...params).changes)
@@ -56,6 +62,19 @@ export class Database {
 
   get inTransaction(): boolean {
     return this.#db.isTransaction
+  }
+
+  /** Runs `run` in a transaction of its own. For what happens before and after the commit queue. */
+  transaction<T>(run: () => T): T {
+    this.exec('begin immediate')
+    try {
+      const value = run()
+      this.exec('commit')
+      return value
+    } catch (error) {
+      if (this.inTransaction) this.exec('rollback')
+      throw error
+    }
   }
 
   close(): void {
@@ -81,7 +100,8 @@ export function openDatabase(directory: string): Database {
   const db = openFile(file)
   try {
     requireSound(db, file)
-    migrate(db, file)
+    db.transaction(() => migrate(db, file))
+    requireNotMoved(db, file)
   } catch (error) {
     db.close()
     throw error
@@ -112,44 +132,18 @@ export function checkStructure(db: Database, depth: 'quick' | 'full'): string[] 
   return rows.flatMap((row) => Object.values(row)).filter((text) => text !== 'ok')
 }
 
-function migrate(db: Database, file: string): void {
-  db.exec('begin immediate')
-  try {
-    const version = db.one<{ user_version: number }>('pragma user_version')?.user_version ?? 0
-    if (version > migrations.length) {
-      throw new StoreError(
-        `${file} has schema ${version}, this Latchkey knows up to ${migrations.length}. Use the newer Latchkey that wrote it.`,
-      )
-    }
-    for (const sql of migrations.slice(version)) db.exec(sql)
-    db.exec(`pragma user_version = ${migrations.length}`)
-    db.exec('commit')
-  } catch (error) {
-    if (db.inTransaction) db.exec('rollback')
-    throw error
-  }
-}
-
-/** The claim of one process on a data directory, freed by `close` and by the death of the process. */
-export function lockDirectory(directory: string): { close(): void } {
-  prepareDirectory(directory)
-  const file = join(directory, 'lock.db')
-  preparePrivateFile(file)
-  const lock = new DatabaseSync(file, { timeout: 0 })
-  try {
-    lock.exec('pragma journal_mode = delete; pragma locking_mode = exclusive; begin exclusive')
-    return lock
-  } catch (error) {
-    lock.close()
-    if (!isBusy(error)) throw error
+/**
+ * Brings a database to the schema of this program, inside a transaction.
+ *
+ * @throws {StoreError} when it is newer than that.
+ */
+export function migrate(db: Database, file: string): void {
+  const version = db.one<{ user_version: number }>('pragma user_version')?.user_version ?? 0
+  if (version > migrations.length) {
     throw new StoreError(
-      `Another Latchkey process is using ${directory}. Stop it, or give this one another --data directory.`,
-      { cause: error },
+      `${file} has schema ${version}, this Latchkey knows up to ${migrations.length}. Use the newer Latchkey that wrote it.`,
     )
   }
-}
-
-/** SQLITE_BUSY: another connection holds the file. */
-function isBusy(error: unknown): boolean {
-  return error instanceof Error && 'errcode' in error && (Number(error.errcode) & 0xff) === 5
+  for (const sql of migrations.slice(version)) db.exec(sql)
+  db.exec(`pragma user_version = ${migrations.length}`)
 }

@@ -4,15 +4,10 @@
  */
 import { LRUCache } from 'lru-cache'
 import type { DeviceRef, Position } from '../../session.ts'
+import type { InboxLimits } from '../row-limits.ts'
 import type { Database } from './database.ts'
 
 type Waiting = { readonly messages: number; readonly length: number }
-
-export type InboxLimits = {
-  readonly inboxMessages: number
-  /** In characters of JSON text. */
-  readonly inboxLength: number
-}
 
 /** When a limit is met this much more goes, so that not every further message pays for it. */
 const DROP_AT_ONCE = 100

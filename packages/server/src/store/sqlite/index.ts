@@ -6,8 +6,6 @@ import { randomBytes } from 'node:crypto'
 import type { AccountStore } from '../../accounts/port.ts'
 import type { DeviceStore } from '../../devices/port.ts'
 import type { MessageStore } from '../../messages/port.ts'
-import type { DepletionDefence } from '../../pool/depletion.ts'
-import type { PoolPolicy } from '../../pool/policy.ts'
 import type { PoolStore } from '../../pool/port.ts'
 import type { Store } from '../../store.ts'
 import type { SyncStore } from '../../sync/port.ts'
@@ -20,15 +18,18 @@ import {
 } from './accounts.ts'
 import { claimKeys } from './claim-keys.ts'
 import { CommitQueue } from './commit-queue.ts'
-import { type Core, createCore, readOrCreateMeta, type RowLimits } from './core.ts'
+import { type Core, type CoreOptions, createCore } from './core.ts'
 import { addSignatures, putCrossSigning } from './cross-signing.ts'
 import { StoreError } from '../store-error.ts'
-import { lockDirectory, openDatabase } from './database.ts'
+import { lockDirectory } from '../lock-file.ts'
+import { openDatabase } from './database.ts'
 import { getDevice, listDevices, renameDevice } from './device-rows.ts'
+import { readOrCreateMeta } from './meta.ts'
+import { openFence, type OpenFenceOptions } from './open-fence.ts'
 import { inspectPool } from './inspect-pool.ts'
-import { poolStatus } from './pool-status.ts'
+import { readStatus } from './pool-status.ts'
 import { publishedKeys } from './published-keys.ts'
-import { endOfStream, readSync } from './read-sync.ts'
+import { readSync } from './read-sync.ts'
 import { removeAllDevices, removeDevices } from './remove-devices.ts'
 import { resetKeys } from './reset-keys.ts'
 import { sendMessages } from './send-messages.ts'
@@ -38,39 +39,40 @@ import { changedSince, trackUsers } from './tracked-users.ts'
 import { uploadKeys } from './upload-keys.ts'
 import { accountData, findFilter, putAccountData, putFilter } from './user-data.ts'
 
-export type SqliteOptions = RowLimits & {
-  readonly directory: string
-  readonly pools: PoolPolicy
-  /** Without it claims are not limited. */
-  readonly depletion?: DepletionDefence
-  /** How long the details of keys that left, and removed devices, are kept. */
-  readonly retentionMs: number
-  /** Milliseconds since 1970. */
-  readonly now: () => number
-}
+export { adoptFence, fenceStatus, raiseFence } from './fence-commands.ts'
 
-/** @throws {StoreError} when another process has the directory, or the file is damaged or from a newer version. */
-export function openSqliteStore(options: SqliteOptions): Store {
-  const lock = lockDirectory(options.directory)
-  try {
-    const db = openDatabase(options.directory)
-    const core = createCore(db, options.pools, options, options.depletion)
-    settleLog(core)
-    const stopSweeping = startSweeping(core, options.retentionMs, options.now)
-    const close = async (): Promise<void> => {
-      stopSweeping()
-      core.lastSeen.write()
-      core.queue.close()
-      settleLog(core)
-      db.close()
-      lock.close()
-    }
-    let closing: Promise<void> | undefined
-    return { ...storeOver(core), close: () => (closing ??= close()) }
-  } catch (error) {
-    lock.close()
-    throw error
+export type SqliteOptions = CoreOptions &
+  OpenFenceOptions & {
+    readonly directory: string
+    /** How long the details of keys that left, and removed devices, are kept. */
+    readonly retentionMs: number
   }
+
+/**
+ * @throws {StoreError} when another process has the directory, the file is damaged or from a newer version, or the
+ *   fence's witness cannot be written.
+ */
+export async function openSqliteStore(options: SqliteOptions): Promise<Store> {
+  using opening = new DisposableStack()
+  opening.adopt(lockDirectory(options.directory), (it) => it.close())
+  const db = opening.adopt(openDatabase(options.directory), (it) => it.close())
+  const witness = opening.adopt(await openFence(db, options), (it) => it?.close())
+  const core = createCore(db, options, witness)
+  settleLog(core)
+  const stopSweeping = startSweeping(core, options.retentionMs, options.now)
+  const opened = opening.move()
+  const close = async (): Promise<void> => {
+    stopSweeping()
+    core.lastSeen.write()
+    try {
+      await core.queue.close()
+      settleLog(core)
+    } finally {
+      opened.dispose()
+    }
+  }
+  let closing: Promise<void> | undefined
+  return { ...storeOver(core), close: () => (closing ??= close()) }
 }
 
 /** What a command may do beside a running server: only what touches neither pools nor positions, which live in its memory. */
@@ -88,7 +90,7 @@ export function openAccountsBeside(directory: string): AccountsBeside {
     createRegistrationToken: (token) => createRegistrationToken(core, token),
     claimServerName: async (name) => claimServerName(core, name),
     async close() {
-      queue.close()
+      await queue.close()
       db.close()
     },
   }
@@ -104,15 +106,13 @@ export function storeOver(core: Core): Store {
     sync: syncStore(core),
     claimServerName: async (name) => claimServerName(core, name),
     ready: async () => void core.db.one(`select 1`),
-    close: async () => core.queue.close(),
+    close: () => core.queue.close(),
   }
 }
 
 /** Empties the issue log into its rows: at open, and at close so that the next open has nothing to replay. */
 function settleLog({ db, keys }: Core): void {
-  db.exec('begin immediate')
-  keys.settleAll()
-  db.exec('commit')
+  db.transaction(() => keys.settleAll())
 }
 
 function claimServerName({ db }: Pick<Core, 'db'>, name: string | undefined): string {
@@ -162,7 +162,7 @@ function poolStore(core: Core): PoolStore {
     upload: (command) => uploadKeys(core, command),
     claim: (command) => claimKeys(core, command),
     reset: (command) => resetKeys(core, command),
-    status: async (device) => poolStatus(core, device),
+    status: (device) => readStatus(core, device),
     inspect: (device, page) => inspectPool(core, device, page),
   }
 }
@@ -170,8 +170,8 @@ function poolStore(core: Core): PoolStore {
 function syncStore(core: Core): SyncStore {
   const tokenSecret = readOrCreateMeta(core.db, 'token_secret', () => randomBytes(32).toString('base64url'))
   return {
-    read: async (session, query) => readSync(core, session, query),
-    end: async () => endOfStream(core),
+    read: (session, query) => readSync(core, session, query),
+    end: async (token) => core.fence.endOfStream(token),
     tokenSecret,
     subscribe: (listener) => core.wakes.subscribe(listener),
     putFilter: (session, json) => putFilter(core, session, json),

@@ -4,6 +4,7 @@ import { invalidParam } from '../../matrix-error.ts'
 import type { InspectedKey, PoolInspection } from '../../pool/port.ts'
 import type { DeviceRef } from '../../session.ts'
 import type { Core } from './core.ts'
+import { touchDevice } from './first-touch.ts'
 import { keyHash, materialOfJson, STATE_CODE } from '../key-row.ts'
 import { type PoolRow, poolsOf } from './pool-rows.ts'
 import { poolStatus } from './pool-status.ts'
@@ -15,7 +16,7 @@ export async function inspectPool(
 ): Promise<PoolInspection> {
   const cursor = readCursor(page.from)
   return core.queue.guarded(() => inspect(core, device, page.limit, cursor), {
-    before: () => core.keys.settle(device),
+    before: () => touchDevice(core, device),
   })
 }
 

@@ -13,6 +13,7 @@ import { mixIn, type Algorithm, type DeviceId, type UserId } from '@latchkey/pro
 import type { AlgorithmStatus, PoolStatus } from '../../pool/port.ts'
 import type { DeviceRef } from '../../session.ts'
 import type { Database } from './database.ts'
+import type { Fence } from './fence.ts'
 import { shareOf, STATE_CODE } from '../key-row.ts'
 import {
   type DeviceState,
@@ -32,7 +33,7 @@ const MAX_NAMES = 100_000
 const MAX_UNSETTLED = 50_000
 export class KeyStates {
   readonly #db: Database
-  readonly epoch: string
+  readonly #fence: Pick<Fence, 'epoch'>
   readonly #claimOrder: 'upload' | 'key_id'
   readonly #names = new LRUCache<string, DeviceRef>({ max: MAX_NAMES })
   readonly #known = new LRUCache<DeviceRef, DeviceState>({ max: MAX_KNOWN_DEVICES })
@@ -42,9 +43,9 @@ export class KeyStates {
   #issuedInTransaction = 0
   #lastIssue = 0
 
-  constructor(db: Database, epoch: string, claimOrder: 'upload' | 'key_id') {
+  constructor(db: Database, fence: Pick<Fence, 'epoch'>, claimOrder: 'upload' | 'key_id') {
     this.#db = db
-    this.epoch = epoch
+    this.#fence = fence
     this.#claimOrder = claimOrder
   }
 
@@ -142,6 +143,7 @@ export class KeyStates {
     }
   }
 
+  /** Empties the log into its rows. */
   settleAll(): void {
     for (const device of this.#dirty.values()) this.#settleRows(device)
   }
@@ -198,7 +200,7 @@ export class KeyStates {
         ...(pool.fallback && { fallback: { keyHash: pool.fallback.keyHash, used: pool.fallback.used } }),
       })
     }
-    return { epoch: this.epoch, version, generation: device.generation, algorithms }
+    return { epoch: this.#fence.epoch, version, generation: device.generation, algorithms }
   }
 
   #log(pool: PoolState, issue: Issue): void {

@@ -1,7 +1,7 @@
 /**
  * The rows of a device's pools, for every operation but claims: always after `keys.settle`, always in a transaction.
  */
-import { mixIn, type Algorithm, type KeyId, type KeyMaterial } from '@latchkey/protocol'
+import { emptyDigest, mixIn, type Algorithm, type KeyId, type KeyMaterial } from '@latchkey/protocol'
 import type { UploadedKey } from '../../pool/port.ts'
 import type { PoolMemory } from '../../pool/upload.ts'
 import type { DeviceRef } from '../../session.ts'
@@ -17,9 +17,12 @@ export type PoolRow = {
   readonly fallback_material: KeyMaterial | null
 }
 
+/** What needs the tables alone. */
+type Rows = Pick<Core, 'db'>
+
 const POOL_COLUMNS = 'pool_num, algorithm, count, digest, fallback_key_id, fallback_material'
 
-export function poolsOf(core: Core, device: DeviceRef): PoolRow[] {
+export function poolsOf(core: Rows, device: DeviceRef): PoolRow[] {
   return core.db.all<PoolRow>(
     `select ${POOL_COLUMNS} from pools where device_num = ? order by algorithm`,
     device,
@@ -152,7 +155,7 @@ function adjustPool(
 }
 
 /** Remembers a fallback key that is given up, so that a late duplicate of it is not taken for a new one. */
-export function forgetFallback(core: Core, pool: PoolRow, state: 'withdrawn' | 'purged', now: number): void {
+export function forgetFallback(core: Rows, pool: PoolRow, state: 'withdrawn' | 'purged', now: number): void {
   if (pool.fallback_material === null) return
   core.db.run(
     `insert into former_fallback_keys
@@ -177,19 +180,35 @@ export function forgetFallback(core: Core, pool: PoolRow, state: 'withdrawn' | '
  * Purges every pool of a device: available keys and fallback keys. Its memory stays, but whoever comes after is another
  * installation and is not shown the keys that this one had.
  */
-export function purgePools(core: Core, device: DeviceRef, now: number): void {
-  for (const pool of poolsOf(core, device)) {
-    removeKeys(core, pool, availableKeys(core, pool), 'purged', now)
-    forgetFallback(core, pool, 'purged', now)
-  }
+export function purgePools(core: Rows, device: DeviceRef, now: number): void {
+  purgeKeys(core, device, now, { fallbackKeys: true })
   core.db.run(
     `update pools set first_num = (select coalesce(max(num), 0) + 1 from one_time_keys) where device_num = ?`,
     device,
   )
 }
 
+/** Purges the available keys of a device, and its fallback keys if asked. */
+export function purgeKeys(
+  core: Rows,
+  device: DeviceRef,
+  now: number,
+  { fallbackKeys }: { readonly fallbackKeys: boolean },
+): void {
+  for (const pool of poolsOf(core, device)) {
+    core.db.run(
+      `update one_time_keys set state = ${STATE_CODE.purged}, left_ts = ?
+       where pool_num = ? and state = ${STATE_CODE.available}`,
+      now,
+      pool.pool_num,
+    )
+    core.db.run(`update pools set count = 0, digest = ? where pool_num = ?`, emptyDigest(), pool.pool_num)
+    if (fallbackKeys) forgetFallback(core, pool, 'purged', now)
+  }
+}
+
 /** Counts a change of a device's pools. `left`: keys left other than by being issued. */
-export function bumpVersion(core: Core, device: DeviceRef, left: boolean): void {
+export function bumpVersion(core: Rows, device: DeviceRef, left: boolean): void {
   core.db.run(
     `update devices set version = version + 1, generation = generation + ? where device_num = ?`,
     left ? 1 : 0,

@@ -51,6 +51,8 @@ export type DeviceState = {
   readonly userRef: UserRef
   readonly version: number
   readonly generation: number
+  /** The fence under which its pools were last touched (first-touch.ts). */
+  readonly fence: number
   signalPos: Position
   readonly pools: ReadonlyMap<Algorithm, PoolState>
 }
@@ -80,9 +82,10 @@ export function loadDevice(db: Database, ref: DeviceRef): DeviceState | undefine
     user_num: UserRef
     version: number
     generation: number
+    fence: number
     signal_pos: Position
   }>(
-    `select user_num, version, generation, signal_pos from devices where device_num = ? and removed_ts is null`,
+    `select user_num, version, generation, fence, signal_pos from devices where device_num = ? and removed_ts is null`,
     ref,
   )
   if (device === undefined) return undefined
@@ -97,6 +100,7 @@ export function loadDevice(db: Database, ref: DeviceRef): DeviceState | undefine
     userRef: device.user_num,
     version: device.version,
     generation: device.generation,
+    fence: device.fence,
     signalPos: device.signal_pos,
     pools: new Map(rows.map((row) => [row.algorithm, poolState(row)])),
   }

@@ -1,9 +1,13 @@
-/** One reading for `/sync`. Synchronous, so no commit falls into it: counts, digest and messages belong together. */
+/**
+ * One reading for `/sync`. Itself synchronous, so no commit falls into it: counts, digest and messages belong together.
+ * A token that proves that the database went back, and a purge that is due, come first.
+ */
 import { unknownToken } from '../../matrix-error.ts'
 import type { DeviceRef, Position, Session, UserRef } from '../../session.ts'
 import type { SyncQuery, SyncReading } from '../../sync/port.ts'
-import { continuesFrom, type SyncToken } from '../../sync/token.ts'
+import { type Continuation, continueFrom, type SyncToken } from '../../sync/token.ts'
 import type { Core } from './core.ts'
+import { isUntouched, touchNow } from './first-touch.ts'
 import { noteTold, offerCounts, poolStatus } from './pool-status.ts'
 import { confirmMessages } from './send-messages.ts'
 import { findSession } from './sessions.ts'
@@ -13,46 +17,64 @@ import { changedSince } from './tracked-users.ts'
 const BEGINNING = -1
 
 /** @throws {MatrixError} 401 when the session has ended. */
-export function readSync(core: Core, session: Session, query: SyncQuery): SyncReading {
-  if (findSession(core, session.tokenHash) === undefined) throw unknownToken()
+export async function readSync(core: Core, session: Session, query: SyncQuery): Promise<SyncReading> {
+  for (;;) {
+    if (findSession(core, session.tokenHash) === undefined) throw unknownToken()
+    const start = continueFrom(query.token, core.fence.endOfStream(query.token))
+    if (start.proof !== undefined) await raiseFor(core, query.token)
+    else if (isUntouched(core, session.deviceRef)) await touchNow(core, session.deviceRef)
+    else return readFrom(core, session, query, start)
+  }
+}
+
+function readFrom(core: Core, session: Session, query: SyncQuery, start: Continuation): SyncReading {
   const { deviceRef } = session
-  const since = continuesFrom(query.token, endOfStream(core))
+  const { since } = start
   if (query.confirms && since !== undefined) {
     noteTold(core, deviceRef, since)
     confirmMessages(core, session, since)
   }
-  const reading = readSince(core, session, since, query)
+  const reading = readSince(core, session, start, query)
   // A token that stays where it was proves nothing when it comes again: the answer may have been lost.
   if (reading.position !== since && query.isAnswer(reading)) offerCounts(core, deviceRef, reading.position)
   return reading
 }
 
-export function endOfStream({ keys, positions }: Core): SyncToken {
-  return { epoch: keys.epoch, position: positions.last }
+/** Raises the fence, unless it has been raised for the same proof meanwhile: many may bring it at once. */
+function raiseFor(core: Core, token: SyncToken | undefined): Promise<void> {
+  return core.queue.plain(() => {
+    const { proof } = continueFrom(token, core.fence.endOfStream(token))
+    if (token === undefined || proof === undefined) return
+    core.fence.raise(proof, token)
+    core.wakes.everyone()
+  })
 }
 
 function readSince(
   core: Core,
   { deviceRef, userRef }: Session,
-  since: Position | undefined,
+  { since, newEpoch, everyone }: Continuation,
   { toDeviceLimit, everyoneFromBeginning }: SyncQuery,
 ): SyncReading {
   const from = since ?? BEGINNING
-  const { epoch, position: last } = endOfStream(core)
+  const { epoch, position: last } = core.fence.endOfStream()
   const messages =
     core.news.lastMessage(deviceRef) > from ? messagesSince(core, deviceRef, from, toDeviceLimit) : []
   const userHasNews = core.news.lastForUser(userRef) > from
   // When there may be more, the answer tells everything only up to its last message.
   const full = messages.length === toDeviceLimit
-  const listsSince = since ?? (everyoneFromBeginning ? BEGINNING : undefined)
+  const listsSince = everyone ? BEGINNING : (since ?? (everyoneFromBeginning ? BEGINNING : undefined))
   const device = core.keys.byRef(deviceRef)
   return {
     epoch,
     since,
+    newEpoch,
     position: (full ? messages.at(-1)?.pos : undefined) ?? last,
     toDevice: messages.map((message) => message.event),
     changedUsers:
-      listsSince === undefined || !userHasNews ? [] : changedSince(core, userRef, listsSince, last),
+      listsSince === undefined || !(userHasNews || everyone)
+        ? []
+        : changedSince(core, userRef, listsSince, last),
     accountData: userHasNews ? accountDataSince(core, userRef, from) : [],
     signalled: device !== undefined && device.signalPos > from,
     pools: poolStatus(core, deviceRef),

@@ -7,6 +7,7 @@ import type { DeviceId } from '@latchkey/protocol'
 import type { DeviceRef, Session, TokenHash, UserRef } from '../../session.ts'
 import { type Core, deviceListChanged } from './core.ts'
 import { dropDeviceSignatures } from './cross-signing.ts'
+import { touchDevice } from './first-touch.ts'
 import { bumpVersion, purgePools } from './pool-rows.ts'
 import { requireDevice } from './session-device.ts'
 
@@ -60,7 +61,7 @@ export function removing(
 ): { readonly before: () => void; readonly undone: () => void } {
   return {
     before() {
-      for (const device of chosen()) core.keys.settle(device)
+      for (const device of chosen()) touchDevice(core, device)
     },
     undone() {
       for (const device of chosen()) {

@@ -8,6 +8,7 @@ import { checkPreconditions, REPLAY_RESET_MS, REPLAYED_RESETS_PER_DEVICE } from 
 import { tooManyResets } from '../../pool/limits.ts'
 import type { DeviceRef } from '../../session.ts'
 import { type Core, signalDevice } from './core.ts'
+import { touchDevice } from './first-touch.ts'
 import { materialOfJson } from '../key-row.ts'
 import {
   availableById,
@@ -27,7 +28,7 @@ import { decodeAnswer, encodeAnswer } from '../kept-answer.ts'
 export function resetKeys(core: Core, command: ResetCommand): Promise<ResetResult> {
   const { deviceRef } = command.session
   return core.queue.guarded(() => reset(core, command), {
-    before: () => core.keys.settle(deviceRef),
+    before: () => touchDevice(core, deviceRef),
     undone: () => core.keys.forget(deviceRef),
   })
 }

@@ -51,11 +51,13 @@ function takeUpDevice(
   requireNoKeyNamed(core, userRef, deviceId)
   requireRoom(core, userRef)
   core.db.run(
-    `update devices set removed_ts = null, created_ts = ?1, last_seen_ts = ?1, last_seen_ip = ?2, display_name = ?3
-     where device_num = ?4`,
+    `update devices set removed_ts = null, created_ts = ?1, last_seen_ts = ?1, last_seen_ip = ?2, display_name = ?3,
+       fence = ?4
+     where device_num = ?5`,
     now,
     ip ?? null,
     displayName ?? null,
+    core.fence.number,
     row.device_num,
   )
   deviceListChanged(core, userRef)
@@ -69,13 +71,14 @@ function createDevice(
   requireNoKeyNamed(core, userRef, deviceId)
   requireRoom(core, userRef)
   const deviceRef = core.db.insert(
-    `insert into devices (user_num, device_id, display_name, created_ts, last_seen_ts, last_seen_ip)
-     values (?1, ?2, ?3, ?4, ?4, ?5)`,
+    `insert into devices (user_num, device_id, display_name, created_ts, last_seen_ts, last_seen_ip, fence)
+     values (?1, ?2, ?3, ?4, ?4, ?5, ?6)`,
     userRef,
     deviceId,
     displayName ?? null,
     now,
     ip ?? null,
+    core.fence.number,
   )
   deviceListChanged(core, userRef)
   return deviceRef as DeviceRef

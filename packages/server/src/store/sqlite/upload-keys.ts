@@ -9,6 +9,7 @@ import type { UploadCommand, UploadedDeviceKeys, UploadResult } from '../../pool
 import type { DeviceRef, Session } from '../../session.ts'
 import { type Core, deviceListChanged, signalDevice } from './core.ts'
 import { dropDeviceSignatures } from './cross-signing.ts'
+import { touchDevice } from './first-touch.ts'
 import { bumpVersion, purgePools } from './pool-rows.ts'
 import { type DeviceRow, type IdentityRow, requireDevice, toIdentity } from './session-device.ts'
 import { storeKeys } from './store-keys.ts'
@@ -17,7 +18,7 @@ import { toldStatus } from './pool-status.ts'
 export function uploadKeys(core: Core, command: UploadCommand): Promise<UploadResult> {
   const { deviceRef } = command.session
   return core.queue.guarded(() => upload(core, command), {
-    before: () => core.keys.settle(deviceRef),
+    before: () => touchDevice(core, deviceRef),
     undone: () => core.keys.forget(deviceRef),
   })
 }

@@ -2,17 +2,14 @@
  * Who is to be woken, collected during a transaction and told to the listeners after its commit, once each.
  */
 import type { DeviceRef, UserRef } from '../../session.ts'
+import type { WakeListener } from '../../sync/port.ts'
 import type { News } from './news.ts'
-
-export type WakeListener = {
-  readonly device: (ref: DeviceRef) => void
-  readonly user: (ref: UserRef) => void
-}
 
 export class Wakes {
   readonly #news: News
   readonly #devices = new Set<DeviceRef>()
   readonly #users = new Set<UserRef>()
+  #everyone = false
   readonly #listeners = new Set<WakeListener>()
 
   constructor(news: News) {
@@ -36,9 +33,15 @@ export class Wakes {
     this.#users.add(ref)
   }
 
+  /** Wakes everyone who waits. */
+  everyone(): void {
+    this.#everyone = true
+  }
+
   emit(): void {
-    if (this.#devices.size === 0 && this.#users.size === 0) return
+    if (this.#devices.size === 0 && this.#users.size === 0 && !this.#everyone) return
     for (const listener of this.#listeners) {
+      if (this.#everyone) listener.everyone()
       for (const ref of this.#devices) listener.device(ref)
       for (const ref of this.#users) listener.user(ref)
     }
@@ -48,5 +51,6 @@ export class Wakes {
   discard(): void {
     this.#devices.clear()
     this.#users.clear()
+    this.#everyone = false
   }
 }

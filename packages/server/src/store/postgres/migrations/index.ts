@@ -1,4 +1,5 @@
 /** Append-only: schema N is the first N of these, each in a transaction of its own. */
 import { initial } from './001-initial.ts'
+import { fence } from './002-fence.ts'
 
-export const migrations: readonly string[] = [initial]
+export const migrations: readonly string[] = [initial, fence]

@@ -1,4 +1,5 @@
 /** The schema's history: append-only, applied in order, the count kept in `pragma user_version`. */
 import { initial } from './001-initial.ts'
+import { fence } from './002-fence.ts'
 
-export const migrations: readonly string[] = [initial]
+export const migrations: readonly string[] = [initial, fence]

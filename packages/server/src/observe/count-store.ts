@@ -1,0 +1,53 @@
+/** A store that counts what its operations did, after they did it. Without metrics there is no such store, and no cost. */
+import type { Errcode } from '@latchkey/protocol'
+import { MatrixError } from '../matrix-error.ts'
+import type { MessageStore } from '../messages/port.ts'
+import type { PoolStore } from '../pool/port.ts'
+import type { Store } from '../store.ts'
+import type { Metrics } from './metrics.ts'
+
+const CONFLICT: Errcode = 'io.github.johennes.msc4420.M_DUPLICATE_ONE_TIME_KEY'
+
+export function countStore(store: Store, metrics: Metrics): Store {
+  return {
+    ...store,
+    pools: countPools(store.pools, metrics),
+    messages: countMessages(store.messages, metrics),
+  }
+}
+
+function countPools(pools: PoolStore, metrics: Metrics): PoolStore {
+  const noteRefusal = (error: unknown): never => {
+    if (error instanceof MatrixError && error.errcode === CONFLICT) metrics.conflict()
+    throw error
+  }
+  return {
+    ...pools,
+    async claim(command) {
+      const keys = await pools.claim(command)
+      metrics.claimed(keys)
+      return keys
+    },
+    async upload(command) {
+      const result = await pools.upload(command).catch(noteRefusal)
+      metrics.uploaded(result)
+      return result
+    },
+    async reset(command) {
+      const result = await pools.reset(command).catch(noteRefusal)
+      metrics.uploaded(result)
+      metrics.reset()
+      return result
+    },
+  }
+}
+
+function countMessages(messages: MessageStore, metrics: Metrics): MessageStore {
+  return {
+    ...messages,
+    async send(command) {
+      await messages.send(command)
+      metrics.sent(command.messages.length)
+    },
+  }
+}

@@ -1,0 +1,197 @@
+/**
+ * What a server counts about itself, for Prometheus. docs/reference/metrics.md lists the same names, labels and meanings;
+ * a test compares the two. Counting is for what happened: a request that failed issues and stores nothing.
+ */
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
+import type { ClaimResult, UploadResult } from '../pool/port.ts'
+import type { ConnectionCounts } from '../store.ts'
+
+/** Seconds. A claim takes a few milliseconds; a sync as long as it waits. */
+const DURATION_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
+
+const CLAIM_OUTCOMES = ['one_time_key', 'fallback', 'spared', 'none'] as const
+const PURGE_CAUSES = ['conflict_healed', 'identity_changed'] as const
+
+/** What is looked up when the metrics are asked for, and costs nothing before. */
+export type Watched = {
+  readonly waitingSyncs: () => number
+  /** Undefined where there is no pool of connections. */
+  readonly connections?: () => ConnectionCounts
+}
+
+/** @example const metrics = new Metrics(); metrics.sent(3); await metrics.registry.metrics() */
+export class Metrics {
+  readonly registry = new Registry()
+  readonly #requests: Histogram<'method' | 'route' | 'status'>
+  /** One for each set of labels: finding it costs less than checking the labels anew. */
+  readonly #observers = new Map<string, { observe(seconds: number): void }>()
+  readonly #unavailable: Counter
+  readonly #claims: Counter<'outcome'>
+  readonly #uploads: Counter<'kind' | 'outcome'>
+  readonly #evicted: Counter
+  readonly #resets: Counter
+  readonly #conflicts: Counter
+  readonly #purges: Counter<'cause'>
+  readonly #messages: Counter
+  readonly #fence: Gauge
+  readonly #fenceRaised: Counter
+
+  constructor() {
+    const registers = [this.registry]
+    this.#requests = new Histogram({
+      registers,
+      name: 'latchkey_http_request_duration_seconds',
+      help: 'Requests of clients: from the end of the head to the end of the answer. A sync lasts as long as it waits.',
+      labelNames: ['method', 'route', 'status'],
+      buckets: DURATION_BUCKETS,
+    })
+    this.#unavailable = new Counter({
+      registers,
+      name: 'latchkey_unavailable_total',
+      help: 'Requests answered 503, health checks left out.',
+    })
+    this.#claims = new Counter({
+      registers,
+      name: 'latchkey_claims_total',
+      help: 'Devices asked for a key: what each of them gave. Spared is a fallback key although one-time keys are left.',
+      labelNames: ['outcome'],
+    })
+    this.#uploads = new Counter({
+      registers,
+      name: 'latchkey_uploaded_keys_total',
+      help: 'Keys of uploads and resets that were answered 200, by what became of them.',
+      labelNames: ['kind', 'outcome'],
+    })
+    this.#evicted = new Counter({
+      registers,
+      name: 'latchkey_evicted_keys_total',
+      help: 'One-time keys that left because their pool was full.',
+    })
+    this.#resets = new Counter({
+      registers,
+      name: 'latchkey_resets_total',
+      help: 'Resets that were answered 200, replays included.',
+    })
+    this.#conflicts = new Counter({
+      registers,
+      name: 'latchkey_key_conflicts_total',
+      help: 'Uploads and resets refused because an ID is available with other key material.',
+    })
+    this.#purges = new Counter({
+      registers,
+      name: 'latchkey_purges_total',
+      help: 'Devices whose available keys were purged by an upload.',
+      labelNames: ['cause'],
+    })
+    this.#messages = new Counter({
+      registers,
+      name: 'latchkey_to_device_messages_total',
+      help: 'To-device messages accepted, as they stand in the requests: one for all devices of a user is one.',
+    })
+    this.#fence = new Gauge({
+      registers,
+      name: 'latchkey_fence',
+      help: 'How often the rollback fence of the database was raised.',
+      aggregator: 'max',
+    })
+    this.#fenceRaised = new Counter({
+      registers,
+      name: 'latchkey_fence_raised_total',
+      help: 'How often this process raised the rollback fence.',
+    })
+    // A series that begins with its first event hides that event from rate().
+    for (const outcome of CLAIM_OUTCOMES) this.#claims.inc({ outcome }, 0)
+    for (const cause of PURGE_CAUSES) this.#purges.inc({ cause }, 0)
+    collectDefaultMetrics({ register: this.registry })
+  }
+
+  /** What the registry looks up at each collection. Called once. */
+  watch({ waitingSyncs, connections }: Watched): void {
+    this.registry.registerMetric(
+      new Gauge({
+        registers: [],
+        name: 'latchkey_waiting_syncs',
+        help: 'Syncs that wait for news now.',
+        collect() {
+          this.set(waitingSyncs())
+        },
+      }),
+    )
+    this.registry.registerMetric(
+      new Gauge({
+        registers: [],
+        name: 'latchkey_database_connections',
+        help: 'Connections to PostgreSQL for requests; nothing with the embedded database.',
+        labelNames: ['state'],
+        collect() {
+          const counts = connections?.()
+          if (counts === undefined) return
+          this.set({ state: 'idle' }, counts.idle)
+          this.set({ state: 'busy' }, counts.busy)
+        },
+      }),
+    )
+    this.registry.registerMetric(
+      new Gauge({
+        registers: [],
+        name: 'latchkey_database_waiting_requests',
+        help: 'Requests that wait for a connection to PostgreSQL now.',
+        collect() {
+          this.set(connections?.().waiting ?? 0)
+        },
+      }),
+    )
+  }
+
+  /** @param status `2xx`, `4xx` and so on, or `aborted` when the client went away before the end of the answer */
+  requestEnded(method: string, route: string, status: string, seconds: number): void {
+    const key = `${method} ${route} ${status}`
+    let observer = this.#observers.get(key)
+    if (observer === undefined) {
+      observer = this.#requests.labels({ method, route, status })
+      this.#observers.set(key, observer)
+    }
+    observer.observe(seconds)
+  }
+
+  unavailable(): void {
+    this.#unavailable.inc()
+  }
+
+  claimed(keys: ClaimResult): void {
+    const counts = { one_time_key: 0, fallback: 0, spared: 0, none: 0 }
+    for (const key of keys) {
+      if (key === undefined) counts.none++
+      else if (key.spared) counts.spared++
+      else if (key.fallback) counts.fallback++
+      else counts.one_time_key++
+    }
+    for (const outcome of CLAIM_OUTCOMES)
+      if (counts[outcome] > 0) this.#claims.inc({ outcome }, counts[outcome])
+  }
+
+  uploaded({ outcomes, fallbackOutcomes, evicted, purged }: Omit<UploadResult, 'storedAs' | 'status'>): void {
+    for (const outcome of outcomes.values()) this.#uploads.inc({ kind: 'one_time_key', outcome })
+    for (const outcome of fallbackOutcomes.values()) this.#uploads.inc({ kind: 'fallback', outcome })
+    if (evicted.length > 0) this.#evicted.inc(evicted.length)
+    if (purged !== undefined) this.#purges.inc({ cause: purged })
+  }
+
+  reset(): void {
+    this.#resets.inc()
+  }
+
+  conflict(): void {
+    this.#conflicts.inc()
+  }
+
+  sent(messages: number): void {
+    this.#messages.inc(messages)
+  }
+
+  /** @param number how often the fence of this database was raised; `raisedHere`: this time by this process */
+  fence({ number, raisedHere }: { readonly number: number; readonly raisedHere: boolean }): void {
+    this.#fence.set(number)
+    if (raisedHere) this.#fenceRaised.inc()
+  }
+}

@@ -1,0 +1,40 @@
+/** Locks that the kernel frees when their process dies: SQLite's own, on a file that holds nothing else. */
+import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
+import { prepareDirectory, preparePrivateFile } from './data-directory.ts'
+import { StoreError } from './store-error.ts'
+
+export type Lock = { close(): void }
+
+/**
+ * The claim of one process on a data directory.
+ *
+ * @throws {StoreError} when another process has it.
+ */
+export function lockDirectory(directory: string): Lock {
+  prepareDirectory(directory)
+  const lock = tryLock(join(directory, 'lock.db'))
+  if (lock !== undefined) return lock
+  throw new StoreError(
+    `Another Latchkey process is using ${directory}. Stop it, or give this one another --data directory.`,
+  )
+}
+
+/** Locks a file, which is made if need be; undefined when another process has it. */
+export function tryLock(file: string): Lock | undefined {
+  preparePrivateFile(file)
+  const lock = new DatabaseSync(file, { timeout: 0 })
+  try {
+    lock.exec('pragma journal_mode = delete; pragma locking_mode = exclusive; begin exclusive')
+    return lock
+  } catch (error) {
+    lock.close()
+    if (!isBusy(error)) throw error
+    return undefined
+  }
+}
+
+/** SQLITE_BUSY: another connection holds the file. */
+function isBusy(error: unknown): boolean {
+  return error instanceof Error && 'errcode' in error && (Number(error.errcode) & 0xff) === 5
+}

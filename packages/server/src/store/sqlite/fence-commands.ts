@@ -1,0 +1,147 @@
+/** `latchkey fence` on an embedded database that no server has open. The issue log is settled first: a crash leaves one. */
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import type { DeviceId, UserId } from '@latchkey/protocol'
+import { judge } from '../../fence/judge.ts'
+import type { FenceStatus } from '../../fence/status.ts'
+import type { DeviceRef } from '../../session.ts'
+import { lockDirectory } from '../lock-file.ts'
+import { StoreError } from '../store-error.ts'
+import { listWitnesses, Witness } from '../witness.ts'
+import { signalDevice } from './core.ts'
+import { type Database, openDatabase } from './database.ts'
+import {
+  countersOf,
+  databaseId,
+  formerEpochs,
+  lastEnded,
+  marksOf,
+  raiseFence as raiseInTransaction,
+  readFence,
+} from './fence-rows.ts'
+import { KeyStates } from './key-states.ts'
+import { News } from './news.ts'
+import { bumpVersion, purgeKeys } from './pool-rows.ts'
+import { Positions } from './positions.ts'
+import { Wakes } from './wakes.ts'
+
+type WitnessDirectory = { readonly directory: string } | undefined
+
+const MAX_LISTED = 20
+
+/** @throws {StoreError} when there is no database, or a server has it. */
+export async function fenceStatus(directory: string, fence: WitnessDirectory): Promise<FenceStatus> {
+  return withDatabase(directory, (db) => {
+    const { epoch, number } = readFence(db)
+    const former = formerEpochs(db)
+    return {
+      epoch,
+      number,
+      position: new Positions(db).last,
+      raised: lastEnded(db, MAX_LISTED),
+      witnesses: witnessesOf(db, fence).map(({ file, writerId, marks }) => ({
+        file,
+        writerId,
+        judgement: judge(marks, { epoch, rows: countersOf(db, writerId), former }),
+      })),
+    }
+  })
+}
+
+export type RaiseCommand = {
+  /** For people. */
+  readonly reason: string
+  /** Purge this device alone, without raising the fence. */
+  readonly device?: { readonly userId: UserId; readonly deviceId: DeviceId }
+  /** Undefined: when the last write is long ago (fence/judge.ts); of a single device never. */
+  readonly dropFallbackKeys?: boolean
+  /** Milliseconds since 1970. */
+  readonly now: number
+}
+
+/**
+ * Raises the fence, or purges one device. Resolves with the number of the fence.
+ *
+ * @throws {StoreError} when there is no database or no such device, or a server has the database.
+ */
+export async function raiseFence(directory: string, command: RaiseCommand): Promise<{ number: number }> {
+  return withDatabase(directory, (db) =>
+    db.transaction(() => {
+      const positions = new Positions(db)
+      const { device, reason, dropFallbackKeys, now } = command
+      if (device === undefined) {
+        const evidence = { reason, epochs: [], ...(dropFallbackKeys !== undefined && { dropFallbackKeys }) }
+        return raiseInTransaction(db, positions, evidence, now)
+      }
+      const ref = requireDevice(db, device)
+      purgeKeys({ db }, ref, now, { fallbackKeys: dropFallbackKeys ?? false })
+      bumpVersion({ db }, ref, true)
+      signalDevice({ db, positions, wakes: new Wakes(new News(db)) }, ref)
+      positions.save()
+      return readFence(db)
+    }),
+  )
+}
+
+/**
+ * Takes the database as it is for the truth, after a deliberate restore: sets its witnesses to what it counts. Resolves
+ * with the files; those that a running process has are left alone.
+ *
+ * @throws {StoreError} when there is no database, or a server has it.
+ */
+export async function adoptFence(
+  directory: string,
+  fence: { readonly directory: string },
+): Promise<readonly { readonly file: string; readonly adopted: boolean }[]> {
+  return withDatabase(directory, async (db) => {
+    const { epoch } = readFence(db)
+    const adopted: { file: string; adopted: boolean }[] = []
+    for (const { file } of witnessesOf(db, fence)) {
+      const witness = Witness.take(file)
+      await witness?.replace(marksOf(db, witness.writerId, epoch)).finally(() => witness.close())
+      adopted.push({ file, adopted: witness !== undefined })
+    }
+    return adopted
+  })
+}
+
+function witnessesOf(db: Database, fence: WitnessDirectory): ReturnType<typeof listWitnesses> {
+  return fence === undefined ? [] : listWitnesses({ ...fence, database: databaseId(db) })
+}
+
+function requireDevice(
+  db: Database,
+  { userId, deviceId }: { userId: UserId; deviceId: DeviceId },
+): DeviceRef {
+  const row = db.one<{ device_num: DeviceRef }>(
+    `select device_num from devices join users using (user_num)
+     where user_id = ? and device_id = ? and removed_ts is null`,
+    userId,
+    deviceId,
+  )
+  if (row === undefined) throw new StoreError(`${userId} has no device ${deviceId}.`)
+  return row.device_num
+}
+
+async function withDatabase<T>(directory: string, run: (db: Database) => T | Promise<T>): Promise<T> {
+  const file = join(directory, 'latchkey.db')
+  if (!existsSync(file)) throw new StoreError(`There is no database in ${directory}: ${file} does not exist.`)
+  const lock = lockDirectory(directory)
+  try {
+    const db = openDatabase(directory)
+    try {
+      settleLog(db)
+      return await run(db)
+    } finally {
+      db.close()
+    }
+  } finally {
+    lock.close()
+  }
+}
+
+function settleLog(db: Database): void {
+  const keys = new KeyStates(db, readFence(db), 'upload')
+  keys.reload()
+  db.transaction(() => keys.settleAll())
+}

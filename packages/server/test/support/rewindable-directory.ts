@@ -1,0 +1,68 @@
+/** A data directory that can be put back: stores are opened in it, its files are copied, and the copies come back. */
+import { cpSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { DEFAULT_CONFIG, fenceOptions, storeOptions } from '../../src/config/config.ts'
+import type { FenceEvent } from '../../src/fence/events.ts'
+import type { Store } from '../../src/store.ts'
+import { openSqliteStore } from '../../src/store/sqlite/index.ts'
+
+export type Opened = { readonly store: Store; readonly events: readonly FenceEvent[] }
+
+export class RewindableDirectory {
+  readonly path = mkdtempSync(join(tmpdir(), 'latchkey-rewind-'))
+  readonly #copies: string[] = []
+  readonly #opened = new Set<Store>()
+
+  async open(now: () => number = Date.now): Promise<Opened> {
+    const config = { ...DEFAULT_CONFIG, dataDir: this.path }
+    const events: FenceEvent[] = []
+    const store = await openSqliteStore({
+      ...storeOptions(config),
+      ...fenceOptions(config),
+      onFence: (event) => events.push(event),
+      now,
+    })
+    this.#opened.add(store)
+    return { store, events }
+  }
+
+  /** What a killed process would leave at this instant, and what a copying backup takes: the files as they are. */
+  copy(): Copy {
+    const directory = mkdtempSync(join(tmpdir(), 'latchkey-rewind-'))
+    this.#copies.push(directory)
+    for (const name of this.#files()) cpSync(join(this.path, name), join(directory, name))
+    return { directory }
+  }
+
+  /** Nobody may have the directory open. What is not put back stays as it is. */
+  putBack({ directory }: Copy, { witness }: { readonly witness: boolean }): void {
+    const chosen = (name: string): boolean => witness || !isWitness(name)
+    for (const name of this.#files().filter(chosen)) rmSync(join(this.path, name))
+    for (const name of readdirSync(directory).filter(chosen)) {
+      cpSync(join(directory, name), join(this.path, name))
+    }
+  }
+
+  /** The paths of the witness files. */
+  get witnesses(): string[] {
+    return this.#files()
+      .filter(isWitness)
+      .map((name) => join(this.path, name))
+  }
+
+  #files(): string[] {
+    return readdirSync(this.path).filter((name) => !name.includes('lock') && !name.endsWith('-shm'))
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const store of this.#opened) await store.close()
+    for (const directory of [this.path, ...this.#copies]) rmSync(directory, { recursive: true, force: true })
+  }
+}
+
+export type Copy = { readonly directory: string }
+
+function isWitness(name: string): boolean {
+  return name.startsWith('fence-')
+}

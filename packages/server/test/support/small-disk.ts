@@ -1,0 +1,50 @@
+/** A file system of a few megabytes in memory, which a test can fill to the last byte and make room in again. */
+import { execFileSync } from 'node:child_process'
+import { closeSync, fsyncSync, mkdtempSync, openSync, rmdirSync, rmSync, writeSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+const BALLAST = 'ballast'
+
+/** @throws {Error} when this user must not mount. Whoever removes the directory unmounts it before. */
+export function mountSmallDisk(path: string, bytes: number): void {
+  execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${bytes}`, 'tmpfs', path], { stdio: 'pipe' })
+}
+
+/** Why there can be no small disk here, or false: the `skip` of a test. */
+export function noSmallDisk(): string | false {
+  if (process.getuid?.() !== 0) return 'a file system of its own needs root'
+  const path = mkdtempSync(join(tmpdir(), 'latchkey-disk-'))
+  try {
+    mountSmallDisk(path, 4096)
+    execFileSync('umount', [path])
+    return false
+  } catch (error) {
+    return `no file system can be mounted here: ${String(error)}`
+  } finally {
+    rmdirSync(path)
+  }
+}
+
+/** Leaves no byte free. */
+export function fillDisk(path: string): void {
+  const file = openSync(join(path, BALLAST), 'a')
+  try {
+    for (const size of [1 << 20, 1 << 12]) while (writes(file, size)) fsyncSync(file)
+  } finally {
+    closeSync(file)
+  }
+}
+
+export function makeRoom(path: string): void {
+  rmSync(join(path, BALLAST), { force: true })
+}
+
+function writes(file: number, size: number): boolean {
+  try {
+    return writeSync(file, Buffer.alloc(size)) === size
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOSPC') return false
+    throw error
+  }
+}

@@ -1,0 +1,68 @@
+/** What the tests of the fence ask of a store, in a line each. One user, two devices, keys by number. */
+import { SIGNED_CURVE25519 } from '@latchkey/protocol'
+import type { FenceEvent } from '../../src/fence/events.ts'
+import type { PoolStatus, UploadedKey } from '../../src/pool/port.ts'
+import type { Session } from '../../src/session.ts'
+import type { Store } from '../../src/store.ts'
+import type { SyncReading } from '../../src/sync/port.ts'
+import type { SyncToken } from '../../src/sync/token.ts'
+import { claimer, DEVICE, makeKey, USER } from '../store-contract/test-device.ts'
+
+export const DAY_MS = 24 * 60 * 60 * 1000
+export const NOW = 1_700_000_000_000
+export const OTHER = 'OTHERDEV' as typeof DEVICE
+export const FALLBACK = makeKey(SIGNED_CURVE25519, 'FALLBACK', 100_000)
+
+export function keys(from: number, to: number): UploadedKey[] {
+  return Array.from({ length: to - from }, (_, i) =>
+    makeKey(SIGNED_CURVE25519, `K${String(from + i).padStart(4, '0')}`, from + i),
+  )
+}
+
+export function upload(
+  store: Store,
+  session: Session,
+  oneTimeKeys: UploadedKey[],
+  fallbackKeys: UploadedKey[] = [],
+): ReturnType<Store['pools']['upload']> {
+  return store.pools.upload({ session, oneTimeKeys, fallbackKeys, now: NOW })
+}
+
+export async function claim(store: Store, deviceId = DEVICE): Promise<string | undefined> {
+  const targets = [{ userId: USER, deviceId, algorithm: SIGNED_CURVE25519 }]
+  return (await store.pools.claim({ claimer: claimer('bob'), targets, now: NOW }))[0]?.keyId
+}
+
+export async function claims(store: Store, count: number): Promise<(string | undefined)[]> {
+  const claimed: (string | undefined)[] = []
+  for (let n = 0; n < count; n++) claimed.push(await claim(store))
+  return claimed
+}
+
+export function sync(store: Store, session: Session, token?: SyncToken): Promise<SyncReading> {
+  return store.sync.read(session, {
+    ...(token && { token }),
+    confirms: true,
+    everyoneFromBeginning: token !== undefined,
+    toDeviceLimit: 100,
+    isAnswer: () => true,
+  })
+}
+
+export function tokenOf({ epoch, position }: SyncReading): SyncToken {
+  return { epoch, position }
+}
+
+export async function send(store: Store, session: Session, n: number): Promise<void> {
+  await store.messages.send({
+    session,
+    transactionId: `m.test\0${n}`,
+    messages: [{ userId: USER, deviceId: DEVICE, event: JSON.stringify({ n }) }],
+    now: NOW,
+  })
+}
+
+export const countOf = (status: PoolStatus): number | undefined => status.algorithms[0]?.count
+export const kindsOf = (events: readonly FenceEvent[]): string[] => events.map(({ kind }) => kind)
+export const messagesOf = (reading: SyncReading): unknown[] =>
+  reading.toDevice.map((event) => (JSON.parse(event) as { n: number }).n)
