@@ -57,6 +57,17 @@ export class Ledger {
     this.acknowledged.messages++
   }
 
+  /**
+   * The database went back to an earlier state, and says so: what it acknowledged may be gone. That a key is issued once
+   * stays, and that one that was called withdrawn is not issued.
+   */
+  wentBack(): void {
+    this.#stored.clear()
+    this.#undelivered.clear()
+    this.#inDoubt.clear()
+    this.#resetting.clear()
+  }
+
   /** Holds what a device reads of its pool and inbox against everything acknowledged. */
   check(device: string, view: PoolView, messageIds: ReadonlySet<string>): void {
     const mayBeWithdrawn = this.#resetting.delete(device)

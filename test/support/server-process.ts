@@ -11,17 +11,33 @@ export type ServerProcess = {
   kill(): Promise<void>
   /** Ends it as an operator would: SIGTERM. Resolves with the exit code. */
   stop(): Promise<number | null>
+  /** The last of what it logged. */
+  log(): string
 }
 
+const KEPT_LOG = 20_000
+
 /** Starts `latchkey serve` on a free port and resolves when it says that it is ready. */
-export async function startProcess(dataDir: string, flags: readonly string[] = []): Promise<ServerProcess> {
+export async function startProcess(
+  dataDir: string,
+  flags: readonly string[] = [],
+  environment: Readonly<Record<string, string>> = {},
+): Promise<ServerProcess> {
   const child = spawn(process.execPath, [COMMAND, 'serve', '--port', '0', '--data', dataDir, ...flags], {
     stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...withoutSettings(process.env), ...environment },
   })
-  const url = await readyUrl(child)
   const exited = once(child, 'exit')
+  // A test that fails leaves no server behind.
+  const end = (): boolean => child.kill('SIGKILL')
+  process.once('exit', end)
+  child.once('exit', () => process.off('exit', end))
+  let log = ''
+  child.stderr?.on('data', (chunk) => (log = (log + String(chunk)).slice(-KEPT_LOG)))
+  const url = await readyUrl(child)
   return {
     url,
+    log: () => log,
     async kill() {
       child.kill('SIGKILL')
       await exited
@@ -43,9 +59,16 @@ function readyUrl(child: ChildProcess): Promise<string> {
       if (url !== undefined) resolve(url)
     }
     child.stdout?.on('data', read)
-    child.stderr?.on('data', (chunk: Buffer) => (output += chunk.toString()))
+    child.stderr?.on('data', (chunk: Buffer) => {
+      if (output.length < KEPT_LOG) output += chunk.toString()
+    })
     child.once('exit', (code) =>
       reject(new Error(`the server ended with ${code} before it was ready:\n${output}`)),
     )
   })
+}
+
+/** Whoever runs the tests may have settings of their own, and test variables are no settings. */
+function withoutSettings(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(environment).filter(([name]) => !name.startsWith('LATCHKEY_')))
 }

@@ -1,0 +1,62 @@
+/**
+ * Processes and connections that die under traffic: a server killed, PostgreSQL crashed, connections cut. CRASH_ROUNDS
+ * sets how often each. What is held in every round is said in scenario.ts.
+ */
+import assert from 'node:assert/strict'
+import { randomInt } from 'node:crypto'
+import { test } from 'node:test'
+import { isCommit } from '../../packages/server/test/support/postgres-messages.ts'
+import { pick } from '../crash/operations.ts'
+import { inScenario, ROUNDS } from './scenario.ts'
+
+test(`one of two servers is killed with SIGKILL, ${ROUNDS} times, and the other serves on`, async (t) => {
+  await inScenario(t, { serversDie: true }, async (scenario) => {
+    for (let round = 0; round < ROUNDS; round++) {
+      await scenario.round(async (traffic) => {
+        const node = pick(scenario.nodes)
+        await node.server.kill()
+        await traffic.answers(40)
+        await scenario.restart(node)
+      })
+    }
+    await scenario.wakes()
+  })
+})
+
+test(`PostgreSQL crashes and starts again, ${ROUNDS} times, and no server needs a restart`, async (t) => {
+  await inScenario(t, {}, async (scenario) => {
+    for (let round = 0; round < ROUNDS; round++) {
+      await scenario.round(async () => {
+        await scenario.cluster.shutDown('immediate')
+        await scenario.cluster.start()
+      })
+    }
+    assert.ok(scenario.service.tally.refused > 0, 'nothing was under way at any crash')
+    await scenario.wakes()
+  })
+})
+
+test(`connections are cut at commits and anywhere, ${ROUNDS} times each: refused or carried out, and no server hangs`, async (t) => {
+  await inScenario(t, {}, async (scenario) => {
+    for (let round = 0; round < ROUNDS; round++) {
+      const { proxy } = pick(scenario.nodes)
+      for (const moment of ['sent', 'answered'] as const) {
+        const refused = await scenario.round(async () => {
+          const commit = await proxy.catch(isCommit, moment)
+          commit.cut()
+        })
+        assert.ok(refused > 0, `a commit that was cut when it was ${moment} was not refused`)
+      }
+      await scenario.round(async (traffic) => {
+        proxy.cutAfter(randomInt(1, 20_000))
+        await traffic.answers(40)
+      })
+      await scenario.round(async (traffic) => {
+        proxy.refuse()
+        await traffic.answers(40)
+        proxy.accept()
+      })
+    }
+    await scenario.wakes()
+  })
+})

@@ -1,0 +1,98 @@
+/**
+ * The servers of a scenario as clients see them: any server for any request, and each request ends in time, with 200 or
+ * with 503 and Retry-After. Everything else fails the test.
+ */
+import { setTimeout as wait } from 'node:timers/promises'
+import { type Answer, type Caller, pick } from '../crash/operations.ts'
+
+/** Refused, or cut off with its server: nobody knows whether it was carried out. */
+export class InDoubt extends Error {
+  override readonly name = 'InDoubt'
+}
+
+/** Longer than all the waits of one request together may be. */
+const ANSWER_WITHIN_MS = 60_000
+/** Sooner than Retry-After asks for: clients are not all polite. */
+const RETRY_AFTER_MS = 50
+
+export type Tally = { answered: number; refused: number; unanswered: number }
+
+export class Service implements Caller {
+  readonly #urls: () => readonly string[]
+  readonly #serversDie: boolean
+  readonly #onAnswer: () => void
+  readonly tally: Tally = { answered: 0, refused: 0, unanswered: 0 }
+
+  /** Where servers do not die every request has an answer. `onAnswer` is called at each 200. */
+  constructor(urls: () => readonly string[], serversDie: boolean, onAnswer: () => void = () => {}) {
+    this.#urls = urls
+    this.#serversDie = serversDie
+    this.#onAnswer = onAnswer
+  }
+
+  /** @throws {InDoubt} when it was refused or lost with its server. */
+  async call(method: string, path: string, token?: string, body?: unknown): Promise<Answer> {
+    const what = `${method} ${path}`
+    const response = await this.#send(method, path, token, body)
+    const text = await response.text().catch((cause) => this.#lost(what, cause))
+    if (response.status === 200) {
+      this.tally.answered++
+      this.#onAnswer()
+      return { status: 200, body: JSON.parse(text) }
+    }
+    if (response.status !== 503) throw new Error(`${what}: ${response.status} ${text}`)
+    if (!(Number(response.headers.get('retry-after')) >= 1))
+      throw new Error(`${what}: 503 without Retry-After`)
+    this.tally.refused++
+    throw new InDoubt(`${what}: ${text}`)
+  }
+
+  /** Asks the same again until it is answered, or `givesUp` says so; for what may be asked twice. */
+  patient(givesUp: () => boolean): Caller {
+    return {
+      call: async (...request) => {
+        for (;;) {
+          try {
+            return await this.call(...request)
+          } catch (error) {
+            if (!(error instanceof InDoubt) || givesUp()) throw error
+            await wait(RETRY_AFTER_MS)
+          }
+        }
+      },
+    }
+  }
+
+  async #send(method: string, path: string, token?: string, body?: unknown): Promise<Response> {
+    try {
+      return await fetch(pick(this.#urls()) + path, {
+        method,
+        headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
+        ...(body !== undefined && { body: JSON.stringify(body) }),
+        signal: AbortSignal.timeout(ANSWER_WITHIN_MS),
+      })
+    } catch (cause) {
+      return this.#lost(`${method} ${path}`, cause)
+    }
+  }
+
+  #lost(what: string, cause: unknown): never {
+    if (cause instanceof Error && cause.name === 'TimeoutError')
+      throw new Error(`${what}: no answer within ${ANSWER_WITHIN_MS} ms`, { cause })
+    if (!this.#serversDie) throw new Error(`${what}: the server is there and did not answer`, { cause })
+    this.tally.unanswered++
+    throw new InDoubt(what, { cause })
+  }
+}
+
+/** Runs `work` again and again until `stopped`; what is in doubt is left so. */
+export async function untilStopped(stopped: () => boolean, work: () => Promise<void>): Promise<void> {
+  while (!stopped()) {
+    try {
+      await work()
+    } catch (error) {
+      if (!(error instanceof InDoubt)) throw error
+      await wait(RETRY_AFTER_MS)
+    }
+  }
+}
