@@ -62,6 +62,8 @@ test('an empty variable counts as not set', () => {
 const WITHOUT_DEFAULT = new Map([
   ['server_name', 'example.org'],
   ['database', 'postgres://latchkey@db.example.org/latchkey'],
+  ['metrics_port', '9464'],
+  ['fence_dir', '/var/lib/latchkey'],
 ])
 
 test('every key can be set by its variable and by the file, to the same effect', () => {
@@ -74,7 +76,7 @@ test('every key can be set by its variable and by the file, to the same effect',
       variable,
       `${variable} is read`,
     )
-    if (path === 'data') continue // relative to the file, see below
+    if (path === 'data' || path === 'fence_dir') continue // relative to the file, see below
     const names = path.split('.')
     const yaml = names.map((name, depth) => `${'  '.repeat(depth)}${name}:`).join('\n')
     assert.deepEqual(load({ yaml: `${yaml} ${text}` }).config, byVariable.config, path)
@@ -171,9 +173,10 @@ test('--limits off lifts every rate limit and no size limit', () => {
 test('a data directory in the file is relative to the file, one in a flag is kept as it is', () => {
   using directory = temporaryDirectory()
   const file = join(directory.path, 'latchkey.yaml')
-  writeFileSync(file, 'data: ./data\n')
+  writeFileSync(file, 'data: ./data\nfence_dir: ../witness\n')
   const flags = new Map([['--config', file]])
   assert.equal(loadConfig({ flags, environment: {} }).config.dataDir, join(directory.path, 'data'))
+  assert.equal(loadConfig({ flags, environment: {} }).config.fenceDir, join(directory.path, '../witness'))
   flags.set('--data', './other')
   assert.equal(loadConfig({ flags, environment: {} }).config.dataDir, './other')
 })

@@ -264,6 +264,19 @@ test('a row that is behind is found by the next write, although no connection wa
   assert.deepEqual(kindsOf(events), ['stands', 'raised'])
 })
 
+test('a database that never had the epoch of what was acknowledged is found by the next write, however far it counts', {
+  skip,
+}, async () => {
+  await using database = await Rewindable.create()
+  const { store, events } = await database.open()
+  const session = await login(store, NOW)
+  await upload(store, session, keys(0, 10))
+  await database.query(`update stream set epoch = 'of before'`)
+  await database.query(`update writers set n = n + 1000`)
+  assert.equal(await claim(store), undefined)
+  assert.deepEqual(kindsOf(events), ['stands', 'raised'])
+})
+
 test('without its witness a process says so, raises nothing, and a sync token is proof all the same', {
   skip,
 }, async () => {

@@ -114,7 +114,7 @@ export const GENERAL_KEYS: Keys<Omit<Config, 'pools' | 'rates' | 'sizes'>> = {
     'fence_dir',
     text('the path of a directory', (value) => value !== '' && !value.includes('\0')),
     undefined,
-    'The directory of the witness, `data` if not set. On a disk that lasts, and never part of what is restored with the database.',
+    'The directory of the witness, `data` if not set; relative as that is. On a disk that lasts, and never part of what is restored with the database.',
     { name: '--fence-dir', value: 'DIR' },
   ),
   registration: key(

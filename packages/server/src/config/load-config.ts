@@ -83,9 +83,10 @@ function find(
   return { text: entry.text, source: `${basename(file ?? '')}:${entry.line}`, line: entry.line }
 }
 
-/** The data directory of a file is relative to the file, which may be read from anywhere. */
+/** A directory in a file is relative to the file, which may be read from anywhere. */
 function inFile(key: Key<unknown>, { text, line }: Found, file: string | undefined): string | undefined {
-  if (key.path !== GENERAL_KEYS.dataDir.path || line === undefined || file === undefined) return undefined
+  const isDirectory = [GENERAL_KEYS.dataDir.path, GENERAL_KEYS.fenceDir.path].includes(key.path)
+  if (!isDirectory || line === undefined || file === undefined) return undefined
   return resolve(dirname(file), text)
 }
 

@@ -72,7 +72,7 @@ async function attemptCommit<T>(
   work: (tx: Write) => Promise<T>,
 ): Promise<{ readonly result: T; readonly acknowledged: Promise<void> }> {
   let lane = 0
-  const { result, woken, mark, standing } = await db.transaction(
+  const { result, woken, mark } = await db.transaction(
     async (connection, opened) => {
       const { standing, mark } = fence.entered(opened)
       const changes = new Changes()
@@ -84,14 +84,13 @@ async function attemptCommit<T>(
         standing,
       }
       const result = await work(tx)
-      return { result, woken: await changes.finish(tx, now()), mark, standing }
+      return { result, woken: await changes.finish(tx, now()), mark }
     },
     {
       begin: () => fence.opening((lane = fence.takeLane())),
       ended: (broken) => fence.releaseLane(lane, broken),
     },
   )
-  fence.saw(standing)
   notifier.tell(woken)
   return { result, acknowledged: fence.witnessed(lane, mark) }
 }

@@ -37,7 +37,10 @@ export type FenceOptions = {
   readonly now: () => number
 }
 
-/** This lane's row is missing or behind: `look` says what that means, then the write is tried again. */
+/**
+ * This lane's row is missing or behind, or the epoch is not the one that was looked at: `look` says what that means, then
+ * the write is tried again.
+ */
 export class LaneBehind extends Error {}
 
 type Lane = { readonly number: number; readonly usableAtMs: number }
@@ -49,7 +52,10 @@ export class Fence {
   readonly #options: FenceOptions
   /** What was acknowledged; ahead of the witness's file by what is being written to it. */
   readonly #marks: Map<number, Mark>
-  readonly #seen = new LRUCache<string, true>({ max: 100 })
+  /** The epoch that the last look found. */
+  #epoch: string | undefined
+  /** Epochs that have been told of. */
+  readonly #told = new LRUCache<string, true>({ max: 100 })
   #free: Lane[] = []
   #lanes = 0
 
@@ -93,6 +99,7 @@ export class Fence {
   } {
     const standing = standings?.rows[0] as Standing | undefined
     if (standing === undefined) throw new Error('the stream has no row')
+    if (standing.epoch !== this.#epoch) throw new LaneBehind('the epoch is another')
     if (this.#options.witness === undefined) return { standing, mark: undefined }
     const row = counted?.rows[0] as { readonly n: number } | undefined
     if (row === undefined) throw new LaneBehind('the lane is behind')
@@ -111,11 +118,11 @@ export class Fence {
     await this.#options.witness?.record(lane, mark)
   }
 
-  /** A transaction, or the poll, has seen this epoch. */
+  /** The poll, or a look, has found this epoch. */
   saw({ epoch, fence }: { readonly epoch: string; readonly fence: number }): void {
-    if (this.#seen.has(epoch)) return
-    const isFirst = this.#seen.size === 0
-    this.#seen.set(epoch, true)
+    if (this.#told.has(epoch)) return
+    const isFirst = this.#told.size === 0
+    this.#told.set(epoch, true)
     if (isFirst) return this.#options.onFence({ kind: 'stands', number: fence })
     this.#options.onFence({ kind: 'raised_elsewhere', number: fence })
     this.#options.onNewEpoch()
@@ -144,6 +151,7 @@ export class Fence {
     }
     if (found.judgement.kind === 'fenced') await this.#startAnew(found)
     this.saw(found)
+    this.#epoch = found.epoch
     await this.#addLanes(connection, found.rows)
   }
 
@@ -169,7 +177,7 @@ export class Fence {
     const raised = await connection.transaction((tx) => raiseFence(tx, now(), judge))
     if (raised === undefined) return
     const { epoch, fence: number, reason, droppedFallbackKeys } = raised
-    this.#seen.set(epoch, true)
+    this.#told.set(epoch, true)
     onFence({ kind: 'raised', number, reason, droppedFallbackKeys })
     onNewEpoch()
   }
