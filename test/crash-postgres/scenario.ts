@@ -33,8 +33,14 @@ export type ScenarioOptions = {
   readonly cluster?: ClusterOptions
   /** For the servers: `{ LATCHKEY_DATABASE_CONNECTIONS: '4' }`. */
   readonly environment?: Readonly<Record<string, string>>
+  /** For one server, by its number, beside the usual ones: `['--fence-dir', '/mnt/0']`. */
+  readonly flags?: (n: number) => readonly string[]
+  /** How a server is started. Default: as a process of its own. */
+  readonly start?: (dataDir: string, database: string, n: number) => Promise<ServerProcess>
   /** Whether requests may end without an answer. Default: no. */
   readonly serversDie?: boolean
+  /** Whether the fence is to rise, which the test looks at by itself. Default: no, and it is looked at in the end. */
+  readonly raises?: boolean
 }
 
 /** A server process, its data directory, and the network between it and the database. */
@@ -57,6 +63,7 @@ export async function inScenario(
   const scenario = await Scenario.open(options)
   try {
     await run(scenario)
+    if (options.raises !== true) assert.deepEqual(await scenario.raises(), { counted: 0, said: 0 })
     t.diagnostic(JSON.stringify({ ...scenario.ledger.acknowledged, ...scenario.service.tally }))
   } catch (error) {
     for (const { server } of scenario.nodes) t.diagnostic(server.log().slice(-3_000))
@@ -77,6 +84,8 @@ export class Scenario {
   #cluster: PostgresCluster
   #devices: readonly Device[] = []
   #traffic: Traffic | undefined
+  /** Of servers that are no more. */
+  #pastAlarms = 0
 
   static async open(options: ScenarioOptions): Promise<Scenario> {
     const directory = mkdtempSync(join(tmpdir(), 'latchkey-crash-postgres-'))
@@ -86,7 +95,7 @@ export class Scenario {
       for (let n = 0; n < (options.servers ?? 2); n++) {
         const proxy = await TcpProxy.before(new URL(cluster.url))
         const dataDir = join(directory, `${n}`)
-        nodes.push({ proxy, dataDir, server: await startServer(cluster, proxy, dataDir, options) })
+        nodes.push({ proxy, dataDir, server: await startServer(cluster, { proxy, dataDir }, n, options) })
       }
       const scenario = new Scenario(options, directory, cluster, nodes)
       scenario.#devices = await registerAll(scenario.service)
@@ -120,6 +129,26 @@ export class Scenario {
     return this.#devices
   }
 
+  /** How often the fence was raised, by the database and by what servers said of it: the same, but for raises by command. */
+  async raises(): Promise<{ readonly counted: number; readonly said: number }> {
+    const [row] = await this.#cluster.query<{ fence: string }>('select fence from stream')
+    const said = this.nodes.map(({ server }) => server.alarms()).reduce((sum, n) => sum + n, this.#pastAlarms)
+    return { counted: Number(row?.fence), said }
+  }
+
+  /** The servers lose the database. Resolves when all that it acknowledged has arrived, and it has ended what was cut off. */
+  async cutOff(): Promise<void> {
+    for (const { proxy } of this.nodes) proxy.refuse()
+    await this.service.settled()
+    await this.#quiet()
+  }
+
+  /** The servers reach a database again: this one, which is theirs from now on. The caller ends the one before. */
+  reconnect(cluster: PostgresCluster = this.#cluster): void {
+    this.moveTo(cluster)
+    for (const { proxy } of this.nodes) proxy.accept()
+  }
+
   /** The servers' connections are cut and lead to another cluster from now on. The caller ends the one before. */
   moveTo(cluster: PostgresCluster): void {
     this.#cluster = cluster
@@ -128,12 +157,13 @@ export class Scenario {
 
   /** Starts a server that was killed or stopped again, over its data directory. */
   async restart(node: ServerNode): Promise<void> {
-    node.server = await startServer(this.#cluster, node.proxy, node.dataDir, this.#options)
+    this.#pastAlarms += node.server.alarms()
+    node.server = await startServer(this.#cluster, node, this.nodes.indexOf(node), this.#options)
   }
 
   /** Traffic until there were so many answers, and then quiet. Nothing is checked but the answers themselves. */
   async flow(answers: number): Promise<void> {
-    const traffic = this.#startTraffic()
+    const traffic = this.startTraffic()
     try {
       await traffic.answers(answers)
     } finally {
@@ -144,7 +174,7 @@ export class Scenario {
   /** Traffic, the fault, traffic again; then all is quiet and checked. Resolves with how many requests were refused. */
   async round(fault: (traffic: Traffic) => Promise<void>): Promise<number> {
     const refusedBefore = this.service.tally.refused
-    const traffic = this.#startTraffic()
+    const traffic = this.startTraffic()
     try {
       await traffic.answers(randomInt(1, MAX_ANSWERS_BEFORE))
       await traffic.meanwhile(fault(traffic))
@@ -169,16 +199,12 @@ export class Scenario {
     }
   }
 
-  /** Holds what every device reads, through each server, against the ledger. Nothing may be under way. */
-  async check(): Promise<void> {
-    await within(
-      'the database has ended what was cut off',
-      until(async () => (await this.#busy()) === 0),
-      READY_WITHIN_MS,
-    )
+  /** Holds what devices read, through each server, against the ledger. Nothing may be under way. */
+  async check(devices: readonly Device[] = this.#devices): Promise<void> {
+    await this.#quiet()
     for (const { server } of this.nodes) {
       const only = new Service(() => [server.url], false)
-      await checkAll(only, this.ledger, this.#devices, this.#sinceByDevice)
+      await checkAll(only, this.ledger, devices, this.#sinceByDevice)
     }
   }
 
@@ -207,7 +233,16 @@ export class Scenario {
     rmSync(this.#directory, { recursive: true, force: true })
   }
 
-  #startTraffic(): Traffic {
+  #quiet(): Promise<void> {
+    return within(
+      'the database has ended what was cut off',
+      until(async () => (await this.#busy()) === 0),
+      READY_WITHIN_MS,
+    )
+  }
+
+  /** What it starts the caller stops. */
+  startTraffic(): Traffic {
     return (this.#traffic = new Traffic(this.service, this.ledger, this.#devices))
   }
 
@@ -232,11 +267,12 @@ export async function until(holds: () => Promise<boolean>): Promise<void> {
 
 function startServer(
   cluster: PostgresCluster,
-  proxy: TcpProxy,
-  dataDir: string,
-  { environment }: ScenarioOptions,
+  { proxy, dataDir }: Pick<ServerNode, 'proxy' | 'dataDir'>,
+  n: number,
+  { environment, flags = () => [], start }: ScenarioOptions,
 ): Promise<ServerProcess> {
   const database = proxy.through(cluster.url)
-  const flags = ['--database', database, '--registration', 'open', '--limits', 'off']
-  return startProcess(dataDir, flags, environment)
+  if (start !== undefined) return start(dataDir, database, n)
+  const usual = ['--database', database, '--registration', 'open', '--limits', 'off']
+  return startProcess(dataDir, [...usual, ...flags(n)], environment)
 }

@@ -2,7 +2,7 @@
  * The servers of a scenario as clients see them: any server for any request, and each request ends in time, with 200 or
  * with 503 and Retry-After. Everything else fails the test.
  */
-import { setTimeout as wait } from 'node:timers/promises'
+import { setImmediate as nextTurn, setTimeout as wait } from 'node:timers/promises'
 import { type Answer, type Caller, pick } from '../crash/operations.ts'
 
 /** Refused, or cut off with its server: nobody knows whether it was carried out. */
@@ -21,6 +21,8 @@ export class Service implements Caller {
   readonly #urls: () => readonly string[]
   readonly #serversDie: boolean
   readonly #onAnswer: () => void
+  readonly #underWay = new Set<Promise<Answer>>()
+  #era = 0
   readonly tally: Tally = { answered: 0, refused: 0, unanswered: 0 }
 
   /** Where servers do not die every request has an answer. `onAnswer` is called at each 200. */
@@ -31,7 +33,28 @@ export class Service implements Caller {
   }
 
   /** @throws {InDoubt} when it was refused or lost with its server. */
-  async call(method: string, path: string, token?: string, body?: unknown): Promise<Answer> {
+  async call(...request: Parameters<Caller['call']>): Promise<Answer> {
+    const answer = this.#ask(...request)
+    this.#underWay.add(answer)
+    try {
+      return await answer
+    } finally {
+      this.#underWay.delete(answer)
+    }
+  }
+
+  /** Resolves when everything that is under way now has ended, and whoever asked has heard of it. */
+  async settled(): Promise<void> {
+    await Promise.allSettled([...this.#underWay])
+    await nextTurn()
+  }
+
+  /** The database is another from here on: who asks again, after a refusal of before, gives up. */
+  beginEra(): void {
+    this.#era++
+  }
+
+  async #ask(method: string, path: string, token?: string, body?: unknown): Promise<Answer> {
     const what = `${method} ${path}`
     const response = await this.#send(method, path, token, body)
     const text = await response.text().catch((cause) => this.#lost(what, cause))
@@ -42,7 +65,7 @@ export class Service implements Caller {
     }
     if (response.status !== 503) throw new Error(`${what}: ${response.status} ${text}`)
     if (!(Number(response.headers.get('retry-after')) >= 1))
-      throw new Error(`${what}: 503 without Retry-After`)
+      throw new Error(`${what}: 503 without Retry-After: ${text}`)
     this.tally.refused++
     throw new InDoubt(`${what}: ${text}`)
   }
@@ -51,11 +74,15 @@ export class Service implements Caller {
   patient(givesUp: () => boolean): Caller {
     return {
       call: async (...request) => {
-        for (;;) {
+        const era = this.#era
+        for (let attempt = 0; ; attempt++) {
           try {
-            return await this.call(...request)
+            const answer = await this.call(...request)
+            // What it was the first time may have been done in the database of before.
+            if (attempt > 0 && era !== this.#era) throw new InDoubt('asked again of another database')
+            return answer
           } catch (error) {
-            if (!(error instanceof InDoubt) || givesUp()) throw error
+            if (!(error instanceof InDoubt) || givesUp() || era !== this.#era) throw error
             await wait(RETRY_AFTER_MS)
           }
         }

@@ -13,12 +13,16 @@ export class Ledger {
   readonly #stored = new Map<string, Set<string>>()
   readonly #issued = new Set<string>()
   readonly #withdrawn = new Set<string>()
+  /** Materials of before a fence. */
+  readonly #fenced = new Set<string>()
   /** Devices with a reset under way, or ended without an answer. */
   readonly #resetting = new Set<string>()
   /** Materials that such a reset may have withdrawn. */
   readonly #inDoubt = new Set<string>()
   /** Message IDs by device whose sending was acknowledged and that the device has not seen yet. */
-  readonly #undelivered = new Map<string, Set<string>>()
+  #undelivered = new Map<string, Set<string>>()
+  /** As it was when what came after began to be lost. */
+  #undeliveredBeforeLoss: Map<string, Set<string>> | undefined
   readonly acknowledged = { uploads: 0, claimedKeys: 0, resets: 0, messages: 0 }
 
   stored(device: string, materials: Iterable<string>): void {
@@ -32,6 +36,7 @@ export class Ledger {
   issued(material: string): void {
     assert.ok(!this.#issued.has(material), `key ${material} was issued twice`)
     assert.ok(!this.#withdrawn.has(material), `key ${material} was issued although it was called withdrawn`)
+    assert.ok(!this.#fenced.has(material), `key ${material} was issued although the fence was raised since`)
     this.#issued.add(material)
     this.acknowledged.claimedKeys++
   }
@@ -57,15 +62,29 @@ export class Ledger {
     this.acknowledged.messages++
   }
 
+  /** What is acknowledged from here on is going to be lost. */
+  lossBegins(): void {
+    this.#undeliveredBeforeLoss = structuredClone(this.#undelivered)
+  }
+
   /**
-   * The database went back to an earlier state, and says so: what it acknowledged may be gone. That a key is issued once
-   * stays, and that one that was called withdrawn is not issued.
+   * The fence was raised: what was stored before is never issued again. With `lossBegins` before it, what was acknowledged
+   * since then is lost; every message of before that is still to be delivered. Nothing may be under way.
+   *
+   * @param stored what was stored when nobody had raised it yet; undefined: everything
    */
-  wentBack(): void {
+  fenced(stored: readonly string[] = this.storedKeys): void {
+    for (const material of stored) this.#fenced.add(material)
+    this.#undelivered = this.#undeliveredBeforeLoss ?? this.#undelivered
+    this.#undeliveredBeforeLoss = undefined
     this.#stored.clear()
-    this.#undelivered.clear()
     this.#inDoubt.clear()
     this.#resetting.clear()
+  }
+
+  /** Everything whose upload was acknowledged since the fence was raised last. */
+  get storedKeys(): readonly string[] {
+    return [...this.#stored.values()].flatMap((materials) => [...materials])
   }
 
   /** Holds what a device reads of its pool and inbox against everything acknowledged. */
@@ -89,6 +108,7 @@ export class Ledger {
       assert.ok(messageIds.has(id), `message ${id} was acknowledged and is lost`)
     }
     this.#undelivered.delete(device)
+    this.#undeliveredBeforeLoss?.delete(device)
   }
 }
 

@@ -1,6 +1,7 @@
 /** Latchkey as its own process, the way an operator runs it, so that it can be killed. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 
 const COMMAND = fileURLToPath(new URL('../../packages/server/bin/latchkey.mjs', import.meta.url))
@@ -13,6 +14,8 @@ export type ServerProcess = {
   stop(): Promise<number | null>
   /** The last of what it logged. */
   log(): string
+  /** How often it said in its log that it raised the fence. */
+  alarms(): number
 }
 
 const KEPT_LOG = 20_000
@@ -33,11 +36,15 @@ export async function startProcess(
   process.once('exit', end)
   child.once('exit', () => process.off('exit', end))
   let log = ''
+  let alarms = 0
   child.stderr?.on('data', (chunk) => (log = (log + String(chunk)).slice(-KEPT_LOG)))
+  const lines = child.stderr && createInterface(child.stderr)
+  lines?.on('line', (line) => (alarms += Number(line.includes('FENCE RAISED'))))
   const url = await readyUrl(child)
   return {
     url,
     log: () => log,
+    alarms: () => alarms,
     async kill() {
       child.kill('SIGKILL')
       await exited

@@ -13,7 +13,8 @@ import { UsageError } from './describe-failure.ts'
 
 const HELP = `
 FILE is the latchkey.db of a data directory, or the directory. Stop its server first, and name an empty
-PostgreSQL database that no server uses. Everything goes along: accounts, sessions, keys in their order and all
+PostgreSQL database that no server uses. If its witness is not beside FILE, name --fence-dir: a database that was
+restored and not served since is refused, because it would issue keys that it had issued before. Everything goes along: accounts, sessions, keys in their order and all
 that is remembered of them, messages that wait. It is one transaction, compared row by row before it is
 committed: an import that fails leaves PostgreSQL as it was. Then the embedded database is marked as moved, and
 "latchkey serve" refuses to open it.
@@ -35,7 +36,7 @@ export function importSqliteCommand(): Command {
     .option('--keep-source', 'leave FILE unmarked: for a trial; never serve both')
     .option('--undo', 'take the mark off FILE, and do nothing else')
     .addHelpText('after', HELP)
-  return addConfigOptions(command, ['--database']).action((file: string) => run(command, file))
+  return addConfigOptions(command, ['--database', '--fence-dir']).action((file: string) => run(command, file))
 }
 
 async function run(command: Command, path: string): Promise<void> {
@@ -46,6 +47,8 @@ async function run(command: Command, path: string): Promise<void> {
   if (!usesPostgres(config)) {
     throw new UsageError('Where to? Name an empty PostgreSQL database with --database.')
   }
+  // A rehearsal is made on a copy, which the witness of a server that runs on may well be ahead of.
+  const fenceDirectory = dryRun || !config.fence ? undefined : config.fenceDir
   const targetName = GENERAL_KEYS.database.kind.format(config.database)
   const summary = await importSqlite({
     path,
@@ -53,6 +56,7 @@ async function run(command: Command, path: string): Promise<void> {
     targetName,
     dryRun,
     keepSource,
+    ...(fenceDirectory !== undefined && { fenceDirectory }),
     now: Date.now,
     onProgress: tellProgress(),
   })

@@ -55,7 +55,9 @@ const KEEP_FALLBACK_KEYS_MS = 6 * DAY_MS
  * @param lastWriteTs milliseconds since 1970; undefined when nothing was ever written
  */
 export function outlivesFallbackKeys(lastWriteTs: number | undefined, now: number): boolean {
-  return lastWriteTs === undefined || now - lastWriteTs > KEEP_FALLBACK_KEYS_MS
+  // A clock that ran ahead says nothing either.
+  if (lastWriteTs === undefined || lastWriteTs > now + DAY_MS) return true
+  return now - lastWriteTs > KEEP_FALLBACK_KEYS_MS
 }
 
 /**

@@ -72,6 +72,8 @@ export function createApp(
     logController: new LogController({ disableRequestLogging: true }),
     logger: loggerOptions(options.logLevel),
     forceCloseConnections: 'idle',
+    // What still comes at the end is answered as ever, and its connection closed: Fastify's own 503 has no Retry-After.
+    return503OnClosing: false,
     ajv: {
       customOptions: {
         coerceTypes: false,

@@ -30,17 +30,20 @@ export type Conflict = {
   readonly stored: { readonly material: KeyMaterial; readonly json: string }
 }
 
-export type UploadDecision = {
+export type UploadDecision<Key extends UploadedKey = UploadedKey> = {
   /** The keys to append to the log, in the order of the log: by key ID, code points. */
-  readonly store: readonly UploadedKey[]
+  readonly store: readonly Key[]
   readonly outcomes: ReadonlyMap<KeyName, UploadOutcome>
   readonly storedAs: ReadonlyMap<KeyName, KeyName>
   readonly conflicts: readonly Conflict[]
 }
 
 /** Decides what becomes of the one-time keys of one upload for one pool. */
-export function decideUpload(keys: readonly UploadedKey[], memory: PoolMemory): UploadDecision {
-  const store: UploadedKey[] = []
+export function decideUpload<Key extends UploadedKey>(
+  keys: readonly Key[],
+  memory: PoolMemory,
+): UploadDecision<Key> {
+  const store: Key[] = []
   const outcomes = new Map<KeyName, UploadOutcome>()
   const storedAs = new Map<KeyName, KeyName>()
   const conflicts: Conflict[] = []

@@ -16,8 +16,9 @@ import {
   readFileSync,
   readdirSync,
   write,
+  writeSync,
 } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import type { Mark, Marks } from '../fence/judge.ts'
 import { unavailable } from '../matrix-error.ts'
@@ -25,9 +26,11 @@ import { prepareDirectory, preparePrivateFile } from './data-directory.ts'
 import { type Lock, tryLock } from './lock-file.ts'
 import { StoreError } from './store-error.ts'
 
-/** Room for some thousand lanes. */
+/** Room for some two thousand lanes. */
 const PLACE_BYTES = 64 * 1024
 const MAX_PROCESSES = 256
+/** Commits that wait for their place in the witness: beyond it callers are told to come back. */
+const MAX_WAITING = 20_000
 
 type Content = {
   readonly writer: string
@@ -54,6 +57,7 @@ export class Witness {
   #turn: number
   #waiting: { readonly resolve: () => void; readonly reject: (error: unknown) => void }[] = []
   #running = false
+  #closed = false
   #failed = false
 
   /**
@@ -94,11 +98,30 @@ export class Witness {
     this.#turn = content?.turn ?? 0
     preparePrivateFile(file)
     this.#fd = openSync(file, 'r+')
-    if (this.isNew) syncDirectory(dirname(file))
+    if (this.isNew) this.#makeRoom()
+  }
+
+  /** Both places have their room on the disk from here on: a disk that is full later does not cut a witness short. */
+  #makeRoom(): void {
+    try {
+      const room = Buffer.alloc(2 * PLACE_BYTES)
+      if (writeSync(this.#fd, room, 0, room.length, 0) < room.length) throw new Error('the disk is full')
+      fsyncSync(this.#fd)
+      syncDirectory(dirname(this.file))
+    } catch (error) {
+      closeSync(this.#fd)
+      throw error
+    }
   }
 
   get marks(): Marks {
     return this.#marks
+  }
+
+  /** The other witnesses of this database in the same directory, whether a process has them open or not. */
+  others(): readonly Listed[] {
+    const prefix = basename(this.file).replace(/\d+$/, '')
+    return listFiles(dirname(this.file), prefix).filter(({ writerId }) => writerId !== this.writerId)
   }
 
   /**
@@ -127,14 +150,22 @@ export class Witness {
     if (this.#failed) await this.#sync()
   }
 
-  /** Call it when nothing is under way. */
+  /** What is under way is written to its end. */
   close(): void {
+    this.#closed = true
+    if (!this.#running) this.#letGo()
+  }
+
+  #letGo(): void {
     closeSync(this.#fd)
     this.#lock.close()
   }
 
   #sync(): Promise<void> {
     return new Promise((resolve, reject) => {
+      if (this.#closed) return reject(unavailable('The server is shutting down.'))
+      if (this.#waiting.length >= MAX_WAITING)
+        return reject(unavailable('The witness of the fence is too slow.'))
       this.#waiting.push({ resolve, reject })
       if (!this.#running) void this.#run()
     })
@@ -154,15 +185,19 @@ export class Witness {
       }
     }
     this.#running = false
+    if (this.#closed) this.#letGo()
   }
 
   async #write(): Promise<void> {
-    const turn = ++this.#turn
+    // After a failure the same place again: the other one is whole, and has been written lately.
+    const turn = this.#turn + 1
     const marks = [...this.#marks].map(([lane, { n, epoch }]) => [lane, n, epoch] as const)
-    const bytes = encode({ writer: this.writerId, turn, marks })
     try {
-      await promisify(write)(this.#fd, bytes, 0, bytes.length, (turn % 2) * PLACE_BYTES)
+      const bytes = encode({ writer: this.writerId, turn, marks })
+      const written = await writeAt(this.#fd, bytes, (turn % 2) * PLACE_BYTES)
+      if (written < bytes.length) throw new Error(`only ${written} of ${bytes.length} bytes were written`)
       await promisify(fdatasync)(this.#fd)
+      this.#turn = turn
       this.#failed = false
     } catch (error) {
       this.#failed = true
@@ -175,15 +210,16 @@ export class Witness {
   }
 }
 
+type Listed = { readonly file: string; readonly writerId: string; readonly marks: Marks }
+
 /** The witnesses of a database in a directory, whether or not a process has them open: file names and what they hold. */
-export function listWitnesses({
-  directory,
-  database,
-}: WitnessOptions): { file: string; writerId: string; marks: Marks }[] {
-  if (!existsSync(directory)) return []
-  const prefix = `fence-${database}-`
+export function listWitnesses({ directory, database }: WitnessOptions): readonly Listed[] {
+  return existsSync(directory) ? listFiles(directory, `fence-${database}-`) : []
+}
+
+function listFiles(directory: string, prefix: string): readonly Listed[] {
   return readdirSync(directory)
-    .filter((name) => name.startsWith(prefix) && !name.endsWith('.lock'))
+    .filter((name) => name.startsWith(prefix) && /^\d+$/.test(name.slice(prefix.length)))
     .sort()
     .flatMap((name) => {
       const content = readWitness(join(directory, name))
@@ -202,6 +238,14 @@ function readWitness(file: string): Content | undefined {
     .filter((place) => place !== undefined)
     .sort((a, b) => a.turn - b.turn)
     .at(-1)
+}
+
+function writeAt(fd: number, bytes: Buffer, position: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    write(fd, bytes, 0, bytes.length, position, (error, written) =>
+      error === null ? resolve(written) : reject(error),
+    )
+  })
 }
 
 /** A line with the text's hash, a line with the text. */

@@ -3,6 +3,7 @@
  *
  *     hold the source -> copy all, in one transaction -> read all back and compare -> mark the source as moved -> commit
  *
+ * A source that has lost what it acknowledged is refused, and so is one that was moved elsewhere.
  * The mark stands before the commit: whatever ends the process in between, there are never two databases that can be
  * served. A marked source whose import did not end is imported again by the same command.
  */
@@ -14,6 +15,7 @@ import { Source } from './source.ts'
 import { analyze, continueHandles, copyStanding, prepareTarget } from './target.ts'
 import { TABLE_COPIES } from './table-copy.ts'
 import { verifyPools, verifyTable } from './verify.ts'
+import { requireNothingLost } from './witnessed.ts'
 
 export type ImportOptions = {
   /** `latchkey.db`, or the directory that has it. */
@@ -25,6 +27,8 @@ export type ImportOptions = {
   readonly dryRun: boolean
   /** Leaves the source unmarked: whoever asks for it must not serve both. */
   readonly keepSource: boolean
+  /** Where the source's server kept its witness, if not beside the database. */
+  readonly fenceDirectory?: string
   /** Milliseconds since 1970. */
   readonly now: () => number
   readonly onProgress: (progress: ImportProgress) => void
@@ -49,6 +53,7 @@ export async function importSqlite(options: ImportOptions): Promise<ImportSummar
   let marked = false
   try {
     requireSameTarget(source, options)
+    requireNothingLost(source, options.fenceDirectory)
     return await db.transaction(async (tx) => {
       await prepareTarget(tx, source)
       const summary = await copyAll(source, tx, options)

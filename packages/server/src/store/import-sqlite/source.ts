@@ -5,9 +5,11 @@
  */
 import { existsSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
+import type { Counted } from '../../fence/judge.ts'
 import { type Lock, lockDirectory } from '../lock-file.ts'
 import { StoreError } from '../store-error.ts'
 import { checkStructure, Database, migrate } from '../sqlite/database.ts'
+import { countersOf, formerEpochs } from '../sqlite/fence-rows.ts'
 import { KeyStates } from '../sqlite/key-states.ts'
 import { markMoved, type Move, moveOf, unmarkMoved } from '../sqlite/moved.ts'
 
@@ -56,6 +58,15 @@ export class Source {
   /** A value of its `meta` table. */
   meta(key: string): string | number | undefined {
     return this.db.one<{ value: string | number }>(`select value from meta where key = ?`, key)?.value
+  }
+
+  /** What a witness is judged by: as a server would find it when it opens it. */
+  counted(writerId: string): Counted {
+    return {
+      epoch: String(this.meta('epoch')),
+      rows: countersOf(this.db, writerId),
+      former: formerEpochs(this.db),
+    }
   }
 
   /** Marks it as moved: from here on no server opens it. Durable when it returns; the last that is done with it. */

@@ -5,7 +5,7 @@
  * row of `stream`, which is held until the commit: a position never becomes visible after a higher one (a shared sequence
  * would let a sync's token pass a message that commits later). It is also the last lock that any transaction takes:
  *
- *     users, by number -> devices, by number -> pools, by number -> stream
+ *     users, by number -> devices, by number -> pools, by number -> (sent transactions, by ID) -> stream
  *
  * Whoever takes locks in this order cannot deadlock.
  */
@@ -14,12 +14,16 @@ import type { Queries } from './database.ts'
 
 export type Woken = { readonly devices: readonly DeviceRef[]; readonly users: readonly UserRef[] }
 
+/** A to-device message on its way into an inbox. `event` is JSON text. */
+export type Delivery = { readonly device: DeviceRef; readonly event: string }
+
 export class Changes {
   #devices = new Set<DeviceRef>()
   #users = new Set<UserRef>()
   #signals = new Set<DeviceRef>()
   #lists = new Set<UserRef>()
   #pairs: { readonly observer: UserRef; readonly target: UserRef }[] = []
+  #deliveries: Delivery[] = []
   #writes: ((tx: Queries, position: () => Position) => Promise<unknown>)[] = []
   #positions = 0
 
@@ -51,6 +55,11 @@ export class Changes {
     this.wakeUser(observer)
   }
 
+  /** Puts messages into inboxes, in this order. The devices are locked already, and are to be woken beside. */
+  deliver(deliveries: readonly Delivery[]): void {
+    this.#deliveries = [...this.#deliveries, ...deliveries]
+  }
+
   /** Has something else written with positions of its own, `count` of them at most. */
   write(count: number, write: (tx: Queries, position: () => Position) => Promise<unknown>): void {
     this.#positions += count
@@ -62,12 +71,14 @@ export class Changes {
     const [devices, users] = [new Set(this.#devices), new Set(this.#users)]
     const [signals, lists] = [new Set(this.#signals), new Set(this.#lists)]
     const [pairs, writes, positions] = [[...this.#pairs], [...this.#writes], this.#positions]
+    const deliveries = this.#deliveries
     return () => {
       this.#devices = devices
       this.#users = users
       this.#signals = signals
       this.#lists = lists
       this.#pairs = pairs
+      this.#deliveries = deliveries
       this.#writes = writes
       this.#positions = positions
     }
@@ -75,17 +86,16 @@ export class Changes {
 
   /** The last step before the commit. Returns who is to be woken after it. */
   async finish(tx: Queries, now: number): Promise<Woken> {
-    const own = this.#signals.size + this.#lists.size + this.#pairs.length
+    const together = this.#signals.size + this.#deliveries.length
+    const own = together + this.#lists.size + this.#pairs.length
     const wakes = this.#devices.size + this.#users.size > 0
     const count = own + this.#positions + (wakes ? 1 : 0)
     if (count === 0) return NOBODY
-    const stream = await tx.one<{ pos: Position }>(`update stream set pos = pos + $1 returning pos`, count)
-    if (stream === undefined) throw new Error('the stream has no row')
-    let last = stream.pos - count
+    // Who observes a list is known only under the lock; otherwise the wake needs no statement of its own.
+    const wakesAtOnce = wakes && this.#lists.size === 0
+    const end = await this.#takePositions(tx, count, wakesAtOnce ? now : undefined)
+    let last = end - count + together
     const position = (): Position => ++last
-    for (const device of this.#signals) {
-      await tx.run(`update devices set signal_pos = $1 where device_num = $2`, position(), device)
-    }
     for (const user of this.#lists) await this.#changeList(tx, user, position())
     for (const { observer, target } of this.#pairs) {
       await tx.run(
@@ -98,16 +108,53 @@ export class Changes {
     }
     for (const write of this.#writes) await write(tx, position)
     const woken = { devices: [...this.#devices], users: [...this.#users] }
-    if (wakes) {
+    if (wakes && !wakesAtOnce) {
       await tx.run(
         `insert into wakes (pos, ts, devices, users) values ($1, $2, $3, $4)`,
-        stream.pos,
+        end,
         now,
         woken.devices,
         woken.users,
       )
     }
     return woken
+  }
+
+  /**
+   * Locks the stream and takes `count` positions; in the same statement, because the lock keeps everyone else waiting, it
+   * gives the first of them to signals and messages, and the last one to the wake. Returns the last one.
+   */
+  async #takePositions(tx: Queries, count: number, wakeTs: number | undefined): Promise<Position> {
+    const values: unknown[] = [count]
+    const parameter = (value: unknown): string => `$${values.push(value)}`
+    const steps = [`ended as (update stream set pos = pos + $1::bigint returning pos)`]
+    if (this.#signals.size > 0) {
+      const devices = parameter([...this.#signals])
+      steps.push(`signalled as (
+        update devices set signal_pos = ended.pos - $1::bigint + place
+        from ended cross join unnest(${devices}::bigint[]) with ordinality as signal (device, place)
+        where device_num = device)`)
+    }
+    if (this.#deliveries.length > 0) {
+      const before = parameter(this.#signals.size)
+      const devices = parameter(this.#deliveries.map(({ device }) => device))
+      const events = parameter(this.#deliveries.map(({ event }) => event))
+      const lengths = parameter(this.#deliveries.map(({ event }) => event.length))
+      steps.push(`delivered as (
+        insert into inbox (device_num, pos, event, length)
+        select device, ended.pos - $1::bigint + ${before}::bigint + place, event, length
+        from ended cross join unnest(${devices}::bigint[], ${events}::text[], ${lengths}::int[])
+          with ordinality as message (device, event, length, place))`)
+    }
+    if (wakeTs !== undefined) {
+      const [ts, devices, users] = [wakeTs, [...this.#devices], [...this.#users]].map(parameter)
+      steps.push(`woken as (
+        insert into wakes (pos, ts, devices, users)
+        select pos, ${ts}::bigint, ${devices}::bigint[], ${users}::bigint[] from ended)`)
+    }
+    const ended = await tx.one<{ pos: Position }>(`with ${steps.join(', ')} select pos from ended`, ...values)
+    if (ended === undefined) throw new Error('the stream has no row')
+    return ended.pos
   }
 
   async #changeList(tx: Queries, user: UserRef, position: Position): Promise<void> {

@@ -1,7 +1,7 @@
 /**
  * `/keys/claim` on PostgreSQL: a flush of claims (claim-lanes.ts) in one transaction.
  *
- *     lock the pools, in order -> decide -> read the keys -> note who has them -> move the heads
+ *     lock the pools, in order -> decide -> read the keys, note who has them, move the heads
  *
  * - Pools are locked with FOR UPDATE and waited for, never skipped: a locked row is not an empty pool.
  * - The keys are read by a statement after the one that locked: its snapshot has what an upload committed meanwhile.
@@ -12,6 +12,7 @@
 import type { KeyId, KeyMaterial } from '@latchkey/protocol'
 import { chooseKey } from '../../pool/claim.ts'
 import type { ClaimCommand, ClaimedKey, ClaimResult, ClaimTarget } from '../../pool/port.ts'
+import type { PoolPolicy } from '../../pool/policy.ts'
 import { reachedLowWater } from '../../pool/wake.ts'
 import type { DeviceRef } from '../../session.ts'
 import { materialHash, STATE_CODE } from '../key-row.ts'
@@ -42,8 +43,9 @@ type Pool = PoolRow & {
   readonly fallbackTakers: Map<number, { count: number; ts: number }>
 }
 
-/** What each claim of a flush gets, in their order. @throws {BelowFence} */
+/** What each claim of a flush gets, in their order. @throws {BelowFence | NotLooked} */
 export async function issue(core: Core, tx: Write, batch: readonly NumberedClaim[]): Promise<ClaimResult[]> {
+  core.fence.requireLooked(tx.standing)
   const targets = batch.flatMap(({ command }) => command.targets)
   const pools = await lockPools(tx, targets)
   const results = batch.map(({ command, claimerNum }, i) =>
@@ -51,14 +53,13 @@ export async function issue(core: Core, tx: Write, batch: readonly NumberedClaim
   )
   const touched = [...pools.values()].filter((pool) => pool.takers.length + pool.fallbackTakers.size > 0)
   if (touched.length === 0) return results
-  const heads = await takeKeys(core, tx, touched, results)
-  await moveHeads(tx, touched, heads)
+  await takeKeys(core, tx, touched, results)
   await noteFallbacks(tx, touched)
   tellDevices(tx, touched)
   return results
 }
 
-export function nameOf({ userId, deviceId, algorithm }: ClaimTarget): string {
+function nameOf({ userId, deviceId, algorithm }: ClaimTarget): string {
   return `${userId}\0${deviceId}\0${algorithm}`
 }
 
@@ -126,119 +127,102 @@ function decide(
   return { keyId, json, fallback: true, spared: kind === 'spared' }
 }
 
-type TakenKey = {
-  readonly pool_num: number
-  readonly seq: number
-  readonly key_id: KeyId
-  readonly json: string
-}
-
-/** Reads the keys that leave, hands them to their takers, and writes who has them. Returns the new heads, by pool. */
+/**
+ * Reads the keys that leave, writes who has them, and moves the heads, in one statement; hands the keys to their takers.
+ *
+ * One row per pool carries all that leaves it, so the planner expects few rows whatever it was planned for, and looks
+ * everything up by its key.
+ */
 async function takeKeys(
   { policy }: Core,
   tx: Write,
   pools: readonly Pool[],
   results: (ClaimedKey | undefined)[][],
-): Promise<Map<number, number>> {
-  const asked = pools.filter(({ takers }) => takers.length > 0)
-  if (asked.length === 0) return new Map()
-  const byKeyId = policy.claimOrder === 'key_id'
-  const rows = await tx.all<TakenKey>(
-    `select pool_num, key.seq, key_id, json
-     from unnest($1::bigint[], $2::bigint[], $3::int[]) as wanted (pool_num, head, n)
-     cross join lateral (
-       select seq, key_id, json from one_time_keys
-       where one_time_keys.pool_num = wanted.pool_num and seq >= head and state = ${STATE_CODE.available}
-       order by ${byKeyId ? 'key_id' : 'seq'} limit n) as key`,
-    asked.map(({ pool_num: num }) => num),
-    asked.map(({ head }) => head),
-    asked.map(({ takers }) => takers.length),
+): Promise<void> {
+  const takers = pools.flatMap((pool) => pool.takers)
+  const fallbacks = pools.map((pool) => fallbackIssues(pool))
+  let first = 0
+  const firsts = pools.map((pool) => (first += pool.takers.length) - pool.takers.length)
+  const keys = await tx.all<{ place: number; key_id: KeyId; json: string }>(
+    TAKE_KEYS[policy.claimOrder],
+    pools.map((pool) => pool.pool_num),
+    pools.map((pool) => pool.head),
+    pools.map((pool) => pool.takers.length),
+    firsts,
+    pools.map((pool) => pool.left),
+    pools.map((pool) => (reachedLowWater(pool.told, pool.left) ? pool.left : pool.told)),
+    fallbacks.map(({ count }) => count),
+    fallbacks.map(({ ts }) => ts),
+    takers.map(({ ts }) => ts),
+    takers.map(({ claimerNum }) => claimerNum),
   )
-  const keys = Map.groupBy(rows, (row) => row.pool_num)
-  const heads = new Map<number, number>()
-  const issued: Issued[] = []
-  for (const pool of asked) {
-    // The lateral reads in order; nothing says that its rows stay so.
-    const taken = (keys.get(pool.pool_num) ?? []).sort((a, b) =>
-      byKeyId ? Buffer.compare(Buffer.from(a.key_id), Buffer.from(b.key_id)) : a.seq - b.seq,
+  if (keys.length !== takers.length) {
+    throw new Error(
+      `the pools count ${takers.length} available keys for these claims and have ${keys.length}`,
     )
-    for (const [n, { at, ts, claimerNum }] of pool.takers.entries()) {
-      const key = taken[n]
-      if (key === undefined) {
-        throw new Error(`pool ${pool.pool_num} counts ${pool.count} available keys and has ${taken.length}`)
-      }
-      const result = results[at[0]]
-      if (result !== undefined) {
-        result[at[1]] = { keyId: key.key_id, json: key.json, fallback: false, spared: false }
-      }
-      issued.push({ key, ts, claimerNum })
-    }
-    heads.set(pool.pool_num, (taken.at(-1)?.seq ?? 0) + 1)
   }
-  await noteIssues(tx, issued)
-  return byKeyId ? markIssued(tx, issued) : heads
-}
-
-type Issued = { readonly key: TakenKey; readonly ts: number; readonly claimerNum: number }
-
-async function noteIssues(tx: Write, issued: readonly Issued[]): Promise<void> {
-  await tx.run(
-    `insert into issues (pool_num, seq, ts, claimer_num)
-     select * from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[])`,
-    issued.map(({ key }) => key.pool_num),
-    issued.map(({ key }) => key.seq),
-    issued.map(({ ts }) => ts),
-    issued.map(({ claimerNum }) => claimerNum),
-  )
+  for (const { place, key_id: keyId, json } of keys) {
+    const [i, j] = takers[place - 1]?.at ?? [-1, -1]
+    const result = results[i]
+    if (result === undefined) throw new Error('the database answered with a key that was not asked for')
+    result[j] = { keyId, json, fallback: false, spared: false }
+  }
 }
 
 /**
- * In any other order than that of the log the head cannot tell what is issued, so the keys' own rows do; it only passes
- * those before the first that is left. Returns the new heads, by pool.
+ * In upload order the head passes what was issued, and the keys' own rows are not touched. In any other order it cannot
+ * tell what is issued, so the keys' rows do; it only passes those before the first that is left.
  */
-async function markIssued(tx: Write, issued: readonly Issued[]): Promise<Map<number, number>> {
-  const pools = issued.map(({ key }) => key.pool_num)
-  await tx.run(
-    `update one_time_keys set state = ${STATE_CODE.issued}
-     from unnest($1::bigint[], $2::bigint[]) as gone (pool_num, seq)
-     where one_time_keys.pool_num = gone.pool_num and one_time_keys.seq = gone.seq`,
-    pools,
-    issued.map(({ key }) => key.seq),
-  )
-  const rows = await tx.all<{ pool_num: number; head: number }>(
-    `select pool_num, coalesce(
-       (select seq from one_time_keys as key
-        where key.pool_num = pools.pool_num and seq >= head and state = ${STATE_CODE.available} order by seq limit 1),
-       last_seq + 1) as head
-     from pools where pool_num = any($1::bigint[])`,
-    [...new Set(pools)],
-  )
-  return new Map(rows.map(({ pool_num: num, head }) => [num, head]))
+const TAKE_KEYS: Record<PoolPolicy['claimOrder'], string> = {
+  upload: takeKeysSql({ order: 'seq', head: `seqs[cardinality(seqs)] + 1` }),
+  key_id: takeKeysSql({
+    order: 'key_id',
+    head: `coalesce(
+      (select seq from one_time_keys as key where key.pool_num = taken.pool_num and seq >= taken.head
+         and state = ${STATE_CODE.available} and seq <> all (seqs) order by seq limit 1),
+      last_seq + 1)`,
+    marked: `marked as (
+      update one_time_keys set state = ${STATE_CODE.issued}
+      from taken cross join unnest(seqs) as gone (gone_seq)
+      where one_time_keys.pool_num = taken.pool_num and seq = gone_seq),`,
+  }),
 }
 
-async function moveHeads(
-  tx: Write,
-  pools: readonly Pool[],
-  heads: ReadonlyMap<number, number>,
-): Promise<void> {
-  const fallbacks = pools.map((pool) => fallbackIssues(pool))
-  await tx.run(
-    `update pools set head = moved.head, count = moved.count, told = moved.told, changes = pools.changes + moved.changes,
-       fallback_used = fallback_used or moved.fallbacks > 0,
-       fallback_issue_count = fallback_issue_count + moved.fallbacks,
-       fallback_first_issued_ts = case when moved.fallbacks > 0 then coalesce(fallback_first_issued_ts, moved.ts)
-         else fallback_first_issued_ts end
-     from unnest($1::bigint[], $2::bigint[], $3::int[], $4::int[], $5::int[], $6::int[], $7::bigint[])
-       as moved (pool_num, head, count, told, changes, fallbacks, ts)
-     where pools.pool_num = moved.pool_num`,
-    pools.map((pool) => pool.pool_num),
-    pools.map((pool) => heads.get(pool.pool_num) ?? pool.head),
-    pools.map((pool) => pool.left),
-    pools.map((pool) => (reachedLowWater(pool.told, pool.left) ? pool.left : pool.told)),
-    pools.map((pool, i) => pool.takers.length + (fallbacks[i]?.count ?? 0)),
-    fallbacks.map(({ count }) => count),
-    fallbacks.map(({ ts }) => ts),
-  )
+function takeKeysSql({
+  order,
+  head,
+  marked = '',
+}: {
+  readonly order: 'seq' | 'key_id'
+  /** The new head of a pool that keys leave. */
+  readonly head: string
+  readonly marked?: string
+}): string {
+  return `with taken as materialized (
+      select wanted.*, key.*
+      from unnest($1::bigint[], $2::bigint[], $3::int[], $4::int[], $5::int[], $6::int[], $7::int[], $8::bigint[])
+        as wanted (pool_num, head, n, first, count, told, fallbacks, fallback_ts)
+      cross join lateral (
+        select array_agg(seq) as seqs, array_agg(key_id) as key_ids, array_agg(json) as jsons
+        from (
+          select seq, key_id, json from one_time_keys
+          where one_time_keys.pool_num = wanted.pool_num and seq >= wanted.head and state = ${STATE_CODE.available}
+          order by ${order} limit n) as next) as key),
+    noted as (
+      insert into issues (pool_num, seq, ts, claimer_num)
+      select pool_num, seq, ($9::bigint[])[first + i], ($10::bigint[])[first + i]
+      from taken cross join unnest(seqs) with ordinality as key (seq, i)),
+    ${marked}
+    moved as (
+      update pools set head = case when n > 0 then ${head} else pools.head end,
+        count = taken.count, told = taken.told, changes = changes + n + fallbacks,
+        fallback_used = fallback_used or fallbacks > 0,
+        fallback_issue_count = fallback_issue_count + fallbacks,
+        fallback_first_issued_ts = case when fallbacks > 0 then coalesce(fallback_first_issued_ts, fallback_ts)
+          else fallback_first_issued_ts end
+      from taken where pools.pool_num = taken.pool_num)
+    select first + i as place, key_id, json
+    from taken cross join unnest(key_ids, jsons) with ordinality as key (key_id, json, i)`
 }
 
 function fallbackIssues({ fallbackTakers }: Pool): { count: number; ts: number } {

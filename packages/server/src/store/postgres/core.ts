@@ -71,8 +71,8 @@ async function attemptCommit<T>(
   { db, fence, notifier, now }: Core,
   work: (tx: Write) => Promise<T>,
 ): Promise<{ readonly result: T; readonly acknowledged: Promise<void> }> {
-  let lane = 0
-  const { result, woken, mark } = await db.transaction(
+  let lane: number | undefined
+  const { result, woken, acknowledge } = await db.transaction(
     async (connection, opened) => {
       const { standing, mark } = fence.entered(opened)
       const changes = new Changes()
@@ -84,13 +84,17 @@ async function attemptCommit<T>(
         standing,
       }
       const result = await work(tx)
-      return { result, woken: await changes.finish(tx, now()), mark }
+      const [woken, used] = [await changes.finish(tx, now()), lane ?? 0]
+      return { result, woken, acknowledge: () => fence.witnessed(used, mark) }
     },
     {
       begin: () => fence.opening((lane = fence.takeLane())),
-      ended: (broken) => fence.releaseLane(lane, broken),
+      ended(broken) {
+        if (lane !== undefined) fence.releaseLane(lane, broken)
+        lane = undefined
+      },
     },
   )
   notifier.tell(woken)
-  return { result, acknowledged: fence.witnessed(lane, mark) }
+  return { result, acknowledged: acknowledge() }
 }

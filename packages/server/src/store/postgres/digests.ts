@@ -3,9 +3,16 @@
  * `changes` grows with every change of a pool, so what is kept is never wrong, only no longer asked for. Nothing enters
  * that a transaction has not committed: an undone change gives its number back.
  */
-import { type Algorithm, emptyDigest, type KeyId, mixIn } from '@latchkey/protocol'
+import {
+  type Algorithm,
+  digestShare,
+  emptyDigest,
+  type KeyId,
+  type KeyMaterial,
+  mixIn,
+} from '@latchkey/protocol'
 import { LRUCache } from 'lru-cache'
-import { shareOf } from '../key-row.ts'
+import { materialOfJson, sha256, STATE_CODE } from '../key-row.ts'
 import type { Queries } from './database.ts'
 
 /** About 200 bytes each. */
@@ -32,6 +39,11 @@ export class DigestCache {
     return kept?.epoch === epoch && kept.changes === pool.changes ? kept.digest : undefined
   }
 
+  /** The database may be another than what is remembered of it (fence.ts). */
+  forgetAll(): void {
+    this.#byPool.clear()
+  }
+
   /** Keeps the digest of a pool as it was committed. */
   keep(epoch: string, { pool_num: num, changes }: DigestedPool, digest: string): void {
     const kept = this.#byPool.get(num)
@@ -42,14 +54,19 @@ export class DigestCache {
 
 const EMPTY = textOf(emptyDigest())
 
+export type DigestedKey = {
+  readonly key_id: KeyId
+  readonly json: string
+  /** Where it is known: to take it from the text costs most of a digest. */
+  readonly material?: KeyMaterial
+}
+
 /** The digest of these keys, base64url; or what becomes of a digest when they come or go. */
-export function digestOf(
-  algorithm: Algorithm,
-  keys: readonly { readonly key_id: KeyId; readonly json: string }[],
-  before?: string,
-): string {
+export function digestOf(algorithm: Algorithm, keys: readonly DigestedKey[], before?: string): string {
   const digest = before === undefined ? emptyDigest() : Buffer.from(before, 'base64url')
-  for (const key of keys) mixIn(digest, shareOf(algorithm, key.key_id, key.json))
+  for (const { key_id: keyId, json, material = materialOfJson(json) } of keys) {
+    mixIn(digest, digestShare(sha256, algorithm, keyId, material))
+  }
   return textOf(digest)
 }
 
@@ -58,7 +75,7 @@ export async function readDigests(tx: Queries, pools: readonly DigestedPool[]): 
   if (pools.length === 0) return new Map()
   const rows = await tx.all<{ pool_num: number; key_id: KeyId; json: string }>(
     `select pool_num, key_id, json from pools join one_time_keys using (pool_num)
-     where pool_num = any($1::bigint[]) and seq >= head and state = 0`,
+     where pool_num = any($1::bigint[]) and seq >= head and state = ${STATE_CODE.available}`,
     pools.map((pool) => pool.pool_num),
   )
   const keys = Map.groupBy(rows, (row) => row.pool_num)

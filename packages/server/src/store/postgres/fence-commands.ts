@@ -66,6 +66,7 @@ export function raisePostgresFence(
         reason,
         epochs: [],
         position,
+        byCommand: true,
         ...(dropFallbackKeys !== undefined && { dropFallbackKeys }),
       }))
       return { number: raised?.fence ?? 0 }
@@ -124,7 +125,7 @@ async function purgeDevice(
   await changes.finish(tx, now)
 }
 
-async function readStream(db: Queries): Promise<Omit<FenceRow, 'server_start_pos'>> {
+async function readStream(db: Queries): Promise<Pick<FenceRow, 'epoch' | 'fence' | 'position'>> {
   const row = await db.one<{ epoch: string; fence: number; position: Position }>(
     `select epoch, fence, pos as position from stream`,
   )

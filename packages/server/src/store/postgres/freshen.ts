@@ -17,17 +17,23 @@ export class BelowFence extends Error {
   }
 }
 
-/** Locks these devices and purges those that are below the fence. The core's `write` in a transaction of its own. */
-export function freshenDevices(core: Core, devices: readonly DeviceRef[]): Promise<void> {
-  return write(core, async (tx) => {
-    const stale = await tx.all<StaleDevice>(
-      `select device_num, fence from devices where device_num = any($1::bigint[]) and fence < $2
-       order by device_num for no key update`,
-      devices,
-      tx.standing.fence,
-    )
-    await freshenLocked(tx, stale, core.now())
-  })
+/** Of one transaction: some ten thousand keys, and what is done stays done if the rest is not. */
+const DEVICES_AT_ONCE = 100
+
+/** Locks these devices and purges those that are below the fence, in transactions of their own. */
+export async function freshenDevices(core: Core, devices: readonly DeviceRef[]): Promise<void> {
+  for (let from = 0; from < devices.length; from += DEVICES_AT_ONCE) {
+    const some = devices.slice(from, from + DEVICES_AT_ONCE)
+    await write(core, async (tx) => {
+      const stale = await tx.all<StaleDevice>(
+        `select device_num, fence from devices where device_num = any($1::bigint[]) and fence < $2
+         order by device_num for no key update`,
+        some,
+        tx.standing.fence,
+      )
+      await freshenLocked(tx, stale, core.now())
+    })
+  }
 }
 
 export type StaleDevice = { readonly device_num: DeviceRef; readonly fence: number }

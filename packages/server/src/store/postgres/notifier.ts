@@ -15,6 +15,8 @@ const RECONNECT_AFTER_MS = 500
 const MAX_PAYLOAD_BYTES = 7_500
 /** Wakes are kept this long for processes that were away: longer than any process stays away unnoticed. */
 const KEEP_MS = 120_000
+const WAKES_AT_ONCE = 1_000
+const SWEPT_AT_ONCE = 5_000
 
 export class Notifier {
   readonly #db: Postgres
@@ -31,6 +33,9 @@ export class Notifier {
   #readUpTo = 0
   #timer: NodeJS.Timeout | undefined
   #sweptTs = 0
+  /** On the clock of `performance.now`. */
+  #polledAtMs = performance.now()
+  #checking = false
 
   /** @param onPoll is told each second which epoch and fence the database has */
   constructor(
@@ -109,9 +114,20 @@ export class Notifier {
     client.on('notification', ({ payload }) => this.#heard(payload))
     client.on('error', () => this.#lost(client))
     client.on('end', () => this.#lost(client))
-    await client.connect()
-    await client.query(`listen ${client.escapeIdentifier(this.#channel)}`)
+    try {
+      await client.connect()
+      await client.query(this.#listenTo(client))
+      if (this.#closed) throw new Error('closed meanwhile')
+    } catch (error) {
+      // On a standby one can connect, and not listen.
+      await client.end().catch(() => {})
+      throw error
+    }
     this.#client = client
+  }
+
+  #listenTo(client: Client): string {
+    return `listen ${client.escapeIdentifier(this.#channel)}`
   }
 
   #heard(payload: string | undefined): void {
@@ -146,17 +162,10 @@ export class Notifier {
   }
 
   async #poll(): Promise<void> {
-    const rows = await this.#db.all<{ pos: number; devices: string[]; users: string[] }>(
-      `select pos, devices::text[], users::text[] from wakes where pos > $1 order by pos limit 1000`,
-      this.#readUpTo,
-    )
-    for (const { pos, devices, users } of rows) {
-      this.#readUpTo = pos
-      this.#wake(
-        devices.map((ref) => Number(ref) as DeviceRef),
-        users.map((ref) => Number(ref) as UserRef),
-      )
-    }
+    this.#checkListener()
+    // What is older than this may have been swept before it was read.
+    const wasAway = performance.now() - this.#polledAtMs > KEEP_MS / 2
+    await this.#readWakes()
     const stream = await this.#db.one<{ epoch: string; fence: number; pos: number }>(
       `select epoch, fence, pos from stream`,
     )
@@ -165,12 +174,53 @@ export class Notifier {
       // A database that went back has lower positions; what it wakes from here on is not to be missed.
       if (stream.pos < this.#readUpTo) this.#readUpTo = stream.pos
     }
+    this.#polledAtMs = performance.now()
+    if (wasAway) this.tellEveryone()
+    await this.#sweepWakes()
+  }
+
+  async #readWakes(): Promise<void> {
+    for (let read = WAKES_AT_ONCE; read === WAKES_AT_ONCE; ) {
+      const rows = await this.#db.all<{ pos: number; devices: string[]; users: string[] }>(
+        `select pos, devices::text[], users::text[] from wakes where pos > $1 order by pos limit ${WAKES_AT_ONCE}`,
+        this.#readUpTo,
+      )
+      for (const { pos, devices, users } of rows) {
+        this.#readUpTo = pos
+        this.#wake(
+          devices.map((ref) => Number(ref) as DeviceRef),
+          users.map((ref) => Number(ref) as UserRef),
+        )
+      }
+      read = rows.length
+    }
+  }
+
+  async #sweepWakes(): Promise<void> {
     const now = this.#now()
     if (Math.abs(now - this.#sweptTs) < KEEP_MS / 4) return
     this.#sweptTs = now
-    await this.#db.run(
-      `delete from wakes where pos in (select pos from wakes where ts < $1 order by pos limit 5000)`,
-      now - KEEP_MS,
-    )
+    for (let swept = SWEPT_AT_ONCE; swept === SWEPT_AT_ONCE; ) {
+      swept = await this.#db.run(
+        `delete from wakes where pos in (
+           select pos from wakes where ts < $1 order by pos limit ${SWEPT_AT_ONCE} for update skip locked)`,
+        now - KEEP_MS,
+      )
+    }
+  }
+
+  /** A network that has fallen silent says nothing to who only listens. */
+  #checkListener(): void {
+    const client = this.#client
+    if (client === undefined || this.#checking) return
+    this.#checking = true
+    const done = (): void => {
+      this.#checking = false
+    }
+    client.query(this.#listenTo(client)).then(done, () => {
+      done()
+      this.#lost(client)
+      client.end().catch(() => {})
+    })
   }
 }

@@ -42,9 +42,6 @@ export type PostgresStoreOptions = PostgresOptions &
     readonly now: () => number
   }
 
-/** Flushes of claims at a time: two keep PostgreSQL busy, and more only make the batches smaller. */
-const CLAIM_LANES = 2
-
 /**
  * An empty database is set up; one with an older schema waits for `latchkey migrate`.
  *
@@ -65,13 +62,20 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
     const claimers = new Claimers(db)
     const inboxes = new Inboxes(options)
     const offers = new Offers<Offer>()
+    const digests = new DigestCache()
     const witness = options.fence && (await openWitness(db, options.fence.directory, onFence))
     if (witness !== undefined) opened.witness = witness
-    const onNewEpoch = (): void => {
-      for (const memory of [claimers, inboxes, offers]) memory.forgetAll()
-      notifier.tellEveryone()
-    }
-    const fence = new Fence({ witness, lanes: options.connections, onFence, onNewEpoch, now })
+    const fence = new Fence({
+      witness,
+      otherWitnesses: () => witness?.others() ?? [],
+      lanes: options.connections,
+      onFence,
+      onNewEpoch: () => notifier.tellEveryone(),
+      forget() {
+        for (const memory of [claimers, inboxes, offers, digests]) memory.forgetAll()
+      },
+      now,
+    })
     await db.withConnection((connection) => fence.look(connection))
     opened.fence = fence
     await notifier.start()
@@ -80,7 +84,7 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
       fence,
       notifier,
       offers,
-      digests: new DigestCache(),
+      digests,
       inboxes,
       lastSeen: new LastSeen(db),
       policy: options.pools,
@@ -91,7 +95,7 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
     const tokenSecret = await readOrCreateMeta(db, 'token_secret', () =>
       randomBytes(32).toString('base64url'),
     )
-    const lanes = new ClaimLanes(core, claimers, CLAIM_LANES)
+    const lanes = new ClaimLanes(core, claimers)
     const stopSweeping = startSweeping(core, options.retentionMs, now)
     return storeOver(core, lanes, tokenSecret, async () => {
       stopSweeping()
@@ -106,12 +110,24 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
 
 /** Says so when there is none of a database that has been written to: then nothing is known of the time before. */
 async function openWitness(db: Postgres, directory: string, onFence: OnFence): Promise<Witness> {
-  const witness = Witness.open({ directory, database: await databaseId(db) })
+  const witness = openIn(directory, await databaseId(db))
   if (!witness.isNew) return witness
   await witness.replace(witness.marks)
   const stream = await db.one<{ pos: number }>(`select pos from stream`)
   if (stream !== undefined && stream.pos > 0) onFence({ kind: 'no_witness', file: witness.file })
   return witness
+}
+
+function openIn(directory: string, database: string): Witness {
+  try {
+    return Witness.open({ directory, database })
+  } catch (error) {
+    if (error instanceof StoreError) throw error
+    throw new StoreError(
+      `The fence cannot keep its witness in ${directory}: ${String(error)}. Mend that, or name another --fence-dir.`,
+      { cause: error },
+    )
+  }
 }
 
 /** What a command does beside running servers: accounts, over one connection. */

@@ -1,13 +1,13 @@
 /**
  * What the upload rule may ask of a pool (pool/upload.ts), read before it asks: one statement for all its keys of a
- * request. What is available stands in memory; the rest is the log, by the hash of the material and by ID.
+ * request, which finds them by the hash of their material and by their ID, however many keys the pool has.
  */
-import type { KeyId } from '@latchkey/protocol'
-import type { KeyState, UploadedKey } from '../../pool/port.ts'
+import type { KeyId, KeyMaterial } from '@latchkey/protocol'
+import type { KeyState } from '../../pool/port.ts'
 import type { PoolMemory } from '../../pool/upload.ts'
-import { materialHash, materialOfJson, STATE_CODE, stateOf } from '../key-row.ts'
+import { materialOfJson, STATE_CODE, stateOf } from '../key-row.ts'
 import type { Queries } from './database.ts'
-import { hashOf, type Pool } from './pool-rows.ts'
+import { bytesOf, hashOf, type HashedKey, type Pool } from './pool-rows.ts'
 
 /**
  * How far back an issued key of the same ID is looked for (the outcome `id_reused`): a day's keys at most. The log has no
@@ -15,75 +15,86 @@ import { hashOf, type Pool } from './pool-rows.ts'
  */
 const ID_LOOKBACK = 5_000
 
-/** A key that left, as the log has it. */
-type Gone = { readonly state: Exclude<KeyState, 'available' | 'withdrawn'>; readonly keyId: KeyId }
+/** A row that the keys of a request may meet. */
+type Met = { readonly seq: number; readonly state: KeyState; readonly keyId: KeyId }
 
-/** The part of the log that the keys of a request may meet, by pool. */
+/** The rows of one pool that the keys of a request may meet, as the database has them. */
 export type Log = {
-  readonly byMaterial: ReadonlyMap<string, Gone>
-  readonly issuedIds: ReadonlySet<string>
+  readonly byHash: ReadonlyMap<string, Met>
+  /** Available keys with an ID of the request: their text. */
+  readonly availableById: ReadonlyMap<KeyId, Met & { readonly json: string }>
+  readonly issuedIds: ReadonlySet<KeyId>
 }
 
-/** Reads the log of locked pools, one after the other: with plain arrays for each the planner cannot go astray. */
-export async function readLog(
-  tx: Queries,
-  wanted: readonly { readonly pool: Pool; readonly keys: readonly UploadedKey[] }[],
-): Promise<Log> {
-  const log = { byMaterial: new Map<string, Gone>(), issuedIds: new Set<string>() }
-  for (const { pool, keys } of wanted) {
-    if (pool.before.last_seq > 0) await readPool(tx, pool.before, keys, log)
+type LogRow = {
+  /** Null for a row that was found by its ID. */
+  readonly hash: string | null
+  readonly seq: number
+  readonly state: number
+  readonly key_id: KeyId
+  readonly json: string | null
+}
+
+/** Reads the log of a locked pool. */
+export async function readLog(tx: Queries, { before }: Pool, keys: readonly HashedKey[]): Promise<Log> {
+  const { pool_num: num, head, last_seq: lastSeq } = before
+  const rows = lastSeq === 0 ? [] : await readRows(tx, num, head, lastSeq, keys)
+  const byHash = new Map<string, Met>()
+  const availableById = new Map<KeyId, Met & { readonly json: string }>()
+  const issuedIds = new Set<KeyId>()
+  for (const { hash, seq, state: code, key_id: keyId, json } of rows) {
+    const met = { seq, state: stateOf(code), keyId }
+    if (hash !== null) byHash.set(hash, met)
+    else if (json === null) issuedIds.add(keyId)
+    else availableById.set(keyId, { ...met, json })
   }
-  return log
+  return { byHash, availableById, issuedIds }
 }
 
-async function readPool(
+/**
+ * The IDs are hashed once and the rows of the log are read once, whatever the planner expects: that is what the
+ * `coalesce` is for, which keeps the condition from becoming a join.
+ */
+function readRows(
   tx: Queries,
-  { pool_num: num, head, last_seq: lastSeq }: Pool['before'],
-  keys: readonly UploadedKey[],
-  log: { readonly byMaterial: Map<string, Gone>; readonly issuedIds: Set<string> },
-): Promise<void> {
-  const rows = await tx.all<{ material: Buffer | null; key_id: KeyId; state: number }>(
-    `select material, key_id, case when state = ${STATE_CODE.available} then ${STATE_CODE.issued} else state end as state
+  num: number,
+  head: number,
+  lastSeq: number,
+  keys: readonly HashedKey[],
+): Promise<LogRow[]> {
+  return tx.all<LogRow>(
+    `select encode(material, 'hex') as hash, seq, key_id, null as json,
+       case when state = ${STATE_CODE.available} and seq < $4 then ${STATE_CODE.issued} else state end as state
      from one_time_keys
      where pool_num = $1 and material = any($2::bytea[]) and state <> ${STATE_CODE.withdrawn}
-       and (state <> ${STATE_CODE.available} or seq < $4)
      union all
-     select null, key_id, ${STATE_CODE.issued} from one_time_keys
-     where pool_num = $1 and key_id = any($3::text[]) and seq > $5
-       and (state = ${STATE_CODE.issued} or (state = ${STATE_CODE.available} and seq < $4))`,
+     select null, seq, key_id, case when state = ${STATE_CODE.available} and seq >= $4 then json end,
+       case when state = ${STATE_CODE.available} and seq < $4 then ${STATE_CODE.issued} else state end
+     from one_time_keys
+     where pool_num = $1 and seq > $5 and state in (${STATE_CODE.available}, ${STATE_CODE.issued})
+       and coalesce(key_id in (select unnest($3::text[])), false)`,
     num,
-    keys.map((key) => materialHash(key.material)),
+    keys.map((key) => bytesOf(key.hash)),
     keys.map((key) => key.keyId),
     head,
-    lastSeq - ID_LOOKBACK,
+    Math.min(lastSeq - ID_LOOKBACK, head - 1),
   )
-  for (const row of rows) {
-    if (row.material === null) {
-      log.issuedIds.add(`${num} ${row.key_id}`)
-      continue
-    }
-    const state = stateOf(row.state)
-    if (state === 'available' || state === 'withdrawn') continue
-    log.byMaterial.set(`${num} ${row.material.toString('hex')}`, { state, keyId: row.key_id })
-  }
 }
 
-/** What a pool remembers, as it stands now: after a heal it answers anew. */
-export function memoryOf(pool: Pool, log: Log): PoolMemory {
-  const byHash = new Map(pool.available.map((key) => [key.hash, key.key_id]))
-  const byId = new Map(pool.available.map((key) => [key.key_id, key]))
-  const { pool_num: num } = pool.row
+/** What a pool remembers, as it stands now: what a reset or a heal has taken out is available no more. */
+export function memoryOf(pool: Pool, log: Log, keys: readonly HashedKey[]): PoolMemory {
+  const hashes = new Map<KeyMaterial, string>(keys.map((key) => [key.material, key.hash]))
   return {
     byMaterial(material) {
-      const hash = hashOf(material)
-      const keyId = byHash.get(hash)
-      if (keyId !== undefined) return { state: 'available', keyId }
-      return log.byMaterial.get(`${num} ${hash}`)
+      const met = log.byHash.get(hashes.get(material) ?? hashOf(material))
+      if (met === undefined || met.state === 'withdrawn' || pool.removed.has(met.seq)) return undefined
+      return { state: met.state, keyId: met.keyId }
     },
     availableById(keyId) {
-      const key = byId.get(keyId)
-      return key && { material: materialOfJson(key.json), json: key.json }
+      const met = log.availableById.get(keyId)
+      if (met === undefined || pool.removed.has(met.seq)) return undefined
+      return { material: materialOfJson(met.json), json: met.json }
     },
-    issuedUnder: (keyId) => log.issuedIds.has(`${num} ${keyId}`),
+    issuedUnder: (keyId) => log.issuedIds.has(keyId),
   }
 }

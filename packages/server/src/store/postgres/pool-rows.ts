@@ -5,11 +5,12 @@
  * Available: state 0 and seq >= head. Issued: state 1, or state 0 and seq < head. `changes` grows with every change.
  */
 import type { Algorithm, KeyId, KeyMaterial } from '@latchkey/protocol'
+import { unknownToken } from '../../matrix-error.ts'
 import type { UploadedKey } from '../../pool/port.ts'
-import type { DeviceRef } from '../../session.ts'
+import type { DeviceRef, Session } from '../../session.ts'
 import { materialHash, STATE_CODE } from '../key-row.ts'
 import type { Queries } from './database.ts'
-import { digestOf } from './digests.ts'
+import { type DigestedKey, digestOf } from './digests.ts'
 
 /** The columns of `pools`. */
 type PoolRow = {
@@ -33,23 +34,21 @@ const COLUMNS = `pool_num, algorithm, head, last_seq, count, changes, told, fall
   fallback_material, fallback_used, fallback_issue_count, fallback_first_issued_ts, fallback_uploaded_ts`
 
 /** A key that is available. */
-export type AvailableKey = {
+export type AvailableKey = DigestedKey & {
   readonly seq: number
-  readonly key_id: KeyId
-  readonly json: string
   /** The hash of its material (key-row.ts), in hexadecimal: most keys of a pool are only looked up by it. */
   readonly hash: string
 }
 
 type Removal = 'withdrawn' | 'evicted' | 'purged'
 
-/** One pool of a device, locked. */
+/** One pool of a device, locked. Its available keys are read only where they are needed (`loadPools`). */
 export class Pool {
   readonly row: PoolRow
   /** The pool as it was locked: as the database has it until it is saved. */
   readonly before: Readonly<PoolRow>
   readonly added: AvailableKey[] = []
-  readonly removed: { readonly key: AvailableKey; readonly state: Removal }[] = []
+  readonly removed = new Map<AvailableKey['seq'], { readonly key: AvailableKey; readonly state: Removal }>()
   formerFallback: PoolRow | undefined
   #available: readonly AvailableKey[] | undefined
 
@@ -83,10 +82,11 @@ export class Pool {
    */
   digest(before: string | undefined): string {
     if (before === undefined) return digestOf(this.algorithm, this.available)
-    return digestOf(this.algorithm, [...this.added, ...this.removed.map(({ key }) => key)], before)
+    const removed = [...this.removed.values()].map(({ key }) => key)
+    return digestOf(this.algorithm, [...this.added, ...removed], before)
   }
 
-  /** Takes in what the database holds. */
+  /** Takes in what the database holds. Before any change. */
   load(keys: readonly AvailableKey[]): void {
     if (keys.length !== this.row.count) {
       throw new Error(
@@ -97,24 +97,33 @@ export class Pool {
   }
 
   /** Appends keys to the log, in their order. */
-  append(keys: readonly UploadedKey[]): void {
+  append(keys: readonly HashedKey[]): void {
     if (keys.length === 0) return
-    const added = keys.map(({ keyId, json, material }) => ({
+    // Nothing below is available, so the head may pass it.
+    if (this.row.count === 0) this.row.head = this.row.last_seq + 1
+    const added = keys.map(({ keyId, json, material, hash }) => ({
       seq: ++this.row.last_seq,
       key_id: keyId,
       json,
-      hash: hashOf(material),
+      material,
+      hash,
     }))
     this.added.push(...added)
-    this.#change([...this.available, ...added])
+    this.#available = this.#available && [...this.#available, ...added]
+    this.row.count += added.length
+    this.row.changes++
   }
 
-  /** Takes available keys out, other than by issuing them. */
+  /** Takes available keys out, other than by issuing them. Only of a pool that was loaded. */
   remove(keys: readonly AvailableKey[], state: Removal): void {
     if (keys.length === 0) return
-    const gone = new Set(keys.map((key) => key.seq))
-    this.removed.push(...keys.map((key) => ({ key, state })))
-    this.#change(this.available.filter((key) => !gone.has(key.seq)))
+    for (const key of keys) this.removed.set(key.seq, { key, state })
+    const available = this.available.filter((key) => !this.removed.has(key.seq))
+    this.#available = available
+    this.row.count = available.length
+    // Never back: keys below it would pass for available again.
+    this.row.head = available[0]?.seq ?? this.row.last_seq + 1
+    this.row.changes++
   }
 
   /** A new fallback key; the one before is remembered, so that a late duplicate of it is not taken for a new one. */
@@ -129,28 +138,39 @@ export class Pool {
     this.row.fallback_uploaded_ts = now
     this.row.changes++
   }
-
-  #change(available: readonly AvailableKey[]): void {
-    this.#available = available
-    this.row.count = available.length
-    // Never back: keys below it would pass for available again.
-    this.row.head = available[0]?.seq ?? this.row.last_seq + 1
-    this.row.changes++
-  }
 }
 
-/** How `AvailableKey.hash` has a material. */
+/** A key of a request, and how `AvailableKey.hash` has its material. */
+export type HashedKey = UploadedKey & { readonly hash: string }
+
 export function hashOf(material: KeyMaterial): string {
   return Buffer.from(materialHash(material)).toString('hex')
 }
 
-/** Locks the pools of a device that is locked itself, by number; returns them by name of their algorithm. */
-export async function lockPools(tx: Queries, device: DeviceRef): Promise<Pool[]> {
-  const rows = await tx.all<PoolRow>(
-    `select ${COLUMNS} from pools where device_num = $1 order by pool_num for update`,
-    device,
+/** A hash as an element of a `bytea[]` parameter. */
+export function bytesOf(hash: string): string {
+  return `\\x${hash}`
+}
+
+/**
+ * Locks the pools of a session's device, by number; returns them by name of their algorithm. The device is locked, so in
+ * the same statement its token may be looked up: it changes under that lock only.
+ *
+ * @throws {MatrixError} 401 when the session has ended.
+ */
+export async function lockPools(tx: Queries, { tokenHash, deviceRef }: Session): Promise<Pool[]> {
+  const rows = await tx.all<PoolRow | { readonly pool_num: null }>(
+    `with locked as (select ${COLUMNS} from pools where device_num = $1 order by pool_num for update)
+     select locked.* from access_tokens left join locked on true
+     where token_hash = $2 and access_tokens.device_num = $1`,
+    deviceRef,
+    tokenHash,
   )
-  return rows.sort((a, b) => (a.algorithm < b.algorithm ? -1 : 1)).map((row) => new Pool(row))
+  if (rows.length === 0) throw unknownToken()
+  return rows
+    .filter((row) => row.pool_num !== null)
+    .sort((a, b) => (a.algorithm < b.algorithm ? -1 : 1))
+    .map((row) => new Pool(row))
 }
 
 /** Makes pools that are not there yet. The device is locked, so nobody else makes them. */
@@ -184,18 +204,42 @@ export async function loadPools(tx: Queries, pools: readonly Pool[]): Promise<vo
   for (const pool of wanted) pool.load(keys.get(pool.row.pool_num) ?? [])
 }
 
-/** Writes what changed. The device is told all counts by the answer, so it counts as knowing them. */
-export async function savePools(tx: Queries, pools: readonly Pool[], now: number): Promise<void> {
-  await insertKeys(tx, pools, now)
-  await markRemoved(tx, pools, now)
-  await keepFormerFallbacks(tx, pools, now)
+/** What an upload or a reset changes of its device. */
+export type SavedDevice = {
+  readonly device_num: DeviceRef
+  readonly version: number
+  readonly generation: number
+  readonly day_start_ts: number
+  readonly day_stored: number
+}
+
+/**
+ * Writes what changed. The device is told all counts by the answer, so it counts as knowing them.
+ *
+ * @param device undefined where nothing of it changed
+ */
+export async function savePools(
+  tx: Queries,
+  pools: readonly Pool[],
+  device: SavedDevice | undefined,
+  now: number,
+): Promise<void> {
+  const keys = pools.flatMap((pool) => pool.added.map((key) => ({ num: pool.row.pool_num, ...key })))
   const rows = pools
     .filter((pool) => pool.isChanged || pool.row.told !== pool.row.count)
     .map(({ row }) => row)
-  if (rows.length === 0) return
+  if (rows.length === 0 && device === undefined) return
   for (const row of rows) row.told = row.count
   await tx.run(
-    `update pools set head = saved.head, last_seq = saved.last_seq, count = saved.count, changes = saved.changes,
+    `with added as (
+       insert into one_time_keys (pool_num, seq, uploaded_ts, key_id, material, json)
+       select pool_num, seq, $13, key_id, material, json
+       from unnest($14::bigint[], $15::bigint[], $16::text[], $17::bytea[], $18::text[])
+         as added (pool_num, seq, key_id, material, json)),
+     device as (
+       update devices set version = $20, generation = $21, day_start_ts = $22, day_stored = $23
+       where device_num = $19)
+     update pools set head = saved.head, last_seq = saved.last_seq, count = saved.count, changes = saved.changes,
        told = saved.count, fallback_key_id = saved.key_id, fallback_json = saved.json,
        fallback_material = saved.material, fallback_used = saved.used, fallback_issue_count = saved.issue_count,
        fallback_first_issued_ts = saved.first_issued_ts, fallback_uploaded_ts = saved.uploaded_ts
@@ -216,28 +260,26 @@ export async function savePools(tx: Queries, pools: readonly Pool[], now: number
     rows.map((row) => row.fallback_issue_count),
     rows.map((row) => row.fallback_first_issued_ts),
     rows.map((row) => row.fallback_uploaded_ts),
-  )
-}
-
-async function insertKeys(tx: Queries, pools: readonly Pool[], now: number): Promise<void> {
-  const keys = pools.flatMap((pool) => pool.added.map((key) => ({ num: pool.row.pool_num, ...key })))
-  if (keys.length === 0) return
-  await tx.run(
-    `insert into one_time_keys (pool_num, seq, uploaded_ts, key_id, material, json)
-     select pool_num, seq, $1, key_id, material, json
-     from unnest($2::bigint[], $3::bigint[], $4::text[], $5::bytea[], $6::text[]) as added (pool_num, seq, key_id, material, json)`,
     now,
     keys.map((key) => key.num),
     keys.map((key) => key.seq),
     keys.map((key) => key.key_id),
-    keys.map((key) => Buffer.from(key.hash, 'hex')),
+    keys.map((key) => bytesOf(key.hash)),
     keys.map((key) => key.json),
+    device?.device_num,
+    device?.version,
+    device?.generation,
+    device?.day_start_ts,
+    device?.day_stored,
   )
+  // Afterwards: what was only just added may be among them.
+  await markRemoved(tx, pools, now)
+  await keepFormerFallbacks(tx, pools, now)
 }
 
 async function markRemoved(tx: Queries, pools: readonly Pool[], now: number): Promise<void> {
   const keys = pools.flatMap((pool) =>
-    pool.removed.map(({ key, state }) => ({ num: pool.row.pool_num, seq: key.seq, state })),
+    [...pool.removed].map(([seq, { state }]) => ({ num: pool.row.pool_num, seq, state })),
   )
   if (keys.length === 0) return
   await tx.run(

@@ -16,6 +16,8 @@ export type Evidence = {
   readonly position: Position
   /** Whether fallback keys go too; undefined: if what was lost is long enough (fence/judge.ts). */
   readonly dropFallbackKeys?: boolean
+  /** An operator says so: what was lost, if anything, was lost after the last write that is there. */
+  readonly byCommand?: boolean
 }
 
 export type Raised = {
@@ -32,6 +34,8 @@ export type FenceRow = {
   readonly position: Position
   /** Up to here positions mean the same to whoever has seen them: the database has not gone back before it. */
   readonly server_start_pos: Position
+  /** Milliseconds since 1970; when the last write was made before that. */
+  readonly server_start_written_ts: number | null
 }
 
 /**
@@ -46,13 +50,13 @@ export async function raiseFence(
 ): Promise<Raised | undefined> {
   await tx.run(`lock table writers in exclusive mode`)
   const found = await tx.one<FenceRow>(
-    `select epoch, fence, pos as position, server_start_pos from stream for update`,
+    `select epoch, fence, pos as position, server_start_pos, server_start_written_ts from stream for update`,
   )
   if (found === undefined) throw new Error('the stream has no row')
   const evidence = await judge(found)
   if (evidence === undefined) return undefined
-  const written = await tx.one<{ ts: number | null }>(`select max(ts) as ts from writers where ts > 0`)
-  const dropsFallbackKeys = evidence.dropFallbackKeys ?? outlivesFallbackKeys(written?.ts ?? undefined, now)
+  const lastWriteTs = evidence.byCommand === true ? await lastWrite(tx) : found.server_start_written_ts
+  const dropsFallbackKeys = evidence.dropFallbackKeys ?? outlivesFallbackKeys(lastWriteTs ?? undefined, now)
   const epoch = randomBytes(12).toString('base64url')
   await tx.run(
     `insert into former_epochs (epoch, end_pos, ended_ts, reason)
@@ -75,4 +79,9 @@ export async function raiseFence(
     reason: evidence.reason,
     droppedFallbackKeys: dropsFallbackKeys,
   }
+}
+
+/** Milliseconds since 1970. */
+async function lastWrite(tx: Queries): Promise<number | null> {
+  return (await tx.one<{ ts: number | null }>(`select max(ts) as ts from writers where ts > 0`))?.ts ?? null
 }

@@ -1,36 +1,32 @@
 /**
- * One reading for `/sync`, of one instant: counts, digest, messages and position belong together. One statement says
- * everything when there is no news, which is the usual case; with news the same statement and those that fetch it run in
- * one snapshot.
+ * One reading for `/sync`, of one instant: counts, digest, messages and position belong together. Without news the
+ * overview says everything; with news the same statement and those that fetch it run in one snapshot.
  */
-import { unknownToken } from '../../matrix-error.ts'
 import type { PoolStatus } from '../../pool/port.ts'
 import type { Position, Session, UserRef } from '../../session.ts'
 import type { SyncQuery, SyncReading } from '../../sync/port.ts'
-import { continueFrom, type Continuation, type StreamEnd, type SyncToken } from '../../sync/token.ts'
+import type { StreamEnd, SyncToken } from '../../sync/token.ts'
 import type { Core } from './core.ts'
 import type { Queries } from './database.ts'
 import { BelowFence, freshenDevices } from './freshen.ts'
-import {
-  type DeviceStanding,
-  fullStatus,
-  noteTold,
-  offerCounts,
-  POOLS_JSON,
-  type ReadStanding,
-  statusOf,
-} from './pool-status.ts'
+import { type DeviceStanding, fullStatus, noteTold, offerCounts, statusOf } from './pool-status.ts'
 import { confirmMessages } from './send-messages.ts'
+import { type Overview, type Overviews, readOverview, WentBack } from './sync-overview.ts'
 import { changedSince } from './tracked-users.ts'
 
 /** Below every position: everything is newer. */
 const BEGINNING = -1
 
 /** @throws {MatrixError} 401 when the session has ended. */
-export async function readSync(core: Core, session: Session, query: SyncQuery): Promise<SyncReading> {
+export async function readSync(
+  core: Core,
+  overviews: Overviews,
+  session: Session,
+  query: SyncQuery,
+): Promise<SyncReading> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await readOnce(core, session, query)
+      return await readOnce(core, overviews, session, query)
     } catch (error) {
       if (attempt === MAX_ATTEMPTS) throw error
       if (error instanceof BelowFence) await freshenDevices(core, error.devices)
@@ -43,22 +39,17 @@ export async function readSync(core: Core, session: Session, query: SyncQuery): 
 /** Raising the fence puts the device below it; more than both, and once more by another process, is a fault. */
 const MAX_ATTEMPTS = 5
 
-/** The token proves that the database went back. */
-class WentBack extends Error {
-  readonly token: SyncToken
-
-  constructor(token: SyncToken, proof: string) {
-    super(proof)
-    this.token = token
-  }
-}
-
 function proveWentBack({ db, fence }: Core, { token }: WentBack): Promise<void> {
   return db.withConnection((connection) => fence.prove(connection, token))
 }
 
-async function readOnce(core: Core, session: Session, query: SyncQuery): Promise<SyncReading> {
-  const overview = await readOverview(core.db, session, query.token)
+async function readOnce(
+  core: Core,
+  overviews: Overviews,
+  session: Session,
+  query: SyncQuery,
+): Promise<SyncReading> {
+  const overview = await overviews.ask({ session, token: query.token })
   const { since } = overview
   if (query.confirms && since !== undefined) {
     await noteTold(core, session.deviceRef, since)
@@ -84,54 +75,6 @@ export async function endOfStream({ db }: Pick<Core, 'db'>, token?: SyncToken): 
   return { epoch, position, formerEnd: formerEnd ?? undefined }
 }
 
-type OverviewRow = ReadStanding & {
-  /** Where the stream ends. */
-  readonly position: Position
-  /** Where the token's epoch ended, if it is a former one. */
-  readonly former_end: Position | null
-  readonly signal_pos: Position
-  readonly first_message: Position | null
-  readonly last_message: Position | null
-  /** Something newer than the token in device lists or account data; true without a token, or with one of a former epoch. */
-  readonly user_has_news: boolean
-}
-
-type Overview = OverviewRow & Continuation
-
-/** @throws {BelowFence | WentBack} */
-async function readOverview(
-  db: Queries,
-  { tokenHash, deviceRef }: Session,
-  token: SyncToken | undefined,
-): Promise<Overview> {
-  const row = await db.one<OverviewRow>(
-    `select stream.epoch, stream.pos as position, former.end_pos as former_end, devices.fence < stream.fence as stale,
-       version, generation, ${POOLS_JSON} as pools,
-       greatest(signal_pos, (select max(signal_pos) from pools where pools.device_num = devices.device_num)) as signal_pos,
-       (select min(pos) from inbox where inbox.device_num = devices.device_num) as first_message,
-       (select max(pos) from inbox where inbox.device_num = devices.device_num) as last_message,
-       $3::bigint is null or former.end_pos is not null or list_pos > $3
-         or exists (select 1 from tracked_users where observer_num = user_num and pos > $3)
-         or exists (select 1 from tracked_users join users as target on target.user_num = target_num
-                    where observer_num = users.user_num and target.list_pos > $3)
-         or exists (select 1 from account_data where account_data.user_num = users.user_num and pos > $3)
-         as user_has_news
-     from stream left join former_epochs as former on former.epoch = $4
-     cross join access_tokens join devices using (device_num) join users using (user_num)
-     where token_hash = $1 and device_num = $2 and removed_ts is null`,
-    tokenHash,
-    deviceRef,
-    token?.position ?? null,
-    token?.epoch ?? '',
-  )
-  if (row === undefined) throw unknownToken()
-  const { epoch, position, former_end: formerEnd } = row
-  const continuation = continueFrom(token, { epoch, position, formerEnd: formerEnd ?? undefined })
-  if (continuation.proof !== undefined && token !== undefined) throw new WentBack(token, continuation.proof)
-  if (row.stale) throw new BelowFence([deviceRef])
-  return { ...row, ...continuation }
-}
-
 type Read = { readonly reading: SyncReading; readonly standing: DeviceStanding }
 
 /** The reading without news; undefined when there is some, or a digest that has to be read. */
@@ -154,7 +97,7 @@ function readingOf(
 function readNews(core: Core, session: Session, query: SyncQuery): Promise<Read> {
   const { toDeviceLimit, everyoneFromBeginning } = query
   return core.db.transaction(async (tx) => {
-    const overview = await readOverview(tx, session, query.token)
+    const overview = await readOverview(tx, { session, token: query.token })
     const { since, everyone, position, user_has_news: hasNews } = overview
     const from = since ?? BEGINNING
     const messages = await messagesSince(tx, session, from, toDeviceLimit)

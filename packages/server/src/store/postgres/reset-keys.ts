@@ -9,7 +9,7 @@ import { checkPreconditions, REPLAY_RESET_MS, REPLAYED_RESETS_PER_DEVICE } from 
 import type { DeviceRef } from '../../session.ts'
 import { type Core, type Write, write } from './core.ts'
 import type { Queries } from './database.ts'
-import { type AvailableKey, hashOf, loadPools, lockPools, type Pool } from './pool-rows.ts'
+import { type AvailableKey, hashOf, loadPools, type Pool } from './pool-rows.ts'
 import { fullStatus } from './pool-status.ts'
 import { saveKeys } from './save-keys.ts'
 import { type DeviceRow, requireDevice, toIdentity } from './session-device.ts'
@@ -34,12 +34,11 @@ async function reset(
   command: ResetCommand,
 ): Promise<{ readonly result: ResetResult; readonly remember?: () => void }> {
   const { session, requestId, now } = command
-  const device = await requireDevice(tx, session, now)
+  const { device, pools: before } = await requireDevice(tx, session, now)
   const replayed =
     requestId === undefined ? undefined : await findAnswer(tx, session.deviceRef, requestId, now)
   if (replayed !== undefined) return { result: replayed }
   command.beforeChange()
-  const before = await lockPools(tx, session.deviceRef)
   await requirePreconditions(core, tx, command, device, before)
   const { withdrawn, absent } = await withdraw(tx, command, before)
   const stored = await storeKeys(core, tx, device, toIdentity(device), before, {
@@ -72,14 +71,14 @@ async function reset(
 /** The status is read for them alone: without any it would be for nothing. */
 async function requirePreconditions(
   core: Core,
-  tx: Queries,
+  tx: Write,
   command: ResetCommand,
-  { epoch, version, generation }: DeviceRow,
+  { version, generation }: DeviceRow,
   pools: readonly Pool[],
 ): Promise<void> {
   const { ifEpoch, ifGeneration, ifVersion } = command
   if (ifEpoch === undefined && ifGeneration === undefined && ifVersion === undefined) return
-  const standing = { epoch, version, generation, pools: pools.map(({ row }) => row) }
+  const standing = { epoch: tx.standing.epoch, version, generation, pools: pools.map(({ row }) => row) }
   checkPreconditions(command, await fullStatus(core, tx, standing))
 }
 

@@ -4,7 +4,7 @@
  */
 import type { PoolStatus } from '../../pool/port.ts'
 import type { Session } from '../../session.ts'
-import type { Core } from './core.ts'
+import type { Core, Write } from './core.ts'
 import type { Queries } from './database.ts'
 import { readDigests } from './digests.ts'
 import { type Pool, savePools } from './pool-rows.ts'
@@ -21,7 +21,7 @@ export type SavedKeys = {
 /** @param left keys left other than by being issued */
 export async function saveKeys(
   core: Core,
-  tx: Queries,
+  tx: Write,
   { session, now }: { readonly session: Session; readonly now: number },
   device: DeviceRow,
   {
@@ -36,26 +36,25 @@ export async function saveKeys(
     readonly left: boolean
   },
 ): Promise<SavedKeys> {
-  await savePools(tx, pools, now)
   const version = device.version + (changed ? 1 : 0)
   const generation = device.generation + (left ? 1 : 0)
-  if (changed || left || day !== device) {
-    await tx.run(
-      `update devices set version = $2, generation = $3, day_start_ts = $4, day_stored = $5 where device_num = $1`,
-      session.deviceRef,
-      version,
-      generation,
-      day.day_start_ts,
-      day.day_stored,
-    )
+  const { epoch } = tx.standing
+  const isDeviceChanged = changed || left || day !== device
+  const saved = {
+    device_num: session.deviceRef,
+    version,
+    generation,
+    day_start_ts: day.day_start_ts,
+    day_stored: day.day_stored,
   }
-  const digests = await digestsOf(core, tx, device.epoch, pools)
-  const standing = { epoch: device.epoch, version, generation, pools: pools.map(({ row }) => row) }
+  await savePools(tx, pools, isDeviceChanged ? saved : undefined, now)
+  const digests = await digestsOf(core, tx, epoch, pools)
+  const standing = { epoch, version, generation, pools: pools.map(({ row }) => row) }
   return {
     status: assembleStatus(standing, (pool) => digests.get(pool.pool_num) ?? ''),
     remember() {
       core.offers.forget(session.deviceRef)
-      for (const { row } of pools) core.digests.keep(device.epoch, row, digests.get(row.pool_num) ?? '')
+      for (const { row } of pools) core.digests.keep(epoch, row, digests.get(row.pool_num) ?? '')
     },
   }
 }

@@ -64,7 +64,8 @@ export async function migrate(db: Postgres): Promise<{ readonly from: number; re
 }
 
 /**
- * One step of it, in a transaction. Returns the number before: that of this program when there was nothing left to do.
+ * One step of it, in a transaction; all steps where there was nothing, so that nobody meets a new database half made.
+ * Returns the number before: that of this program when there was nothing left to do.
  *
  * @throws {StoreError} as `migrate`.
  */
@@ -72,12 +73,12 @@ export async function migrateOnce(tx: Queries): Promise<number> {
   await tx.run(`select pg_advisory_xact_lock($1, hashtext(current_schema()))`, MIGRATE_LOCK)
   const found = await schemaOf(tx)
   if (found > KNOWN_SCHEMA) requireSchema(found)
-  const sql = migrations[found]
-  if (sql === undefined) return found
-  await tx.run(sql)
+  const steps = found === 0 ? migrations : migrations.slice(found, found + 1)
+  if (steps.length === 0) return found
+  for (const sql of steps) await tx.run(sql)
   await tx.run(
     `insert into meta (key, value) values ('schema', $1) on conflict (key) do update set value = excluded.value`,
-    String(found + 1),
+    String(found + steps.length),
   )
   return found
 }

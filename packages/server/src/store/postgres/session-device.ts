@@ -9,6 +9,7 @@ import type { Session, UserRef } from '../../session.ts'
 import type { Write } from './core.ts'
 import type { Queries } from './database.ts'
 import { freshenLocked } from './freshen.ts'
+import { lockPools, type Pool } from './pool-rows.ts'
 
 export type IdentityRow = { readonly ed25519: string | null; readonly curve25519: string | null }
 
@@ -20,28 +21,30 @@ export type DeviceRow = IdentityRow & {
   readonly generation: number
   readonly day_start_ts: number
   readonly day_stored: number
-  readonly epoch: string
 }
 
 /**
- * Locks the device of a session that still holds, against all but messages to it, and purges its pools if it is below the
- * fence. Who may change the user's device list locks the user before it.
+ * Locks the device of a session that still holds, against all but messages to it, and its pools, which are purged if it is
+ * below the fence. Who may change the user's device list locks the user before it.
  *
  * @throws {MatrixError} 401 when the session has ended.
  */
-export async function requireDevice(tx: Write, session: Session, now: number): Promise<DeviceRow> {
-  const row = await lockDevice(tx, session)
-  const epoch = await requireToken(tx, session)
-  if (row.fence >= tx.standing.fence) return { ...row, epoch }
-  await freshenLocked(tx, [{ device_num: session.deviceRef, fence: row.fence }], now)
-  return { ...(await lockDevice(tx, session)), epoch }
+export async function requireDevice(
+  tx: Write,
+  session: Session,
+  now: number,
+): Promise<{ readonly device: DeviceRow; readonly pools: readonly Pool[] }> {
+  const device = await lockDevice(tx, session)
+  if (device.fence >= tx.standing.fence) return { device, pools: await lockPools(tx, session) }
+  await freshenLocked(tx, [{ device_num: session.deviceRef, fence: device.fence }], now)
+  return { device: await lockDevice(tx, session), pools: await lockPools(tx, session) }
 }
 
 async function lockDevice(
   tx: Write,
   { deviceRef }: Session,
-): Promise<Omit<DeviceRow, 'epoch'> & { readonly fence: number }> {
-  const row = await tx.one<Omit<DeviceRow, 'epoch'> & { readonly fence: number }>(
+): Promise<DeviceRow & { readonly fence: number }> {
+  const row = await tx.one<DeviceRow & { readonly fence: number }>(
     `select user_num, device_keys, ed25519, curve25519, identity_changed, version, generation, fence,
        day_start_ts, day_stored
      from devices where device_num = $1 and removed_ts is null for no key update`,
@@ -52,18 +55,17 @@ async function lockDevice(
 }
 
 /**
- * After its device, or its user, was locked. Returns the store's epoch.
+ * After its device, or its user, was locked.
  *
  * @throws {MatrixError} 401 when the session has ended.
  */
-export async function requireToken(tx: Queries, { tokenHash, deviceRef }: Session): Promise<string> {
-  const row = await tx.one<{ epoch: string }>(
-    `select epoch from access_tokens, stream where token_hash = $1 and device_num = $2`,
+export async function requireToken(tx: Queries, { tokenHash, deviceRef }: Session): Promise<void> {
+  const row = await tx.one(
+    `select 1 from access_tokens where token_hash = $1 and device_num = $2`,
     tokenHash,
     deviceRef,
   )
   if (row === undefined) throw unknownToken()
-  return row.epoch
 }
 
 /** The first lock of whoever may change a user's device list, her devices or her password. */

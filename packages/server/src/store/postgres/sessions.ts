@@ -1,11 +1,11 @@
 /**
- * Sessions: how a login makes or takes up a device and gives it a token, and how requests find it again. All logins of a
- * user happen one after the other, under the lock of her row. Sessions are not cached: another process may end them.
+ * Sessions: how a login makes or takes up a device and gives it a token (find-sessions.ts finds it again). All logins of a
+ * user happen one after the other, under the lock of her row.
  */
-import type { DeviceId, UserId } from '@latchkey/protocol'
+import type { DeviceId } from '@latchkey/protocol'
 import type { NewSession } from '../../accounts/port.ts'
 import { forbidden, invalidParam, quoted } from '../../matrix-error.ts'
-import type { DeviceRef, Session, TokenHash, UserRef } from '../../session.ts'
+import type { DeviceRef, Session, UserRef } from '../../session.ts'
 import { type Core, type Write, write } from './core.ts'
 import type { Queries } from './database.ts'
 import { endTokens } from './remove-devices.ts'
@@ -103,28 +103,5 @@ async function requireRoom({ limits: { devicesPerUser } }: Core, tx: Queries, us
   )
   if ((row?.n ?? 0) >= devicesPerUser) {
     throw invalidParam(`This account has ${devicesPerUser} devices, the most it may have: log one out first.`)
-  }
-}
-
-/** The session of a token; undefined when there is none (any more). */
-export async function findSession(db: Queries, tokenHash: TokenHash): Promise<Session | undefined> {
-  const row = await db.one<{
-    user_num: UserRef
-    user_id: UserId
-    device_num: DeviceRef
-    device_id: DeviceId
-  }>(
-    `select user_num, user_id, device_num, device_id
-     from access_tokens join devices using (device_num) join users using (user_num)
-     where token_hash = $1 and removed_ts is null`,
-    tokenHash,
-  )
-  if (row === undefined) return undefined
-  return {
-    tokenHash,
-    userRef: row.user_num,
-    userId: row.user_id,
-    deviceRef: row.device_num,
-    deviceId: row.device_id,
   }
 }

@@ -22,7 +22,7 @@ import { materialHash } from '../key-row.ts'
 import type { Core } from './core.ts'
 import type { Queries } from './database.ts'
 import { type Log, memoryOf, readLog } from './pool-memory.ts'
-import { hashOf, loadPools, makePools, type Pool } from './pool-rows.ts'
+import { type HashedKey, hashOf, loadPools, makePools, type Pool } from './pool-rows.ts'
 import type { DeviceRow } from './session-device.ts'
 
 export type StoredKeys = {
@@ -69,20 +69,13 @@ export async function storeKeys(
     requireSignedKeys([...oneTimeKeys, ...fallbackKeys], identity, session)
   }
   const pools = await openPools(tx, before, request, policy.algorithmsPerDevice)
-  const wanted = [...Map.groupBy(oneTimeKeys, (key) => key.algorithm)].map(([algorithm, keys]) => ({
-    pool: poolIn(pools, algorithm),
-    keys,
-  }))
-  await loadPools(
-    tx,
-    wanted.map(({ pool }) => pool),
-  )
-  const log = await readLog(tx, wanted)
-  const decided = wanted.map(({ pool, keys }) => ({
-    pool,
-    keys,
-    decision: decideUpload(keys, memoryOf(pool, log)),
-  }))
+  const decided = []
+  for (const [algorithm, uploaded] of Map.groupBy(oneTimeKeys, (key) => key.algorithm)) {
+    const pool = poolIn(pools, algorithm)
+    const keys = uploaded.map((key) => ({ ...key, hash: hashOf(key.material) }))
+    const log = await readLog(tx, pool, keys)
+    decided.push({ pool, keys, log, decision: decideUpload(keys, memoryOf(pool, log, keys)) })
+  }
   const conflicts = decided.flatMap(({ decision }) => decision.conflicts)
   const healed = conflicts.length > 0
   if (healed && !(await request.mayHeal())) throw conflictError(conflicts)
@@ -93,13 +86,15 @@ export async function storeKeys(
     evicted: [] as KeyName[],
   }
   let stored = request.alreadyStored
-  for (const { pool, keys, decision } of decided) {
+  for (const { pool, keys, log, decision } of decided) {
+    const overflows = pool.row.count + decision.store.length > policy.keysPerPool
+    if (overflows || decision.conflicts.length > 0) await loadPools(tx, [pool])
     const final = decision.conflicts.length > 0 ? healPool(pool, keys, log) : decision
     pool.append(final.store)
     stored += final.store.length
     for (const [name, outcome] of final.outcomes) result.outcomes.set(name, outcome)
     for (const [name, as] of final.storedAs) result.storedAs.set(name, as)
-    result.evicted.push(...evictOldest(pool, policy.keysPerPool))
+    if (pool.row.count > policy.keysPerPool) result.evicted.push(...evictOldest(pool, policy.keysPerPool))
   }
   const isFormer = await formerFallbacks(tx, pools, fallbackKeys)
   for (const key of fallbackKeys) {
@@ -146,14 +141,14 @@ function poolIn(pools: readonly Pool[], algorithm: Algorithm): Pool {
  * The client has forgotten its keys: every available key goes and its batch comes. What the batch offers again was never
  * lost, so it counts as withdrawn: it may enter anew.
  */
-function healPool(pool: Pool, keys: readonly UploadedKey[], log: Log): UploadDecision {
-  const held = new Set(keys.map((key) => hashOf(key.material)))
+function healPool(pool: Pool, keys: readonly HashedKey[], log: Log): UploadDecision<HashedKey> {
+  const held = new Set(keys.map((key) => key.hash))
   const { offered = [], forgotten = [] } = Object.groupBy(pool.available, (key) =>
     held.has(key.hash) ? 'offered' : 'forgotten',
   )
   pool.remove(offered, 'withdrawn')
   pool.remove(forgotten, 'purged')
-  const decision = decideUpload(keys, memoryOf(pool, log))
+  const decision = decideUpload(keys, memoryOf(pool, log, keys))
   if (decision.conflicts.length > 0) throw new Error('a healed pool still conflicts')
   return decision
 }

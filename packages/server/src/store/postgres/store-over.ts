@@ -1,6 +1,7 @@
 /** Every room's port over one core: which file of this folder answers what. */
 import type { AccountStore } from '../../accounts/port.ts'
 import type { DeviceStore } from '../../devices/port.ts'
+import type { MessageStore } from '../../messages/port.ts'
 import type { PoolStore } from '../../pool/port.ts'
 import type { Store } from '../../store.ts'
 import type { SyncStore } from '../../sync/port.ts'
@@ -15,6 +16,7 @@ import type { ClaimLanes } from './claim-lanes.ts'
 import type { Core } from './core.ts'
 import { addSignatures, putCrossSigning } from './cross-signing.ts'
 import { getDevice, listDevices, renameDevice } from './device-rows.ts'
+import { sessionLookUps } from './find-sessions.ts'
 import { inspectPool } from './inspect-pool.ts'
 import { claimServerName } from './meta.ts'
 import { poolStatus } from './pool-status.ts'
@@ -22,8 +24,9 @@ import { publishedKeys } from './published-keys.ts'
 import { endOfStream, readSync } from './read-sync.ts'
 import { removeAllDevices, removeDevices } from './remove-devices.ts'
 import { resetKeys } from './reset-keys.ts'
-import { sendMessages } from './send-messages.ts'
-import { findSession, openSession } from './sessions.ts'
+import { sends } from './send-messages.ts'
+import { openSession } from './sessions.ts'
+import { overviews } from './sync-overview.ts'
 import { changedSince, trackUsers } from './tracked-users.ts'
 import { uploadKeys } from './upload-keys.ts'
 import { accountData, findFilter, putAccountData, putFilter } from './user-data.ts'
@@ -38,7 +41,7 @@ export function storeOver(
   return {
     accounts: accountStore(core),
     devices: deviceStore(core),
-    messages: { send: (command) => sendMessages(core, command) },
+    messages: messageStore(core),
     pools: poolStore(core, lanes),
     sync: syncStore(core, tokenSecret),
     claimServerName: (name) => claimServerName(core.db, name),
@@ -51,13 +54,14 @@ export function storeOver(
 }
 
 function accountStore(core: Core): AccountStore {
+  const lookUps = sessionLookUps(core.db)
   return {
     create: (account) => createAccount(core, account),
     find: (userId) => findAccount(core.db, userId),
     registrationTokenValid: (tokenHash, now) => registrationTokenValid(core.db, tokenHash, now),
     createRegistrationToken: (token) => createRegistrationToken(core.db, token),
     openSession: (session) => openSession(core, session),
-    session: (tokenHash) => findSession(core.db, tokenHash),
+    session: (tokenHash) => lookUps.ask(tokenHash),
     setPassword: (change) => setPassword(core, change),
     seen: (session, ip, now) => core.lastSeen.note(session, ip, now),
   }
@@ -78,6 +82,11 @@ function deviceStore(core: Core): DeviceStore {
   }
 }
 
+function messageStore(core: Core): MessageStore {
+  const all = sends(core)
+  return { send: (command) => all.ask(command) }
+}
+
 function poolStore(core: Core, lanes: ClaimLanes): PoolStore {
   return {
     upload: (command) => uploadKeys(core, command),
@@ -89,8 +98,9 @@ function poolStore(core: Core, lanes: ClaimLanes): PoolStore {
 }
 
 function syncStore(core: Core, tokenSecret: string): SyncStore {
+  const asked = overviews(core.db)
   return {
-    read: (session, query) => readSync(core, session, query),
+    read: (session, query) => readSync(core, asked, session, query),
     end: (token) => endOfStream(core, token),
     tokenSecret,
     subscribe: (listener) => core.notifier.subscribe(listener),

@@ -40,13 +40,13 @@ async function uploadOrRefuse(
 ): Promise<Uploaded | { readonly refusal: unknown }> {
   const { session, deviceKeys, now } = command
   if (deviceKeys !== undefined) await lockUser(tx, session.userRef)
-  const device = await requireDevice(tx, session, now)
-  if (core.policy.onConflict !== 'heal') return upload(core, tx, command, device, {})
+  const before = await requireDevice(tx, session, now)
+  if (core.policy.onConflict !== 'heal') return upload(core, tx, command, before, {})
   const finding: Finding = {}
   const undo = tx.changes.checkpoint()
   await tx.run(`savepoint upload`)
   try {
-    return await upload(core, tx, command, device, finding)
+    return await upload(core, tx, command, before, finding)
   } catch (error) {
     if (finding.refused === undefined) throw error
     await tx.run(`rollback to savepoint upload`)
@@ -60,7 +60,7 @@ async function upload(
   core: Core,
   tx: Write,
   command: UploadCommand,
-  before: DeviceRow,
+  { device: before, pools }: Awaited<ReturnType<typeof requireDevice>>,
   finding: Finding,
 ): Promise<Uploaded> {
   const { session, deviceKeys, now } = command
@@ -74,7 +74,7 @@ async function upload(
     tx,
     device,
     isNew ? deviceKeys.identity : toIdentity(before),
-    await lockPools(tx, session.deviceRef),
+    identityChanged ? await lockPools(tx, session) : pools,
     {
       ...command,
       mayHeal: async () => core.policy.onConflict === 'heal' && (await isSecondTry(tx, command, finding)),
@@ -82,10 +82,9 @@ async function upload(
     },
   )
   const left = stored.evicted.length > 0 || stored.healed || identityChanged
-  const { pools, day } = stored
   const saved = await saveKeys(core, tx, command, device, {
-    pools,
-    day,
+    pools: stored.pools,
+    day: stored.day,
     changed: stored.changed || left,
     left,
   })

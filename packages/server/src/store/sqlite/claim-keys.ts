@@ -7,9 +7,10 @@ import { chooseKey } from '../../pool/claim.ts'
 import type { ClaimCommand, ClaimedKey, ClaimResult, ClaimTarget } from '../../pool/port.ts'
 import { reachedLowWater } from '../../pool/wake.ts'
 import { type Core, signalDevice } from './core.ts'
-import { firstTouched } from './first-touch.ts'
+import { firstTouched, touchAhead } from './first-touch.ts'
 
-export function claimKeys(core: Core, command: ClaimCommand): Promise<ClaimResult> {
+export async function claimKeys(core: Core, command: ClaimCommand): Promise<ClaimResult> {
+  await touchAhead(core, command.targets)
   return core.queue.plain(() => {
     const claimerNum = core.claimers.numOf(command.claimer.name)
     return command.targets.map((target) => claimOne(core, command, target, claimerNum))

@@ -8,6 +8,7 @@ import type { DeviceRef } from '../../session.ts'
 import { lockDirectory } from '../lock-file.ts'
 import { StoreError } from '../store-error.ts'
 import { listWitnesses, Witness } from '../witness.ts'
+import { writeCertain, writeCertainWriter } from './certain.ts'
 import { signalDevice } from './core.ts'
 import { type Database, openDatabase } from './database.ts'
 import {
@@ -15,6 +16,7 @@ import {
   databaseId,
   formerEpochs,
   lastEnded,
+  lastWriteTs,
   marksOf,
   raiseFence as raiseInTransaction,
   readFence,
@@ -70,7 +72,12 @@ export async function raiseFence(directory: string, command: RaiseCommand): Prom
       const positions = new Positions(db)
       const { device, reason, dropFallbackKeys, now } = command
       if (device === undefined) {
-        const evidence = { reason, epochs: [], ...(dropFallbackKeys !== undefined && { dropFallbackKeys }) }
+        const evidence = {
+          reason,
+          epochs: [],
+          byCommand: true,
+          ...(dropFallbackKeys !== undefined && { dropFallbackKeys }),
+        }
         return raiseInTransaction(db, positions, evidence, now)
       }
       const ref = requireDevice(db, device)
@@ -95,14 +102,21 @@ export async function adoptFence(
 ): Promise<readonly { readonly file: string; readonly adopted: boolean }[]> {
   return withDatabase(directory, async (db) => {
     const { epoch } = readFence(db)
-    const adopted: { file: string; adopted: boolean }[] = []
-    for (const { file } of witnessesOf(db, fence)) {
+    const adopted: { file: string; adopted: boolean; writerId?: string }[] = []
+    for (const { file, writerId } of witnessesOf(db, fence)) {
       const witness = Witness.take(file)
-      await witness?.replace(marksOf(db, witness.writerId, epoch)).finally(() => witness.close())
-      adopted.push({ file, adopted: witness !== undefined })
+      await witness?.replace(marksOf(db, writerId, epoch)).finally(() => witness.close())
+      adopted.push({ file, adopted: witness !== undefined, ...(witness && { writerId }) })
     }
-    return adopted
+    const writer = adopted.find((witness) => witness.adopted)?.writerId
+    if (writer !== undefined) db.transaction(() => takeForCertain(db, writer))
+    return adopted.map(({ file, adopted: isAdopted }) => ({ file, adopted: isAdopted }))
   })
+}
+
+function takeForCertain(db: Database, writerId: string): void {
+  writeCertain(db, { position: new Positions(db).last, writtenTs: lastWriteTs(db) })
+  writeCertainWriter(db, writerId)
 }
 
 function witnessesOf(db: Database, fence: WitnessDirectory): ReturnType<typeof listWitnesses> {

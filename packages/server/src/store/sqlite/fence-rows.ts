@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto'
 import { type Mark, outlivesFallbackKeys, POSITION_JUMP } from '../../fence/judge.ts'
 import type { FenceStatus } from '../../fence/status.ts'
 import type { Position } from '../../session.ts'
+import { certainBeforeAll, readCertain, writeCertain } from './certain.ts'
 import type { Database } from './database.ts'
 import { readNumber, readOrCreateMeta, writeMeta } from './meta.ts'
 import type { Positions } from './positions.ts'
@@ -26,10 +27,10 @@ export type Evidence = {
   readonly epochs: readonly string[]
   /** The highest position that was seen outside. */
   readonly position?: Position
-  /** What tokens of the epoch that ends, and of lost ones, acknowledge at most; by default all up to now. */
-  readonly ends?: { readonly present: Position; readonly lost: Position }
   /** Undefined: if what was lost is long enough. */
   readonly dropFallbackKeys?: boolean
+  /** An operator says so: what was lost, if anything, was lost after the last write that is there. */
+  readonly byCommand?: boolean
 }
 
 export type Raised = FenceNumbers & { readonly droppedFallbackKeys: boolean }
@@ -50,11 +51,15 @@ export function readFence(db: Database): FenceNumbers {
   }
 }
 
-/** Ends the epoch. Devices are not touched: each is purged when it is met (first-touch.ts). */
+/**
+ * Ends the epoch where it is certain (certain.ts), and so those that were lost. Devices are not touched: each is purged
+ * when it is met (first-touch.ts).
+ */
 export function raiseFence(db: Database, positions: Positions, evidence: Evidence, now: number): Raised {
   const ended = readFence(db)
   const number = ended.number + 1
-  const { present, lost } = evidence.ends ?? { present: positions.last, lost: positions.last }
+  const certain = readCertain(db)
+  const lost = certainBeforeAll(db)
   const end = (epoch: string, position: Position): void => {
     db.run(
       `insert into former_epochs (epoch, end_pos, ended_ts, reason) values (?, ?, ?, ?) on conflict do nothing`,
@@ -64,15 +69,18 @@ export function raiseFence(db: Database, positions: Positions, evidence: Evidenc
       evidence.reason,
     )
   }
-  end(ended.epoch, present)
+  end(ended.epoch, certain.position)
   for (const epoch of evidence.epochs) end(epoch, lost)
-  const droppedFallbackKeys = evidence.dropFallbackKeys ?? outlivesFallbackKeys(lastWriteTs(db), now)
+  const writtenTs = evidence.byCommand === true ? lastWriteTs(db) : certain.writtenTs
+  const droppedFallbackKeys = evidence.dropFallbackKeys ?? outlivesFallbackKeys(writtenTs, now)
   const epoch = newEpoch()
   writeMeta(db, 'epoch', epoch)
   writeMeta(db, 'fence', number)
   if (droppedFallbackKeys) writeMeta(db, 'fallback_fence', number)
   positions.jump(Math.max(positions.last, evidence.position ?? 0) + POSITION_JUMP)
   positions.save()
+  // In the new epoch every position is new.
+  writeCertain(db, { position: positions.last, writtenTs: now })
   return { epoch, number, fallback: droppedFallbackKeys ? number : ended.fallback, droppedFallbackKeys }
 }
 
@@ -125,7 +133,8 @@ export function hasHistory(db: Database): boolean {
   return readNumber(db, 'position') > 0 || lastWriteTs(db) !== undefined
 }
 
-function lastWriteTs(db: Database): number | undefined {
+/** Milliseconds since 1970; undefined when nothing was ever counted. */
+export function lastWriteTs(db: Database): number | undefined {
   return db.one<{ ts: number | null }>(`select max(ts) as ts from writers`)?.ts ?? undefined
 }
 

@@ -3,9 +3,9 @@
  * last acknowledged one outside of the database. Only `raise` changes the numbers. Rule: fence/judge.ts.
  */
 import type { FenceEvent, OnFence } from '../../fence/events.ts'
-import type { Position } from '../../session.ts'
 import type { StreamEnd, SyncToken } from '../../sync/token.ts'
 import type { Witness } from '../witness.ts'
+import { writeCertainWriter } from './certain.ts'
 import type { Database } from './database.ts'
 import {
   countWrite,
@@ -30,8 +30,6 @@ export class Fence {
   readonly #db: Database
   readonly #positions: Positions
   readonly #options: FenceOptions
-  /** A file does not go back while it is open: what was lost was lost before, at these. */
-  readonly #opened: { readonly epoch: string; readonly position: Position }
   #numbers: FenceNumbers
   /** The number of the last write. */
   #written = 0
@@ -43,7 +41,6 @@ export class Fence {
     this.#positions = positions
     this.#options = options
     this.#numbers = readFence(db)
-    this.#opened = { epoch: this.#numbers.epoch, position: positions.last }
   }
 
   get epoch(): string {
@@ -70,27 +67,16 @@ export class Fence {
     }
   }
 
-  /**
-   * Ends the epoch because of a token. Inside a transaction.
-   *
-   * Whoever wrote since this process opened the database did so after it went back, with positions that others may
-   * have had before: of epochs from before, only what is older counts as seen.
-   */
+  /** Ends the epoch because of a token. Inside a transaction. */
   raise(reason: string, token: SyncToken): void {
-    const lost = this.#opened.position
-    const present = this.epoch === this.#opened.epoch ? lost : this.#positions.last
-    const evidence: Evidence = {
-      reason,
-      epochs: [token.epoch],
-      position: token.position,
-      ends: { present, lost },
-    }
+    const evidence: Evidence = { reason, epochs: [token.epoch], position: token.position }
     const { droppedFallbackKeys, ...numbers } = raiseFence(
       this.#db,
       this.#positions,
       evidence,
       this.#options.now(),
     )
+    writeCertainWriter(this.#db, this.#options.witness?.writerId)
     this.#numbers = numbers
     this.#events.push({ kind: 'raised', number: numbers.number, reason, droppedFallbackKeys })
   }

@@ -2,6 +2,7 @@
  * What raising the fence leaves to do (key-pool.md "Rollback fence"): a device that was last touched under a lower one is
  * purged before anything reads or writes its pools. Its history stays visible: it is the same installation.
  */
+import type { DeviceId, UserId } from '@latchkey/protocol'
 import type { DeviceRef } from '../../session.ts'
 import { type Core, signalDevice } from './core.ts'
 import { bumpVersion, purgeKeys } from './pool-rows.ts'
@@ -32,6 +33,31 @@ export function touchDevice(core: Core, ref: DeviceRef): void {
   bumpVersion(core, ref, true)
   core.db.run(`update devices set fence = ? where device_num = ?`, core.fence.number, ref)
   signalDevice(core, ref)
+}
+
+/** Of one operation of the commit queue: some ten milliseconds. */
+const DEVICES_AT_ONCE = 50
+
+/**
+ * For who is going to touch many devices in one operation, which everyone else would have to wait for: some at a time,
+ * each lot in an operation of its own.
+ */
+export async function touchAhead(
+  core: Core,
+  targets: readonly { readonly userId: UserId; readonly deviceId: DeviceId }[],
+): Promise<void> {
+  if (targets.length <= DEVICES_AT_ONCE || core.fence.number === 0) return
+  for (let from = 0; from < targets.length; from += DEVICES_AT_ONCE) {
+    const devices = targets
+      .slice(from, from + DEVICES_AT_ONCE)
+      .map(({ userId, deviceId }) => core.keys.byName(userId, deviceId))
+      .filter((device) => device !== undefined && isBehind(core, device))
+    if (devices.length > 0) {
+      await core.queue.plain(() => {
+        for (const device of devices) firstTouched(core, device)
+      })
+    }
+  }
 }
 
 /** For who only reads: in a transaction of its own. */

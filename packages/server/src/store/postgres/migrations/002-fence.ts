@@ -9,6 +9,11 @@ alter table stream add column fallback_fence bigint not null default 0;
 -- back, what was written since is not what clients may have seen under the same positions.
 alter table stream add column server_start text;
 alter table stream add column server_start_pos bigint not null default 0;
+alter table stream add column server_start_written_ts bigint;
+alter table stream add column server_start_noted timestamptz;
+
+-- Which start of a server each writer has compared its counters on.
+create table looks (writer_id text collate "C" primary key, server_start text not null);
 
 alter table writers add column ts bigint not null default 0;
 

@@ -1,0 +1,160 @@
+/**
+ * Groups what is asked at the same time: what arrives while a batch runs goes together in the next one. A lone question
+ * goes at once. Waiting is bounded, in number and in time, and a fault of one item fails no other one.
+ */
+import { MatrixError, unavailable } from '../../matrix-error.ts'
+
+/** What became of one item. */
+export type Outcome<Result> = PromiseSettledResult<Result>
+
+export type Ran<Result> = {
+  /** In the order of the items. */
+  readonly outcomes: readonly Outcome<Result>[]
+  /** When the answers may leave; the next batch does not wait for it. */
+  readonly acknowledged?: Promise<void>
+}
+
+export type BatchOptions<Item, Result> = {
+  /**
+   * Carries out a batch. When it throws, nothing of the batch has been done; unless the database failed, each item is
+   * then tried alone, in their order.
+   */
+  readonly run: (items: readonly Item[]) => Promise<Ran<Result>>
+  /** Batches that run at the same time; with one, items take effect in their order. */
+  readonly atOnce: number
+  /** A batch that has run for so long counts no more: another begins beside it, up to some. Never, where nothing is said. */
+  readonly slowMs?: number
+  /** Of one batch. A larger item goes alone. */
+  readonly maxSize: number
+  /** 1 where nothing is said. */
+  readonly sizeOf?: (item: Item) => number
+  /** Items that may wait: beyond it callers are told to come back. */
+  readonly maxWaiting?: number
+  /** An item that has waited so long for those ahead is told to come back: what follows takes time, too. */
+  readonly maxWaitMs?: number
+}
+
+type Waiting<Item, Result> = {
+  readonly item: Item
+  /** On the clock of `performance.now`. */
+  readonly sinceMs: number
+  readonly resolve: (result: Result) => void
+  readonly reject: (error: unknown) => void
+}
+
+/** Batches beside those that may run at once, while these are slow. */
+const MAX_BESIDE_SLOW = 3
+const MAX_WAITING = 10_000
+const MAX_WAIT_MS = 10_000
+
+export class Batches<Item, Result> {
+  readonly #options: Required<BatchOptions<Item, Result>>
+  #waiting: Waiting<Item, Result>[] = []
+  #running = 0
+  #slow = 0
+  #scheduled = false
+
+  constructor(options: BatchOptions<Item, Result>) {
+    this.#options = {
+      slowMs: Number.POSITIVE_INFINITY,
+      sizeOf: () => 1,
+      maxWaiting: MAX_WAITING,
+      maxWaitMs: MAX_WAIT_MS,
+      ...options,
+    }
+  }
+
+  /** @throws {MatrixError} 503 when too much waits, or waits too long; whatever became of the item */
+  ask(item: Item): Promise<Result> {
+    return new Promise((resolve, reject) => {
+      if (this.#waiting.length >= this.#options.maxWaiting) {
+        return reject(unavailable('More requests are waiting than the server holds.'))
+      }
+      this.#waiting.push({ item, resolve, reject, sinceMs: performance.now() })
+      this.#schedule()
+    })
+  }
+
+  #schedule(): void {
+    const atOnce = this.#options.atOnce + Math.min(this.#slow, MAX_BESIDE_SLOW)
+    if (this.#scheduled || this.#waiting.length === 0 || this.#running >= atOnce) return
+    this.#scheduled = true
+    // What arrives in the same turn of the event loop goes with it.
+    setImmediate(() => {
+      this.#scheduled = false
+      this.#refuseStale()
+      const batch = this.#take()
+      if (batch.length === 0) return
+      this.#running++
+      this.#schedule()
+      const isNoLongerSlow = this.#watch()
+      void this.#run(batch).finally(() => {
+        isNoLongerSlow()
+        this.#running--
+        this.#schedule()
+      })
+    })
+  }
+
+  /** Counts the batch that begins now as slow in time; until what it returns is called. */
+  #watch(): () => void {
+    const { slowMs } = this.#options
+    if (slowMs === Number.POSITIVE_INFINITY) return () => {}
+    let slow = 0
+    const timer = setTimeout(() => {
+      this.#slow += slow = 1
+      this.#schedule()
+    }, slowMs)
+    return () => {
+      clearTimeout(timer)
+      this.#slow -= slow
+    }
+  }
+
+  #refuseStale(): void {
+    const before = performance.now() - this.#options.maxWaitMs
+    const fresh = this.#waiting.findIndex(({ sinceMs }) => sinceMs >= before)
+    if (fresh === 0) return
+    const stale = this.#waiting.splice(0, fresh === -1 ? this.#waiting.length : fresh)
+    for (const { reject } of stale) reject(unavailable('The requests ahead of this one take too long.'))
+  }
+
+  #take(): Waiting<Item, Result>[] {
+    const { sizeOf, maxSize } = this.#options
+    let size = 0
+    const end = this.#waiting.findIndex(({ item }, i) => (size += sizeOf(item)) > maxSize && i > 0)
+    return this.#waiting.splice(0, end === -1 ? this.#waiting.length : end)
+  }
+
+  /** Never rejects. */
+  async #run(batch: readonly Waiting<Item, Result>[]): Promise<void> {
+    const refuse = (error: unknown): void => {
+      for (const { reject } of batch) reject(error)
+    }
+    try {
+      const { outcomes, acknowledged } = await this.#options.run(batch.map(({ item }) => item))
+      const answer = (): void => {
+        for (const [i, { resolve, reject }] of batch.entries()) {
+          const outcome = outcomes[i]
+          if (outcome?.status === 'fulfilled') resolve(outcome.value)
+          else reject(outcome?.reason ?? new Error('a batch has no outcome for one of its items'))
+        }
+      }
+      if (acknowledged === undefined) answer()
+      else acknowledged.then(answer, refuse)
+    } catch (error) {
+      // A failure of the database is everyone's; anything else is the fault of some item.
+      if (batch.length === 1 || (error instanceof MatrixError && error.status === 503)) refuse(error)
+      else for (const one of batch) await this.#run([one])
+    }
+  }
+}
+
+/** The outcome of `make`, which may throw. */
+export function outcomeOf<Result>(make: () => Result): Outcome<Result> {
+  try {
+    return { status: 'fulfilled', value: make() }
+  } catch (reason) {
+    return { status: 'rejected', reason }
+  }
+}

@@ -1,0 +1,59 @@
+/**
+ * The sessions that requests come with, looked up in batches. They are not cached, because another process may end them:
+ * a look-up begins after its request arrived, so a token acts no more once its end was acknowledged.
+ */
+import type { DeviceId, UserId } from '@latchkey/protocol'
+import type { DeviceRef, Session, TokenHash, UserRef } from '../../session.ts'
+import { Batches } from './batches.ts'
+import type { Queries } from './database.ts'
+
+/** Undefined for a token that there is not (any more). */
+export type SessionLookUps = Batches<TokenHash, Session | undefined>
+
+/** With two at a time a batch need not wait for the answer to the last one, and each is still worth its statement. */
+const AT_ONCE = 2
+const MAX_TOKENS = 500
+
+export function sessionLookUps(db: Queries): SessionLookUps {
+  return new Batches({
+    atOnce: AT_ONCE,
+    maxSize: MAX_TOKENS,
+    async run(tokenHashes) {
+      const sessions = await findSessions(db, tokenHashes)
+      return { outcomes: tokenHashes.map((hash) => ({ status: 'fulfilled', value: sessions.get(hash) })) }
+    },
+  })
+}
+
+async function findSessions(
+  db: Queries,
+  tokenHashes: readonly TokenHash[],
+): Promise<ReadonlyMap<TokenHash, Session>> {
+  const rows = await db.all<{
+    token_hash: TokenHash
+    user_num: UserRef
+    user_id: UserId
+    device_num: DeviceRef
+    device_id: DeviceId
+  }>(
+    // Without the limit the planner would rather read whole tables for a batch.
+    `select asked.token_hash, user_num, user_id, device_num, device_id
+     from unnest($1::text[]) as asked (token_hash) cross join lateral (
+       select user_num, user_id, device_num, device_id
+       from access_tokens join devices using (device_num) join users using (user_num)
+       where token_hash = asked.token_hash and removed_ts is null limit 1) as found`,
+    tokenHashes,
+  )
+  return new Map(
+    rows.map((row) => [
+      row.token_hash,
+      {
+        tokenHash: row.token_hash,
+        userRef: row.user_num,
+        userId: row.user_id,
+        deviceRef: row.device_num,
+        deviceId: row.device_id,
+      },
+    ]),
+  )
+}

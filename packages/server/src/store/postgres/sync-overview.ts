@@ -1,0 +1,112 @@
+/**
+ * What one statement says for a `/sync`: everything when there is no news, which is the usual case. Overviews asked for at
+ * the same time come from one statement; each is of the instant at which it began, after its request arrived.
+ */
+import { unknownToken } from '../../matrix-error.ts'
+import type { Position, Session } from '../../session.ts'
+import { continueFrom, type Continuation, type SyncToken } from '../../sync/token.ts'
+import { Batches, outcomeOf } from './batches.ts'
+import type { Queries } from './database.ts'
+import { BelowFence } from './freshen.ts'
+import { POOLS_JSON, type ReadStanding } from './pool-status.ts'
+
+type OverviewRow = ReadStanding & {
+  /** Where the stream ends. */
+  readonly position: Position
+  /** Where the token's epoch ended, if it is a former one. */
+  readonly former_end: Position | null
+  readonly signal_pos: Position
+  readonly first_message: Position | null
+  readonly last_message: Position | null
+  /** Something newer than the token in device lists or account data; true without a token, or with one of a former epoch. */
+  readonly user_has_news: boolean
+}
+
+export type Overview = OverviewRow & Continuation
+
+/** Whose sync, and the token that it presents. */
+export type Asked = { readonly session: Session; readonly token: SyncToken | undefined }
+
+/** The token proves that the database went back. */
+export class WentBack extends Error {
+  readonly token: SyncToken
+
+  constructor(token: SyncToken, proof: string) {
+    super(proof)
+    this.token = token
+  }
+}
+
+export type Overviews = Batches<Asked, Overview>
+
+/** As for sessions (find-sessions.ts). */
+const AT_ONCE = 2
+const MAX_OVERVIEWS = 200
+
+/** Each rejects as `readOverview` does. */
+export function overviews(db: Queries): Overviews {
+  return new Batches({
+    atOnce: AT_ONCE,
+    maxSize: MAX_OVERVIEWS,
+    async run(asked) {
+      const rows = await readRows(db, asked)
+      return { outcomes: asked.map((one, i) => outcomeOf(() => judge(one, rows.get(i)))) }
+    },
+  })
+}
+
+/**
+ * One overview, in the transaction's snapshot.
+ *
+ * @throws {MatrixError} 401 when the session has ended.
+ * @throws {BelowFence | WentBack}
+ */
+export async function readOverview(db: Queries, asked: Asked): Promise<Overview> {
+  return judge(asked, (await readRows(db, [asked])).get(0))
+}
+
+function judge({ session, token }: Asked, row: OverviewRow | undefined): Overview {
+  if (row === undefined) throw unknownToken()
+  const { epoch, position, former_end: formerEnd } = row
+  const continuation = continueFrom(token, { epoch, position, formerEnd: formerEnd ?? undefined })
+  if (continuation.proof !== undefined && token !== undefined) throw new WentBack(token, continuation.proof)
+  if (row.stale) throw new BelowFence([session.deviceRef])
+  return { ...row, ...continuation }
+}
+
+/**
+ * By the place of who asked; those whose session has ended are missing. The oldest of the tokens is given beside as a
+ * constant, from which the planner sees how few lists are newer; `limit 1` keeps it from reading whole tables for a batch.
+ */
+async function readRows(db: Queries, asked: readonly Asked[]): Promise<ReadonlyMap<number, OverviewRow>> {
+  const oldest = Math.min(...asked.map(({ token }) => token?.position ?? Number.MAX_SAFE_INTEGER))
+  const rows = await db.all<OverviewRow & { readonly place: number }>(
+    `with stream as materialized (select epoch, pos, fence from stream)
+     select asked.place, stream.epoch, stream.pos as position, former.end_pos as former_end,
+       devices.fence < stream.fence as stale, version, generation, ${POOLS_JSON} as pools,
+       greatest(signal_pos, (select max(signal_pos) from pools where pools.device_num = devices.device_num)) as signal_pos,
+       (select min(pos) from inbox where inbox.device_num = devices.device_num) as first_message,
+       (select max(pos) from inbox where inbox.device_num = devices.device_num) as last_message,
+       since is null or former.end_pos is not null or list_pos > since
+         or exists (select 1 from tracked_users where observer_num = devices.user_num and pos > since and pos > 0)
+         or exists (select 1 from tracked_users join users as target on target.user_num = target_num
+                    where observer_num = devices.user_num and target.list_pos > since
+                      and target.list_pos > $6::bigint)
+         or exists (select 1 from account_data where account_data.user_num = devices.user_num and pos > since)
+         as user_has_news
+     from unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::text[])
+         as asked (place, token_hash, device_num, since, epoch)
+       cross join lateral (
+         select device_num, user_num, devices.fence, version, generation, signal_pos, list_pos
+         from access_tokens join devices using (device_num) join users using (user_num)
+         where token_hash = asked.token_hash and device_num = asked.device_num and removed_ts is null limit 1) as devices
+       cross join stream left join former_epochs as former on former.epoch = asked.epoch`,
+    asked.map((_, place) => place),
+    asked.map(({ session }) => session.tokenHash),
+    asked.map(({ session }) => session.deviceRef),
+    asked.map(({ token }) => token?.position ?? null),
+    asked.map(({ token }) => token?.epoch ?? ''),
+    oldest,
+  )
+  return new Map(rows.map((row) => [row.place, row]))
+}
