@@ -30,11 +30,7 @@ async function withServer<T>(
   return { result, log: stdout + stderr }
 }
 
-async function upload(
-  client: TestClient,
-  { token }: TestDevice,
-  from: number,
-): Promise<void> {
+async function upload(client: TestClient, { token }: TestDevice, from: number): Promise<void> {
   const keys = Array.from({ length: 10 }, (_, n) => [
     `signed_curve25519:K${String(from + n).padStart(3, '0')}`,
     {
@@ -51,11 +47,7 @@ async function upload(
   assert.equal(status, 200)
 }
 
-async function claim(
-  client: TestClient,
-  of: TestDevice,
-  by: TestDevice,
-): Promise<string | undefined> {
+async function claim(client: TestClient, of: TestDevice, by: TestDevice): Promise<string | undefined> {
   const { body } = await client.call('POST', '/_matrix/client/v3/keys/claim', {
     token: by.token,
     body: { one_time_keys: { [of.userId]: { [of.deviceId]: 'signed_curve25519' } } },

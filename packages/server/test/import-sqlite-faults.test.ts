@@ -1,6 +1,6 @@
 /** `latchkey import sqlite`: whatever goes wrong leaves both databases as they were. Needs LATCHKEY_TEST_POSTGRES. */
 import assert from 'node:assert/strict'
-import { cpSync, writeFileSync } from 'node:fs'
+import { cpSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { test } from 'node:test'
@@ -17,6 +17,7 @@ import {
 } from './support/import-home.ts'
 import { LATCHKEY, runLatchkey, RunningProcess } from './support/run-latchkey.ts'
 import { claim, claimNames, CLIENT, ids, keys, named, ok, upload } from './support/test-client.ts'
+import type { TestServer } from './support/test-server.ts'
 
 test('a marked installation is neither served nor imported twice, and can be taken back', {
   skip,
@@ -124,6 +125,45 @@ test('what cannot be imported is refused in a line, and the database stays as it
   await (await home.serve({ dataDir: home.directory(), database: served })).close()
   await imported(served, dataDir)
   await home.serve({ dataDir: home.directory(), database: served })
+})
+
+test('a source that went back behind its witness is refused, wherever that is, until the fence was raised for it', {
+  skip,
+}, async () => {
+  await using home = new ImportHome()
+  for (const witness of ['beside the database', 'elsewhere'] as const) {
+    const dataDir = home.directory()
+    const fenceDir = witness === 'elsewhere' ? home.directory() : dataDir
+    const flags = witness === 'elsewhere' ? ['--fence-dir', fenceDir] : []
+    const serve = (): Promise<TestServer> => home.serve({ dataDir, fence: true, fenceDir })
+    const before = await serve()
+    const alice = await before.login('alice')
+    await upload(before, alice, { one_time_keys: keys(ids(5)) })
+    await before.close()
+    const file = join(dataDir, 'latchkey.db')
+    const backup = join(home.directory(), 'latchkey.db')
+    cpSync(file, backup)
+    const lost = await serve()
+    assert.equal((await claim(lost, alice, alice))?.name, named('k0000'))
+    await lost.close()
+    const database = await home.database()
+    await imported(database, dataDir, '--dry-run', ...flags)
+    for (const name of ['latchkey.db-wal', 'latchkey.db-shm']) rmSync(join(dataDir, name), { force: true })
+    cpSync(backup, file)
+
+    refusedWith(
+      await importInto(database, dataDir, ...flags),
+      /went back: .*fence-.*Start its server once.*fence adopt/,
+    )
+    // A rehearsal is made on a copy: a witness elsewhere, of a server that has gone on, says nothing of that.
+    if (witness === 'elsewhere') await imported(database, dataDir, '--dry-run', ...flags)
+    else refusedWith(await importInto(database, dataDir, '--dry-run'), /went back/)
+    assert.equal(await tablesOf(database), 0)
+    await (await serve()).close()
+    await imported(database, dataDir, ...flags)
+    const after = await home.serve({ dataDir: home.directory(), database })
+    assert.equal(await claim(after, alice, alice), undefined)
+  }
 })
 
 test('killed in the middle it leaves the database empty and the installation as it was, and is repeated', {

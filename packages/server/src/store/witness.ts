@@ -9,8 +9,8 @@
 import { hash, randomBytes } from 'node:crypto'
 import {
   closeSync,
+  constants,
   existsSync,
-  fdatasync,
   fsyncSync,
   openSync,
   readFileSync,
@@ -19,7 +19,6 @@ import {
   writeSync,
 } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import { promisify } from 'node:util'
 import type { Mark, Marks } from '../fence/judge.ts'
 import { unavailable } from '../matrix-error.ts'
 import { prepareDirectory, preparePrivateFile } from './data-directory.ts'
@@ -97,7 +96,8 @@ export class Witness {
     this.#marks = new Map(content?.marks.map(([lane, n, epoch]) => [lane, { n, epoch }]))
     this.#turn = content?.turn ?? 0
     preparePrivateFile(file)
-    this.#fd = openSync(file, 'r+')
+    // Written and synced in one: the answers of a commit wait for a single turn of the thread pool.
+    this.#fd = openSync(file, constants.O_RDWR | constants.O_DSYNC)
     if (this.isNew) this.#makeRoom()
   }
 
@@ -196,7 +196,6 @@ export class Witness {
       const bytes = encode({ writer: this.writerId, turn, marks })
       const written = await writeAt(this.#fd, bytes, (turn % 2) * PLACE_BYTES)
       if (written < bytes.length) throw new Error(`only ${written} of ${bytes.length} bytes were written`)
-      await promisify(fdatasync)(this.#fd)
       this.#turn = turn
       this.#failed = false
     } catch (error) {

@@ -15,7 +15,10 @@ import type { Source } from './source.ts'
 export function requireNothingLost(source: Source, fenceDirectory: string | undefined): void {
   const database = source.meta('database_id')
   if (typeof database !== 'string') return
-  const directories = new Set([dirname(source.file), ...(fenceDirectory === undefined ? [] : [fenceDirectory])])
+  const directories = new Set([
+    dirname(source.file),
+    ...(fenceDirectory === undefined ? [] : [fenceDirectory]),
+  ])
   for (const directory of directories) {
     for (const { file, writerId, marks } of listWitnesses({ directory, database })) {
       const judgement = judge(marks, source.counted(writerId))

@@ -275,7 +275,8 @@ function connectionConfig({ url, patient }: PostgresOptions): pg.ClientConfig {
  * that is set to lose commits must not weaken "durable", and one that waits for its replicas keeps doing so.
  *
  * Requests look everything up by its key, whatever the values: their statements are planned once. A plan that is kept must
- * not scan a table because it is small when the plan is made.
+ * not scan a table because it is small when the plan is made. Where there is no index, a plan without scans seems so dear
+ * that it would be compiled each time.
  */
 async function prepareConnection(
   client: pg.ClientBase,
@@ -285,7 +286,7 @@ async function prepareConnection(
     text: `select set_config('lock_timeout', $1, false), set_config('statement_timeout', $2, false),
       set_config('idle_in_transaction_session_timeout', $3, false),
       set_config('search_path', coalesce($4, current_setting('search_path')), false),
-      set_config('plan_cache_mode', $5, false), set_config('enable_seqscan', $6, false),
+      set_config('plan_cache_mode', $5, false), set_config('enable_seqscan', $6, false), set_config('jit', $6, false),
       set_config('synchronous_commit', case when current_setting('synchronous_commit') in ('off', 'local')
         then 'on' else current_setting('synchronous_commit') end, false)`,
     values: [

@@ -9,8 +9,12 @@ import { reachedLowWater } from '../../pool/wake.ts'
 import { type Core, signalDevice } from './core.ts'
 import { firstTouched, touchAhead } from './first-touch.ts'
 
-export async function claimKeys(core: Core, command: ClaimCommand): Promise<ClaimResult> {
-  await touchAhead(core, command.targets)
+export function claimKeys(core: Core, command: ClaimCommand): Promise<ClaimResult> {
+  const touched = touchAhead(core, command.targets)
+  return touched === undefined ? claimNow(core, command) : touched.then(() => claimNow(core, command))
+}
+
+function claimNow(core: Core, command: ClaimCommand): Promise<ClaimResult> {
   return core.queue.plain(() => {
     const claimerNum = core.claimers.numOf(command.claimer.name)
     return command.targets.map((target) => claimOne(core, command, target, claimerNum))

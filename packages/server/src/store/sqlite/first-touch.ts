@@ -35,26 +35,29 @@ export function touchDevice(core: Core, ref: DeviceRef): void {
   signalDevice(core, ref)
 }
 
+type Name = { readonly userId: UserId; readonly deviceId: DeviceId }
+
 /** Of one operation of the commit queue: some ten milliseconds. */
-const DEVICES_AT_ONCE = 50
+const DEVICES_AT_ONCE = 100
 
 /**
  * For who is going to touch many devices in one operation, which everyone else would have to wait for: some at a time,
- * each lot in an operation of its own.
+ * each lot in an operation of its own. Undefined: there is nothing to wait for.
  */
-export async function touchAhead(
-  core: Core,
-  targets: readonly { readonly userId: UserId; readonly deviceId: DeviceId }[],
-): Promise<void> {
-  if (targets.length <= DEVICES_AT_ONCE || core.fence.number === 0) return
-  for (let from = 0; from < targets.length; from += DEVICES_AT_ONCE) {
-    const devices = targets
+export function touchAhead(core: Core, devices: readonly Name[]): Promise<void> | undefined {
+  if (devices.length <= DEVICES_AT_ONCE || core.fence.number === 0) return undefined
+  return touchInLots(core, devices)
+}
+
+async function touchInLots(core: Core, devices: readonly Name[]): Promise<void> {
+  for (let from = 0; from < devices.length; from += DEVICES_AT_ONCE) {
+    const behind = devices
       .slice(from, from + DEVICES_AT_ONCE)
       .map(({ userId, deviceId }) => core.keys.byName(userId, deviceId))
       .filter((device) => device !== undefined && isBehind(core, device))
-    if (devices.length > 0) {
+    if (behind.length > 0) {
       await core.queue.plain(() => {
-        for (const device of devices) firstTouched(core, device)
+        for (const device of behind) firstTouched(core, device)
       })
     }
   }

@@ -1,0 +1,102 @@
+/**
+ * A PostgreSQL database that can be put back, and the directories of those who use it: it is dropped, and the copy of
+ * before takes its name. On the server of LATCHKEY_TEST_POSTGRES.
+ */
+import { randomBytes } from 'node:crypto'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import pg from 'pg'
+import { DEFAULT_CONFIG, postgresOptions } from '../../src/config/config.ts'
+import type { FenceEvent } from '../../src/fence/events.ts'
+import type { Store } from '../../src/store.ts'
+import { openPostgresStore } from '../../src/store/postgres/index.ts'
+import { NOW } from './store-calls.ts'
+
+const SERVER = process.env['LATCHKEY_TEST_POSTGRES'] ?? ''
+
+/** Why there is no such database, or false: the `skip` of a test. */
+export const skip = SERVER === '' && 'LATCHKEY_TEST_POSTGRES names no database to test with'
+
+export type Opened = { readonly store: Store; readonly events: readonly FenceEvent[] }
+
+export class RewindableDatabase {
+  readonly name = `fence_${randomBytes(6).toString('hex')}`
+  readonly directories: string[] = []
+  readonly #stores = new Set<Store>()
+
+  static async create(): Promise<RewindableDatabase> {
+    const rewindable = new RewindableDatabase()
+    await administer(`create database ${rewindable.name}`)
+    return rewindable
+  }
+
+  /** As a process that has this directory opens it, through a proxy if need be. */
+  async open(directory = this.newDirectory(), now = () => NOW, url = this.url): Promise<Opened> {
+    const events: FenceEvent[] = []
+    const store = await openPostgresStore({
+      ...postgresOptions({ ...DEFAULT_CONFIG, database: url, databaseConnections: 4 }),
+      fence: { directory },
+      onFence: (event) => events.push(event),
+      now,
+    })
+    this.#stores.add(store)
+    return { store, events }
+  }
+
+  get url(): string {
+    return urlOf(this.name)
+  }
+
+  newDirectory(): string {
+    const directory = mkdtempSync(join(tmpdir(), 'latchkey-fence-'))
+    this.directories.push(directory)
+    return directory
+  }
+
+  /** Nobody may be connected. */
+  async backUp(): Promise<void> {
+    await administer(`create database ${this.name}_backup template ${this.name}`)
+  }
+
+  /** The copy takes the place of the database. Whoever is connected is cut off. */
+  async restore(): Promise<void> {
+    await administer(`drop database ${this.name} with (force)`)
+    await administer(`alter database ${this.name}_backup rename to ${this.name}`)
+    // The server was not started for it, as it is when a real one is put back.
+    await this.query(`update stream set server_start = 'another'; delete from looks`)
+  }
+
+  /** Ends every connection. */
+  async cutAll(): Promise<void> {
+    await administer(`select pg_terminate_backend(pid) from pg_stat_activity where datname = '${this.name}'`)
+  }
+
+  async query<T extends object>(sql: string): Promise<T[]> {
+    return administer<T>(sql, this.name)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const store of this.#stores) await store.close()
+    for (const name of [this.name, `${this.name}_backup`])
+      await administer(`drop database if exists ${name} with (force)`)
+    for (const directory of this.directories) rmSync(directory, { recursive: true, force: true })
+  }
+}
+
+async function administer<T extends object>(sql: string, database?: string): Promise<T[]> {
+  const client = new pg.Client({ connectionString: urlOf(database) })
+  await client.connect()
+  try {
+    return (await client.query<T>(sql)).rows
+  } finally {
+    await client.end()
+  }
+}
+
+/** Of a database on the server of the tests. */
+function urlOf(database?: string): string {
+  const url = new URL(SERVER)
+  if (database !== undefined) url.pathname = `/${database}`
+  return url.href
+}
