@@ -1,6 +1,7 @@
 /**
  * What a claim costs, and a key at rest, as the number of keys grows: 10 000, 100 000, 1 000 000 keys on SQLite and on
- * PostgreSQL, one process each. `npm run bench:slope`. Sizes are all in: every table with its indexes, accounts, devices and
+ * PostgreSQL, one process each. `npm run bench:slope`. Claims go to as many devices at every size, spread over all of them:
+ * otherwise the large size would be measured with cold devices and the small one with warm ones. Sizes are all in: every table with its indexes, accounts, devices and
  * sessions too, divided by the keys. A run with failures, duplicate keys or false misses exits 1.
  */
 import { mkdtempSync, rmSync, statSync } from 'node:fs'
@@ -84,7 +85,7 @@ async function tableBytes(database: string): Promise<number> {
 async function measure({ store, keys, devices }: Filled, server: Running): Promise<void> {
   const column = columnOf(store, keys)
   const claimed = new ClaimedKeys()
-  const requests = claimsOver(devices)
+  const requests = claimsOver(spread(devices))
   const run = async (claims: number, connections: number) => {
     let left = Math.floor(claims)
     const next = (): Request | undefined => (left-- > 0 ? requests() : undefined)
@@ -113,6 +114,13 @@ async function measure({ store, keys, devices }: Filled, server: Running): Promi
   const fault = claimed.fault(column)
   figures.add('false misses and duplicates', column, claimed.missing)
   if (fault !== undefined) faults.add(fault)
+}
+
+/** So many of the devices as the smallest size has, evenly spread. */
+function spread(devices: readonly FilledDevice[]): readonly FilledDevice[] {
+  const wanted = Math.ceil(Math.min(...SIZES) / KEYS_EACH)
+  const every = Math.max(1, Math.floor(devices.length / wanted))
+  return devices.filter((_, i) => i % every === 0).slice(0, wanted)
 }
 
 /** Devices in an order that jumps over the whole database, each asked for fewer keys than it has. */

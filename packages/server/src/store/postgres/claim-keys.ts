@@ -203,7 +203,8 @@ function takeKeysSql({
       from unnest($1::bigint[], $2::bigint[], $3::int[], $4::int[], $5::int[], $6::int[], $7::int[], $8::bigint[])
         as wanted (pool_num, head, n, first, count, told, fallbacks, fallback_ts)
       cross join lateral (
-        select array_agg(seq) as seqs, array_agg(key_id) as key_ids, array_agg(json) as jsons
+        select array_agg(seq order by ${order}) as seqs, array_agg(key_id order by ${order}) as key_ids,
+          array_agg(json order by ${order}) as jsons
         from (
           select seq, key_id, json from one_time_keys
           where one_time_keys.pool_num = wanted.pool_num and seq >= wanted.head and state = ${STATE_CODE.available}
