@@ -48,7 +48,8 @@ test('while the pool of one device is locked, claims of other devices go on, and
       [locked],
     )
     const waiting = claim(store, locked)
-    // Each begins when the one before has been answered: none shares a transaction with the one that waits.
+    // From here on what comes shares no transaction with the claim that waits.
+    await within('the claim waits', isBlocking(other), DEADLINE_MS)
     const got = await within(
       'claims beside one that waits',
       (async () => [await claim(store, free), await claim(store, free)])(),
@@ -63,6 +64,16 @@ test('while the pool of one device is locked, claims of other devices go on, and
     await schema.drop()
   }
 })
+
+/** Resolves when somebody waits for a lock that this session holds. */
+async function isBlocking(session: pg.Client): Promise<void> {
+  for (;;) {
+    const { rowCount } = await session.query(
+      `select 1 from pg_locks where not granted and pg_backend_pid() = any (pg_blocking_pids(pid))`,
+    )
+    if (rowCount !== null && rowCount > 0) return
+  }
+}
 
 async function publish(store: Store, user: UserId): Promise<void> {
   const session = await login(store, 1, user)
