@@ -2,6 +2,7 @@
 import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
 import { startTestServer, type TestServer } from '../../packages/server/test/support/test-server.ts'
 import { loadOlm, type Olm } from './load-olm.ts'
 import { Senders } from './senders.ts'
@@ -44,10 +45,18 @@ export class House {
     })
   }
 
+  /**
+   * The copy comes back, on a server without a rollback fence: its witness goes back with it, and it does not know its own
+   * sync tokens any more. With either Latchkey notices by itself, and there is nothing for a client to heal.
+   */
   async restoreServer(): Promise<void> {
     await this.#whileStopped(() => {
-      rmSync(join(this.#directory, 'data'), { recursive: true })
-      cpSync(join(this.#directory, 'copy'), join(this.#directory, 'data'), { recursive: true })
+      const data = join(this.#directory, 'data')
+      rmSync(data, { recursive: true })
+      cpSync(join(this.#directory, 'copy'), data, { recursive: true })
+      const db = new DatabaseSync(join(data, 'latchkey.db'))
+      db.exec(`update meta set value = 'another' where key = 'token_secret'`)
+      db.close()
     })
   }
 

@@ -23,7 +23,8 @@ async function setBack(stage: Stage, open: () => Promise<LabDevice>): Promise<Re
 }
 
 const COMMON = {
-  story: "The server's database is restored from last night's copy; keys that were used are available again.",
+  story:
+    "A server without a fence is restored from last night's copy; keys that were used are available again.",
   trouble: 'used keys are issued a second time, and no count shows it',
   shows: ({ undecryptable }: Result) => undecryptable > 0,
   ownsServer: true,

@@ -382,9 +382,11 @@ test('on a new epoch of the server an upload that is under way is dropped, and t
     db.close()
     await using second = await startTestServer({ dataDir, port })
     await untilReachable(second.url)
+    // The server's fence takes the epoch for proof that its database went back, and purges the pools.
     await bob.catchUp()
     await bob.catchUp()
-    assert.equal(await bob.assertSubset(), 50)
+    // libolm has room for a hundred, and any of the sixty that it has may be on its way in somebody's message.
+    assert.equal(await bob.assertSubset(), 40)
     assert.ok(!bob.uploads.slice(2).some(({ request }) => request.body === dropped))
     await expectDelivery(alice, bob, 'in the new epoch')
   } finally {

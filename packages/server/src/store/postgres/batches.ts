@@ -116,7 +116,7 @@ export class Batches<Item, Result> {
     const fresh = this.#waiting.findIndex(({ sinceMs }) => sinceMs >= before)
     if (fresh === 0) return
     const stale = this.#waiting.splice(0, fresh === -1 ? this.#waiting.length : fresh)
-    for (const { reject } of stale) reject(unavailable('The requests ahead of this one take too long.'))
+    for (const { reject } of stale) reject(tooSlow())
   }
 
   #take(): Waiting<Item, Result>[] {
@@ -124,6 +124,12 @@ export class Batches<Item, Result> {
     let size = 0
     const end = this.#waiting.findIndex(({ item }, i) => (size += sizeOf(item)) > maxSize && i > 0)
     return this.#waiting.splice(0, end === -1 ? this.#waiting.length : end)
+  }
+
+  /** What was taken with others has waited for them already. */
+  async #runAlone(one: Waiting<Item, Result>): Promise<void> {
+    if (performance.now() - one.sinceMs > this.#options.maxWaitMs) one.reject(tooSlow())
+    else await this.#run([one])
   }
 
   /** Never rejects. */
@@ -145,9 +151,13 @@ export class Batches<Item, Result> {
     } catch (error) {
       // A failure of the database is everyone's; anything else is the fault of some item.
       if (batch.length === 1 || (error instanceof MatrixError && error.status === 503)) refuse(error)
-      else for (const one of batch) await this.#run([one])
+      else for (const one of batch) await this.#runAlone(one)
     }
   }
+}
+
+function tooSlow(): MatrixError {
+  return unavailable('The requests ahead of this one take too long.')
 }
 
 /** The outcome of `make`, which may throw. */

@@ -243,7 +243,7 @@ export class Connection implements Queries {
       return await this.#client.query<T>(query)
     } catch (error) {
       // The answer may still come, and would be taken for that of the next statement.
-      if (isSilence(error)) this.broken = error
+      if (isSilence(error) || isStalePlan(error)) this.broken = error
       throw error
     }
   }
@@ -307,10 +307,10 @@ function isTryAgain(error: unknown): boolean {
 
 /**
  * Faults of the connection, the primary or its disk: classes 08 (connection), 53 (out of memory, disk, connections),
- * 57 (shut down, cancelled by a time-out), 55P03 (waited too long for a lock), 25006 (this is a standby), 58 and XX (its
+ * 57 (shut down, cancelled by a time-out), 55P03 (waited too long for a lock), 25006 (this is a standby), 0A000 (`isStalePlan`), 58 and XX (its
  * files), 40 (given up after trying again). A statement that is wrong is a bug and stays one.
  */
-const FAULTS = /^(?:08|53|57|58|XX|40)|^(?:55P03|25006)$/
+const FAULTS = /^(?:08|53|57|58|XX|40)|^(?:55P03|25006|0A000)$/
 
 function asUnavailable(error: unknown): unknown {
   if (error instanceof MatrixError || error instanceof StoreError) return error
@@ -330,6 +330,11 @@ function isConnectionFault(error: unknown): boolean {
       error.message,
     )
   )
+}
+
+/** A statement was planned on this connection before a migration changed what it returns. */
+function isStalePlan(error: unknown): error is Error {
+  return error instanceof pg.DatabaseError && error.code === '0A000'
 }
 
 /** The driver's word for a statement that had no answer in time. */

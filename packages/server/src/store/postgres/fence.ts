@@ -192,7 +192,7 @@ export class Fence {
         `select server_start as start,
            server_start_noted > clock_timestamp() - make_interval(secs => ${LOOK_WITHIN_S}) and exists (
              select 1 from writers
-             where ts > (select max(ts) from writers) - ${WROTE_WITHIN_MS} and not exists (
+             where ts > coalesce(server_start_written_ts, 0) - ${WROTE_WITHIN_MS} and not exists (
                select 1 from looks
                where looks.writer_id = writers.writer_id and looks.server_start = stream.server_start)) as waits
          from stream`,
