@@ -2,6 +2,7 @@
  * Mixed load against one server process: each worker does one thing at a time, again and again, until the server is
  * gone. Answers go into the ledger; a request without one is in doubt and is told to the ledger as such.
  */
+import { randomInt } from 'node:crypto'
 import type { Ledger } from './ledger.ts'
 import { type Answer, type Caller, claim, type Device, pick, reset, send, upload } from './operations.ts'
 
@@ -43,7 +44,7 @@ export class Client implements Caller {
 export async function runLoad(client: Client, ledger: Ledger, devices: readonly Device[]): Promise<void> {
   const workers = [
     ...devices.map((device) => () => upload(client, ledger, device)),
-    ...devices.slice(0, 2).map((device) => () => reset(client, ledger, device)),
+    ...devices.slice(0, 2).map((device) => () => reset(client, ledger, device, randomInt(4) === 0)),
     ...Array.from({ length: 6 }, () => () => claim(client, ledger, pick(devices), devices)),
     ...devices.slice(0, 2).map((device) => () => send(client, ledger, device, pick(devices))),
   ]

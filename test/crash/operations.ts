@@ -41,14 +41,22 @@ export async function claim(
   for (const { key } of keys) ledger.issued(key)
 }
 
-/** Withdraws everything and brings fresh keys in the same transaction; may be called again with the same request. */
-export async function reset(client: Caller, ledger: Ledger, device: Device): Promise<void> {
+/**
+ * Withdraws everything and brings fresh keys in the same transaction. With a request ID the same request may be made again;
+ * a device has a thousand of them a day.
+ */
+export async function reset(
+  client: Caller,
+  ledger: Ledger,
+  device: Device,
+  hasRequestId = true,
+): Promise<void> {
   const keys = newKeys(20)
   ledger.resetBegins(device.deviceId)
   const { body } = await client.call('POST', '/_matrix/client/v3/keys/reset', device.token, {
     all: true,
     one_time_keys: byName(keys),
-    'dev.latchkey.request_id': randomBytes(9).toString('base64url'),
+    ...(hasRequestId && { 'dev.latchkey.request_id': randomBytes(9).toString('base64url') }),
   })
   ledger.resetEnds(device.deviceId)
   ledger.withdrawn(
