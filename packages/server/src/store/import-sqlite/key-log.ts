@@ -40,7 +40,7 @@ const POOLS = `
 export const pools: TableCopy = {
   table: 'pools',
   columns: {
-    pool_num: 'bigint',
+    pool_num: 'int',
     device_num: 'bigint',
     algorithm: 'text',
     head: 'bigint',
@@ -95,8 +95,8 @@ type KeyRow = {
 export const oneTimeKeys: TableCopy = {
   table: 'one_time_keys',
   columns: {
-    pool_num: 'bigint',
-    seq: 'bigint',
+    pool_num: 'int',
+    seq: 'int',
     uploaded_ts: 'bigint',
     state: 'smallint',
     key_id: 'text',
@@ -134,7 +134,7 @@ type IssueRow = {
 /** Those whose details are not past the retention. */
 export const issues: TableCopy = {
   table: 'issues',
-  columns: { pool_num: 'bigint', seq: 'bigint', ts: 'bigint', claimer_num: 'bigint' },
+  columns: { pool_num: 'int', seq: 'int', ts: 'bigint', claimer_num: 'bigint' },
   count: (source) =>
     countOf(
       source,

@@ -66,7 +66,7 @@ export const TABLE_COPIES: readonly TableCopy[] = [
   oneTimeKeys,
   issues,
   alike('former_fallback_keys', {
-    pool_num: 'bigint',
+    pool_num: 'int',
     material: 'bytea',
     key_id: 'text',
     uploaded_ts: 'bigint',
@@ -76,7 +76,7 @@ export const TABLE_COPIES: readonly TableCopy[] = [
     first_issued_ts: 'bigint',
   }),
   alike('fallback_issues', {
-    pool_num: 'bigint',
+    pool_num: 'int',
     material: 'bytea',
     claimer_num: 'bigint',
     count: 'bigint',

@@ -113,7 +113,7 @@ function issuedKeys(
        select seq, key_id, json from one_time_keys
        where one_time_keys.pool_num = pools.pool_num and seq >= first_seq and json is not null
          and (state = ${STATE_CODE.issued} or (state = ${STATE_CODE.available} and seq < head))
-         and (seq < $2 or (seq = $2 and pools.pool_num < $3))
+         and (seq < $2::bigint or (seq = $2::bigint and pools.pool_num < $3::bigint))
        order by seq desc limit $4) as key
      join issues using (pool_num, seq)
      where device_num = $1 order by seq desc, pool_num desc limit $4`,

@@ -67,6 +67,8 @@ function readRows(
        case when state = ${STATE_CODE.available} and seq < $4 then ${STATE_CODE.issued} else state end as state
      from one_time_keys
      where pool_num = $1 and material = any($2::bytea[]) and state <> ${STATE_CODE.withdrawn}
+       -- The index has no more of a material.
+       and substr(material, 1, 3) = any(array(select substr(asked, 1, 3) from unnest($2::bytea[]) as asked))
      union all
      select null, seq, key_id, case when state = ${STATE_CODE.available} and seq >= $4 then json end,
        case when state = ${STATE_CODE.available} and seq < $4 then ${STATE_CODE.issued} else state end

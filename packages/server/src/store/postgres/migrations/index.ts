@@ -1,5 +1,6 @@
 /** Append-only: schema N is the first N of these, each in a transaction of its own. */
 import { initial } from './001-initial.ts'
 import { fence } from './002-fence.ts'
+import { compactKeys } from './003-compact-keys.ts'
 
-export const migrations: readonly string[] = [initial, fence]
+export const migrations: readonly string[] = [initial, fence, compactKeys]
