@@ -38,7 +38,7 @@ export type Scenario = {
 }
 
 /** What holds for every scenario with the library. */
-export function failuresOf({ lostBecause, inexplicable }: Scenario, result: Result): string[] {
+function failuresOf({ lostBecause, inexplicable }: Scenario, result: Result): string[] {
   const isExpected = (cause: string | undefined): boolean =>
     inexplicable !== undefined
       ? cause === undefined

@@ -68,7 +68,7 @@ export async function loseWrites(scenario: Scenario, loss: Loss): Promise<void> 
 }
 
 /** Every server has acknowledged something: with nothing lost of its own it would notice nothing by itself. */
-export async function writeThroughEach({ nodes, ledger, devices }: Scenario): Promise<void> {
+async function writeThroughEach({ nodes, ledger, devices }: Scenario): Promise<void> {
   const [alice, bob] = devices
   if (alice === undefined || bob === undefined) throw new Error('there is nobody')
   for (const { server } of nodes) await send(new Service(() => [server.url], false), ledger, alice, bob)

@@ -44,7 +44,7 @@ function after(state: State, kind: KeyEventKind): State | undefined {
 }
 
 /** Whether the events can be put in order. */
-export function isExplained(events: readonly KeyEvent[], maybe: readonly KeyEvent[]): boolean {
+function isExplained(events: readonly KeyEvent[], maybe: readonly KeyEvent[]): boolean {
   const sorted = events.toSorted((a, b) => a.begin - b.begin)
   const failed = new Set<string>()
   const search = (state: State, left: readonly KeyEvent[], latestBegin: number): boolean => {

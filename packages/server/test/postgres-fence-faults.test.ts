@@ -84,6 +84,31 @@ test('with directories of their own, the one that lost nothing issues nothing be
   }
 })
 
+test('an old backup, and an upload before the other has looked: who wrote lately is counted from the backup', {
+  skip,
+}, async () => {
+  await using database = await RewindableDatabase.create()
+  const directories = [database.newDirectory(), database.newDirectory()] as const
+  const setUp = [await database.open(directories[0]), await database.open(directories[1])] as const
+  const session = await login(setUp[0].store, NOW)
+  await upload(setUp[0].store, session, keys(0, 10))
+  await claims(setUp[1].store, 1)
+  for (const { store } of setUp) await store.close()
+  await database.backUp()
+  const two = await database.open(directories[1])
+  await claims(two.store, 3)
+  await two.store.close()
+  await database.restore()
+
+  const muchLater = (): number => NOW + 30 * DAY_MS
+  const first = await database.open(directories[0], muchLater)
+  await upload(first.store, session, keys(10, 12))
+  const claimed = claims(first.store, 2)
+  const second = await database.open(directories[1], muchLater)
+  assert.deepEqual(await claimed, [undefined, undefined])
+  assert.equal(kindsOf(second.events).at(-1), 'raised')
+})
+
 test('a process counts as one that has looked when it has raised the fence, not before', {
   skip,
 }, async () => {

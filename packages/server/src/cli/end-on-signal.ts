@@ -9,7 +9,7 @@ const DRAIN_DEADLINE_MS = 4_500
 const SAME_SIGNAL_MS = 500
 const SIGNALS = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const
 
-export const CUT = 'Some requests did not end in time and were cut.'
+const CUT = 'Some requests did not end in time and were cut.'
 
 export type Ending = {
   /** Resolves when nothing is open any more, with whether everything could end. */

@@ -70,7 +70,7 @@ export function makeKey(algorithm: string, id: string, material: number, signer?
   return { algorithm: algorithm as Algorithm, keyId: id as KeyId, material: key, json }
 }
 
-export function materialText(number: number): KeyMaterial {
+function materialText(number: number): KeyMaterial {
   return base64(createHash('sha256').update(`material ${number}`).digest()) as KeyMaterial
 }
 

@@ -13,11 +13,14 @@ export type SessionLookUps = Batches<TokenHash, Session | undefined>
 /** With two at a time a batch need not wait for the answer to the last one, and each is still worth its statement. */
 const AT_ONCE = 2
 const MAX_TOKENS = 500
+/** What hangs on one connection must not stop everybody. */
+const SLOW_MS = 100
 
 export function sessionLookUps(db: Queries): SessionLookUps {
   return new Batches({
     atOnce: AT_ONCE,
     maxSize: MAX_TOKENS,
+    slowMs: SLOW_MS,
     async run(tokenHashes) {
       const sessions = await findSessions(db, tokenHashes)
       return { outcomes: tokenHashes.map((hash) => ({ status: 'fulfilled', value: sessions.get(hash) })) }

@@ -75,7 +75,7 @@ export async function requireFresh(tx: Queries, device: DeviceRef): Promise<Devi
 }
 
 /** No pools for a device that is not there. */
-export async function readStanding(tx: Queries, device: DeviceRef): Promise<ReadStanding> {
+async function readStanding(tx: Queries, device: DeviceRef): Promise<ReadStanding> {
   const row = await tx.one<ReadStanding>(
     `select epoch, coalesce(devices.fence < stream.fence, false) as stale, coalesce(version, 0) as version, coalesce(generation, 0) as generation,
        case when device_num is null then '[]' else ${POOLS_JSON} end as pools

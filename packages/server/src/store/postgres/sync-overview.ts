@@ -42,12 +42,14 @@ export type Overviews = Batches<Asked, Overview>
 /** As for sessions (find-sessions.ts). */
 const AT_ONCE = 2
 const MAX_OVERVIEWS = 200
+const SLOW_MS = 100
 
 /** Each rejects as `readOverview` does. */
 export function overviews(db: Queries): Overviews {
   return new Batches({
     atOnce: AT_ONCE,
     maxSize: MAX_OVERVIEWS,
+    slowMs: SLOW_MS,
     async run(asked) {
       const rows = await readRows(db, asked)
       return { outcomes: asked.map((one, i) => outcomeOf(() => judge(one, rows.get(i)))) }
