@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { type DeviceId, SIGNED_CURVE25519 } from '@latchkey/protocol'
 import { DEFAULT_CONFIG, postgresOptions } from '../src/config/config.ts'
+import type { Session } from '../src/session.ts'
 import { openPostgresStore, raisePostgresFence } from '../src/store/postgres/index.ts'
 import { claimer, DEVICE, login, USER } from './store-contract/test-device.ts'
 import { eventually } from './support/metrics.ts'
@@ -31,17 +32,26 @@ import {
 } from './support/store-calls.ts'
 import { TcpProxy } from './support/tcp-proxy.ts'
 
+/** Ten keys that one process stored and one that the other issued; then a backup, with both of them closed. */
+async function backUpOfTwo(
+  database: RewindableDatabase,
+  directories: readonly [string, string] = [database.newDirectory(), database.newDirectory()],
+): Promise<{ readonly directories: readonly [string, string]; readonly session: Session }> {
+  const [one, two] = [await database.open(directories[0]), await database.open(directories[1])]
+  const session = await login(one.store, NOW)
+  await upload(one.store, session, keys(0, 10))
+  await claims(two.store, 1)
+  for (const { store } of [one, two]) await store.close()
+  await database.backUp()
+  return { directories, session }
+}
+
 test('of two processes that share a directory the one that lost nothing starts first, and raises the fence for the other', {
   skip,
 }, async () => {
   await using database = await RewindableDatabase.create()
   const directory = database.newDirectory()
-  const setUp = [await database.open(directory), await database.open(directory)] as const
-  const session = await login(setUp[0].store, NOW)
-  await upload(setUp[0].store, session, keys(0, 10))
-  await claims(setUp[1].store, 1)
-  for (const { store } of setUp) await store.close()
-  await database.backUp()
+  await backUpOfTwo(database, [directory, directory])
   const [one, two] = [await database.open(directory), await database.open(directory)]
   assert.deepEqual(await claims(two.store, 3), ['K0001', 'K0002', 'K0003'])
   await one.store.close()
@@ -60,13 +70,7 @@ test('with directories of their own, the one that lost nothing issues nothing be
 }, async () => {
   for (const end of ['closed', 'left open'] as const) {
     await using database = await RewindableDatabase.create()
-    const directories = [database.newDirectory(), database.newDirectory()] as const
-    const setUp = [await database.open(directories[0]), await database.open(directories[1])] as const
-    const session = await login(setUp[0].store, NOW)
-    await upload(setUp[0].store, session, keys(0, 10))
-    await claims(setUp[1].store, 1)
-    for (const { store } of setUp) await store.close()
-    await database.backUp()
+    const { directories } = await backUpOfTwo(database)
     const one = await database.open(directories[0])
     const two = await database.open(directories[1])
     await claims(two.store, 3)
@@ -88,13 +92,7 @@ test('an old backup, and an upload before the other has looked: who wrote lately
   skip,
 }, async () => {
   await using database = await RewindableDatabase.create()
-  const directories = [database.newDirectory(), database.newDirectory()] as const
-  const setUp = [await database.open(directories[0]), await database.open(directories[1])] as const
-  const session = await login(setUp[0].store, NOW)
-  await upload(setUp[0].store, session, keys(0, 10))
-  await claims(setUp[1].store, 1)
-  for (const { store } of setUp) await store.close()
-  await database.backUp()
+  const { directories, session } = await backUpOfTwo(database)
   const two = await database.open(directories[1])
   await claims(two.store, 3)
   await two.store.close()
@@ -113,13 +111,7 @@ test('a process counts as one that has looked when it has raised the fence, not 
   skip,
 }, async () => {
   await using database = await RewindableDatabase.create()
-  const directories = [database.newDirectory(), database.newDirectory()] as const
-  const setUp = [await database.open(directories[0]), await database.open(directories[1])] as const
-  const session = await login(setUp[0].store, NOW)
-  await upload(setUp[0].store, session, keys(0, 10))
-  await claims(setUp[1].store, 1)
-  for (const { store } of setUp) await store.close()
-  await database.backUp()
+  const { directories } = await backUpOfTwo(database)
   const lost = await database.open(directories[1])
   await claims(lost.store, 3)
   await lost.store.close()
