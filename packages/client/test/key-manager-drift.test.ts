@@ -10,7 +10,7 @@ import { memoryStore, type Store, StoreError } from '../src/index.ts'
 import { ManagerDevice, PICKLE_KEY } from './support/manager-device.ts'
 import { Rival } from './support/manager-rival.ts'
 import { Sender } from './support/manager-sender.ts'
-import { untilReachable } from './support/manager-server.ts'
+import { RestorableServer, untilReachable } from './support/manager-server.ts'
 
 const HOUR_MS = 3_600_000
 
@@ -392,4 +392,21 @@ test('on a new epoch of the server an upload that is under way is dropped, and t
   } finally {
     rmSync(dataDir, { recursive: true, force: true })
   }
+})
+
+test('records that were copied to a new store, which counts from zero, hear of a new epoch', async () => {
+  await using own = await RestorableServer.start()
+  const bob = await ManagerDevice.ready(own.url, { user: 'bob', deviceId: 'BOB' })
+  const alice = await Sender.signIn(own.url, 'alice')
+  for (let i = 0; i < 5; i++) {
+    await alice.session.claimMany(bob.userId, bob.deviceId, 1)
+    await bob.catchUp()
+  }
+  await own.raiseEpoch()
+  const moved = await ManagerDevice.on(bob.session, { store: await copyOf(bob.store) })
+  await moved.catchUp()
+  await moved.catchUp()
+  // Of a hundred slots those of the keys that were purged, and may be on their way in a message, are taken.
+  assert.equal(await moved.assertSubset(), 45)
+  await expectDelivery(alice, moved, 'in the new store')
 })

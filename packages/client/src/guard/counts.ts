@@ -105,7 +105,7 @@ function learnCounts(
     const view = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
     const right = countsByDigest(transaction, counts, keyPool)
     const learned = { counts: right, keyPool, begunAt, isChange: false }
-    if (judge(view, learned) === 'stale') return view?.counts
+    if (judge(view, learned, transaction.generation) === 'stale') return view?.counts
     transaction.put(SERVER_VIEW, SERVER_VIEW_ID, learn(view, learned, transaction.generation))
     return right
   })

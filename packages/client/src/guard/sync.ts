@@ -130,7 +130,7 @@ function note(
   const isDoubted = settings.mode === 'heal' && isDoubtful(transaction, told)
   const counts = isDoubted ? undefined : right
   const learned = { counts, keyPool, begunAt, isChange: false }
-  const freshness = judge(view, learned)
+  const freshness = judge(view, learned, transaction.generation)
   const isNews = freshness !== 'newer' || !isKnown(view, learned)
   const mark = keyPool && poolMark(keyPool)
   let isSuspect = false

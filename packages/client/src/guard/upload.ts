@@ -138,7 +138,7 @@ async function settle(
     const counts = countsByDigest(transaction, answer.counts, answer.keyPool)
     const known = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
     const learned = { ...answer, counts, begunAt, isChange: true }
-    const freshness = judge(known, learned)
+    const freshness = judge(known, learned, transaction.generation)
     const left = newKeysLeft(transaction, settings)
     if (freshness === 'stale') return { counts: answer.counts, left }
     const view = learn(known, learned, transaction.generation)

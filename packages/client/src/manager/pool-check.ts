@@ -45,7 +45,7 @@ export const MAX_NAMED = 1_000
 export function takeIn(step: Step, learned: Learned): Freshness {
   const { transaction } = step
   const view = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
-  const freshness = judge(view, learned)
+  const freshness = judge(view, learned, transaction.generation)
   if (freshness === 'stale') return freshness
   const { keyPool } = learned
   transaction.put(SERVER_VIEW, SERVER_VIEW_ID, learn(view, learned, transaction.generation))

@@ -30,7 +30,9 @@ export function takeSignals(step: Step, sync: JsonObject, begunAt: number): void
   const learned = { counts, keyPool, begunAt, isChange: false }
   // Sliding sync may tell of the fallback key alone.
   const freshness =
-    counts === undefined && keyPool === undefined ? judge(view, learned) : takeIn(step, learned)
+    counts === undefined && keyPool === undefined
+      ? judge(view, learned, step.transaction.generation)
+      : takeIn(step, learned)
   if (freshness === 'stale') {
     if (known !== undefined && told !== known) step.tell('stale_count', { told, used: known })
     return

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { isKnown, judge, type Learned, learn, type ServerView } from './server-view.ts'
+import { isKnown, judge as judgeAt, type Learned, learn, type ServerView } from './server-view.ts'
 
 const pool = (version: number, epoch = 'one') => ({ epoch, version, generation: 0, digest: {}, fallback: {} })
 
@@ -11,6 +11,10 @@ function answer(more: Partial<Learned>): Learned {
 }
 
 const VIEW: ServerView = learn(undefined, answer({ keyPool: pool(10) }), 4)
+
+/** In the state that the view was learned in, or a later one. */
+const judge = (view: ServerView | undefined, learned: Learned, generation = 100) =>
+  judgeAt(view, learned, generation)
 
 test('the first answer is news', () => {
   assert.equal(judge(undefined, answer({})), 'newer')
@@ -37,6 +41,16 @@ test('without versions, what was begun before the last acknowledged change is st
   assert.equal(judge(view, answer({ begunAt: 4 })), 'stale')
   assert.equal(judge(view, answer({ begunAt: 5 })), 'newer')
   assert.equal(judge(view, answer({ begunAt: 0, isChange: true })), 'newer')
+})
+
+test('in a store that counts anew from a copy of the records, what is begun after the copy is newer', () => {
+  assert.equal(judge(VIEW, answer({ keyPool: pool(1, 'two'), begunAt: 1 }), 1), 'new_epoch')
+  assert.equal(judge(VIEW, answer({ keyPool: pool(9), begunAt: 1 }), 1), 'went_back')
+  assert.equal(judge(VIEW, answer({ keyPool: pool(9), begunAt: 1 }), 2), 'stale')
+  const changed = learn(undefined, answer({ isChange: true }), 40)
+  assert.equal(judge(changed, answer({ begunAt: 1 }), 1), 'newer')
+  const view = learn(changed, answer({ begunAt: 1 }), 1)
+  assert.equal(judge(view, answer({ begunAt: 1 }), 30), 'newer')
 })
 
 test('unknown is not zero: an answer without counts changes none', () => {

@@ -55,13 +55,17 @@ export type Learned = {
 
 export type Freshness = 'newer' | 'stale' | 'went_back' | 'new_epoch'
 
-/** Judges an answer by the table above. */
-export function judge(view: ServerView | undefined, { keyPool, begunAt, isChange }: Learned): Freshness {
+/** Judges an answer by the table above. `generation` is that of the state that the view stands in. */
+export function judge(
+  view: ServerView | undefined,
+  { keyPool, begunAt, isChange }: Learned,
+  generation: number,
+): Freshness {
   if (view === undefined) return 'newer'
   const known = view.keyPool
-  const begunAfter = begunAt >= view.learnedAt
+  const begunAfter = begunAt >= notAfter(generation, view.learnedAt)
   if (keyPool === undefined || known === undefined) {
-    return isChange || begunAt >= view.changedAt ? 'newer' : 'stale'
+    return isChange || begunAt >= notAfter(generation, view.changedAt) ? 'newer' : 'stale'
   }
   if (keyPool.epoch !== known.epoch) return begunAfter ? 'new_epoch' : 'stale'
   if (keyPool.version >= known.version) return 'newer'
@@ -80,9 +84,17 @@ export function learn(view: ServerView | undefined, learned: Learned, generation
     counts: Object.keys(merged).length > MAX_ALGORITHMS ? { ...counts } : merged,
     ...(latest !== undefined && { keyPool: latest }),
     learnedAt: generation + 1,
-    changedAt: isChange ? generation + 1 : (view?.changedAt ?? 0),
+    changedAt: isChange ? generation + 1 : notAfter(generation, view?.changedAt ?? 0),
     ...(sameEpoch && view?.verified !== undefined && { verified: view.verified }),
   }
+}
+
+/**
+ * Records that were copied to a new store, which counts from zero, would otherwise be of a time to come: every answer
+ * would be stale, and as a stale one is not written, for ever.
+ */
+function notAfter(generation: number, learnedAt: number): number {
+  return Math.min(generation, learnedAt)
 }
 
 /** Whether an answer says nothing that the view does not have: then nothing need be written. */
