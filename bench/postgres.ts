@@ -19,13 +19,16 @@ import { Figures, printMachine } from './lib/table.ts'
 
 const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 3)
 const DURATION_MS = Number(process.env['BENCH_MS'] ?? 3000)
-const WARM_UP_MS = Math.min(2000, DURATION_MS)
+/** For each process: code that has run less is several times slower, and more processes run it less each. */
+const WARM_UP = { claims: 10_000, uploads: 500 }
 const DEVICES = Number(process.env['BENCH_DEVICES'] ?? 4000)
 const KEYS_EACH = 50
 /** Enough for what each store issues in one measurement. */
-const HOT_KEYS = { sqlite: 140_000, postgres: 60_000 } as const
-const CLAIMERS = 64
+const HOT_KEYS = { sqlite: 160_000, postgres: 120_000 } as const
+/** For each process: batches are made of what one process is asked at the same time. */
+const CONNECTIONS = 64
 const UPLOADERS = 16
+const HOT_CLAIMERS = 64
 const SYNCED = 1000
 const YARDSTICK = 'bare Fastify'
 
@@ -40,7 +43,10 @@ const SETUPS: readonly Setup[] = [
 
 type Load = {
   readonly name: string
+  /** Over all processes. */
   readonly connections: number
+  /** Requests before the measurement, for each process. */
+  readonly warmUp: number
   readonly next: () => Request | undefined
   readonly onAnswer?: (answer: Answer) => void
 }
@@ -92,7 +98,12 @@ async function measureYardstick(): Promise<void> {
   const get: Request = { method: 'GET', path: '/', token: device.token }
   for (const request of [post, get]) {
     const name = `${YARDSTICK}, ${request.method}`
-    await measure(YARDSTICK, [server], { name, connections: CLAIMERS, next: () => request })
+    await measure(YARDSTICK, [server], {
+      name,
+      connections: CONNECTIONS,
+      warmUp: WARM_UP.claims,
+      next: () => request,
+    })
   }
   await server.stop()
 }
@@ -105,20 +116,25 @@ async function measureMany(
   let n = 0
   const claims = devices.map((device) => claimOf(device))
   const limit = devices.length * KEYS_EACH
-  await measureClaims(column, servers, 'claims from many devices', () =>
-    n < limit ? claims[n++ % claims.length] : undefined,
-  )
+  const connections = CONNECTIONS * servers.length
+  await measureClaims(column, servers, {
+    name: 'claims from many devices',
+    connections,
+    next: () => (n < limit ? claims[n++ % claims.length] : undefined),
+  })
   const [first] = servers
   if (first === undefined) return
   const syncs = await idleSyncs(first.url, devices.slice(0, SYNCED))
   let synced = 0
   const next = (): Request | undefined => syncs[synced++ % syncs.length]
-  await measure(column, servers, { name: 'idle syncs', connections: CLAIMERS, next })
+  await measure(column, servers, { name: 'idle syncs', connections, warmUp: WARM_UP.claims, next })
   // Made beforehand: they cost about as much to make as to store. When they run out the measurement ends.
-  const uploads = Array.from({ length: Math.ceil(DURATION_MS * 1.3) }, (_, i) => uploadAt(devices, i))
+  const count = WARM_UP.uploads * servers.length + Math.ceil(DURATION_MS * 1.3)
+  const uploads = Array.from({ length: count }, (_, i) => uploadAt(devices, i))
   await measure(column, servers, {
     name: 'uploads of 50 keys',
     connections: UPLOADERS,
+    warmUp: WARM_UP.uploads,
     next: () => uploads.pop(),
   })
 }
@@ -137,30 +153,32 @@ async function measureHot(
   if (hot === undefined) throw new Error('nothing was filled')
   const claim = claimOf(hot)
   let n = 0
-  await measureClaims(column, servers, 'claims from one device, 64 claimers', () =>
-    n++ < HOT_KEYS[store] ? claim : undefined,
-  )
+  await measureClaims(column, servers, {
+    name: `claims from one device, ${HOT_CLAIMERS} claimers`,
+    connections: HOT_CLAIMERS,
+    next: () => (n++ < HOT_KEYS[store] ? claim : undefined),
+  })
 }
 
 async function measureClaims(
   column: string,
   servers: readonly Running[],
-  name: string,
-  next: Load['next'],
+  load: Pick<Load, 'name' | 'connections' | 'next'>,
 ): Promise<void> {
   const claimed = new ClaimedKeys()
   const onAnswer = ({ body }: Answer): void => claimed.note(body)
-  await measure(column, servers, { name, connections: CLAIMERS, next, onAnswer })
-  const fault = claimed.fault(`${column}: ${name}`)
+  await measure(column, servers, { ...load, warmUp: WARM_UP.claims, onAnswer })
+  const fault = claimed.fault(`${column}: ${load.name}`)
   if (fault !== undefined) faults.add(fault)
 }
 
 /** Throughput with every connection busy, then latencies at half of it. */
 async function measure(column: string, servers: readonly Running[], load: Load): Promise<void> {
-  const { name, connections, next, onAnswer = () => {} } = load
+  const { name, connections, warmUp, next, onAnswer = () => {} } = load
   const urls = servers.map(({ url }) => url)
   const closed = { url: urls, connections, next, onAnswer, awake: false }
-  await runLoad({ ...closed, durationMs: name.startsWith('uploads') ? WARM_UP_MS / 4 : WARM_UP_MS })
+  let cold = warmUp * servers.length
+  await runLoad({ ...closed, next: () => (cold-- > 0 ? next() : undefined) })
   const busy = await runLoad({ ...closed, durationMs: DURATION_MS })
   perSecond.add(name, column, busy.perSecond)
   const half = await runOpenLoop({

@@ -1,4 +1,5 @@
 /** Installations under a benchmark: a filled template of either store, and server processes over a fresh copy of it. */
+import { execFileSync } from 'node:child_process'
 import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import pg from 'pg'
@@ -57,6 +58,9 @@ export class Installations {
     else cpSync(this.directoryOf(template.name), join(directory, '0'), { recursive: true })
     const servers: Running[] = []
     try {
+      // What was copied is written out now, not while something is measured.
+      if (postgres) await this.#admin('checkpoint')
+      execFileSync('sync')
       for (let n = 0; n < processes; n++) {
         servers.push(await startLatchkey(join(directory, `${n}`), all, { pinned: false }))
       }
