@@ -27,8 +27,7 @@ const WATCHDOG_MS = 30_000
 export class RunningProcess {
   readonly child: ChildProcess
   readonly ended: Promise<Ended>
-  #stdout = ''
-  #stderr = ''
+  readonly #output = { stdout: '', stderr: '' }
 
   constructor(command: string, args: readonly string[], { cwd, stdin, environment }: RunOptions = {}) {
     this.child = spawn(command, args, {
@@ -40,27 +39,27 @@ export class RunningProcess {
     })
     const watchdog = setTimeout(() => this.#killGroup(), WATCHDOG_MS)
     this.child.stdin?.end(stdin ?? '')
-    this.child.stdout?.on('data', (chunk) => (this.#stdout += String(chunk)))
-    this.child.stderr?.on('data', (chunk) => (this.#stderr += String(chunk)))
+    this.child.stdout?.on('data', (chunk) => (this.#output.stdout += String(chunk)))
+    this.child.stderr?.on('data', (chunk) => (this.#output.stderr += String(chunk)))
     this.ended = new Promise((resolve, reject) => {
       this.child.once('error', reject)
       this.child.once('close', (code, signal) => {
         clearTimeout(watchdog)
-        resolve({ code, signal, stdout: this.#stdout, stderr: this.#stderr })
+        resolve({ code, signal, ...this.#output })
       })
     })
   }
 
-  /** Resolves with what the pattern finds in stdout; rejects when the process ends without it. */
-  async printed(pattern: RegExp): Promise<RegExpExecArray> {
+  /** Resolves with what the pattern finds in what it printed; rejects when the process ends without it. */
+  async printed(pattern: RegExp, stream: 'stdout' | 'stderr' = 'stdout'): Promise<RegExpExecArray> {
     for (;;) {
-      const found = pattern.exec(this.#stdout)
+      const found = pattern.exec(this.#output[stream])
       if (found !== null) return found
       const more = new Promise<undefined>((resolve) =>
-        this.child.stdout?.once('data', () => resolve(undefined)),
+        this.child[stream]?.once('data', () => resolve(undefined)),
       )
       const ended = await Promise.race([more, this.ended])
-      if (ended !== undefined && !pattern.test(this.#stdout))
+      if (ended !== undefined && !pattern.test(this.#output[stream]))
         throw new Error(`ended without ${pattern}: ${JSON.stringify(ended)}`)
     }
   }
