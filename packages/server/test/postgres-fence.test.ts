@@ -7,7 +7,7 @@ import { cpSync, readdirSync } from 'node:fs'
 import { test } from 'node:test'
 import type { DeviceId } from '@latchkey/protocol'
 import type { Session } from '../src/session.ts'
-import { login, USER } from './store-contract/test-device.ts'
+import { login, poolStatus, USER } from './store-contract/test-device.ts'
 import { RewindableDatabase, skip } from './support/rewindable-database.ts'
 import {
   claim,
@@ -45,7 +45,7 @@ test('a database restored from before the claims raises the fence at the start: 
   const after = await database.open(directory)
   assert.deepEqual(kindsOf(after.events), ['raised'])
   assert.deepEqual(await claims(after.store, 3), ['FALLBACK', 'FALLBACK', 'FALLBACK'])
-  const status = await after.store.pools.status(session.deviceRef)
+  const status = await poolStatus(after.store, session)
   assert.equal(countOf(status), 0)
   assert.notEqual(status.epoch, told.epoch)
   assert.ok(status.generation > told.pools.generation)

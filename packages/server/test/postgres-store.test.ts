@@ -12,7 +12,7 @@ import type { Store } from '../src/store.ts'
 import { Postgres } from '../src/store/postgres/database.ts'
 import { openPostgresStore } from '../src/store/postgres/index.ts'
 import { START, sweepOnce } from '../src/store/postgres/sweep.ts'
-import { claimer, DEVICE, login, makeKey, USER } from './store-contract/test-device.ts'
+import { claimer, DEVICE, login, makeKey, poolStatus, USER } from './store-contract/test-device.ts'
 import { openTestSchema } from './support/test-schema.ts'
 
 const skip =
@@ -157,11 +157,7 @@ test('the sweep forgets details of keys that left, and removed devices; never th
     [false, true, true],
   )
   assert.equal((await upload()).outcomes.size, 3)
-  assert.equal(
-    (await store.pools.status(session.deviceRef)).algorithms[0]?.count,
-    2,
-    'an issued key came back',
-  )
+  assert.equal((await poolStatus(store, session)).algorithms[0]?.count, 2, 'an issued key came back')
   await store.devices.removeAll(session, 3000)
   await sweepOnce({ db }, 4000, 4000, START)
   assert.deepEqual(await texts(), [])

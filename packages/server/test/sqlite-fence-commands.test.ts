@@ -96,7 +96,7 @@ suite('the commands', () => {
     assert.deepEqual(events, [{ kind: 'stands', number: 0 }])
     const reading = await sync(store, session, token)
     assert.deepEqual([reading.newEpoch, reading.signalled, countOf(reading.pools)], [false, true, 0])
-    const { pools } = await store.pools.inspect(session.deviceRef, { limit: 10 })
+    const { pools } = await store.pools.inspect(session, { limit: 10 })
     assert.equal(pools[0]?.issued.length, 2)
     assert.equal(await claim(store), 'FALLBACK')
     assert.equal(await claim(store, OTHER), 'K0010')

@@ -9,7 +9,7 @@ import { MatrixError } from '../src/matrix-error.ts'
 import type { Store } from '../src/store.ts'
 import { openSqliteStore } from '../src/store/sqlite/index.ts'
 import { StoreError } from '../src/store/store-error.ts'
-import { login } from './store-contract/test-device.ts'
+import { login, poolStatus } from './store-contract/test-device.ts'
 import { type Copy, RewindableDirectory } from './support/rewindable-directory.ts'
 import { temporaryDirectory } from './support/run-latchkey.ts'
 import { claim, claims, keys, kindsOf, NOW, upload } from './support/store-calls.ts'
@@ -54,10 +54,10 @@ suite('a witness that cannot be written', () => {
     const repair = breakOpenFile(file)
     const first = await Promise.allSettled([claim(store), claim(store), claim(store)])
     assert.deepEqual(first.map(statusOf), [503, 503, 503])
-    const left = await store.pools.status(session.deviceRef)
+    const left = await poolStatus(store, session)
     const later = await Promise.allSettled([claim(store), claim(store), upload(store, session, keys(20, 25))])
     assert.deepEqual(later.map(statusOf), [503, 503, 503])
-    assert.deepEqual(await store.pools.status(session.deviceRef), left)
+    assert.deepEqual(await poolStatus(store, session), left)
     repair()
     // The three of the commit that could not be acknowledged are given to nobody else.
     assert.deepEqual(

@@ -12,7 +12,7 @@ import { startServer } from '../src/main.ts'
 import type { Session } from '../src/session.ts'
 import type { Store } from '../src/store.ts'
 import { openSqliteStore } from '../src/store/sqlite/index.ts'
-import { login, makeKey, USER } from './store-contract/test-device.ts'
+import { login, makeKey, poolStatus, USER } from './store-contract/test-device.ts'
 import { RewindableDirectory } from './support/rewindable-directory.ts'
 import {
   claim,
@@ -67,7 +67,7 @@ suite('a database from before the claims', () => {
     assert.ok(pools.generation > told.pools.generation)
     assert.equal(countOf(pools), 0)
     assert.equal(pools.algorithms[0]?.digest, Buffer.alloc(32).toString('base64url'))
-    assert.deepEqual(await store.pools.status(session.deviceRef), pools)
+    assert.deepEqual(await poolStatus(store, session), pools)
     const quiet = await sync(store, session, tokenOf(reading))
     assert.deepEqual(
       [quiet.newEpoch, quiet.signalled, quiet.changedUsers, quiet.toDevice],
@@ -100,8 +100,7 @@ suite('a database from before the claims', () => {
           beforeChange() {},
           now: NOW,
         }),
-      status: (store, session) => store.pools.status(session.deviceRef),
-      inspect: (store, session) => store.pools.inspect(session.deviceRef, { limit: 10 }),
+      inspect: (store, session) => store.pools.inspect(session, { limit: 10 }),
       sync: (store, session) => sync(store, session),
     }
     for (const [name, touch] of Object.entries(touches)) {
@@ -110,20 +109,20 @@ suite('a database from before the claims', () => {
       const session = await login(before.store, NOW, USER, OTHER)
       await upload(before.store, session, keys(0, 5), [FALLBACK])
       const backup = directory.copy()
-      const { generation } = await before.store.pools.status(session.deviceRef)
+      const { generation } = await poolStatus(before.store, session)
       await claim(before.store, OTHER)
       await before.store.close()
       directory.putBack(backup, { witness: false })
       const { store } = await directory.open()
       await touch(store, session)
-      const status = await store.pools.status(session.deviceRef)
+      const status = await poolStatus(store, session)
       assert.equal(status.generation, generation + 1, name)
-      const { pools } = await store.pools.inspect(session.deviceRef, { limit: 10 })
+      const { pools } = await store.pools.inspect(session, { limit: 10 })
       assert.deepEqual(pools[0]?.available, [], name)
       assert.equal(pools[0]?.fallback?.keyId, 'FALLBACK', name)
       assert.equal(await claim(store, OTHER), 'FALLBACK', name)
       // A second touch finds nothing to do.
-      assert.equal((await store.pools.status(session.deviceRef)).generation, generation + 1, name)
+      assert.equal((await poolStatus(store, session)).generation, generation + 1, name)
     }
   })
 
@@ -138,7 +137,7 @@ suite('a database from before the claims', () => {
     await before.store.close()
     directory.putBack(backup, { witness: false })
     const { store } = await directory.open()
-    const { pools } = await store.pools.inspect(session.deviceRef, { limit: 10 })
+    const { pools } = await store.pools.inspect(session, { limit: 10 })
     assert.deepEqual(
       pools[0]?.issued.map(({ keyId }) => keyId as string),
       ['K0001', 'K0000'],

@@ -16,7 +16,7 @@ import { StoreError } from '../src/store/store-error.ts'
 import { Database, openDatabase } from '../src/store/sqlite/database.ts'
 import { openSqliteStore, storeOver } from '../src/store/sqlite/index.ts'
 import { sweepOnce } from '../src/store/sqlite/sweep.ts'
-import { claimer, DEVICE, login, makeKey, USER } from './store-contract/test-device.ts'
+import { claimer, DEVICE, login, makeKey, poolStatus, USER } from './store-contract/test-device.ts'
 
 let directory = ''
 beforeEach(() => {
@@ -94,7 +94,7 @@ suite('the commit queue', () => {
     const session = await login(store, 1)
     await upload(store, session, keys(0, 20))
     const first = await claimOne(store)
-    const before = await store.pools.status(session.deviceRef)
+    const before = await poolStatus(store, session)
     const { page_count: pages } = core.db.one<{ page_count: number }>('pragma page_count') ?? {
       page_count: 0,
     }
@@ -106,7 +106,7 @@ suite('the commit queue', () => {
       assert.ok(outcome.status === 'rejected' && outcome.reason instanceof MatrixError)
       assert.equal(outcome.reason.status, 503)
     }
-    assert.deepEqual(await store.pools.status(session.deviceRef), before)
+    assert.deepEqual(await poolStatus(store, session), before)
     core.db.exec('pragma max_page_count = 1000000')
     const rest = await Promise.all(Array.from({ length: 19 }, () => claimOne(store)))
     const issued = [first, ...rest].map(([key]) => key?.keyId)
@@ -209,7 +209,7 @@ suite('retention', () => {
     await upload(store, session, keys(0, 3))
     await claimOne(store, 100)
     const issued = async (): Promise<number | undefined> =>
-      (await store.pools.inspect(session.deviceRef, { limit: 10 })).pools[0]?.issued.length
+      (await store.pools.inspect(session, { limit: 10 })).pools[0]?.issued.length
     assert.equal(await issued(), 1)
     assert.equal(await sweepOnce(core, 100, 100, 0), 0)
     assert.equal(await issued(), 1)

@@ -15,7 +15,7 @@ import type {
   UploadOutcome,
   UserId,
 } from '@latchkey/protocol'
-import type { DeviceRef, Session } from '../session.ts'
+import type { Session } from '../session.ts'
 import type { Identity } from './identity.ts'
 
 /** What became of a key: `available` until it leaves, and never available again under the same row. */
@@ -164,10 +164,10 @@ export interface PoolStore {
    * @throws {MatrixError} 409 when a precondition does not hold, else as `upload`. Nothing changes then.
    */
   reset(command: ResetCommand): Promise<ResetResult>
-  /** The pools as they stand, with every commit that was acknowledged before the call. */
-  status(device: DeviceRef): Promise<PoolStatus>
-  inspect(
-    device: DeviceRef,
-    page: { readonly limit: number; readonly from?: string },
-  ): Promise<PoolInspection>
+  /**
+   * A device's own pools as they stand, with every commit that was acknowledged before the call.
+   *
+   * @throws {MatrixError} 401 when the session ended meanwhile.
+   */
+  inspect(session: Session, page: { readonly limit: number; readonly from?: string }): Promise<PoolInspection>
 }

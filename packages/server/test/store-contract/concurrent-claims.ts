@@ -31,7 +31,7 @@ export function testConcurrentClaims(under: StoreUnderTest): void {
       )
       assert.equal(ids.filter((id) => id === 'FALLBACK').length, 150)
       const reopened = await open.crash()
-      const { pools: after } = await reopened.store.pools.inspect(session.deviceRef, { limit: 1000 })
+      const { pools: after } = await reopened.store.pools.inspect(session, { limit: 1000 })
       assert.equal(after[0]?.available.length, 0)
       assert.equal(after[0]?.issued.length, 50)
       assert.equal(after[0]?.fallback?.issueCount, 150)

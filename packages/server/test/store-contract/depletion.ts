@@ -8,7 +8,7 @@ import { DEFAULT_POOL_POLICY } from '../../src/pool/policy.ts'
 import type { ClaimTarget } from '../../src/pool/port.ts'
 import type { DeviceRef } from '../../src/session.ts'
 import type { StoreUnderTest } from './store-under-test.ts'
-import { claimer, DEVICE, login, makeKey, USER } from './test-device.ts'
+import { claimer, DEVICE, login, makeKey, poolStatus, USER } from './test-device.ts'
 
 const TARGET: ClaimTarget = { userId: USER, deviceId: DEVICE, algorithm: SIGNED_CURVE25519 }
 
@@ -90,7 +90,7 @@ export function testDepletion(under: StoreUnderTest): void {
           ['B', false, false],
         ],
       )
-      const status = await pools.status(session.deviceRef)
+      const status = await poolStatus(open.store, session)
       assert.deepEqual(
         status.algorithms.map(({ count }) => count),
         [0, 1],

@@ -15,7 +15,7 @@ import type { PoolInspection, PoolStatus, UploadedKey } from '../../src/pool/por
 import type { Session } from '../../src/session.ts'
 import { ModelDevice, type ModelKey, type ModelOutcome } from './pool-model.ts'
 import type { OpenStore, StoreUnderTest } from './store-under-test.ts'
-import { claimer, DEVICE, identity, login, makeKey, USER } from './test-device.ts'
+import { claimer, DEVICE, identity, login, makeKey, poolStatus, USER } from './test-device.ts'
 
 const ALGORITHMS = ['curve25519', 'signed_curve25519'] as const
 // Base64 order, code-point order and the order of creation all differ among these.
@@ -215,7 +215,7 @@ class History {
     this.#session = await login(this.#open.store, this.#now)
     if (this.#exists) return
     for (const model of this.#models) model.revive()
-    this.#last = await this.#open.store.pools.status(this.#session.deviceRef)
+    this.#last = await poolStatus(this.#open.store, this.#session)
   }
 
   /** Submits operations together, so that a store may put them into one commit, and finds the orders that explain them. */
@@ -366,8 +366,8 @@ class History {
   /** Counts, digests, order, fallback state, version and generation, as the device reads them. */
   async #compare(): Promise<void> {
     const { store } = this.#open
-    const seen = await store.pools.inspect(this.#session.deviceRef, { limit: 1000 })
-    assert.deepEqual(seen.status, await store.pools.status(this.#session.deviceRef))
+    const seen = await store.pools.inspect(this.#session, { limit: 1000 })
+    assert.deepEqual(seen.status, await poolStatus(store, this.#session))
     this.#keepModels((model) => [
       () => {
         requireSame(model, seen, this.#last)

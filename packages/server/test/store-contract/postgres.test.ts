@@ -2,6 +2,7 @@
 import { test } from 'node:test'
 import { testConcurrentClaims } from './concurrent-claims.ts'
 import { testDepletion } from './depletion.ts'
+import { testEndedSession } from './ended-session.ts'
 import { testPoolAgainstModel } from './pool-against-model.ts'
 import { postgres } from './postgres-store.ts'
 import { testSeveralStores } from './several-stores.ts'
@@ -10,6 +11,7 @@ if (process.env['LATCHKEY_TEST_POSTGRES']) {
   testPoolAgainstModel(postgres)
   testConcurrentClaims(postgres)
   testDepletion(postgres)
+  testEndedSession(postgres)
   testSeveralStores()
 } else {
   test('the contract suite against PostgreSQL', {

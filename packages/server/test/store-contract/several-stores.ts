@@ -13,7 +13,7 @@ import type { DeviceRef } from '../../src/session.ts'
 import type { Store } from '../../src/store.ts'
 import type { TestSchema } from '../support/test-schema.ts'
 import { freshSchema, openProxied, type ProxiedStore } from './postgres-store.ts'
-import { claimer, DEVICE, login, makeKey, USER } from './test-device.ts'
+import { claimer, DEVICE, login, makeKey, poolStatus, USER } from './test-device.ts'
 
 const CLAIMERS_PER_STORE = 100
 
@@ -34,9 +34,9 @@ export function testSeveralStores(): void {
         keys.map((key) => key.keyId as string),
       )
       assert.equal(answers.filter((key) => key?.fallback === true).length, 50)
-      const status = await two.store.pools.status(session.deviceRef)
+      const status = await poolStatus(two.store, session)
       assert.equal(status.algorithms[0]?.count, 0)
-      assert.deepEqual(status, await one.store.pools.status(session.deviceRef))
+      assert.deepEqual(status, await poolStatus(one.store, session))
     }))
 
   test('claims through two stores, each after the answer of the last, follow the upload order, whoever uploads meanwhile', () =>

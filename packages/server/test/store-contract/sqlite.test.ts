@@ -9,6 +9,7 @@ import type { PoolPolicy } from '../../src/pool/policy.ts'
 import { openSqliteStore } from '../../src/store/sqlite/index.ts'
 import { testConcurrentClaims } from './concurrent-claims.ts'
 import { testDepletion } from './depletion.ts'
+import { testEndedSession } from './ended-session.ts'
 import { testPoolAgainstModel } from './pool-against-model.ts'
 import type { OpenStore, StoreUnderTest } from './store-under-test.ts'
 
@@ -53,3 +54,4 @@ async function openIn(
 testPoolAgainstModel(sqlite)
 testConcurrentClaims(sqlite)
 testDepletion(sqlite)
+testEndedSession(sqlite)

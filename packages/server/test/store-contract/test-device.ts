@@ -8,7 +8,7 @@ import {
   type KeyMaterial,
   type UserId,
 } from '@latchkey/protocol'
-import type { Claimer, UploadedDeviceKeys, UploadedKey } from '../../src/pool/port.ts'
+import type { Claimer, PoolStatus, UploadedDeviceKeys, UploadedKey } from '../../src/pool/port.ts'
 import type { Session, TokenHash } from '../../src/session.ts'
 import type { Store } from '../../src/store.ts'
 
@@ -21,6 +21,12 @@ export async function login(store: Store, now: number, userId = USER, deviceId =
     (await store.accounts.find(userId)) ?? (await store.accounts.create({ userId, passwordHash: '', now }))
   const tokenHash = randomBytes(16).toString('hex') as TokenHash
   return store.accounts.openSession({ account, deviceId, tokenHash, now })
+}
+
+/** The pools as the device would be told now; it counts as told of nothing. */
+export async function poolStatus(store: Store, session: Session): Promise<PoolStatus> {
+  const query = { confirms: false, everyoneFromBeginning: false, toDeviceLimit: 1, isAnswer: () => false }
+  return (await store.sync.read(session, query)).pools
 }
 
 /** Somebody of the same server who claims. */

@@ -13,7 +13,7 @@ export const keysPool = endpoint({
   async handle({ context, session, query }) {
     const limit = decodeLimit(query['limit'])
     const from = query['from']
-    const { status, pools, nextBatch } = await context.store.pools.inspect(session.deviceRef, {
+    const { status, pools, nextBatch } = await context.store.pools.inspect(session, {
       limit,
       ...(from !== undefined && { from }),
     })

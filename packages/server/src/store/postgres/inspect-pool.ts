@@ -3,21 +3,35 @@
  * A page goes back through the logs of all pools side by side: by the key's place in its pool's log, then by pool.
  */
 import type { KeyId } from '@latchkey/protocol'
-import { invalidParam } from '../../matrix-error.ts'
+import { invalidParam, unknownToken } from '../../matrix-error.ts'
 import type { InspectedKey, PoolInspection } from '../../pool/port.ts'
-import type { DeviceRef } from '../../session.ts'
+import type { DeviceRef, Session } from '../../session.ts'
 import { keyHash, materialOfJson, STATE_CODE } from '../key-row.ts'
 import type { Core } from './core.ts'
 import type { Queries } from './database.ts'
-import { fullStatus, readFresh, requireFresh, type StatusPool } from './pool-status.ts'
+import { BelowFence, freshenDevices } from './freshen.ts'
+import {
+  type DeviceStanding,
+  fullStatus,
+  POOLS_JSON,
+  type ReadStanding,
+  type StatusPool,
+} from './pool-status.ts'
 
 export async function inspectPool(
   core: Core,
-  device: DeviceRef,
+  session: Session,
   page: { readonly limit: number; readonly from?: string },
 ): Promise<PoolInspection> {
   const cursor = readCursor(page.from)
-  return readFresh(core, device, (tx) => inspect(core, tx, device, page.limit, cursor))
+  for (;;) {
+    try {
+      return await core.db.transaction((tx) => inspect(core, tx, session, page.limit, cursor), 'snapshot')
+    } catch (error) {
+      if (!(error instanceof BelowFence)) throw error
+      await freshenDevices(core, [session.deviceRef])
+    }
+  }
 }
 
 type KeyRow = {
@@ -47,11 +61,12 @@ function readCursor(from: string | undefined): Cursor {
 async function inspect(
   core: Core,
   tx: Queries,
-  device: DeviceRef,
+  session: Session,
   limit: number,
   cursor: Cursor,
 ): Promise<PoolInspection> {
-  const standing = await requireFresh(tx, device)
+  const device = session.deviceRef
+  const standing = await readStanding(tx, session)
   const status = await fullStatus(core, tx, standing)
   const available = Map.groupBy(
     await availableKeys(tx, standing.pools, core.policy.claimOrder),
@@ -85,6 +100,20 @@ async function inspect(
     pools,
     ...(rows.length > limit && last && { nextBatch: `${last.seq}-${last.pool_num}` }),
   }
+}
+
+/** @throws {MatrixError} 401 when the session has ended. @throws {BelowFence} */
+async function readStanding(tx: Queries, { tokenHash, deviceRef }: Session): Promise<DeviceStanding> {
+  const row = await tx.one<ReadStanding>(
+    `select epoch, devices.fence < stream.fence as stale, version, generation, ${POOLS_JSON} as pools
+     from access_tokens join devices using (device_num) cross join stream
+     where token_hash = $1 and device_num = $2 and removed_ts is null`,
+    tokenHash,
+    deviceRef,
+  )
+  if (row === undefined) throw unknownToken()
+  if (row.stale) throw new BelowFence([deviceRef])
+  return row
 }
 
 function availableKeys(

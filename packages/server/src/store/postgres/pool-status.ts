@@ -9,7 +9,6 @@ import { keyHash } from '../key-row.ts'
 import type { Core } from './core.ts'
 import type { Queries } from './database.ts'
 import { type DigestCache, type DigestedPool, readDigests } from './digests.ts'
-import { BelowFence, freshenDevices } from './freshen.ts'
 
 /** A pool, as far as a status is about it. */
 export type StatusPool = DigestedPool & {
@@ -43,48 +42,6 @@ export const POOLS_JSON = `(select coalesce(json_agg(json_build_object('pool_num
     'count', count, 'changes', changes, 'told', told, 'last_seq', last_seq,
     'fallback_material', fallback_material, 'fallback_used', fallback_used) order by algorithm), '[]')
   from pools where pools.device_num = devices.device_num)`
-
-/** The pools as they stand now. */
-export async function poolStatus(core: Core, device: DeviceRef): Promise<PoolStatus> {
-  const standing = await readStanding(core.db, device)
-  const known = standing.stale ? undefined : statusOf(standing, core.digests)
-  return known ?? readFresh(core, device, async (tx) => fullStatus(core, tx, await requireFresh(tx, device)))
-}
-
-/** Runs `read` in a snapshot; anew, with the device freshened, when it finds the device below the fence. */
-export async function readFresh<T>(
-  core: Core,
-  device: DeviceRef,
-  read: (tx: Queries) => Promise<T>,
-): Promise<T> {
-  for (;;) {
-    try {
-      return await core.db.transaction(read, 'snapshot')
-    } catch (error) {
-      if (!(error instanceof BelowFence)) throw error
-      await freshenDevices(core, [device])
-    }
-  }
-}
-
-/** As `readStanding`. @throws {BelowFence} */
-export async function requireFresh(tx: Queries, device: DeviceRef): Promise<DeviceStanding> {
-  const standing = await readStanding(tx, device)
-  if (standing.stale) throw new BelowFence([device])
-  return standing
-}
-
-/** No pools for a device that is not there. */
-async function readStanding(tx: Queries, device: DeviceRef): Promise<ReadStanding> {
-  const row = await tx.one<ReadStanding>(
-    `select epoch, coalesce(devices.fence < stream.fence, false) as stale, coalesce(version, 0) as version, coalesce(generation, 0) as generation,
-       case when device_num is null then '[]' else ${POOLS_JSON} end as pools
-     from stream left join devices on device_num = $1 and removed_ts is null`,
-    device,
-  )
-  if (row === undefined) throw new Error('the stream has no row')
-  return row
-}
 
 /** The status in a snapshot, or under the device's lock: with the digests that are not known. */
 export async function fullStatus(core: Core, tx: Queries, standing: DeviceStanding): Promise<PoolStatus> {

@@ -19,7 +19,6 @@ import { getDevice, listDevices, renameDevice } from './device-rows.ts'
 import { sessionLookUps } from './find-sessions.ts'
 import { inspectPool } from './inspect-pool.ts'
 import { claimServerName } from './meta.ts'
-import { poolStatus } from './pool-status.ts'
 import { publishedKeys } from './published-keys.ts'
 import { endOfStream, readSync } from './read-sync.ts'
 import { removeAllDevices, removeDevices } from './remove-devices.ts'
@@ -92,8 +91,7 @@ function poolStore(core: Core, lanes: ClaimLanes): PoolStore {
     upload: (command) => uploadKeys(core, command),
     claim: (command) => lanes.claim(command),
     reset: (command) => resetKeys(core, command),
-    status: (device) => poolStatus(core, device),
-    inspect: (device, page) => inspectPool(core, device, page),
+    inspect: (session, page) => inspectPool(core, session, page),
   }
 }
 

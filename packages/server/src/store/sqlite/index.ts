@@ -27,7 +27,6 @@ import { getDevice, listDevices, renameDevice } from './device-rows.ts'
 import { readOrCreateMeta } from './meta.ts'
 import { openFence, type OpenFenceOptions } from './open-fence.ts'
 import { inspectPool } from './inspect-pool.ts'
-import { readStatus } from './pool-status.ts'
 import { publishedKeys } from './published-keys.ts'
 import { readSync } from './read-sync.ts'
 import { removeAllDevices, removeDevices } from './remove-devices.ts'
@@ -162,8 +161,7 @@ function poolStore(core: Core): PoolStore {
     upload: (command) => uploadKeys(core, command),
     claim: (command) => claimKeys(core, command),
     reset: (command) => resetKeys(core, command),
-    status: (device) => readStatus(core, device),
-    inspect: (device, page) => inspectPool(core, device, page),
+    inspect: (session, page) => inspectPool(core, session, page),
   }
 }
 

@@ -2,21 +2,22 @@
 import type { Algorithm, KeyId } from '@latchkey/protocol'
 import { invalidParam } from '../../matrix-error.ts'
 import type { InspectedKey, PoolInspection } from '../../pool/port.ts'
-import type { DeviceRef } from '../../session.ts'
+import type { Session } from '../../session.ts'
 import type { Core } from './core.ts'
 import { touchDevice } from './first-touch.ts'
 import { keyHash, materialOfJson, STATE_CODE } from '../key-row.ts'
 import { type PoolRow, poolsOf } from './pool-rows.ts'
 import { poolStatus } from './pool-status.ts'
+import { requireDevice } from './session-device.ts'
 
 export async function inspectPool(
   core: Core,
-  device: DeviceRef,
+  session: Session,
   page: { readonly limit: number; readonly from?: string },
 ): Promise<PoolInspection> {
   const cursor = readCursor(page.from)
-  return core.queue.guarded(() => inspect(core, device, page.limit, cursor), {
-    before: () => touchDevice(core, device),
+  return core.queue.guarded(() => inspect(core, session, page.limit, cursor), {
+    before: () => touchDevice(core, session.deviceRef),
   })
 }
 
@@ -35,7 +36,9 @@ function readCursor(from: string | undefined): number {
   return Number(from)
 }
 
-function inspect(core: Core, device: DeviceRef, limit: number, cursor: number): PoolInspection {
+function inspect(core: Core, session: Session, limit: number, cursor: number): PoolInspection {
+  requireDevice(core, session)
+  const device = session.deviceRef
   const rows = poolsOf(core, device)
     .flatMap((pool) => issuedKeys(core, pool, cursor, limit + 1))
     .sort((a, b) => b.num - a.num)

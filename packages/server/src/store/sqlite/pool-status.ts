@@ -2,7 +2,6 @@
 import type { PoolStatus } from '../../pool/port.ts'
 import type { DeviceRef, Position } from '../../session.ts'
 import type { Core } from './core.ts'
-import { isUntouched, touchNow } from './first-touch.ts'
 
 const NO_POOLS = { version: 0, generation: 0, algorithms: [] } as const
 
@@ -10,12 +9,6 @@ const NO_POOLS = { version: 0, generation: 0, algorithms: [] } as const
 export function poolStatus(core: Core, deviceRef: DeviceRef): PoolStatus {
   const device = core.keys.byRef(deviceRef)
   return device === undefined ? { epoch: core.fence.epoch, ...NO_POOLS } : core.keys.statusOf(device)
-}
-
-/** For a device that asks. */
-export async function readStatus(core: Core, deviceRef: DeviceRef): Promise<PoolStatus> {
-  while (isUntouched(core, deviceRef)) await touchNow(core, deviceRef)
-  return poolStatus(core, deviceRef)
 }
 
 /** An answer with this token carries the counts as they stand now. Noted only where the device knows of more. */

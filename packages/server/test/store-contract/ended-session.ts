@@ -1,0 +1,51 @@
+/** A session that ended between a request's authentication and its operation: 401, nothing told, nothing stored. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { SIGNED_CURVE25519 } from '@latchkey/protocol'
+import { DEFAULT_POOL_POLICY } from '../../src/pool/policy.ts'
+import type { Session } from '../../src/session.ts'
+import type { Store } from '../../src/store.ts'
+import type { StoreUnderTest } from './store-under-test.ts'
+import { DEVICE, login, makeKey, poolStatus, USER } from './test-device.ts'
+
+type Operation = (store: Store, session: Session) => Promise<unknown>
+
+const KEYS = { oneTimeKeys: [makeKey(SIGNED_CURVE25519, 'LATE', 1)], fallbackKeys: [], now: 3 }
+
+const OPERATIONS: Readonly<Record<string, Operation>> = {
+  upload: ({ pools }, session) => pools.upload({ session, ...KEYS }),
+  reset: ({ pools }, session) =>
+    pools.reset({ session, withdrawal: { all: true }, beforeChange() {}, ...KEYS }),
+  'reading the pools': ({ pools }, session) => pools.inspect(session, { limit: 10 }),
+  sync: poolStatus,
+  send: ({ messages }, session) =>
+    messages.send({
+      session,
+      transactionId: 'm.test\0late',
+      messages: [{ userId: USER, deviceId: DEVICE, event: '{}' }],
+      now: 3,
+    }),
+  'renaming a device': ({ devices }, session) => devices.rename(session, DEVICE, 'late'),
+  'removing a device': ({ devices }, session) => devices.remove(session, [DEVICE], 3),
+  track: ({ devices }, session) => devices.track(session, ['@bob:test.example' as typeof USER]),
+}
+
+export function testEndedSession(under: StoreUnderTest): void {
+  for (const [name, operation] of Object.entries(OPERATIONS)) {
+    test(`${name} for a session that ended is refused in a ${under.name} store, with its device gone or in use again`, async () => {
+      const open = await under.open(DEFAULT_POOL_POLICY)
+      const { store } = open
+      try {
+        const ended = await login(store, 0)
+        await store.devices.remove(ended, [DEVICE], 1)
+        await assert.rejects(operation(store, ended), { status: 401 })
+        const session = await login(store, 2)
+        const before = await store.pools.inspect(session, { limit: 10 })
+        await assert.rejects(operation(store, ended), { status: 401 })
+        assert.deepEqual(await store.pools.inspect(session, { limit: 10 }), before)
+      } finally {
+        await open.close()
+      }
+    })
+  }
+}
