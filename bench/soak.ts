@@ -22,6 +22,7 @@ const PROGRESS_MS = 5000
 const KILL_EVERY_MS = [1500, 4000] as const
 const SHOWN_TEXT = 1500
 const SHOWN_UNAVAILABLE = 5
+const SHOWN_LINES = 20
 
 const { values: options } = parseArgs({
   options: {
@@ -62,6 +63,7 @@ async function soak(): Promise<number> {
       silent = await run(fleet, history, seed, seconds)
     } finally {
       await fleet.stop()
+      for (const line of fleet.logged.slice(0, SHOWN_LINES)) console.log(line.slice(0, SHOWN_TEXT))
     }
     // The checker allows for them; where nobody was killed they are faults all the same.
     if (silent > 0 && !options.kill)

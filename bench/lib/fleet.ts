@@ -6,12 +6,17 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type ServerProcess, startProcess } from '../../test/support/server-process.ts'
 
+/** Of one process's log: enough to say why it failed. */
+const KEPT_LINES = 20
+
 export type Fleet = {
   /** A process that runs, by chance. */
   pick(random: () => number): Promise<{ readonly process: number; readonly url: string }>
   /** kill -9 to a random process, and starts it again. */
   killOne(random: () => number): Promise<void>
   readonly kills: number
+  /** The last lines of each process that ended, by `stop` or a kill. */
+  readonly logged: readonly string[]
   stop(): Promise<void>
 }
 
@@ -29,10 +34,16 @@ export async function startFleet(options: {
   // The first one sets the database up; the others find it as it is to be.
   for (let n = 0; n < processes; n++) running.push(await start(n))
   let kills = 0
+  const logged: string[] = []
+  const noteLog = (n: number, server: ServerProcess): void => {
+    const lines = server.log().split('\n').slice(-KEPT_LINES)
+    logged.push(...lines.filter((line) => line !== '').map((line) => `process ${n}: ${line}`))
+  }
   return {
     get kills() {
       return kills
     },
+    logged,
     async pick(random) {
       for (;;) {
         const up = running.flatMap((server, n) =>
@@ -50,10 +61,13 @@ export async function startFleet(options: {
       running[n] = undefined
       kills++
       await server.kill()
+      noteLog(n, server)
       running[n] = await start(n)
     },
     async stop() {
-      await Promise.all(running.flatMap((server) => (server === undefined ? [] : [server.stop()])))
+      const up = running.flatMap((server, n) => (server === undefined ? [] : [{ server, n }]))
+      await Promise.all(up.map(({ server }) => server.stop()))
+      for (const { server, n } of up) noteLog(n, server)
     },
   }
 }

@@ -233,7 +233,9 @@ export class SoakLoad {
   async #logInAnew(device: SoakDevice): Promise<void> {
     if (device.away) return
     device.away = true
-    const late = Array.from({ length: this.#below(4) }, () => this.#upload(device, this.#newKeys(3)))
+    const late = Array.from({ length: this.#below(4) }, () =>
+      this.#random() < 0.7 ? this.#upload(device, this.#newKeys(3)) : this.#readPool(device, false),
+    )
     for (;;) {
       const reply = await this.#post(device, 'v3/logout', {})
       if (reply !== undefined && reply.status !== 503) break
