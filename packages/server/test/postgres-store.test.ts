@@ -132,6 +132,27 @@ test('a pool that is damaged fails its own claims, not those of others in the sa
   )
 })
 
+test('a refused upload spends no number of a pool: whoever repeats it would use them up', {
+  skip,
+}, async () => {
+  await using opened = await open(1)
+  const [store] = opened.stores
+  assert.ok(store)
+  const session = await login(store, 1)
+  const upload = (algorithms: readonly string[], material: number): Promise<unknown> => {
+    const oneTimeKeys = algorithms.map((algorithm, n) => makeKey(algorithm, 'K', material + n))
+    return store.pools.upload({ session, oneTimeKeys, fallbackKeys: [], now: 1 })
+  }
+  const spent = async (): Promise<number | undefined> =>
+    (await opened.db.one<{ num: number }>('select last_value as num from pools_pool_num_seq'))?.num
+  await upload(['signed_curve25519'], 0)
+  const before = await spent()
+  await assert.rejects(upload(['signed_curve25519', 'a', 'b'], 10), { status: 400 })
+  await opened.db.run('update devices set day_start_ts = 1, day_stored = 5000')
+  await assert.rejects(upload(['a', 'b'], 20), { status: 429 })
+  assert.equal(await spent(), before)
+})
+
 test('the sweep forgets details of keys that left, and removed devices; never that a key was there', {
   skip,
 }, async () => {

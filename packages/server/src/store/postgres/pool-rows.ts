@@ -14,7 +14,7 @@ import { type DigestedKey, digestOf } from './digests.ts'
 
 /** The columns of `pools`. */
 type PoolRow = {
-  readonly pool_num: number
+  pool_num: number
   readonly algorithm: Algorithm
   head: number
   last_seq: number
@@ -40,6 +40,9 @@ export type AvailableKey = DigestedKey & {
   readonly hash: string
 }
 
+/** Of a pool that is not in the database yet. */
+const NO_NUMBER = 0
+
 type Removal = 'withdrawn' | 'evicted' | 'purged'
 
 /** One pool of a device, locked. Its available keys are read only where they are needed (`loadPools`). */
@@ -55,6 +58,26 @@ export class Pool {
   constructor(row: PoolRow) {
     this.row = row
     this.before = { ...row }
+  }
+
+  /** One that the database does not have (`makePools`). */
+  static empty(algorithm: Algorithm): Pool {
+    return new Pool({
+      pool_num: NO_NUMBER,
+      algorithm,
+      head: 1,
+      last_seq: 0,
+      count: 0,
+      changes: 0,
+      told: 0,
+      fallback_key_id: null,
+      fallback_json: null,
+      fallback_material: null,
+      fallback_used: false,
+      fallback_issue_count: 0,
+      fallback_first_issued_ts: null,
+      fallback_uploaded_ts: null,
+    })
   }
 
   get algorithm(): Algorithm {
@@ -173,19 +196,20 @@ export async function lockPools(tx: Queries, { tokenHash, deviceRef }: Session):
     .map((row) => new Pool(row))
 }
 
-/** Makes pools that are not there yet. The device is locked, so nobody else makes them. */
-export async function makePools(
-  tx: Queries,
-  device: DeviceRef,
-  algorithms: readonly Algorithm[],
-): Promise<Pool[]> {
-  if (algorithms.length === 0) return []
-  const rows = await tx.all<PoolRow>(
-    `insert into pools (device_num, algorithm) select $1, unnest($2::text[]) returning ${COLUMNS}`,
+/**
+ * Makes rows for those pools that have none. The device is locked, so nobody else makes them. To be called when nothing can
+ * refuse the request any more: an undone transaction does not give the numbers back, and there are 2^31 of them.
+ */
+export async function makePools(tx: Queries, device: DeviceRef, pools: readonly Pool[]): Promise<void> {
+  const missing = pools.filter(({ row }) => row.pool_num === NO_NUMBER)
+  if (missing.length === 0) return
+  const made = await tx.all<Pick<PoolRow, 'pool_num' | 'algorithm'>>(
+    `insert into pools (device_num, algorithm) select $1, unnest($2::text[]) returning pool_num, algorithm`,
     device,
-    algorithms,
+    missing.map(({ algorithm }) => algorithm),
   )
-  return rows.map((row) => new Pool(row))
+  const numbers = new Map(made.map((row) => [row.algorithm, row.pool_num]))
+  for (const { row } of missing) row.pool_num = numbers.get(row.algorithm) ?? NO_NUMBER
 }
 
 /** Reads the available keys of locked pools. */
@@ -294,10 +318,10 @@ async function markRemoved(tx: Queries, pools: readonly Pool[], now: number): Pr
 }
 
 async function keepFormerFallbacks(tx: Queries, pools: readonly Pool[], now: number): Promise<void> {
-  const rows = pools.flatMap(({ formerFallback: row }) =>
+  const rows = pools.flatMap(({ row: { pool_num }, formerFallback: row }) =>
     row === undefined || row.fallback_material === null
       ? []
-      : [{ ...row, hash: materialHash(row.fallback_material) }],
+      : [{ ...row, pool_num, hash: materialHash(row.fallback_material) }],
   )
   if (rows.length === 0) return
   await tx.run(

@@ -22,7 +22,7 @@ import { materialHash } from '../key-row.ts'
 import type { Core } from './core.ts'
 import type { Queries } from './database.ts'
 import { type Log, memoryOf, readLog } from './pool-memory.ts'
-import { type HashedKey, hashOf, loadPools, makePools, type Pool } from './pool-rows.ts'
+import { type HashedKey, hashOf, loadPools, makePools, Pool } from './pool-rows.ts'
 import type { DeviceRow } from './session-device.ts'
 
 export type StoredKeys = {
@@ -68,7 +68,7 @@ export async function storeKeys(
   if (policy.verifySignatures || device.identity_changed) {
     requireSignedKeys([...oneTimeKeys, ...fallbackKeys], identity, session)
   }
-  const pools = await openPools(tx, before, request, policy.algorithmsPerDevice)
+  const pools = withMissing(before, request, policy.algorithmsPerDevice)
   const decided = []
   for (const [algorithm, uploaded] of Map.groupBy(oneTimeKeys, (key) => key.algorithm)) {
     const pool = poolIn(pools, algorithm)
@@ -108,16 +108,16 @@ export async function storeKeys(
     stored++
   }
   const day = countDay(policy.keysPerDeviceAndDay, device, stored, now)
+  await makePools(tx, session.deviceRef, pools)
   return { ...result, healed, changed: stored > request.alreadyStored || healed, pools, day }
 }
 
-/** The device's pools with those of the request's algorithms, made on first use. */
-async function openPools(
-  tx: Queries,
+/** The device's pools with those of the request's algorithms. */
+function withMissing(
   before: readonly Pool[],
-  { session, oneTimeKeys, fallbackKeys }: KeysRequest,
+  { oneTimeKeys, fallbackKeys }: KeysRequest,
   limit: number,
-): Promise<readonly Pool[]> {
+): readonly Pool[] {
   const known = new Set(before.map((pool) => pool.algorithm))
   const missing = new Set<Algorithm>()
   for (const { algorithm } of [...oneTimeKeys, ...fallbackKeys]) {
@@ -127,13 +127,13 @@ async function openPools(
     if (full && algorithm !== SIGNED_CURVE25519) throw tooManyAlgorithms(limit)
     missing.add(algorithm)
   }
-  const made = await makePools(tx, session.deviceRef, [...missing])
-  return [...before, ...made].sort((a, b) => (a.algorithm < b.algorithm ? -1 : 1))
+  const added = [...missing].map((algorithm) => Pool.empty(algorithm))
+  return [...before, ...added].sort((a, b) => (a.algorithm < b.algorithm ? -1 : 1))
 }
 
 function poolIn(pools: readonly Pool[], algorithm: Algorithm): Pool {
   const pool = pools.find((candidate) => candidate.algorithm === algorithm)
-  if (pool === undefined) throw new Error('a pool just made is not there')
+  if (pool === undefined) throw new Error(`there is no pool of ${algorithm}`)
   return pool
 }
 
