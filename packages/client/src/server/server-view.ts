@@ -63,9 +63,9 @@ export function judge(
 ): Freshness {
   if (view === undefined) return 'newer'
   const known = view.keyPool
-  const begunAfter = begunAt >= notAfter(generation, view.learnedAt)
+  const begunAfter = begunAt >= inThisStore(view.learnedAt, generation)
   if (keyPool === undefined || known === undefined) {
-    return isChange || begunAt >= notAfter(generation, view.changedAt) ? 'newer' : 'stale'
+    return isChange || begunAt >= inThisStore(view.changedAt, generation) ? 'newer' : 'stale'
   }
   if (keyPool.epoch !== known.epoch) return begunAfter ? 'new_epoch' : 'stale'
   if (keyPool.version >= known.version) return 'newer'
@@ -84,17 +84,18 @@ export function learn(view: ServerView | undefined, learned: Learned, generation
     counts: Object.keys(merged).length > MAX_ALGORITHMS ? { ...counts } : merged,
     ...(latest !== undefined && { keyPool: latest }),
     learnedAt: generation + 1,
-    changedAt: isChange ? generation + 1 : notAfter(generation, view?.changedAt ?? 0),
+    changedAt: isChange ? generation + 1 : inThisStore(view?.changedAt ?? 0, generation),
     ...(sameEpoch && view?.verified !== undefined && { verified: view.verified }),
   }
 }
 
 /**
- * Records that were copied to a new store, which counts from zero, would otherwise be of a time to come: every answer
- * would be stale, and as a stale one is not written, for ever.
+ * When a view was learned, as this store counts. Records that were copied to a new store, which counts from zero, are of a
+ * time to come: they were learned before anything was asked here. Otherwise every answer would be stale, and as a stale one
+ * is not written, for ever.
  */
-function notAfter(generation: number, learnedAt: number): number {
-  return Math.min(generation, learnedAt)
+function inThisStore(learnedAt: number, generation: number): number {
+  return learnedAt > generation ? 0 : learnedAt
 }
 
 /** Whether an answer says nothing that the view does not have: then nothing need be written. */
