@@ -11,4 +11,6 @@ create index one_time_keys_by_material on one_time_keys (pool_num, substr(materi
 alter table issues alter column pool_num type integer, alter column seq type integer;
 alter table former_fallback_keys alter column pool_num type integer;
 alter table fallback_issues alter column pool_num type integer;
+-- Columns of another type have no statistics.
+analyze pools, one_time_keys, issues, former_fallback_keys, fallback_issues;
 `
