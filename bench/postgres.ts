@@ -5,7 +5,7 @@
  * Every core carries everything: the load generator, the server processes and PostgreSQL. What more processes bring where
  * they have cores of their own is not what this shows. A run with failures, duplicate keys or false misses exits 1.
  */
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { startPostgresCluster } from '../packages/server/test/support/postgres-cluster.ts'
@@ -13,7 +13,7 @@ import type { FilledDevice } from './lib/fill.ts'
 import { Installations, type Setup, type Template } from './lib/installation.ts'
 import { type Answer, type Request, runLoad } from './lib/load.ts'
 import { runOpenLoop } from './lib/open-loop.ts'
-import { type Running, startYardstick } from './lib/process.ts'
+import { cpuMicroseconds, familyCpuMicroseconds, type Running, startYardstick } from './lib/process.ts'
 import { ClaimedKeys, claimOf, idleSyncs, uploadOf } from './lib/requests.ts'
 import { Figures, printMachine } from './lib/table.ts'
 
@@ -25,8 +25,8 @@ const DEVICES = Number(process.env['BENCH_DEVICES'] ?? 4000)
 const KEYS_EACH = 50
 /** Enough for what each store issues in one measurement. */
 const HOT_KEYS = { sqlite: 160_000, postgres: 120_000 } as const
-/** For each process: batches are made of what one process is asked at the same time. */
-const CONNECTIONS = 64
+/** Of all processes together: what is compared is the same load. */
+const CONNECTIONS = 128
 const UPLOADERS = 16
 const HOT_CLAIMERS = 64
 const SYNCED = 1000
@@ -41,6 +41,8 @@ const SETUPS: readonly Setup[] = [
   { name: '4 processes', store: 'postgres', processes: 4 },
 ]
 
+const ON_POSTGRES = new Set(SETUPS.filter(({ store }) => store === 'postgres').map(({ name }) => name))
+
 type Load = {
   readonly name: string
   /** Over all processes. */
@@ -52,11 +54,14 @@ type Load = {
 }
 
 const perSecond = new Figures()
+const processorTime = new Figures()
 const latencies = new Figures()
 const faults = new Set<string>()
 
 const workDir = mkdtempSync(join(tmpdir(), 'latchkey-bench-'))
 const cluster = await startPostgresCluster()
+const [firstLine] = readFileSync(join(cluster.home.data, 'postmaster.pid'), 'utf8').split('\n')
+const postmaster = Number(firstLine)
 try {
   await main()
 } finally {
@@ -116,10 +121,9 @@ async function measureMany(
   let n = 0
   const claims = devices.map((device) => claimOf(device))
   const limit = devices.length * KEYS_EACH
-  const connections = CONNECTIONS * servers.length
   await measureClaims(column, servers, {
     name: 'claims from many devices',
-    connections,
+    connections: CONNECTIONS,
     next: () => (n < limit ? claims[n++ % claims.length] : undefined),
   })
   const [first] = servers
@@ -127,7 +131,12 @@ async function measureMany(
   const syncs = await idleSyncs(first.url, devices.slice(0, SYNCED))
   let synced = 0
   const next = (): Request | undefined => syncs[synced++ % syncs.length]
-  await measure(column, servers, { name: 'idle syncs', connections, warmUp: WARM_UP.claims, next })
+  await measure(column, servers, {
+    name: 'idle syncs',
+    connections: CONNECTIONS,
+    warmUp: WARM_UP.claims,
+    next,
+  })
   // Made beforehand: they cost about as much to make as to store. When they run out the measurement ends.
   const count = WARM_UP.uploads * servers.length + Math.ceil(DURATION_MS * 1.3)
   const uploads = Array.from({ length: count }, (_, i) => uploadAt(devices, i))
@@ -176,11 +185,23 @@ async function measureClaims(
 async function measure(column: string, servers: readonly Running[], load: Load): Promise<void> {
   const { name, connections, warmUp, next, onAnswer = () => {} } = load
   const urls = servers.map(({ url }) => url)
-  const closed = { url: urls, connections, next, onAnswer, awake: false }
-  let cold = warmUp * servers.length
-  await runLoad({ ...closed, next: () => (cold-- > 0 ? next() : undefined) })
-  const busy = await runLoad({ ...closed, durationMs: DURATION_MS })
+  const closed = { next, onAnswer, awake: false }
+  const warmedUp = await Promise.all(
+    urls.map((url) => {
+      let cold = warmUp
+      const upTo = (): Request | undefined => (cold-- > 0 ? next() : undefined)
+      return runLoad({ ...closed, url, connections: connections / urls.length, next: upTo })
+    }),
+  )
+  const before = usedBy(servers)
+  const busy = await runLoad({ ...closed, url: urls, connections, durationMs: DURATION_MS })
+  const after = usedBy(servers)
+  if (busy.requests === 0) throw new Error(`${column}: ${name}: the warm-up used up what there is`)
   perSecond.add(name, column, busy.perSecond)
+  processorTime.add(`${name}, server`, column, (after.servers - before.servers) / busy.requests)
+  if (ON_POSTGRES.has(column)) {
+    processorTime.add(`${name}, PostgreSQL`, column, (after.postgres - before.postgres) / busy.requests)
+  }
   const half = await runOpenLoop({
     urls,
     perSecond: busy.perSecond / 2,
@@ -188,7 +209,7 @@ async function measure(column: string, servers: readonly Running[], load: Load):
     next,
     onAnswer,
   })
-  const failures = busy.failures + half.failures
+  const failures = [...warmedUp, busy, half].reduce((sum, run) => sum + run.failures, 0)
   if (failures > 0) faults.add(`${column}: ${name}: ${failures} requests failed`)
   if (half.ranOut) {
     faults.add(`${column}: ${name}: the requests ran out before the latencies were measured`)
@@ -200,6 +221,13 @@ async function measure(column: string, servers: readonly Running[], load: Load):
   latencies.add(`${name}, p99 ms`, column, half.p99Ms)
 }
 
+function usedBy(servers: readonly Running[]): { readonly servers: number; readonly postgres: number } {
+  return {
+    servers: servers.reduce((sum, { pid }) => sum + cpuMicroseconds(pid), 0),
+    postgres: familyCpuMicroseconds(postmaster),
+  }
+}
+
 function print(): void {
   printMachine()
   console.log(
@@ -208,6 +236,8 @@ function print(): void {
   )
   const columns = [YARDSTICK, ...SETUPS.map(({ name }) => name)]
   perSecond.print('requests per second', columns)
+  console.log('Processor time of each request in microseconds, of all processes together:\n')
+  processorTime.print('microseconds', columns)
   console.log('Latencies at half of that load, from an open loop, counted from when each request was due:\n')
   latencies.print('at half load', columns)
   for (const fault of faults) console.error(fault)

@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { fileURLToPath } from 'node:url'
 
@@ -77,7 +77,34 @@ export function residentBytes(pid: number): number {
 
 /** User and system time a process has used so far, in microseconds (Linux; ticks of 10 ms). */
 export function cpuMicroseconds(pid: number): number {
-  const afterName = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1] ?? ''
-  const fields = afterName.split(' ')
-  return (Number(fields[11]) + Number(fields[12])) * 10_000
+  return statOf(pid).own * TICK_MICROSECONDS
+}
+
+/** As `cpuMicroseconds`, with that of the process's children, those that ended among them. */
+export function familyCpuMicroseconds(pid: number): number {
+  const { own, ended } = statOf(pid)
+  const children = readdirSync('/proc').filter((name) => /^\d+$/.test(name) && parentOf(name) === pid)
+  const theirs = children.reduce((sum, child) => sum + cpuMicroseconds(Number(child)), 0)
+  return (own + ended) * TICK_MICROSECONDS + theirs
+}
+
+const TICK_MICROSECONDS = 10_000
+
+type Stat = { readonly parent: number; readonly own: number; readonly ended: number }
+
+/** Times in ticks: the process's own, and those of its children that ended. */
+function statOf(pid: number | string): Stat {
+  const [, afterName = ''] = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')
+  const fields = afterName.split(' ').map(Number)
+  const at = (index: number): number => fields[index] ?? Number.NaN
+  return { parent: at(1), own: at(11) + at(12), ended: at(13) + at(14) }
+}
+
+/** Undefined for one that is gone by now. */
+function parentOf(pid: string): number | undefined {
+  try {
+    return statOf(pid).parent
+  } catch {
+    return undefined
+  }
 }
