@@ -38,7 +38,8 @@ export class RunningProcess {
       detached: true,
     })
     const watchdog = setTimeout(() => this.#killGroup(), WATCHDOG_MS)
-    this.child.stdin?.end(stdin ?? '')
+    // A process that ended without reading it is judged by what it printed.
+    this.child.stdin?.on('error', () => {}).end(stdin ?? '')
     this.child.stdout?.on('data', (chunk) => (this.#output.stdout += String(chunk)))
     this.child.stderr?.on('data', (chunk) => (this.#output.stderr += String(chunk)))
     this.ended = new Promise((resolve, reject) => {
