@@ -18,10 +18,12 @@ import { shareOf, STATE_CODE } from '../key-row.ts'
 import {
   type DeviceState,
   type FallbackState,
+  type FallbackUse,
   type Issue,
   loadDevice,
   type NextKey,
   type PoolState,
+  type PoolSums,
   readAhead,
 } from './pool-state.ts'
 
@@ -29,8 +31,9 @@ import {
 const MAX_KNOWN_DEVICES = 20_000
 /** Names resolved to devices: about 150 bytes each. */
 const MAX_NAMES = 100_000
-/** Unsettled issues above which each commit settles some: bounds memory and the time to open. */
+/** Unsettled issues above which each commit settles some: bounds memory (about 300 bytes each) and the time to open. */
 const MAX_UNSETTLED = 50_000
+
 export class KeyStates {
   readonly #db: Database
   readonly #fence: Pick<Fence, 'epoch'>
@@ -89,9 +92,9 @@ export class KeyStates {
 
   /** Issues a key: memory and the log. */
   issue(device: DeviceState, pool: PoolState, key: NextKey, ts: number, claimerNum: number): void {
-    const issue = { n: ++this.#lastIssue, keyNum: key.num, ts, claimerNum }
+    const issue = keyIssue(pool, key, { n: ++this.#lastIssue, ts, claimerNum })
     this.#log(pool, issue)
-    this.#applyIssue(device, pool, key, issue)
+    this.#applyIssue(device, pool, issue)
     this.#issuedInTransaction++
   }
 
@@ -104,7 +107,7 @@ export class KeyStates {
     claimerNum: number,
   ): boolean {
     const first = !fallback.used
-    const issue = { n: ++this.#lastIssue, keyNum: null, ts, claimerNum }
+    const issue = { n: ++this.#lastIssue, keyNum: null, share: undefined, ts, claimerNum }
     this.#log(pool, issue)
     this.#applyFallbackIssue(device, pool, fallback, issue)
     this.#issuedInTransaction++
@@ -136,9 +139,13 @@ export class KeyStates {
     let budget = this.#unsettledCount > MAX_UNSETTLED ? this.#issuedInTransaction * 2 + 64 : 0
     this.#issuedInTransaction = 0
     for (const device of this.#dirty.values()) {
-      if (budget <= 0) return
-      for (const pool of device.pools.values()) budget -= pool.unsettled.length
-      this.#settleRows(device)
+      for (const pool of device.pools.values()) {
+        if (budget <= 0) return
+        // Of a pool that everybody claims from the log may be all there is.
+        budget -= this.#settlePool(pool, budget)
+        if (pool.unsettled.length > 0) return
+      }
+      this.#dirty.delete(device.deviceRef)
       this.#known.set(device.deviceRef, device)
     }
   }
@@ -167,22 +174,24 @@ export class KeyStates {
       `select n, device_num, algorithm, key_num, ts, claimer_num from issue_log join pools using (pool_num) order by n`,
     )
     for (const row of rows) {
-      const issue = { n: row.n, keyNum: row.key_num, ts: row.ts, claimerNum: row.claimer_num }
+      const issue = { n: row.n, ts: row.ts, claimerNum: row.claimer_num }
       this.#lastIssue = row.n
       const device = this.byRef(row.device_num)
       const pool = device?.pools.get(row.algorithm)
       if (device === undefined || pool === undefined)
         throw new Error(`issue ${row.n} names a pool that does not exist`)
       pool.replayed = true
-      if (issue.keyNum === null) {
-        if (pool.fallback !== undefined) this.#applyFallbackIssue(device, pool, pool.fallback, issue)
+      if (row.key_num === null) {
+        const { fallback } = pool
+        const fallbackIssue = { ...issue, keyNum: null, share: undefined }
+        if (fallback !== undefined) this.#applyFallbackIssue(device, pool, fallback, fallbackIssue)
       } else {
         const key = this.#db.one<NextKey>(
           `select num, key_id, json from one_time_keys where num = ?`,
-          issue.keyNum,
+          row.key_num,
         )
         if (key === undefined) throw new Error(`issue ${row.n} names a key that does not exist`)
-        this.#applyIssue(device, pool, key, issue)
+        this.#applyIssue(device, pool, keyIssue(pool, key, issue))
       }
     }
   }
@@ -214,38 +223,41 @@ export class KeyStates {
     )
   }
 
-  #applyIssue(device: DeviceState, pool: PoolState, key: NextKey, issue: Issue): void {
+  #applyIssue(device: DeviceState, pool: PoolState, issue: Issue): void {
     this.#markDirty(device, pool, issue)
-    if (pool.ahead[pool.aheadFrom]?.num === key.num) pool.aheadFrom++
-    pool.count--
-    mixIn(pool.digest, shareOf(pool.algorithm, key.key_id, key.json))
+    if (pool.ahead[pool.aheadFrom]?.num === issue.keyNum) pool.aheadFrom++
+    countIssue(pool, issue)
   }
 
   #applyFallbackIssue(device: DeviceState, pool: PoolState, fallback: FallbackState, issue: Issue): void {
     this.#markDirty(device, pool, issue)
-    fallback.used = true
-    fallback.issueCount++
-    fallback.firstIssuedTs ??= issue.ts
+    countIssue(pool, issue)
+    countUse(fallback, issue)
   }
 
   #markDirty(device: DeviceState, pool: PoolState, issue: Issue): void {
     pool.unsettled.push(issue)
-    pool.changes++
     this.#unsettledCount++
     this.#dirty.set(device.deviceRef, device)
   }
 
   #settleRows(device: DeviceState): void {
-    for (const pool of device.pools.values()) if (pool.unsettled.length > 0) this.#settlePool(pool)
+    for (const pool of device.pools.values()) this.#settlePool(pool)
     this.#dirty.delete(device.deviceRef)
   }
 
-  #settlePool(pool: PoolState): void {
-    for (const { n, keyNum, ts, claimerNum } of pool.unsettled) {
+  /** The first of a pool's issues, at most so many; returns how many there were. */
+  #settlePool(pool: PoolState, atMost = Number.POSITIVE_INFINITY): number {
+    const { settled, fallback } = pool
+    const issues = pool.unsettled.splice(0, atMost)
+    if (issues.length === 0) return 0
+    for (const issue of issues) {
+      const { n, keyNum, ts, claimerNum } = issue
       this.#db.run(`delete from issue_log where n = ?`, n)
+      countIssue(settled, issue)
       if (keyNum === null) {
-        if (pool.fallback !== undefined)
-          this.#recordFallbackIssue(pool.poolNum, pool.fallback, ts, claimerNum)
+        countUse(settled, issue)
+        if (fallback !== undefined) this.#recordFallbackIssue(pool.poolNum, fallback, ts, claimerNum)
         continue
       }
       this.#db.run(
@@ -255,23 +267,22 @@ export class KeyStates {
         keyNum,
       )
     }
-    const { fallback } = pool
     this.#db.run(
       `update pools set count = ?, digest = ?, changes = ?, told = ?,
          fallback_used = ?, fallback_issue_count = ?, fallback_first_issued_ts = ?
        where pool_num = ?`,
-      pool.count,
-      pool.digest,
-      pool.changes,
+      settled.count,
+      settled.digest,
+      settled.changes,
       pool.told,
-      fallback?.used ? 1 : 0,
-      fallback?.issueCount ?? 0,
-      fallback?.firstIssuedTs ?? null,
+      settled.used ? 1 : 0,
+      settled.issueCount,
+      settled.firstIssuedTs,
       pool.poolNum,
     )
-    this.#unsettledCount -= pool.unsettled.length
-    pool.unsettled = []
-    pool.replayed = false
+    this.#unsettledCount -= issues.length
+    if (pool.unsettled.length === 0) pool.replayed = false
+    return issues.length
   }
 
   /** Who was given a fallback key, how often and when: one row per claimer. */
@@ -286,4 +297,25 @@ export class KeyStates {
       ts,
     )
   }
+}
+
+function keyIssue(
+  pool: PoolState,
+  key: NextKey,
+  issue: Pick<Issue, 'n' | 'ts' | 'claimerNum'>,
+): Issue & { readonly keyNum: number } {
+  return { ...issue, keyNum: key.num, share: shareOf(pool.algorithm, key.key_id, key.json) }
+}
+
+function countIssue(sums: PoolSums, { share }: Issue): void {
+  sums.changes++
+  if (share === undefined) return
+  sums.count--
+  mixIn(sums.digest, share)
+}
+
+function countUse(use: FallbackUse, { ts }: Issue): void {
+  use.used = true
+  use.issueCount++
+  use.firstIssuedTs ??= ts
 }

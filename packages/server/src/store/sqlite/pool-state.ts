@@ -11,6 +11,8 @@ export type NextKey = { readonly num: number; readonly key_id: KeyId; readonly j
 export type Issue = {
   readonly n: number
   readonly keyNum: number | null
+  /** What the key had in the digest; undefined for a fallback key. */
+  readonly share: Uint8Array | undefined
   readonly ts: number
   readonly claimerNum: number
 }
@@ -21,18 +23,23 @@ export type FallbackState = {
   readonly material: Uint8Array
   readonly json: string
   readonly keyHash: string
-  used: boolean
-  issueCount: number
-  firstIssuedTs: number | null
-}
+} & FallbackUse
 
-export type PoolState = {
-  readonly poolNum: number
-  readonly algorithm: Algorithm
+export type FallbackUse = { used: boolean; issueCount: number; firstIssuedTs: number | null }
+
+/** What issues change of a pool. */
+export type PoolSums = {
   count: number
   readonly digest: Uint8Array
   /** This pool's part of the device's version. */
   changes: number
+}
+
+export type PoolState = PoolSums & {
+  readonly poolNum: number
+  readonly algorithm: Algorithm
+  /** The same as its row has it: without what is not settled. */
+  readonly settled: PoolSums & FallbackUse
   /** The count that the device knows (wake.ts). */
   told: number
   fallback: FallbackState | undefined
@@ -41,7 +48,7 @@ export type PoolState = {
   aheadFrom: number
   /** In upload order: the keys below this `num` have all been read ahead. */
   readUpTo: number
-  unsettled: Issue[]
+  readonly unsettled: Issue[]
   /** Whether some of them come from the log: their rows are not below `readUpTo`. */
   replayed: boolean
 }
@@ -143,6 +150,11 @@ function availableByKeyId(db: Database, pool: PoolState): NextKey[] {
 }
 
 function poolState(row: PoolRow): PoolState {
+  const use = {
+    used: row.fallback_used === 1,
+    issueCount: row.fallback_issue_count,
+    firstIssuedTs: row.fallback_first_issued_ts,
+  }
   const fallback =
     row.fallback_key_id === null || row.fallback_json === null || row.fallback_material === null
       ? undefined
@@ -151,16 +163,16 @@ function poolState(row: PoolRow): PoolState {
           json: row.fallback_json,
           material: materialHash(row.fallback_material),
           keyHash: keyHash(row.fallback_material),
-          used: row.fallback_used === 1,
-          issueCount: row.fallback_issue_count,
-          firstIssuedTs: row.fallback_first_issued_ts,
+          ...use,
         }
+  const { count, digest, changes } = row
   return {
     poolNum: row.pool_num,
     algorithm: row.algorithm,
-    count: row.count,
-    digest: row.digest,
-    changes: row.changes,
+    count,
+    digest,
+    changes,
+    settled: { count, digest: Uint8Array.from(digest), changes, ...use },
     told: row.told,
     fallback,
     ahead: [],
