@@ -95,7 +95,8 @@ export function learn(view: ServerView | undefined, learned: Learned, generation
  * is not written, for ever.
  */
 function inThisStore(learnedAt: number, generation: number): number {
-  return learnedAt > generation ? 0 : learnedAt
+  // One more is what was learned in this very transaction.
+  return learnedAt > generation + 1 ? 0 : Math.min(learnedAt, generation)
 }
 
 /** Whether an answer says nothing that the view does not have: then nothing need be written. */
