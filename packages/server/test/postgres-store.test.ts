@@ -7,6 +7,7 @@ import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
 import type { DeviceId, UserId } from '@latchkey/protocol'
 import { DEFAULT_CONFIG, postgresConnection, postgresOptions } from '../src/config/config.ts'
+import { REPLAYED_RESETS_PER_DEVICE } from '../src/pool/reset.ts'
 import type { Session } from '../src/session.ts'
 import type { Store } from '../src/store.ts'
 import { Postgres } from '../src/store/postgres/database.ts'
@@ -132,7 +133,7 @@ test('a pool that is damaged fails its own claims, not those of others in the sa
   )
 })
 
-test('a refused upload spends no number of a pool: whoever repeats it would use them up', {
+test('a refused upload or reset spends no number of a pool: whoever repeats it would use them up', {
   skip,
 }, async () => {
   await using opened = await open(1)
@@ -150,6 +151,22 @@ test('a refused upload spends no number of a pool: whoever repeats it would use 
   await assert.rejects(upload(['signed_curve25519', 'a', 'b'], 10), { status: 400 })
   await opened.db.run('update devices set day_start_ts = 1, day_stored = 5000')
   await assert.rejects(upload(['a', 'b'], 20), { status: 429 })
+  await opened.db.run('update devices set day_stored = 0')
+  await opened.db.run(
+    `insert into reset_answers (device_num, request_id, ts, answer) select $1, n, 1, '{}' from generate_series(1, $2) as n`,
+    session.deviceRef,
+    REPLAYED_RESETS_PER_DEVICE,
+  )
+  const reset = store.pools.reset({
+    session,
+    withdrawal: { all: true },
+    oneTimeKeys: [makeKey('a', 'K', 30)],
+    fallbackKeys: [],
+    requestId: 'one too many',
+    beforeChange() {},
+    now: 2,
+  })
+  await assert.rejects(reset, { status: 429 })
   assert.equal(await spent(), before)
 })
 

@@ -40,6 +40,7 @@ async function reset(
   if (replayed !== undefined) return { result: replayed }
   command.beforeChange()
   await requirePreconditions(core, tx, command, device, before)
+  if (requestId !== undefined) await requireRoom(tx, session.deviceRef, now)
   const { withdrawn, absent } = await withdraw(tx, command, before)
   const stored = await storeKeys(core, tx, device, toIdentity(device), before, {
     ...command,
@@ -137,6 +138,15 @@ async function findAnswer(
 }
 
 /** @throws {MatrixError} 429 when the device has as many answers remembered as it may. */
+async function requireRoom(tx: Queries, device: DeviceRef, now: number): Promise<void> {
+  await tx.run(`delete from reset_answers where device_num = $1 and ts <= $2`, device, now - REPLAY_RESET_MS)
+  const row = await tx.one<{ n: number }>(
+    `select count(*) as n from reset_answers where device_num = $1`,
+    device,
+  )
+  if ((row?.n ?? 0) >= REPLAYED_RESETS_PER_DEVICE) throw tooManyResets(REPLAYED_RESETS_PER_DEVICE)
+}
+
 async function rememberAnswer(
   tx: Queries,
   device: DeviceRef,
@@ -144,12 +154,6 @@ async function rememberAnswer(
   result: ResetResult,
   now: number,
 ): Promise<void> {
-  await tx.run(`delete from reset_answers where device_num = $1 and ts <= $2`, device, now - REPLAY_RESET_MS)
-  const row = await tx.one<{ n: number }>(
-    `select count(*) as n from reset_answers where device_num = $1`,
-    device,
-  )
-  if ((row?.n ?? 0) >= REPLAYED_RESETS_PER_DEVICE) throw tooManyResets(REPLAYED_RESETS_PER_DEVICE)
   const answer = encodeAnswer(result)
   await tx.run(
     `insert into reset_answers (device_num, request_id, ts, answer) values ($1, $2, $3, $4)`,

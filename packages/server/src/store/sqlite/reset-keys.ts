@@ -40,6 +40,7 @@ function reset(core: Core, command: ResetCommand): ResetResult {
   if (replayed !== undefined) return replayed
   command.beforeChange()
   checkPreconditions(command, poolStatus(core, session.deviceRef))
+  if (requestId !== undefined) requireRoom(core, session.deviceRef, now)
   const { withdrawn, absent } = withdraw(core, command)
   const stored = storeKeys(core, device, toIdentity(device), {
     ...command,
@@ -102,13 +103,7 @@ function findAnswer(core: Core, device: DeviceRef, requestId: string, now: numbe
 }
 
 /** @throws {MatrixError} 429 when the device has as many answers remembered as it may. */
-function rememberAnswer(
-  core: Core,
-  device: DeviceRef,
-  requestId: string,
-  result: ResetResult,
-  now: number,
-): void {
+function requireRoom(core: Core, device: DeviceRef, now: number): void {
   core.db.run(`delete from reset_answers where device_num = ? and ts <= ?`, device, now - REPLAY_RESET_MS)
   const { n } = core.db.one<{ n: number }>(
     `select count(*) as n from reset_answers where device_num = ?`,
@@ -117,6 +112,15 @@ function rememberAnswer(
     n: 0,
   }
   if (n >= REPLAYED_RESETS_PER_DEVICE) throw tooManyResets(REPLAYED_RESETS_PER_DEVICE)
+}
+
+function rememberAnswer(
+  core: Core,
+  device: DeviceRef,
+  requestId: string,
+  result: ResetResult,
+  now: number,
+): void {
   const answer = encodeAnswer(result)
   core.db.run(
     `insert into reset_answers (device_num, request_id, ts, answer) values (?, ?, ?, ?)`,
