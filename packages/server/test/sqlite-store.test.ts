@@ -140,6 +140,40 @@ suite('after a rolled-back commit', () => {
     core.db.close()
   })
 
+  test('nothing is answered until memory could be read anew, and no key is issued twice', async () => {
+    const core = openCore()
+    const store = storeOver(core)
+    const other = 'OTHERDEV' as typeof DEVICE
+    const session = await login(store, 1, USER, other)
+    await login(store, 1)
+    await upload(store, await login(store, 1), keys(0, 6))
+    const algorithm = keys(0, 1)[0]?.algorithm
+    assert.ok(algorithm)
+    const fallbackKeys = keys(100, 1)
+    await store.pools.upload({ session, oneTimeKeys: [], fallbackKeys, now: 3 })
+    const targets = [{ userId: USER, deviceId: other, algorithm }]
+    // Of the log that is left the first places are free, so that another issue could take them.
+    for (let n = 0; n < 3; n++) await store.pools.claim({ claimer: claimer('bob'), targets, now: 4 })
+    const issued = [await claimOne(store), await claimOne(store)]
+    await store.pools.inspect(session, { limit: 1 })
+    const { db } = core
+    const fail = (): never => {
+      throw new Error('the disk fails')
+    }
+    const exec = db.exec.bind(db)
+    Object.assign(db, { exec: (sql: string) => (sql === 'commit' ? fail() : exec(sql)), all: fail })
+    await assert.rejects(claimOne(store), { status: 503 })
+    await assert.rejects(claimOne(store), { status: 503 })
+    await assert.rejects(poolStatus(store, session), { status: 503 })
+    for (const name of ['exec', 'all']) Reflect.deleteProperty(db, name)
+    issued.push(await claimOne(store), await claimOne(store))
+    assert.deepEqual(
+      issued.map(([key]) => key?.keyId as string),
+      ['K0', 'K1', 'K2', 'K3'],
+    )
+    db.close()
+  })
+
   test('a send behind the removal of its device delivers nothing and remembers nothing', async () => {
     const core = openCore()
     const store = storeOver(core)

@@ -7,7 +7,7 @@
  * - A `guarded` operation runs in a savepoint. If it throws, its writes are undone and its caller alone hears of it.
  * - A `plain` one (claims, the hot path) writes only what cannot fail for reasons of its own, and needs no savepoint.
  *   Should it throw all the same, the whole transaction is undone, and the others run again without it.
- * Whatever a rolled-back transaction left in memory is forgotten by `onRollback`.
+ * Whatever a rolled-back transaction left in memory is forgotten by `onRollback`; until that succeeds nothing is answered.
  */
 import { MatrixError, unavailable } from '../../matrix-error.ts'
 import type { Database } from './database.ts'
@@ -51,6 +51,8 @@ export class CommitQueue {
   #waiting: Operation[] = []
   #scheduled = false
   #closed = false
+  /** Memory may hold what the database does not. */
+  #spoilt = false
   /** Committed and not answered. */
   readonly #unanswered = new Set<Promise<void>>()
   #unansweredOperations = 0
@@ -72,6 +74,22 @@ export class CommitQueue {
   /** As `guarded`, without the savepoint: for operations that decide nothing and cannot fail on their own. */
   plain<T>(run: () => T): Promise<T> {
     return this.#submit('plain', run, {})
+  }
+
+  /**
+   * To be called before memory is relied on outside of a transaction: reads it anew if that failed after a rollback.
+   *
+   * @throws {MatrixError} 503 when it fails still.
+   */
+  mend(): void {
+    if (!this.#spoilt) return
+    try {
+      this.#rollBack()
+    } catch (error) {
+      const failure = unavailable('The store cannot be read; nothing of this request was acknowledged.')
+      failure.cause = error
+      throw failure
+    }
   }
 
   #submit<T>(
@@ -143,6 +161,7 @@ export class CommitQueue {
     const deadline = performance.now() + MAX_COMMIT_MS
     let running: Operation | undefined
     try {
+      this.mend()
       this.#db.exec('begin immediate')
       for (const operation of batch) {
         running = operation
@@ -189,8 +208,7 @@ export class CommitQueue {
     )
     failure.cause = error
     try {
-      if (this.#db.inTransaction) this.#db.exec('rollback')
-      this.#hooks.onRollback()
+      this.#rollBack()
       if (running?.kind === 'plain' && !isStorageFault(error)) {
         running.reject(error)
         return { culprit: running, left: 0 }
@@ -200,6 +218,14 @@ export class CommitQueue {
     }
     for (const operation of batch) operation.reject(failure)
     return { left: 0 }
+  }
+
+  /** Nothing runs again before memory is what the last commit left. */
+  #rollBack(): void {
+    this.#spoilt = true
+    if (this.#db.inTransaction) this.#db.exec('rollback')
+    this.#hooks.onRollback()
+    this.#spoilt = false
   }
 
   #runPlain(operation: Operation): () => void {

@@ -65,6 +65,7 @@ export async function openSqliteStore(options: SqliteOptions): Promise<Store> {
     core.lastSeen.write()
     try {
       await core.queue.close()
+      core.queue.mend()
       settleLog(core)
     } finally {
       opened.dispose()

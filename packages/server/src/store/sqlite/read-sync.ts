@@ -16,9 +16,10 @@ import { changedSince } from './tracked-users.ts'
 /** Below every position: everything is newer. */
 const BEGINNING = -1
 
-/** @throws {MatrixError} 401 when the session has ended. */
+/** @throws {MatrixError} 401 when the session has ended, 503 when memory cannot be read anew after a failure. */
 export async function readSync(core: Core, session: Session, query: SyncQuery): Promise<SyncReading> {
   for (;;) {
+    core.queue.mend()
     if (findSession(core, session.tokenHash) === undefined) throw unknownToken()
     const start = continueFrom(query.token, core.fence.endOfStream(query.token))
     if (start.proof !== undefined) await raiseFor(core, query.token)
