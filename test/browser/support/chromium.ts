@@ -11,6 +11,9 @@ import { createInterface } from 'node:readline'
 import { type Browser, type BrowserContext, chromium } from 'playwright-core'
 import { within } from '../../support/within.ts'
 
+/** Its first start reads 300 MB from a disk that may have other things to do. */
+const START_WITHIN_MS = 60_000
+
 const PLACES = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome']
 const REMEDY = 'Install it (Debian: apt-get install chromium), or set CHROMIUM_PATH.'
 
@@ -46,7 +49,8 @@ export async function startChromium(profile?: string): Promise<RunningChromium> 
     stdio: ['ignore', 'ignore', 'pipe'],
   })
   const exited = once(child, 'exit')
-  const browser = await chromium.connectOverCDP(await within('Chromium to start', endpointOf(child)))
+  const endpoint = await within('Chromium to start', endpointOf(child), START_WITHIN_MS)
+  const browser = await chromium.connectOverCDP(endpoint)
   const kill = async (): Promise<void> => {
     if (child.exitCode === null && child.signalCode === null && child.pid !== undefined) {
       process.kill(-child.pid, 'SIGKILL')
