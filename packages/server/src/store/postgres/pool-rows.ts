@@ -209,7 +209,11 @@ export async function makePools(tx: Queries, device: DeviceRef, pools: readonly 
     missing.map(({ algorithm }) => algorithm),
   )
   const numbers = new Map(made.map((row) => [row.algorithm, row.pool_num]))
-  for (const { row } of missing) row.pool_num = numbers.get(row.algorithm) ?? NO_NUMBER
+  for (const { row } of missing) {
+    const num = numbers.get(row.algorithm)
+    if (num === undefined) throw new Error(`the pool of ${row.algorithm} was not made`)
+    row.pool_num = num
+  }
 }
 
 /** Reads the available keys of locked pools. */

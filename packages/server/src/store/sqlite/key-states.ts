@@ -299,11 +299,7 @@ export class KeyStates {
   }
 }
 
-function keyIssue(
-  pool: PoolState,
-  key: NextKey,
-  issue: Pick<Issue, 'n' | 'ts' | 'claimerNum'>,
-): Issue & { readonly keyNum: number } {
+function keyIssue(pool: PoolState, key: NextKey, issue: Pick<Issue, 'n' | 'ts' | 'claimerNum'>): Issue {
   return { ...issue, keyNum: key.num, share: shareOf(pool.algorithm, key.key_id, key.json) }
 }
 
