@@ -8,7 +8,7 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { startPostgresCluster } from '../packages/server/test/support/postgres-cluster.ts'
+import { startPostgresCluster } from '@latchkey/testing/postgres-cluster.ts'
 import type { FilledDevice } from './lib/fill.ts'
 import { Installations, type Setup, type Template } from './lib/installation.ts'
 import { type Answer, type Request, runLoad } from './lib/load.ts'

@@ -7,7 +7,7 @@
 import { mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { startPostgresCluster } from '../packages/server/test/support/postgres-cluster.ts'
+import { startPostgresCluster } from '@latchkey/testing/postgres-cluster.ts'
 import type { FilledDevice } from './lib/fill.ts'
 import { Installations, query, type StoreKind, type Template } from './lib/installation.ts'
 import { type Request, runLoad } from './lib/load.ts'

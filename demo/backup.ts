@@ -1,8 +1,8 @@
 /** The second half of the story: a phone restored from a backup has forgotten keys, and a reset (MSC4162) heals it. */
-import { waitsForNews } from '../test/support/long-poll.ts'
-import type { ClaimedKey } from '../test/support/matrix-session.ts'
-import type { OlmDevice, Upload } from '../test/support/olm-device.ts'
-import { within } from '../test/support/within.ts'
+import { waitsForNews } from '@latchkey/testing/long-poll.ts'
+import type { ClaimedKey } from '@latchkey/testing/matrix-session.ts'
+import type { OlmDevice, Upload } from '@latchkey/testing/olm-device.ts'
+import { within } from '@latchkey/testing/within.ts'
 import { countIn, describe, held, published, reads } from './everyday.ts'
 import type { Page } from './page.ts'
 import { expect, given, type Stage } from './stage.ts'

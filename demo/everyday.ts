@@ -1,6 +1,6 @@
 /** The first half of the story: keys are published, claimed and used up; the fallback key bridges; the phone refills. */
-import type { ClaimedKey } from '../test/support/matrix-session.ts'
-import type { OlmDevice, Peer } from '../test/support/olm-device.ts'
+import type { ClaimedKey } from '@latchkey/testing/matrix-session.ts'
+import type { OlmDevice, Peer } from '@latchkey/testing/olm-device.ts'
 import type { Page } from './page.ts'
 import { expect, given, type Stage } from './stage.ts'
 

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DEFAULT_CONFIG } from '../packages/server/src/config/config.ts'
 import { type Server, startServer } from '../packages/server/src/main.ts'
-import { OlmDevice } from '../test/support/olm-device.ts'
+import { OlmDevice } from '@latchkey/testing/olm-device.ts'
 
 export type Stage = {
   readonly server: Server

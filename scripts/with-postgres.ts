@@ -6,7 +6,7 @@
  * A server that the variable names already is used as it is.
  */
 import { spawn } from 'node:child_process'
-import { startPostgresCluster } from '../packages/server/test/support/postgres-cluster.ts'
+import { startPostgresCluster } from '@latchkey/testing/postgres-cluster.ts'
 
 const VARIABLE = 'LATCHKEY_TEST_POSTGRES'
 

@@ -6,10 +6,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import { startTestServer } from '../packages/server/test/support/test-server.ts'
-import { MatrixSession, PASSWORD } from './support/matrix-session.ts'
-import { OlmDevice } from './support/olm-device.ts'
-import { within } from './support/within.ts'
+import { startTestServer } from '@latchkey/testing/test-server.ts'
+import { MatrixSession, PASSWORD } from '@latchkey/testing/matrix-session.ts'
+import { OlmDevice } from '@latchkey/testing/olm-device.ts'
+import { within } from '@latchkey/testing/within.ts'
 
 const server = await startTestServer()
 const directory = mkdtempSync(join(tmpdir(), 'latchkey-examples-'))

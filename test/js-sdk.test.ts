@@ -1,9 +1,9 @@
 /** An unmodified matrix-js-sdk client against the server, alone, with its like, and with a bare OlmMachine. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { startTestServer } from '../packages/server/test/support/test-server.ts'
-import { JsSdkClient } from './support/js-sdk-client.ts'
-import { OlmDevice } from './support/olm-device.ts'
+import { startTestServer } from '@latchkey/testing/test-server.ts'
+import { JsSdkClient } from '@latchkey/testing/js-sdk-client.ts'
+import { OlmDevice } from '@latchkey/testing/olm-device.ts'
 
 const server = await startTestServer()
 after(() => server[Symbol.asyncDispose]())

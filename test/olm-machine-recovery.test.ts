@@ -4,8 +4,8 @@
  */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { startTestServer } from '../packages/server/test/support/test-server.ts'
-import { OlmDevice } from './support/olm-device.ts'
+import { startTestServer } from '@latchkey/testing/test-server.ts'
+import { OlmDevice } from '@latchkey/testing/olm-device.ts'
 
 const server = await startTestServer()
 after(() => server[Symbol.asyncDispose]())

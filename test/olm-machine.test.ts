@@ -1,11 +1,11 @@
 /** The everyday life of keys, with an unmodified OlmMachine: published, claimed, used up, bridged, refilled, deleted. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { startTestServer } from '../packages/server/test/support/test-server.ts'
-import { waitsForNews } from './support/long-poll.ts'
-import { PASSWORD } from './support/matrix-session.ts'
-import { OlmDevice } from './support/olm-device.ts'
-import { within } from './support/within.ts'
+import { startTestServer } from '@latchkey/testing/test-server.ts'
+import { waitsForNews } from '@latchkey/testing/long-poll.ts'
+import { PASSWORD } from '@latchkey/testing/matrix-session.ts'
+import { OlmDevice } from '@latchkey/testing/olm-device.ts'
+import { within } from '@latchkey/testing/within.ts'
 
 const server = await startTestServer()
 after(() => server[Symbol.asyncDispose]())

@@ -4,7 +4,7 @@
  */
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type ServerProcess, startProcess } from '../../test/support/server-process.ts'
+import { type ServerProcess, startProcess } from '@latchkey/testing/server-process.ts'
 
 /** Of one process's log: enough to say why it failed. */
 const KEPT_LINES = 20

@@ -7,7 +7,7 @@
 import { writeSync } from 'node:fs'
 import { text } from 'node:stream/consumers'
 import type { Store } from '@latchkey/client'
-import { type Credentials, MatrixSession } from '../../test/support/matrix-session.ts'
+import { type Credentials, MatrixSession } from '@latchkey/testing/matrix-session.ts'
 import { Clock } from './clock.ts'
 import { type Disk, fileDisk } from './disk.ts'
 import type { LibolmDevice } from './device.ts'

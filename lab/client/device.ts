@@ -3,8 +3,8 @@
  * what a client does again and again: one sync, and what follows from it.
  */
 import type { ClientEvent, HealRecord } from '@latchkey/client'
-import type { AnyJson, ClaimedKey } from '../../test/support/matrix-session.ts'
-import type { Peer } from '../../test/support/olm-device.ts'
+import type { AnyJson, ClaimedKey } from '@latchkey/testing/matrix-session.ts'
+import type { Peer } from '@latchkey/testing/olm-device.ts'
 import type { FaultyNetwork } from './network.ts'
 
 /** A message that came and could not be read. */

@@ -3,8 +3,8 @@
  * account and as many sessions.
  */
 import { canonicalJson } from '@latchkey/protocol'
-import type { ClaimedKey, MatrixSession } from '../../test/support/matrix-session.ts'
-import { MESSAGE_TYPE, type Peer } from '../../test/support/olm-device.ts'
+import type { ClaimedKey, MatrixSession } from '@latchkey/testing/matrix-session.ts'
+import { MESSAGE_TYPE, type Peer } from '@latchkey/testing/olm-device.ts'
 import type { Olm } from './load-olm.ts'
 
 const ALGORITHM = 'm.olm.v1.curve25519-aes-sha2'

@@ -1,7 +1,7 @@
 /** Pre-key messages that nobody encrypted: well-formed bytes that name whatever key they like. */
 import { randomBytes } from 'node:crypto'
-import type { AnyJson } from '../../test/support/matrix-session.ts'
-import type { OlmDevice, Peer } from '../../test/support/olm-device.ts'
+import type { AnyJson } from '@latchkey/testing/matrix-session.ts'
+import type { OlmDevice, Peer } from '@latchkey/testing/olm-device.ts'
 
 const VERSION = 3
 const MAC_BYTES = 8

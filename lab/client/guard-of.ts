@@ -1,7 +1,7 @@
 /** The guard of one app: renewed when the app starts anew, over the same store. */
 import { type ClientEvent, guardFetch, type GuardOptions, type Store } from '@latchkey/client'
 import type { Clock } from './clock.ts'
-import type { AnyJson, Fetch } from '../../test/support/matrix-session.ts'
+import type { AnyJson, Fetch } from '@latchkey/testing/matrix-session.ts'
 import type { Heals } from './device.ts'
 
 export type Guard = {

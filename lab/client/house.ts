@@ -3,7 +3,7 @@ import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
-import { startTestServer, type TestServer } from '../../packages/server/test/support/test-server.ts'
+import { startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
 import { loadOlm, type Olm } from './load-olm.ts'
 import { Senders } from './senders.ts'
 

@@ -1,6 +1,6 @@
 /** A device on an unmodified matrix-js-sdk, which syncs by itself; a round is two of its syncs, each with an event. */
-import type { AnyJson, ClaimedKey, MatrixSession } from '../../test/support/matrix-session.ts'
-import { type JsSdkClient, type JsSdkOptions, silence } from '../../test/support/js-sdk-client.ts'
+import type { AnyJson, ClaimedKey, MatrixSession } from '@latchkey/testing/matrix-session.ts'
+import { type JsSdkClient, type JsSdkOptions, silence } from '@latchkey/testing/js-sdk-client.ts'
 import {
   type Heals,
   type LabDevice,

@@ -1,7 +1,7 @@
 /** A device on an unmodified OlmMachine, whose requests pass the guard or do not. */
-import type { ClaimedKey, MatrixSession } from '../../test/support/matrix-session.ts'
+import type { ClaimedKey, MatrixSession } from '@latchkey/testing/matrix-session.ts'
 import type { Snapshot } from '@latchkey/client'
-import type { Backup as CryptoBackup, OlmDevice } from '../../test/support/olm-device.ts'
+import type { Backup as CryptoBackup, OlmDevice } from '@latchkey/testing/olm-device.ts'
 import type { Guard, GuardLimits } from './guard-of.ts'
 import { BETWEEN_ROUNDS_MS, type Clock } from './clock.ts'
 import {

@@ -3,7 +3,7 @@
  * saves the whole account at each change. Of two on one store neither has the new keys of the other, and the store has
  * those of the one that saved last.
  */
-import type { AnyJson, Fetch } from '../../test/support/matrix-session.ts'
+import type { AnyJson, Fetch } from '@latchkey/testing/matrix-session.ts'
 import { UPLOAD } from './network.ts'
 
 /** What the account in a crypto store has, by public half. Clients on one store share it. */

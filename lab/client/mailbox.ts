@@ -7,7 +7,7 @@
  *     not read, private key was gone          lost: nothing can read it; somebody should say why, and it should be true
  */
 import type { Verdict } from '@latchkey/client'
-import type { AnyJson, ClaimedKey } from '../../test/support/matrix-session.ts'
+import type { AnyJson, ClaimedKey } from '@latchkey/testing/matrix-session.ts'
 import type { LabDevice } from './device.ts'
 import { UPLOAD } from './network.ts'
 import { poolHash } from './pickle-audit.ts'

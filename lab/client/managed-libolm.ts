@@ -13,7 +13,7 @@ import {
 import { libolmAccounts } from '@latchkey/client/libolm'
 import { fileStore } from '@latchkey/client/node'
 import { BETWEEN_ROUNDS_MS, type Clock } from './clock.ts'
-import { MatrixSession } from '../../test/support/matrix-session.ts'
+import { MatrixSession } from '@latchkey/testing/matrix-session.ts'
 import {
   type Backup,
   type Heals,

@@ -4,7 +4,7 @@
  * does wrong is found in the wild: riot-android#1289, hydrogen#185, element-ios#7480, matrix-rust-sdk#1415.
  */
 import { canonicalJson } from '@latchkey/protocol'
-import type { AnyJson, MatrixSession } from '../../test/support/matrix-session.ts'
+import type { AnyJson, MatrixSession } from '@latchkey/testing/matrix-session.ts'
 import { BETWEEN_ROUNDS_MS, type Clock } from './clock.ts'
 import {
   type Backup,

@@ -2,7 +2,7 @@
  * The way between a client and its server, with faults made to order: the next request of a path is hit by the next
  * fault that was set for it, so a scenario decides exactly what happens, and when. What no fault is set for passes.
  */
-import type { AnyJson, Fetch } from '../../test/support/matrix-session.ts'
+import type { AnyJson, Fetch } from '@latchkey/testing/matrix-session.ts'
 
 export type Exchange = {
   readonly path: string

@@ -1,5 +1,5 @@
 /** Makes the server look, through one device's network, like one that has less to offer than Latchkey. */
-import type { AnyJson } from '../../test/support/matrix-session.ts'
+import type { AnyJson } from '@latchkey/testing/matrix-session.ts'
 import { type FaultyNetwork, RESET, SYNC, UPLOAD } from './network.ts'
 
 /** `msc4162`: reset as the proposal has it. `bare`: the specification alone. */

@@ -1,5 +1,5 @@
 /** Those who write to the devices of the lab: unmodified OlmMachines of users of their own, made as they are needed. */
-import { type OlmDevice, OlmDevice as Machine } from '../../test/support/olm-device.ts'
+import { type OlmDevice, OlmDevice as Machine } from '@latchkey/testing/olm-device.ts'
 
 export class Senders {
   readonly #baseUrl: string

@@ -1,8 +1,8 @@
 /** Where one run of a scenario plays: a server, people who write, and devices with or without the library. */
 import { join } from 'node:path'
-import { MatrixSession } from '../../test/support/matrix-session.ts'
-import { JsSdkClient } from '../../test/support/js-sdk-client.ts'
-import { OlmDevice } from '../../test/support/olm-device.ts'
+import { MatrixSession } from '@latchkey/testing/matrix-session.ts'
+import { JsSdkClient } from '@latchkey/testing/js-sdk-client.ts'
+import { OlmDevice } from '@latchkey/testing/olm-device.ts'
 import { Clock } from './clock.ts'
 import type { Heals, LabDevice, LibolmDevice } from './device.ts'
 import { fileDisk } from './disk.ts'

@@ -4,7 +4,7 @@ import { rmSync } from 'node:fs'
 import { after, before, suite, test } from 'node:test'
 import type { BrowserContext, Page } from 'playwright-core'
 import { STORE_CASES } from '../../packages/client/test/store-contract/cases.ts'
-import { within } from '../support/within.ts'
+import { within } from '@latchkey/testing/within.ts'
 import { newProfile, type RunningChromium, skipWithoutChromium, startChromium } from './support/chromium.ts'
 import { type Site, serveSite } from './support/site.ts'
 

@@ -12,8 +12,8 @@ import type { Exchange } from '../../bench/lib/history.ts'
 import { DEFAULT_CONFIG, postgresOptions } from '../../packages/server/src/config/config.ts'
 import type { TokenHash } from '../../packages/server/src/session.ts'
 import { openPostgresStore } from '../../packages/server/src/store/postgres/index.ts'
-import { openTestSchema } from '../../packages/server/test/support/test-schema.ts'
-import { type ServerProcess, startProcess } from '../support/server-process.ts'
+import { openTestSchema } from '@latchkey/testing/test-schema.ts'
+import { type ServerProcess, startProcess } from '@latchkey/testing/server-process.ts'
 
 export type Device = { readonly userId: string; readonly deviceId: string; readonly token: string }
 

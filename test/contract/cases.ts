@@ -4,9 +4,9 @@ import {
   crossSigningPairs,
   deviceKeysOf,
   signingKeyPair,
-} from '../../packages/server/test/support/signing.ts'
-import { fallback, keyObject, keys, named } from '../../packages/server/test/support/test-client.ts'
-import type { AnyJson, TestDevice, TestServer } from '../../packages/server/test/support/test-server.ts'
+} from '@latchkey/testing/signing.ts'
+import { fallback, keyObject, keys, named } from '@latchkey/testing/test-client.ts'
+import type { AnyJson, TestDevice, TestServer } from '@latchkey/testing/test-server.ts'
 
 /** One request, and what is expected of its answer. */
 export type Ask = {

@@ -8,14 +8,14 @@ import { Ajv2020 } from 'ajv/dist/2020.js'
 import { DEFAULT_CONFIG, DEFAULT_RATES } from '../../packages/server/src/config/config.ts'
 import { clientApi } from '../../packages/server/src/http/client-api/index.ts'
 import type { Endpoint } from '../../packages/server/src/http/endpoint.ts'
-import { deviceKeysOf, signingKeyPair } from '../../packages/server/test/support/signing.ts'
-import { fallback, keys, ok, upload } from '../../packages/server/test/support/test-client.ts'
+import { deviceKeysOf, signingKeyPair } from '@latchkey/testing/signing.ts'
+import { fallback, keys, ok, upload } from '@latchkey/testing/test-client.ts'
 import {
   type AnyJson,
   startTestServer,
   type TestDevice,
   type TestServer,
-} from '../../packages/server/test/support/test-server.ts'
+} from '@latchkey/testing/test-server.ts'
 import { type Ask, CASES } from './cases.ts'
 import {
   CONFLICT,

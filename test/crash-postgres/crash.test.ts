@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { randomInt } from 'node:crypto'
 import { test } from 'node:test'
-import { isCommit } from '../../packages/server/test/support/postgres-messages.ts'
+import { isCommit } from '@latchkey/testing/postgres-messages.ts'
 import { pick } from '../crash/operations.ts'
 import { inScenario, ROUNDS } from './scenario.ts'
 

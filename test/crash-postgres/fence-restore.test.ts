@@ -9,16 +9,12 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { DEFAULT_CONFIG } from '../../packages/server/src/config/config.ts'
 import { startServer } from '../../packages/server/src/main.ts'
-import {
-  type ClusterCopy,
-  copyCluster,
-  type StartCopy,
-} from '../../packages/server/test/support/postgres-copy.ts'
-import { makePostgresHome } from '../../packages/server/test/support/postgres-home.ts'
-import { fillDisk, makeRoom, noSmallDisk } from '../../packages/server/test/support/small-disk.ts'
+import { type ClusterCopy, copyCluster, type StartCopy } from '@latchkey/testing/postgres-copy.ts'
+import { makePostgresHome } from '@latchkey/testing/postgres-home.ts'
+import { fillDisk, makeRoom, noSmallDisk } from '@latchkey/testing/small-disk.ts'
 import { type Device, send } from '../crash/operations.ts'
-import type { ServerProcess } from '../support/server-process.ts'
-import { within } from '../support/within.ts'
+import type { ServerProcess } from '@latchkey/testing/server-process.ts'
+import { within } from '@latchkey/testing/within.ts'
 import { assertRaises, CLUSTER_ROUNDS, KEEPS_WAL, loseWrites } from './lost-writes.ts'
 import { inScenario, ROUNDS, type Scenario, until } from './scenario.ts'
 import { InDoubt, Service } from './service.ts'

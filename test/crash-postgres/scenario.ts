@@ -14,13 +14,13 @@ import {
   type ClusterOptions,
   type PostgresCluster,
   startPostgresCluster,
-} from '../../packages/server/test/support/postgres-cluster.ts'
-import { TcpProxy } from '../../packages/server/test/support/tcp-proxy.ts'
+} from '@latchkey/testing/postgres-cluster.ts'
+import { TcpProxy } from '@latchkey/testing/tcp-proxy.ts'
 import { checkAll, registerAll } from '../crash/check.ts'
 import { Ledger } from '../crash/ledger.ts'
 import { type Device, send } from '../crash/operations.ts'
-import { type ServerProcess, startProcess } from '../support/server-process.ts'
-import { within } from '../support/within.ts'
+import { type ServerProcess, startProcess } from '@latchkey/testing/server-process.ts'
+import { within } from '@latchkey/testing/within.ts'
 import { Service } from './service.ts'
 import { Traffic } from './traffic.ts'
 

@@ -6,10 +6,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type pg from 'pg'
-import type { PostgresCluster } from '../../packages/server/test/support/postgres-cluster.ts'
-import { fillDisk, makeRoom, noSmallDisk } from '../../packages/server/test/support/small-disk.ts'
+import type { PostgresCluster } from '@latchkey/testing/postgres-cluster.ts'
+import { fillDisk, makeRoom, noSmallDisk } from '@latchkey/testing/small-disk.ts'
 import { pick } from '../crash/operations.ts'
-import { within } from '../support/within.ts'
+import { within } from '@latchkey/testing/within.ts'
 import { Service } from './service.ts'
 import { inScenario, isReady, ROUNDS, type Scenario, until } from './scenario.ts'
 

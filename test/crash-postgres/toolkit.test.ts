@@ -3,12 +3,12 @@ import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
 import { test } from 'node:test'
 import pg from 'pg'
-import { copyCluster } from '../../packages/server/test/support/postgres-copy.ts'
-import { startPostgresCluster } from '../../packages/server/test/support/postgres-cluster.ts'
-import { isCommit } from '../../packages/server/test/support/postgres-messages.ts'
-import { startReplica } from '../../packages/server/test/support/postgres-replica.ts'
-import { fillDisk, makeRoom, noSmallDisk } from '../../packages/server/test/support/small-disk.ts'
-import { TcpProxy } from '../../packages/server/test/support/tcp-proxy.ts'
+import { copyCluster } from '@latchkey/testing/postgres-copy.ts'
+import { startPostgresCluster } from '@latchkey/testing/postgres-cluster.ts'
+import { isCommit } from '@latchkey/testing/postgres-messages.ts'
+import { startReplica } from '@latchkey/testing/postgres-replica.ts'
+import { fillDisk, makeRoom, noSmallDisk } from '@latchkey/testing/small-disk.ts'
+import { TcpProxy } from '@latchkey/testing/tcp-proxy.ts'
 
 type Queryable = { query<T extends object>(sql: string): Promise<T[]> }
 

@@ -1,5 +1,5 @@
 /** Messages and answers that somebody made to do harm, or that come at a bad time. */
-import type { AnyJson } from '../../../test/support/matrix-session.ts'
+import type { AnyJson } from '@latchkey/testing/matrix-session.ts'
 import { Clock } from '../clock.ts'
 import { madeUpKey, sendContent, sendForged } from '../forge.ts'
 import { RESET, SYNC, UPLOAD } from '../network.ts'

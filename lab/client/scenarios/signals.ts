@@ -2,7 +2,7 @@
 import { SYNC, UPLOAD } from '../network.ts'
 import { showAs, withoutExtensions } from '../plain-server.ts'
 import type { Scenario } from '../scenario.ts'
-import type { AnyJson } from '../../../test/support/matrix-session.ts'
+import type { AnyJson } from '@latchkey/testing/matrix-session.ts'
 
 function saysZero(answer: AnyJson): void {
   withoutExtensions(answer)

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
-import { tableUnder } from '../../server/test/support/markdown-table.ts'
+import { tableUnder } from '@latchkey/testing/markdown-table.ts'
 import { EVENT_WORDS } from '../src/emit.ts'
 import { VERDICTS } from '../src/events.ts'
 import { HEAL_CAUSES } from '../src/heal/heals.ts'

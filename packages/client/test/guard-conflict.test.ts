@@ -1,11 +1,11 @@
 /** Uploads that a server refuses, and servers that offer less: the loop ends inside the same fetch. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { startTestServer } from '../../server/test/support/test-server.ts'
+import { startTestServer } from '@latchkey/testing/test-server.ts'
 import { ModelSdk } from './support/guard-model-sdk.ts'
 import { hidingProxy } from './support/guard-proxy.ts'
 import { startScene } from './support/guard-scene.ts'
-import { MatrixSession } from '../../../test/support/matrix-session.ts'
+import { MatrixSession } from '@latchkey/testing/matrix-session.ts'
 
 const server = await startTestServer()
 const msc4162 = await hidingProxy(server.url, 'msc4162')

@@ -1,8 +1,8 @@
 /** Which counts a guard believes, and how many new keys it lets through when none can be believed. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { startTestServer } from '../../server/test/support/test-server.ts'
-import type { AnyJson, Fetch } from '../../../test/support/matrix-session.ts'
+import { startTestServer } from '@latchkey/testing/test-server.ts'
+import type { AnyJson, Fetch } from '@latchkey/testing/matrix-session.ts'
 import { startScene } from './support/guard-scene.ts'
 
 const server = await startTestServer()

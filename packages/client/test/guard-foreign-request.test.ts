@@ -1,9 +1,9 @@
 /** Requests that are not of this realm's classes: of an iframe, a polyfill, a test environment. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { MatrixSession } from '../../../test/support/matrix-session.ts'
+import { MatrixSession } from '@latchkey/testing/matrix-session.ts'
 import { guardFetch, memoryStore } from '@latchkey/client'
-import { startTestServer } from '../../server/test/support/test-server.ts'
+import { startTestServer } from '@latchkey/testing/test-server.ts'
 import { ModelSdk } from './support/guard-model-sdk.ts'
 
 const server = await startTestServer()

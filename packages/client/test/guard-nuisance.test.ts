@@ -1,8 +1,8 @@
 /** Strangers and servers that want to keep a guard busy: what they can cause is bounded. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { MatrixSession } from '../../../test/support/matrix-session.ts'
-import { startTestServer } from '../../server/test/support/test-server.ts'
+import { MatrixSession } from '@latchkey/testing/matrix-session.ts'
+import { startTestServer } from '@latchkey/testing/test-server.ts'
 import { preKeyContent } from './support/guard-messages.ts'
 import { ModelSdk } from './support/guard-model-sdk.ts'
 import { startScene } from './support/guard-scene.ts'

@@ -1,8 +1,8 @@
 /** Drift that cannot be healed now: it is told and looked at rarely, and not forgotten. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { MatrixSession } from '../../../test/support/matrix-session.ts'
-import { startTestServer } from '../../server/test/support/test-server.ts'
+import { MatrixSession } from '@latchkey/testing/matrix-session.ts'
+import { startTestServer } from '@latchkey/testing/test-server.ts'
 import { ModelSdk } from './support/guard-model-sdk.ts'
 import { copyOf, startScene } from './support/guard-scene.ts'
 

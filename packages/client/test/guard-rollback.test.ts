@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { memoryStore } from '@latchkey/client'
-import { startTestServer } from '../../server/test/support/test-server.ts'
+import { startTestServer } from '@latchkey/testing/test-server.ts'
 import { ModelSdk } from './support/guard-model-sdk.ts'
 import { copyOf, startScene } from './support/guard-scene.ts'
 

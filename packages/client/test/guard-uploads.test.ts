@@ -1,9 +1,9 @@
 /** Uploads that fit: lost answers, floods, two tabs, fallback keys. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { startTestServer } from '../../server/test/support/test-server.ts'
+import { startTestServer } from '@latchkey/testing/test-server.ts'
 import { startScene } from './support/guard-scene.ts'
-import type { Fetch } from '../../../test/support/matrix-session.ts'
+import type { Fetch } from '@latchkey/testing/matrix-session.ts'
 
 const server = await startTestServer()
 after(() => server[Symbol.asyncDispose]())

@@ -1,7 +1,7 @@
 /** Keys that have to be taken back are taken back in the end, whatever comes between: failures, crashes, pauses, modes. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { startTestServer } from '../../server/test/support/test-server.ts'
+import { startTestServer } from '@latchkey/testing/test-server.ts'
 import { ModelSdk } from './support/guard-model-sdk.ts'
 import { GuardNet } from './support/guard-net.ts'
 import { hidingProxy } from './support/guard-proxy.ts'

@@ -1,7 +1,7 @@
 /** The fallback key: when it is renewed, when the former one goes, and what the server may claim about it. */
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { startTestServer, type TestServer } from '../../server/test/support/test-server.ts'
+import { startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
 import { ManagerDevice } from './support/manager-device.ts'
 import { Rival } from './support/manager-rival.ts'
 import { Sender } from './support/manager-sender.ts'

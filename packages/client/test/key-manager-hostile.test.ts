@@ -1,7 +1,7 @@
 /** Servers that answer what no server should: requests stay bounded, uploads go on, nothing is believed too soon. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { AnyJson } from '../../../test/support/matrix-session.ts'
+import type { AnyJson } from '@latchkey/testing/matrix-session.ts'
 import { memoryStore } from '../src/index.ts'
 import { EMPTY_DIGEST, foreignPool, keyPool, ok, Scripted } from './support/manager-scripted.ts'
 

@@ -1,7 +1,7 @@
 /** What messages do to keys and sessions: good ones, damaged ones, forged ones, repeated ones, late ones. */
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { startTestServer, type TestServer } from '../../server/test/support/test-server.ts'
+import { startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
 import { ManagerDevice } from './support/manager-device.ts'
 import { KeyManager, memoryStore, type OlmAccounts } from '../src/index.ts'
 import { libolmAccounts } from '../src/libolm.ts'

@@ -1,8 +1,8 @@
 /** The ready-made loop: long-polls, hands messages out, refills, survives failures, and ends when it is told to. */
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { within } from '../../../test/support/within.ts'
-import { startTestServer, type TestServer } from '../../server/test/support/test-server.ts'
+import { within } from '@latchkey/testing/within.ts'
+import { startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
 import type { DecryptedMessage, LoopOptions } from '../src/index.ts'
 import { ManagerDevice } from './support/manager-device.ts'
 import { Sender } from './support/manager-sender.ts'

@@ -6,8 +6,8 @@
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import fc from 'fast-check'
-import type { AnyJson } from '../../../test/support/matrix-session.ts'
-import { startTestServer, type TestServer } from '../../server/test/support/test-server.ts'
+import type { AnyJson } from '@latchkey/testing/matrix-session.ts'
+import { startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
 import {
   memoryStore,
   type OutgoingRequest,

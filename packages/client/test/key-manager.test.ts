@@ -1,8 +1,8 @@
 /** The key manager's ordinary life, against a real server, real libolm and real OlmMachine senders. */
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { startTestServer, type TestServer } from '../../server/test/support/test-server.ts'
-import { OlmDevice } from '../../../test/support/olm-device.ts'
+import { startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
+import { OlmDevice } from '@latchkey/testing/olm-device.ts'
 import { ManagerDevice } from './support/manager-device.ts'
 
 let server: TestServer

@@ -5,7 +5,7 @@ import { chmodSync, existsSync, mkdirSync, readdirSync, statSync, writeFileSync 
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import type { AnyJson } from './support/test-server.ts'
+import type { AnyJson } from '@latchkey/testing/test-server.ts'
 import {
   LATCHKEY,
   READY,
@@ -14,7 +14,7 @@ import {
   runLatchkey,
   startLatchkey,
   temporaryDirectory,
-} from './support/run-latchkey.ts'
+} from '@latchkey/testing/run-latchkey.ts'
 
 const CLIENT = '/_matrix/client/v3'
 

@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { DEFAULT_RATES, type TrustedProxies } from '../src/config/config.ts'
-import { CLIENT } from './support/test-client.ts'
-import { startTestServer, type TestServer } from './support/test-server.ts'
+import { CLIENT } from '@latchkey/testing/test-client.ts'
+import { startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
 
 /** One login per address, and then none for a long time. */
 function oneLogin(trustProxy: TrustedProxies): Promise<TestServer> {

@@ -8,7 +8,7 @@ import { ConfigError } from '../src/config/config-error.ts'
 import { ALL_KEYS } from '../src/config/keys.ts'
 import { type LoadedConfig, loadConfig } from '../src/config/load-config.ts'
 import { printConfig } from '../src/config/print-config.ts'
-import { temporaryDirectory } from './support/run-latchkey.ts'
+import { temporaryDirectory } from '@latchkey/testing/run-latchkey.ts'
 
 type Given = {
   readonly flags?: Record<string, string>

@@ -9,8 +9,13 @@ import {
   deviceKeysOf,
   type SigningKeyPair,
   signingKeyPair,
-} from './support/signing.ts'
-import { type AnyJson, startTestServer, type TestDevice, type TestServer } from './support/test-server.ts'
+} from '@latchkey/testing/signing.ts'
+import {
+  type AnyJson,
+  startTestServer,
+  type TestDevice,
+  type TestServer,
+} from '@latchkey/testing/test-server.ts'
 
 const V3 = '/_matrix/client/v3'
 type Reply = { readonly status: number; readonly body: AnyJson }

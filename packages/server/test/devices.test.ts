@@ -1,9 +1,19 @@
 /** Device management over HTTP, and what the end of a device takes along: tokens, keys, messages, signatures. */
 import assert from 'node:assert/strict'
 import test from 'node:test'
-import { crossSigningBody, crossSigningPairs, deviceKeysOf, signingKeyPair } from './support/signing.ts'
-import { longPoll } from './support/test-client.ts'
-import { startTestServer, type AnyJson, type TestDevice, type TestServer } from './support/test-server.ts'
+import {
+  crossSigningBody,
+  crossSigningPairs,
+  deviceKeysOf,
+  signingKeyPair,
+} from '@latchkey/testing/signing.ts'
+import { longPoll } from '@latchkey/testing/test-client.ts'
+import {
+  startTestServer,
+  type AnyJson,
+  type TestDevice,
+  type TestServer,
+} from '@latchkey/testing/test-server.ts'
 
 const V3 = '/_matrix/client/v3'
 

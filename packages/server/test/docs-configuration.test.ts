@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { ALL_KEYS, CONFIG_FILE, type Flag, type Key } from '../src/config/keys.ts'
-import { tableUnder } from './support/markdown-table.ts'
+import { tableUnder } from '@latchkey/testing/markdown-table.ts'
 
 const PAGE = readFileSync(new URL('../../../docs/reference/configuration.md', import.meta.url), 'utf8')
 

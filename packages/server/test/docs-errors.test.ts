@@ -4,8 +4,8 @@ import { globSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { ERRCODES } from '@latchkey/protocol'
-import { tableUnder } from './support/markdown-table.ts'
-import { REPOSITORY } from './support/run-latchkey.ts'
+import { tableUnder } from '@latchkey/testing/markdown-table.ts'
+import { REPOSITORY } from '@latchkey/testing/run-latchkey.ts'
 
 const ROWS = tableUnder(readFileSync(join(REPOSITORY, 'docs/reference/errors.md'), 'utf8'), '## Every code')
 

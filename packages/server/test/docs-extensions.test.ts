@@ -5,7 +5,7 @@ import { test } from 'node:test'
 import * as protocol from '@latchkey/protocol'
 import { DEFAULT_CONFIG } from '../src/config/config.ts'
 import { clientApi } from '../src/http/client-api/index.ts'
-import { tableUnder } from './support/markdown-table.ts'
+import { tableUnder } from '@latchkey/testing/markdown-table.ts'
 
 const PAGE = readFileSync(new URL('../../../docs/reference/extensions.md', import.meta.url), 'utf8')
 

@@ -6,8 +6,8 @@ import { test } from 'node:test'
 import type { Registry } from 'prom-client'
 import { Metrics } from '../src/observe/metrics.ts'
 import { WorkerMetrics } from '../src/observe/worker-metrics.ts'
-import { tableUnder } from './support/markdown-table.ts'
-import { REPOSITORY } from './support/run-latchkey.ts'
+import { tableUnder } from '@latchkey/testing/markdown-table.ts'
+import { REPOSITORY } from '@latchkey/testing/run-latchkey.ts'
 
 const PAGE = readFileSync(join(REPOSITORY, 'docs/reference/metrics.md'), 'utf8')
 

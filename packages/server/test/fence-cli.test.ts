@@ -1,14 +1,14 @@
 /**
  * `latchkey fence` over HTTP and on the command line: a backup put back under a server's witness, in both stores. The
- * PostgreSQL half needs LATCHKEY_TEST_POSTGRES (support/test-schema.ts).
+ * PostgreSQL half needs LATCHKEY_TEST_POSTGRES (@latchkey/testing/test-schema.ts).
  */
 import assert from 'node:assert/strict'
 import { cpSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { runLatchkey, startLatchkey, temporaryDirectory } from './support/run-latchkey.ts'
-import { clientOf, type TestClient, type TestDevice } from './support/test-server.ts'
-import { openTestSchema } from './support/test-schema.ts'
+import { runLatchkey, startLatchkey, temporaryDirectory } from '@latchkey/testing/run-latchkey.ts'
+import { clientOf, type TestClient, type TestDevice } from '@latchkey/testing/test-server.ts'
+import { openTestSchema } from '@latchkey/testing/test-schema.ts'
 
 const skip =
   (process.env['LATCHKEY_TEST_POSTGRES'] ?? '') === '' &&

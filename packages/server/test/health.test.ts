@@ -1,7 +1,7 @@
 /** /health/live and /health/ready: for whoever runs the server, without a token, and truthful when the database is away. */
 import assert from 'node:assert/strict'
 import test, { after } from 'node:test'
-import { startTestServer } from './support/test-server.ts'
+import { startTestServer } from '@latchkey/testing/test-server.ts'
 
 const server = await startTestServer()
 after(() => server[Symbol.asyncDispose]())

@@ -9,8 +9,8 @@ import { Ajv } from 'ajv'
 import { DEFAULT_CONFIG } from '../src/config/config.ts'
 import { clientApi } from '../src/http/client-api/index.ts'
 import { type Endpoint, maxBodyBytes } from '../src/http/endpoint.ts'
-import { claim, CLIENT, keys, ok, pool, refused, UPLOAD, upload } from './support/test-client.ts'
-import { type AnyJson, startTestServer, type TestDevice } from './support/test-server.ts'
+import { claim, CLIENT, keys, ok, pool, refused, UPLOAD, upload } from '@latchkey/testing/test-client.ts'
+import { type AnyJson, startTestServer, type TestDevice } from '@latchkey/testing/test-server.ts'
 import { VALID_REQUESTS, type ValidRequest } from './support/valid-bodies.ts'
 
 const server = await startTestServer()

@@ -4,8 +4,18 @@ import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import test, { after, describe } from 'node:test'
 import { openSocket, readToEnd } from './support/raw-http.ts'
-import { claim, CLIENT, keys, longPoll, ok, sync, until, upload, UPLOAD } from './support/test-client.ts'
-import { startTestServer, type TestDevice, type TestServer } from './support/test-server.ts'
+import {
+  claim,
+  CLIENT,
+  keys,
+  longPoll,
+  ok,
+  sync,
+  until,
+  upload,
+  UPLOAD,
+} from '@latchkey/testing/test-client.ts'
+import { startTestServer, type TestDevice, type TestServer } from '@latchkey/testing/test-server.ts'
 
 const POLLS = 2_000
 /**

@@ -19,8 +19,8 @@ import {
   tryUpload,
   upload,
   UPLOAD,
-} from './support/test-client.ts'
-import { type AnyJson, startTestServer } from './support/test-server.ts'
+} from '@latchkey/testing/test-client.ts'
+import { type AnyJson, startTestServer } from '@latchkey/testing/test-server.ts'
 
 const server = await startTestServer()
 after(() => server[Symbol.asyncDispose]())

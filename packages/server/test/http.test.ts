@@ -6,8 +6,8 @@ import assert from 'node:assert/strict'
 import test, { after, describe } from 'node:test'
 import { clientApi } from '../src/http/client-api/index.ts'
 import { sendRaw } from './support/raw-http.ts'
-import { CLIENT, keys, ok, refused, sync, upload, UPLOAD } from './support/test-client.ts'
-import { startTestServer } from './support/test-server.ts'
+import { CLIENT, keys, ok, refused, sync, upload, UPLOAD } from '@latchkey/testing/test-client.ts'
+import { startTestServer } from '@latchkey/testing/test-server.ts'
 
 const server = await startTestServer()
 after(() => server[Symbol.asyncDispose]())

@@ -15,9 +15,9 @@ import {
   skip,
   tablesOf,
 } from './support/import-home.ts'
-import { LATCHKEY, runLatchkey, RunningProcess } from './support/run-latchkey.ts'
-import { claim, claimNames, CLIENT, ids, keys, named, ok, upload } from './support/test-client.ts'
-import type { TestServer } from './support/test-server.ts'
+import { LATCHKEY, runLatchkey, RunningProcess } from '@latchkey/testing/run-latchkey.ts'
+import { claim, claimNames, CLIENT, ids, keys, named, ok, upload } from '@latchkey/testing/test-client.ts'
+import type { TestServer } from '@latchkey/testing/test-server.ts'
 
 test('a marked installation is neither served nor imported twice, and can be taken back', {
   skip,

@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import { DEFAULT_POOL_POLICY } from '../src/pool/policy.ts'
 import { raiseFence } from '../src/store/sqlite/fence-commands.ts'
 import { embeddedQuery, imported, ImportHome, query, skip } from './support/import-home.ts'
-import { crossSigningBody, crossSigningPairs } from './support/signing.ts'
+import { crossSigningBody, crossSigningPairs } from '@latchkey/testing/signing.ts'
 import {
   claim,
   claimNames,
@@ -24,8 +24,8 @@ import {
   send,
   sync,
   upload,
-} from './support/test-client.ts'
-import { type AnyJson, type TestDevice, type TestServer } from './support/test-server.ts'
+} from '@latchkey/testing/test-client.ts'
+import { type AnyJson, type TestDevice, type TestServer } from '@latchkey/testing/test-server.ts'
 
 const pools = { ...DEFAULT_POOL_POLICY, keysPerPool: 8 }
 

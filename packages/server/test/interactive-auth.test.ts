@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import { DEFAULT_RATES } from '../src/config/config.ts'
-import { startTestServer } from './support/test-server.ts'
+import { startTestServer } from '@latchkey/testing/test-server.ts'
 
 const V3 = '/_matrix/client/v3'
 const DUMMY = { type: 'm.login.dummy' }

@@ -21,9 +21,9 @@ import {
   refused,
   sync,
   upload,
-} from './support/test-client.ts'
+} from '@latchkey/testing/test-client.ts'
 import { sharedServer } from './support/shared-server.ts'
-import { startTestServer } from './support/test-server.ts'
+import { startTestServer } from '@latchkey/testing/test-server.ts'
 
 const { server, bob, newDevice, loginAgain } = await sharedServer()
 

@@ -1,9 +1,19 @@
 /** `/keys/query` and device lists: who is told what of whose keys, and who hears of their changes. */
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { crossSigningBody, crossSigningPairs, deviceKeysOf, signingKeyPair } from './support/signing.ts'
-import { longPoll } from './support/test-client.ts'
-import { type AnyJson, startTestServer, type TestDevice, type TestServer } from './support/test-server.ts'
+import {
+  crossSigningBody,
+  crossSigningPairs,
+  deviceKeysOf,
+  signingKeyPair,
+} from '@latchkey/testing/signing.ts'
+import { longPoll } from '@latchkey/testing/test-client.ts'
+import {
+  type AnyJson,
+  startTestServer,
+  type TestDevice,
+  type TestServer,
+} from '@latchkey/testing/test-server.ts'
 
 const V3 = '/_matrix/client/v3'
 

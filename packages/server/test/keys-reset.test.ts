@@ -17,8 +17,8 @@ import {
   reset,
   tryReset,
   upload,
-} from './support/test-client.ts'
-import { startTestServer, type TestDevice } from './support/test-server.ts'
+} from '@latchkey/testing/test-client.ts'
+import { startTestServer, type TestDevice } from '@latchkey/testing/test-server.ts'
 
 const server = await startTestServer()
 after(() => server[Symbol.asyncDispose]())

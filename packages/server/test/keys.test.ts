@@ -22,9 +22,9 @@ import {
   sync,
   tryUpload,
   upload,
-} from './support/test-client.ts'
+} from '@latchkey/testing/test-client.ts'
 import { sharedServer } from './support/shared-server.ts'
-import { startTestServer, type TestDevice } from './support/test-server.ts'
+import { startTestServer, type TestDevice } from '@latchkey/testing/test-server.ts'
 
 const { server, bob, newDevice } = await sharedServer()
 

@@ -4,7 +4,7 @@ import { test } from 'node:test'
 import { DEFAULT_CONFIG, DEFAULT_RATES, DEFAULT_SIZES } from '../src/config/config.ts'
 import { Metrics } from '../src/observe/metrics.ts'
 import { type Counts, countsOf, WorkerMetrics } from '../src/observe/worker-metrics.ts'
-import { eventually, readMetrics, type Samples, samplesOf } from './support/metrics.ts'
+import { eventually, readMetrics, type Samples, samplesOf } from '@latchkey/testing/metrics.ts'
 import {
   claim,
   claimNames,
@@ -20,8 +20,8 @@ import {
   tryUpload,
   until,
   upload,
-} from './support/test-client.ts'
-import { startTestServer, type TestServer } from './support/test-server.ts'
+} from '@latchkey/testing/test-client.ts'
+import { startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
 
 const CONFLICT = 'io.github.johennes.msc4420.M_DUPLICATE_ONE_TIME_KEY'
 

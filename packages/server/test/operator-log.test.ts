@@ -1,9 +1,9 @@
 /** What the operator finds in the log: draining claimers and rolled-back clients, by name, and not a line for each request. */
 import assert from 'node:assert/strict'
 import test from 'node:test'
-import { startLatchkey, temporaryDirectory } from './support/run-latchkey.ts'
-import { claimNames, fallback, ids, keys, named, upload } from './support/test-client.ts'
-import { clientOf } from './support/test-server.ts'
+import { startLatchkey, temporaryDirectory } from '@latchkey/testing/run-latchkey.ts'
+import { claimNames, fallback, ids, keys, named, upload } from '@latchkey/testing/test-client.ts'
+import { clientOf } from '@latchkey/testing/test-server.ts'
 
 test('a drained device and reused key IDs are logged once, with who and what', async () => {
   using directory = temporaryDirectory()

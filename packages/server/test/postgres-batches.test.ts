@@ -1,6 +1,6 @@
 /**
  * What goes together in one statement or one transaction on PostgreSQL (store/postgres/batches.ts) is, to each request, as
- * if it had gone alone. Needs LATCHKEY_TEST_POSTGRES (support/test-schema.ts).
+ * if it had gone alone. Needs LATCHKEY_TEST_POSTGRES (@latchkey/testing/test-schema.ts).
  */
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -13,7 +13,7 @@ import { openPostgresStore } from '../src/store/postgres/index.ts'
 import type { SyncToken } from '../src/sync/token.ts'
 import { login } from './store-contract/test-device.ts'
 import { sync, tokenOf } from './support/store-calls.ts'
-import { openTestSchema } from './support/test-schema.ts'
+import { openTestSchema } from '@latchkey/testing/test-schema.ts'
 
 const skip =
   (process.env['LATCHKEY_TEST_POSTGRES'] ?? '') === '' &&

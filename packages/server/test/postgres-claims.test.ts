@@ -1,18 +1,18 @@
 /**
  * Claims of one process go together (store/postgres/claim-lanes.ts), and one that has to wait holds up no others.
- * Needs LATCHKEY_TEST_POSTGRES (support/test-schema.ts).
+ * Needs LATCHKEY_TEST_POSTGRES (@latchkey/testing/test-schema.ts).
  */
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
 import { type KeyId, SIGNED_CURVE25519, type UserId } from '@latchkey/protocol'
 import pg from 'pg'
-import { within } from '../../../test/support/within.ts'
+import { within } from '@latchkey/testing/within.ts'
 import { DEFAULT_CONFIG, postgresOptions } from '../src/config/config.ts'
 import type { Store } from '../src/store.ts'
 import { openPostgresStore } from '../src/store/postgres/index.ts'
 import { claimer, DEVICE, login, makeKey } from './store-contract/test-device.ts'
-import { openTestSchema } from './support/test-schema.ts'
+import { openTestSchema } from '@latchkey/testing/test-schema.ts'
 
 const skip =
   (process.env['LATCHKEY_TEST_POSTGRES'] ?? '') === '' &&

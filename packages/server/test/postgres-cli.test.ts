@@ -1,10 +1,13 @@
-/** The command over PostgreSQL: migrate, serve, accounts beside it. Needs LATCHKEY_TEST_POSTGRES (support/test-schema.ts). */
+/**
+ * The command over PostgreSQL: migrate, serve, and account commands during serving. Needs LATCHKEY_TEST_POSTGRES
+ * (@latchkey/testing/test-schema.ts).
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import pg from 'pg'
-import { runLatchkey, startLatchkey, temporaryDirectory } from './support/run-latchkey.ts'
-import { clientOf } from './support/test-server.ts'
-import { openTestSchema } from './support/test-schema.ts'
+import { runLatchkey, startLatchkey, temporaryDirectory } from '@latchkey/testing/run-latchkey.ts'
+import { clientOf } from '@latchkey/testing/test-server.ts'
+import { openTestSchema } from '@latchkey/testing/test-schema.ts'
 
 const skip =
   (process.env['LATCHKEY_TEST_POSTGRES'] ?? '') === '' &&

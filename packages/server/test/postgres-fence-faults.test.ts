@@ -12,10 +12,10 @@ import { DEFAULT_CONFIG, postgresOptions } from '../src/config/config.ts'
 import type { Session } from '../src/session.ts'
 import { openPostgresStore, raisePostgresFence } from '../src/store/postgres/index.ts'
 import { claimer, DEVICE, login, USER } from './store-contract/test-device.ts'
-import { eventually } from './support/metrics.ts'
-import { startPostgresCluster } from './support/postgres-cluster.ts'
-import { says } from './support/postgres-messages.ts'
-import { startReplica } from './support/postgres-replica.ts'
+import { eventually } from '@latchkey/testing/metrics.ts'
+import { startPostgresCluster } from '@latchkey/testing/postgres-cluster.ts'
+import { says } from '@latchkey/testing/postgres-messages.ts'
+import { startReplica } from '@latchkey/testing/postgres-replica.ts'
 import { RewindableDatabase, skip } from './support/rewindable-database.ts'
 import {
   claim,
@@ -30,7 +30,7 @@ import {
   tokenOf,
   upload,
 } from './support/store-calls.ts'
-import { TcpProxy } from './support/tcp-proxy.ts'
+import { TcpProxy } from '@latchkey/testing/tcp-proxy.ts'
 
 /** Ten keys that one process stored and one that the other issued; then a backup, with both of them closed. */
 async function backUpOfTwo(

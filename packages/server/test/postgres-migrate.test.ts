@@ -10,7 +10,7 @@ import { migratePostgres, openPostgresStore } from '../src/store/postgres/index.
 import { migrations } from '../src/store/postgres/migrations/index.ts'
 import { KNOWN_SCHEMA } from '../src/store/postgres/schema.ts'
 import { claimer, DEVICE, login, makeKey, USER } from './store-contract/test-device.ts'
-import { openTestSchema } from './support/test-schema.ts'
+import { openTestSchema } from '@latchkey/testing/test-schema.ts'
 
 const skip =
   (process.env['LATCHKEY_TEST_POSTGRES'] ?? '') === '' &&

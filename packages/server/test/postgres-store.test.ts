@@ -1,6 +1,6 @@
 /**
  * What is PostgreSQL's own in its store: bounds of inboxes, what the sweep forgets, and what several processes may do at
- * once. Needs LATCHKEY_TEST_POSTGRES (support/test-schema.ts).
+ * once. Needs LATCHKEY_TEST_POSTGRES (@latchkey/testing/test-schema.ts).
  */
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -14,7 +14,7 @@ import { Postgres } from '../src/store/postgres/database.ts'
 import { openPostgresStore } from '../src/store/postgres/index.ts'
 import { START, sweepOnce } from '../src/store/postgres/sweep.ts'
 import { claimer, DEVICE, login, makeKey, poolStatus, USER } from './store-contract/test-device.ts'
-import { openTestSchema } from './support/test-schema.ts'
+import { openTestSchema } from '@latchkey/testing/test-schema.ts'
 
 const skip =
   (process.env['LATCHKEY_TEST_POSTGRES'] ?? '') === '' &&

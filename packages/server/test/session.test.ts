@@ -8,7 +8,7 @@ import { logIn } from '../src/accounts/log-in.ts'
 import { createRegistrationToken } from '../src/accounts/registration-token.ts'
 import { DEFAULT_RATES } from '../src/config/config.ts'
 import { openSocket, type RawAnswer, readToEnd } from './support/raw-http.ts'
-import { startTestServer, type TestServer } from './support/test-server.ts'
+import { startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
 
 const V3 = '/_matrix/client/v3'
 const BEHIND_PROXY = { trustProxy: 1 }

@@ -6,7 +6,7 @@ import { adoptFence, fenceStatus, raiseFence } from '../src/store/sqlite/fence-c
 import { StoreError } from '../src/store/store-error.ts'
 import { DEVICE, login, USER } from './store-contract/test-device.ts'
 import { RewindableDirectory } from './support/rewindable-directory.ts'
-import { temporaryDirectory } from './support/run-latchkey.ts'
+import { temporaryDirectory } from '@latchkey/testing/run-latchkey.ts'
 import {
   claim,
   claims,

@@ -11,7 +11,7 @@ import { openSqliteStore } from '../src/store/sqlite/index.ts'
 import { StoreError } from '../src/store/store-error.ts'
 import { login, poolStatus } from './store-contract/test-device.ts'
 import { type Copy, RewindableDirectory } from './support/rewindable-directory.ts'
-import { temporaryDirectory } from './support/run-latchkey.ts'
+import { temporaryDirectory } from '@latchkey/testing/run-latchkey.ts'
 import { claim, claims, keys, kindsOf, NOW, upload } from './support/store-calls.ts'
 
 test('a witness that is spoilt in one of its places speaks by the other', async () => {

@@ -30,8 +30,8 @@ import {
   tokenOf,
   upload,
 } from './support/store-calls.ts'
-import * as http from './support/test-client.ts'
-import { clientOf, TEST_CONFIG, type TestServer } from './support/test-server.ts'
+import * as http from '@latchkey/testing/test-client.ts'
+import { clientOf, TEST_CONFIG, type TestServer } from '@latchkey/testing/test-server.ts'
 
 suite('a database from before the claims', () => {
   test('raises the fence at the start: no key is issued twice, and the client is told all of it', async () => {

@@ -11,7 +11,7 @@ import { type Core, createCore } from '../src/store/sqlite/core.ts'
 import { openDatabase } from '../src/store/sqlite/database.ts'
 import { storeOver } from '../src/store/sqlite/index.ts'
 import { claimer, DEVICE, login, makeKey, poolStatus, USER } from './store-contract/test-device.ts'
-import { temporaryDirectory } from './support/run-latchkey.ts'
+import { temporaryDirectory } from '@latchkey/testing/run-latchkey.ts'
 
 const OPTIONS = { ...storeOptions(DEFAULT_CONFIG), now: () => 1, onFence: () => {} }
 const CROWDED = 'CROWDED' as typeof DEVICE

@@ -15,7 +15,7 @@ import type { SyncStore } from '../src/sync/port.ts'
 import { sync, type SyncAnswer } from '../src/sync/sync.ts'
 import { SyncWaiters } from '../src/sync/waiters.ts'
 import { login, USER } from './store-contract/test-device.ts'
-import { until } from './support/test-client.ts'
+import { until } from '@latchkey/testing/test-client.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'latchkey-waits-'))
 const store = await openSqliteStore({

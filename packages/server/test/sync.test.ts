@@ -23,9 +23,9 @@ import {
   trySync,
   until,
   upload,
-} from './support/test-client.ts'
+} from '@latchkey/testing/test-client.ts'
 import { sharedServer } from './support/shared-server.ts'
-import { type AnyJson, startTestServer, type TestDevice } from './support/test-server.ts'
+import { type AnyJson, startTestServer, type TestDevice } from '@latchkey/testing/test-server.ts'
 
 const { server, bob, newDevice, loginAgain } = await sharedServer()
 

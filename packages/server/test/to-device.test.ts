@@ -1,9 +1,9 @@
 /** To-device messages over HTTP: once per transaction, again until confirmed, in pages (client-server API, "Send-to-device messaging"). */
 import assert from 'node:assert/strict'
 import test, { describe } from 'node:test'
-import { CLIENT, longPoll, ok, refused, send, sync } from './support/test-client.ts'
+import { CLIENT, longPoll, ok, refused, send, sync } from '@latchkey/testing/test-client.ts'
 import { sharedServer } from './support/shared-server.ts'
-import type { AnyJson, TestDevice } from './support/test-server.ts'
+import type { AnyJson, TestDevice } from '@latchkey/testing/test-server.ts'
 
 const { server, bob, newDevice, loginAgain } = await sharedServer()
 

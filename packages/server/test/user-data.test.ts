@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { DEFAULT_SIZES } from '../src/config/config.ts'
-import { longPoll } from './support/test-client.ts'
-import { type AnyJson, startTestServer } from './support/test-server.ts'
+import { longPoll } from '@latchkey/testing/test-client.ts'
+import { type AnyJson, startTestServer } from '@latchkey/testing/test-server.ts'
 
 const V3 = '/_matrix/client/v3'
 

@@ -5,7 +5,7 @@ import { closeSync, fstatSync, ftruncateSync, mkdtempSync, openSync, rmSync, sta
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { fillDisk, makeRoom, mountSmallDisk, noSmallDisk } from './support/small-disk.ts'
+import { fillDisk, makeRoom, mountSmallDisk, noSmallDisk } from '@latchkey/testing/small-disk.ts'
 import { MatrixError } from '../src/matrix-error.ts'
 import { Witness } from '../src/store/witness.ts'
 

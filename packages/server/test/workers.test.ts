@@ -1,19 +1,22 @@
-/** Several processes behind one address, as real processes over PostgreSQL. Needs LATCHKEY_TEST_POSTGRES (support/test-schema.ts). */
+/**
+ * Several processes behind one address, as real processes over PostgreSQL. Needs LATCHKEY_TEST_POSTGRES
+ * (@latchkey/testing/test-schema.ts).
+ */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { connect, createServer } from 'node:net'
 import { test } from 'node:test'
-import { eventually, readMetrics } from './support/metrics.ts'
+import { eventually, readMetrics } from '@latchkey/testing/metrics.ts'
 import {
   READY,
   type RunningProcess,
   runLatchkey,
   startLatchkey,
   temporaryDirectory,
-} from './support/run-latchkey.ts'
-import { claimNames, ids, keys, named, SYNC, upload } from './support/test-client.ts'
-import { openTestSchema } from './support/test-schema.ts'
-import { clientOf, type TestClient } from './support/test-server.ts'
+} from '@latchkey/testing/run-latchkey.ts'
+import { claimNames, ids, keys, named, SYNC, upload } from '@latchkey/testing/test-client.ts'
+import { openTestSchema } from '@latchkey/testing/test-schema.ts'
+import { clientOf, type TestClient } from '@latchkey/testing/test-server.ts'
 
 const skip =
   (process.env['LATCHKEY_TEST_POSTGRES'] ?? '') === '' &&

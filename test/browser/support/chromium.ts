@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { type Browser, type BrowserContext, chromium } from 'playwright-core'
-import { within } from '../../support/within.ts'
+import { within } from '@latchkey/testing/within.ts'
 
 /** Its first start reads 300 MB from a disk that may have other things to do. */
 const START_WITHIN_MS = 60_000

@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { after, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import { within } from '../../../../test/support/within.ts'
+import { within } from '@latchkey/testing/within.ts'
 import { fileStore } from '../../src/store/sqlite-file.ts'
 import { contentAfter } from '../support/content-after.ts'
 

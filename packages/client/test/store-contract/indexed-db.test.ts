@@ -2,7 +2,7 @@
 import 'fake-indexeddb/auto'
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { within } from '../../../../test/support/within.ts'
+import { within } from '@latchkey/testing/within.ts'
 import { indexedDbStore } from '../../src/store/indexed-db.ts'
 import type { Store, StoreError } from '../../src/store/store.ts'
 import { changes, contentOf } from './cases.ts'

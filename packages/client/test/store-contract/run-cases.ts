@@ -1,6 +1,6 @@
 /** Runs the contract's cases as tests of this process. */
 import { test } from 'node:test'
-import { within } from '../../../../test/support/within.ts'
+import { within } from '@latchkey/testing/within.ts'
 import type { Store } from '../../src/store/store.ts'
 import { STORE_CASES } from './cases.ts'
 

@@ -1,6 +1,6 @@
 /** Olm pre-key messages as far as they can be read without keys: whoever writes one can name any key. */
 import { publicKey } from './guard-model-sdk.ts'
-import type { AnyJson } from '../../../../test/support/matrix-session.ts'
+import type { AnyJson } from '@latchkey/testing/matrix-session.ts'
 
 export type PreKey = { readonly oneTimeKey: string; readonly ownKey: string; readonly baseKey?: string }
 

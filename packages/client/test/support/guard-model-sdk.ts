@@ -4,8 +4,8 @@
  */
 import { generateKeyPairSync } from 'node:crypto'
 import { hashOf } from '../../src/ledger/ledger.ts'
-import { signingKeyPair, type SigningKeyPair } from '../../../server/test/support/signing.ts'
-import type { Answer, AnyJson, Fetch, MatrixSession } from '../../../../test/support/matrix-session.ts'
+import { signingKeyPair, type SigningKeyPair } from '@latchkey/testing/signing.ts'
+import type { Answer, AnyJson, Fetch, MatrixSession } from '@latchkey/testing/matrix-session.ts'
 
 const TARGET = 50
 const ALGORITHM = 'signed_curve25519'

@@ -1,5 +1,5 @@
 /** The net between a guard and its server, where single requests can be answered by somebody else, or get lost. */
-import type { AnyJson, Fetch } from '../../../../test/support/matrix-session.ts'
+import type { AnyJson, Fetch } from '@latchkey/testing/matrix-session.ts'
 
 export class GuardNet {
   /** Paths of the requests that were sent, after `/_matrix/client`. */

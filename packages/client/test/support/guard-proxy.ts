@@ -2,7 +2,7 @@
 import { createServer } from 'node:http'
 import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
-import type { AnyJson } from '../../../../test/support/matrix-session.ts'
+import type { AnyJson } from '@latchkey/testing/matrix-session.ts'
 
 export type Proxy = {
   readonly url: string

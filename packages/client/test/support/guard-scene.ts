@@ -3,7 +3,7 @@ import { memoryStore } from '../../src/store/memory.ts'
 import { StoreError, type Store } from '../../src/store/store.ts'
 import type { ClientEvent, ClientEventType } from '../../src/events.ts'
 import { type Guard, guardFetch, type GuardOptions } from '../../src/guard/guard-fetch.ts'
-import { type Fetch, MatrixSession } from '../../../../test/support/matrix-session.ts'
+import { type Fetch, MatrixSession } from '@latchkey/testing/matrix-session.ts'
 import { ModelSdk } from './guard-model-sdk.ts'
 
 export type Scene = {

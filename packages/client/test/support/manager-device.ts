@@ -3,7 +3,7 @@
  * dropped as a crash drops it, and its account can be audited.
  */
 import assert from 'node:assert/strict'
-import { type AnyJson, MatrixSession } from '../../../../test/support/matrix-session.ts'
+import { type AnyJson, MatrixSession } from '@latchkey/testing/matrix-session.ts'
 import {
   type ClientEvent,
   type DecryptedMessage,

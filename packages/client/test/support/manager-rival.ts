@@ -1,7 +1,7 @@
 /** Another client on the same Olm account: what publishes keys that the manager knows nothing of. */
 import type Olm from '@matrix-org/olm'
 import { canonicalJson } from '@latchkey/protocol'
-import type { AnyJson, MatrixSession } from '../../../../test/support/matrix-session.ts'
+import type { AnyJson, MatrixSession } from '@latchkey/testing/matrix-session.ts'
 import { type ManagerDevice, PICKLE_KEY } from './manager-device.ts'
 import { loadOlm } from './manager-olm.ts'
 

@@ -1,7 +1,7 @@
 /** A server that answers whatever a test wants: for what no real one does. */
 import { KeyManager, type KeyManagerOptions, memoryStore, type OutgoingRequest } from '../../src/index.ts'
 import { libolmAccounts } from '../../src/libolm.ts'
-import type { AnyJson } from '../../../../test/support/matrix-session.ts'
+import type { AnyJson } from '@latchkey/testing/matrix-session.ts'
 import { loadOlm } from './manager-olm.ts'
 
 export type Answers = {

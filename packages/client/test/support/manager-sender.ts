@@ -1,6 +1,6 @@
 /** A sender on raw libolm, which can do what no SDK does: claim and wait, forge, damage and repeat messages. */
 import type Olm from '@matrix-org/olm'
-import { type ClaimedKey, MatrixSession } from '../../../../test/support/matrix-session.ts'
+import { type ClaimedKey, MatrixSession } from '@latchkey/testing/matrix-session.ts'
 import { loadOlm } from './manager-olm.ts'
 
 type Target = { readonly userId: string; readonly deviceId: string; readonly identityKey: string }

@@ -3,7 +3,7 @@ import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
-import { startTestServer, type TestServer } from '../../../server/test/support/test-server.ts'
+import { startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
 
 export class RestorableServer {
   readonly url: string

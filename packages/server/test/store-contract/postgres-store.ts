@@ -8,8 +8,8 @@ import type { DepletionDefence } from '../../src/pool/depletion.ts'
 import type { PoolPolicy } from '../../src/pool/policy.ts'
 import type { Store } from '../../src/store.ts'
 import { openPostgresStore } from '../../src/store/postgres/index.ts'
-import { TcpProxy } from '../support/tcp-proxy.ts'
-import { openTestSchema, type TestSchema } from '../support/test-schema.ts'
+import { TcpProxy } from '@latchkey/testing/tcp-proxy.ts'
+import { openTestSchema, type TestSchema } from '@latchkey/testing/test-schema.ts'
 import type { OpenStore, StoreUnderTest } from './store-under-test.ts'
 
 /** What makes several test files at once stay below the connections that a server allows. */

@@ -8,8 +8,8 @@ import { DatabaseSync } from 'node:sqlite'
 import pg from 'pg'
 import type { Config } from '../../src/config/config.ts'
 import { startServer } from '../../src/main.ts'
-import { type Ended, runLatchkey } from './run-latchkey.ts'
-import { clientOf, TEST_CONFIG, type TestServer } from './test-server.ts'
+import { type Ended, runLatchkey } from '@latchkey/testing/run-latchkey.ts'
+import { clientOf, TEST_CONFIG, type TestServer } from '@latchkey/testing/test-server.ts'
 
 const URL_OF_TESTS = process.env['LATCHKEY_TEST_POSTGRES'] ?? ''
 

@@ -1,7 +1,7 @@
 /** HTTP by hand over a socket, for requests that no well-behaved client sends. */
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
-import type { TestServer } from './test-server.ts'
+import type { TestServer } from '@latchkey/testing/test-server.ts'
 
 export type RawAnswer = { readonly status: number; readonly head: string; readonly text: string }
 

@@ -1,6 +1,6 @@
 /** One server for a whole test file, with a new user wherever one is needed, and Bob, who deals with all of them. */
 import { after } from 'node:test'
-import { startTestServer, type TestDevice, type TestServer } from './test-server.ts'
+import { startTestServer, type TestDevice, type TestServer } from '@latchkey/testing/test-server.ts'
 
 export async function sharedServer(): Promise<{
   readonly server: TestServer

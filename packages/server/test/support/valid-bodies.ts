@@ -1,7 +1,12 @@
 /** A valid request for every endpoint that takes a body: what hostile tests spoil, one place at a time. */
-import { crossSigningBody, crossSigningPairs, deviceKeysOf, signingKeyPair } from './signing.ts'
-import { fallback, keyObject, keys, named } from './test-client.ts'
-import type { TestDevice } from './test-server.ts'
+import {
+  crossSigningBody,
+  crossSigningPairs,
+  deviceKeysOf,
+  signingKeyPair,
+} from '@latchkey/testing/signing.ts'
+import { fallback, keyObject, keys, named } from '@latchkey/testing/test-client.ts'
+import type { TestDevice } from '@latchkey/testing/test-server.ts'
 
 export type ValidRequest = {
   /** Below the endpoint's version; by default the endpoint's own path. */

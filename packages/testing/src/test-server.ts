@@ -2,8 +2,8 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type Config, DEFAULT_CONFIG } from '../../src/config/config.ts'
-import { type Overrides, type Server, startServer } from '../../src/main.ts'
+import { type Config, DEFAULT_CONFIG } from '../../server/src/config/config.ts'
+import { type Overrides, type Server, startServer } from '../../server/src/main.ts'
 import { openTestSchema } from './test-schema.ts'
 
 /** An answer's JSON, which tests take apart freely. */

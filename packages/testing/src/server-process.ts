@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 
-const COMMAND = fileURLToPath(new URL('../../packages/server/bin/latchkey.mjs', import.meta.url))
+const COMMAND = fileURLToPath(new URL('../../server/bin/latchkey.mjs', import.meta.url))
 
 export type ServerProcess = {
   readonly url: string

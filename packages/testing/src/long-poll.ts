@@ -1,6 +1,6 @@
 /** Knowing that a sync has reached the server and waits there for news. */
 import { setImmediate } from 'node:timers/promises'
-import type { Server } from '../../packages/server/src/main.ts'
+import type { Server } from '../../server/src/main.ts'
 
 /** Resolves when a sync waits at the server. @throws {Error} when `sync` is answered at once instead. */
 export async function waitsForNews(server: Server, sync: Promise<unknown>): Promise<void> {
