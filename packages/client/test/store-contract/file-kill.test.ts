@@ -11,9 +11,9 @@ import { after, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { within } from '@latchkey/testing/within.ts'
 import { fileStore } from '../../src/store/sqlite-file.ts'
-import { contentAfter } from '../support/content-after.ts'
+import { contentAfter } from '../support/store/content-after.ts'
 
-const SCRIPT = fileURLToPath(new URL('../support/write-store.ts', import.meta.url))
+const SCRIPT = fileURLToPath(new URL('../support/store/write-store.ts', import.meta.url))
 const ROUNDS = Number(process.env['STORE_KILL_ROUNDS'] ?? 4)
 const MAX_STEPS = 120
 

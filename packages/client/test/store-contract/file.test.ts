@@ -142,7 +142,7 @@ test('who waits too long for another holder of the lock is told so, and the hold
 
 test('a disk without room makes a write fail as a whole', async () => {
   const path = newPath()
-  const script = fileURLToPath(new URL('../support/fill-store.ts', import.meta.url))
+  const script = fileURLToPath(new URL('../support/store/fill-store.ts', import.meta.url))
   // The system refuses files beyond 400 blocks of 512 bytes: the nearest thing to a full disk that any user can make.
   const { stdout } = await promisify(execFile)('sh', [
     '-c',

@@ -1,0 +1,192 @@
+/** The three rollbacks, each as the design has it; and what follows when the server, or the identity, is another. */
+import assert from 'node:assert/strict'
+import { after, test } from 'node:test'
+import { memoryStore } from '@latchkey/client'
+import { startTestServer } from '@latchkey/testing/test-server.ts'
+import { ModelSdk } from '../support/guard/model-sdk.ts'
+import { copyOf, startScene } from '../support/guard/scene.ts'
+
+const server = await startTestServer()
+after(() => server[Symbol.asyncDispose]())
+
+test('SDK store and ledger back together: exactly the unknown keys are withdrawn, within one sync', async () => {
+  const { sdk, told, store, claim, reopen } = await startScene(server.url, 'joint')
+  await sdk.round()
+  const backup = { state: sdk.state, store: await copyOf(store) }
+  await claim(30)
+  await sdk.round()
+  assert.equal((await sdk.orphans()).length, 0)
+
+  const guard = reopen({ store: backup.store })
+  const restored = sdk.otherTab(guard)
+  restored.restore(backup.state)
+  assert.equal((await restored.orphans()).length, 30)
+  const answer = await restored.sync()
+  assert.equal(answer.body.device_one_time_keys_count.signed_curve25519, 20, 'the count after the heal')
+  assert.deepEqual(await restored.orphans(), [])
+  await restored.upload()
+  assert.deepEqual(
+    restored.uploads.map(({ status, body }) => [status, body.one_time_key_counts.signed_curve25519]),
+    [[200, 50]],
+  )
+  assert.deepEqual(await restored.orphans(), [])
+  assert.deepEqual(
+    told('drift').map(({ reason, keys }) => [reason, keys.length]),
+    [['unknown_keys', 30]],
+  )
+  assert.deepEqual(
+    (await guard.history()).map(({ cause, ok, did }) => ({ cause, ok, did })),
+    [{ cause: 'unknown_keys', ok: true, did: 'withdrew 30 of 30 keys' }],
+  )
+})
+
+test('SDK store back alone: unseen until an ID is used anew, then all since that ID is withdrawn', async () => {
+  const { sdk, told, claim, guard } = await startScene(server.url, 'alone')
+  await sdk.round()
+  const backup = sdk.state
+  await claim(10)
+  await sdk.round()
+  await claim(10)
+  await sdk.round()
+  sdk.restore(backup)
+  await sdk.sync()
+  assert.equal((await sdk.orphans()).length, 20)
+  assert.deepEqual(told('drift'), [])
+
+  await claim(1)
+  await sdk.round()
+  assert.equal(sdk.uploads.at(-1)?.status, 200)
+  assert.deepEqual(await sdk.orphans(), [])
+  assert.deepEqual(
+    told('healed').map(({ reason, did }) => [reason, did]),
+    [['sdk_rolled_back', 'withdrew 20 of 20 keys']],
+  )
+  // The next uploads use IDs of the withdrawn keys; that is no news, and their good keys stay.
+  for (const _ of [1, 2, 3]) {
+    await sdk.round()
+    await claim(7)
+  }
+  await sdk.round()
+  assert.deepEqual(await sdk.orphans(), [])
+  assert.equal((await guard.history()).length, 1)
+  assert.deepEqual(told('two_writers'), [])
+})
+
+test('SDK store back alone, all keys since were issued: nothing is withdrawn, and the losses are known', async () => {
+  const { sdk, claim, guard, told } = await startScene(server.url, 'alone-issued')
+  await sdk.round()
+  const backup = sdk.state
+  await claim(10)
+  await sdk.round()
+  const keys = [...sdk.state.privates].slice(50)
+  await claim(50)
+  sdk.restore(backup)
+  await sdk.round()
+  assert.equal(sdk.uploads.at(-1)?.status, 200)
+  assert.deepEqual(await sdk.orphans(), [])
+  assert.deepEqual(told('healed'), [])
+  assert.deepEqual(
+    await Promise.all(keys.map((key) => guard.reportUndecryptable(key))),
+    keys.map(() => 'lost'),
+  )
+})
+
+test('the ledger lost: the pool is adopted, nothing is withdrawn for being unknown', async () => {
+  const { sdk, reopen, claim, told } = await startScene(server.url, 'adopt')
+  await sdk.round()
+  await claim(5)
+  await sdk.round()
+  const guard = reopen({ store: memoryStore() })
+  const again = sdk.otherTab(guard)
+  for (const _ of [1, 2, 3]) {
+    await again.round()
+    await claim(2)
+  }
+  await again.round()
+  assert.deepEqual(
+    told('adopted').map(({ count }) => count),
+    [50],
+  )
+  assert.deepEqual(await guard.history(), [])
+  assert.deepEqual(await again.orphans(), [])
+  assert.equal((await guard.status()).counts['signed_curve25519'], 50)
+})
+
+test('adopted keys are withdrawn for being used anew', async () => {
+  const { sdk, reopen, claim, told } = await startScene(server.url, 'adopt-reused')
+  await sdk.round()
+  const backup = sdk.state
+  await claim(20)
+  await sdk.round()
+  const guard = reopen({ store: memoryStore() })
+  const restored = sdk.otherTab(guard)
+  restored.restore(backup)
+  await restored.round()
+  assert.equal((await restored.orphans()).length, 20)
+  await claim(1)
+  await restored.round()
+  assert.deepEqual(await restored.orphans(), [])
+  assert.deepEqual(
+    told('healed').map(({ reason }) => reason),
+    ['sdk_rolled_back'],
+  )
+})
+
+test('a device whose crypto store was wiped: new identity, the server purges, every former key is lost', async () => {
+  const { sdk, guard, told, claim } = await startScene(server.url, 'wiped')
+  await sdk.round()
+  const former = [...sdk.state.privates]
+  await claim(3)
+  const fresh = new ModelSdk(sdk.session, { fetch: guard })
+  await fresh.round()
+  await fresh.round()
+  assert.deepEqual(
+    told('identity_changed').map(({ former: from, current }) => [from, current]),
+    [[sdk.curve25519, fresh.curve25519]],
+  )
+  assert.deepEqual(await fresh.orphans(), [])
+  assert.deepEqual(await guard.history(), [])
+  assert.equal(await guard.reportUndecryptable(former[0] ?? ''), 'lost')
+  await claim(20)
+  await fresh.round()
+  assert.deepEqual(await fresh.orphans(), [])
+  assert.deepEqual(await guard.history(), [])
+})
+
+test('the IDs of keys that never reached the server show a rollback, too', async () => {
+  const { sdk, claim, told } = await startScene(server.url, 'unsent-ids')
+  await sdk.round()
+  sdk.generate(50)
+  await sdk.upload()
+  const backup = sdk.state
+  sdk.generate(50)
+  await sdk.upload()
+  assert.equal(told('flood')[0]?.keys, 50)
+  await claim(60)
+  await sdk.round()
+  sdk.restore(backup)
+  await claim(1)
+  await sdk.round()
+  assert.deepEqual(await sdk.orphans(), [])
+  assert.deepEqual(
+    told('drift').map(({ reason, keys }) => [reason, keys.length]),
+    [['sdk_rolled_back', 10]],
+  )
+  for (const _ of [1, 2, 3]) {
+    await claim(7)
+    await sdk.round()
+  }
+  assert.deepEqual(await sdk.orphans(), [])
+  assert.equal(told('healed').length, 1)
+})
+
+test("a new identity's first keys are no flood beside those of the former one", async () => {
+  const { sdk, guard, told } = await startScene(server.url, 'new-identity', { maxPublished: 60 })
+  await sdk.round()
+  const fresh = new ModelSdk(sdk.session, { fetch: guard })
+  fresh.generate(50)
+  await fresh.upload()
+  assert.deepEqual(told('flood'), [])
+  assert.equal(fresh.uploads[0]?.body.one_time_key_counts.signed_curve25519, 50)
+  assert.deepEqual(await fresh.orphans(), [])
+})

@@ -1,0 +1,73 @@
+/** Which address a request counts for, seen through the limit of logins per address: behind proxies, or without one. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { DEFAULT_RATES, type TrustedProxies } from '../../src/config/config.ts'
+import { CLIENT } from '@latchkey/testing/test-client.ts'
+import { startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
+
+/** One login per address, and then none for a long time. */
+function oneLogin(trustProxy: TrustedProxies): Promise<TestServer> {
+  const rates = { ...DEFAULT_RATES, loginPerAddress: { burst: 1, perSecond: 1e-9 } }
+  return startTestServer({ trustProxy, rates })
+}
+
+/** Whether the address has had its login already. */
+async function limited(server: TestServer, forwardedFor?: string): Promise<boolean> {
+  const headers = forwardedFor === undefined ? {} : { 'x-forwarded-for': forwardedFor }
+  const body = { type: 'm.login.password', user: 'nobody', password: 'password' }
+  const { status } = await server.call('POST', `${CLIENT}/login`, { headers, body })
+  assert.ok(status === 403 || status === 429, `${status}`)
+  return status === 429
+}
+
+test('without a trusted proxy X-Forwarded-For is not read', async () => {
+  await using server = await oneLogin('off')
+  assert.equal(await limited(server, '192.0.2.1'), false)
+  assert.equal(await limited(server, '192.0.2.2'), true)
+})
+
+for (const trusted of [1, ['127.0.0.1'], ['10.0.0.0/8', '127.0.0.0/8'], ['::ffff:127.0.0.1']] as const) {
+  test(`behind a proxy (${JSON.stringify(trusted)}) the last entry counts, whatever the client wrote before it`, async () => {
+    await using server = await oneLogin(trusted)
+    assert.equal(await limited(server, '192.0.2.1'), false)
+    assert.equal(await limited(server, '192.0.2.2'), false)
+    assert.equal(await limited(server, '198.51.100.7, 192.0.2.1'), true)
+    assert.equal(await limited(server, '198.51.100.8,nonsense,192.0.2.2'), true)
+    assert.equal(await limited(server, '192.0.2.1, 192.0.2.3'), false)
+  })
+}
+
+test('behind two proxies the entry before the last counts', async () => {
+  await using server = await oneLogin(2)
+  assert.equal(await limited(server, '192.0.2.1, 10.0.0.1'), false)
+  assert.equal(await limited(server, '198.51.100.7, 192.0.2.1, 10.0.0.2'), true)
+})
+
+test('a proxy at an address that is not trusted is the client itself', async () => {
+  await using server = await oneLogin(['10.0.0.0/8'])
+  assert.equal(await limited(server, '192.0.2.1'), false)
+  assert.equal(await limited(server, '192.0.2.2'), true)
+})
+
+test('what is no address counts as the proxy', async () => {
+  await using server = await oneLogin(1)
+  assert.equal(await limited(server), false)
+  for (const text of ['unknown', 'a.example', '192.0.2.1:1234', '192.0.2.1, _hidden', '192.0.2.999'])
+    assert.equal(await limited(server, text), true, text)
+})
+
+test('the addresses of one IPv6 network share their logins and registrations', async () => {
+  await using server = await oneLogin(1)
+  assert.equal(await limited(server, '2001:db8:0:1::1'), false)
+  assert.equal(await limited(server, '2001:db8:0:1:ffff::2'), true)
+  assert.equal(await limited(server, '2001:db8:0:2::1'), false)
+  assert.equal(await limited(server, '::ffff:192.0.2.1'), false)
+  assert.equal(await limited(server, '::ffff:192.0.2.2'), false)
+  assert.equal(await limited(server, '192.0.2.1'), true)
+  const available = async (address: string): Promise<number> => {
+    const headers = { 'x-forwarded-for': address }
+    return (await server.call('GET', `${CLIENT}/register/available?username=x`, { headers })).status
+  }
+  assert.equal(await available('2001:db8:0:3::1'), 200)
+  assert.equal(await available('2001:db8:0:3::2'), 429)
+})

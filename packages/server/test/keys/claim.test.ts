@@ -1,0 +1,286 @@
+/**
+ * `/keys/claim` over HTTP: order, once, absence, failures, and the depletion defence. Peers' scenarios: Complement
+ * TestKeyClaimOrdering and "Can claim one time key", SyTest 03-one-time-keys, Synapse claim_one_time_key_bulk.
+ */
+import assert from 'node:assert/strict'
+import test, { describe } from 'node:test'
+import { DEFAULT_RATES } from '../../src/config/config.ts'
+import { DEFAULT_POOL_POLICY } from '../../src/pool/policy.ts'
+import {
+  CLAIM,
+  claim,
+  claimNames,
+  CURVE,
+  fallback,
+  ids,
+  keyObject,
+  keys,
+  named,
+  ok,
+  pool,
+  refused,
+  sync,
+  upload,
+} from '@latchkey/testing/test-client.ts'
+import { sharedServer } from '../support/shared-server.ts'
+import { startTestServer } from '@latchkey/testing/test-server.ts'
+
+const { server, bob, newDevice, loginAgain } = await sharedServer()
+
+function claimBody(body: unknown, query = ''): Promise<{ status: number; body: Record<string, unknown> }> {
+  return server.call('POST', CLAIM + query, { token: bob.token, body })
+}
+
+describe('POST /keys/claim', () => {
+  test('returns the key exactly as uploaded, and next time leaves the user out (Complement, SyTest 03)', async () => {
+    const alice = await newDevice()
+    const key = keyObject('seed', { 'org.example.extra': { nested: ['é', null, 1] } })
+    await upload(server, alice, { one_time_keys: { [named('A')]: key, 'string_algorithm:1': 'plain' } })
+    assert.deepEqual(await claim(server, bob, alice), { name: named('A'), key })
+    assert.deepEqual(await claim(server, bob, alice, 'string_algorithm'), {
+      name: 'string_algorithm:1',
+      key: 'plain',
+    })
+    const body = { one_time_keys: { [alice.userId]: { [alice.deviceId]: CURVE } } }
+    assert.deepEqual(ok(await claimBody(body)), { one_time_keys: {}, failures: {} })
+  })
+
+  test('upload order beats the order of IDs (Complement TestKeyClaimOrdering, MSC4225)', async () => {
+    const alice = await newDevice()
+    await upload(server, alice, { one_time_keys: keys(['1']) })
+    await upload(server, alice, { one_time_keys: keys(['0']) })
+    assert.deepEqual(await claimNames(server, bob, alice, 3), [named('1'), named('0'), undefined])
+  })
+
+  test('within one upload keys leave by ID, in code points', async () => {
+    const alice = await newDevice()
+    const shuffled = ['b', '\u{1F600}', 'B', '\uFF5E', 'a', '10', '9']
+    await upload(server, alice, { one_time_keys: keys(shuffled) })
+    const expected = ['10', '9', 'B', 'a', 'b', '\uFF5E', '\u{1F600}'].map(named)
+    assert.deepEqual(await claimNames(server, bob, alice, 7), expected)
+  })
+
+  test('claim_order key_id gives the lowest available ID first, and evicts by upload order all the same', async () => {
+    const pools = { ...DEFAULT_POOL_POLICY, claimOrder: 'key_id', keysPerPool: 3 } as const
+    await using lowest = await startTestServer({ pools })
+    const [alice, other] = [await lowest.login('alice', 'A'), await lowest.login('bob', 'B')]
+    await upload(lowest, alice, { one_time_keys: keys(['1']) })
+    const answer = await upload(lowest, alice, { one_time_keys: keys(['3', '0', '2']) })
+    assert.deepEqual(answer['dev.latchkey.evicted'], [named('1')])
+    assert.deepEqual(await claimNames(lowest, other, alice, 4), [...['0', '2', '3'].map(named), undefined])
+  })
+
+  test('many devices and algorithms in one request (Synapse claim_one_time_key_bulk)', async () => {
+    const devices = [await newDevice(), await newDevice(), await newDevice()]
+    for (const device of devices) {
+      await upload(server, device, {
+        one_time_keys: { 'alg1:k1': 'a', 'alg1:k2': 'b', 'alg2:k3': { key: device.deviceId } },
+      })
+    }
+    const wanted = devices.map(({ userId, deviceId }, i) => [
+      userId,
+      { [deviceId]: i < 2 ? 'alg1' : 'alg2', NOBODY: 'alg1' },
+    ])
+    const answer = ok(await claimBody({ one_time_keys: Object.fromEntries(wanted) }))
+    assert.deepEqual(
+      answer.one_time_keys,
+      Object.fromEntries(
+        devices.map(({ userId, deviceId }, i) => [
+          userId,
+          { [deviceId]: i < 2 ? { 'alg1:k1': 'a' } : { 'alg2:k3': { key: deviceId } } },
+        ]),
+      ),
+    )
+  })
+
+  test('unknown users, devices and algorithms are left out, and are no failures', async () => {
+    const alice = await newDevice()
+    await upload(server, alice, { one_time_keys: keys(['A']) })
+    const one_time_keys = {
+      [alice.userId]: { [alice.deviceId]: 'unknown_algorithm', UNKNOWN: CURVE },
+      '@nobody:test.example': { X: CURVE },
+    }
+    assert.deepEqual(ok(await claimBody({ one_time_keys })), { one_time_keys: {}, failures: {} })
+    assert.equal((await pool(server, alice)).algorithms[CURVE].count, 1)
+  })
+
+  test('users of another server become an entry in failures, and the local ones are answered', async () => {
+    const alice = await newDevice()
+    await upload(server, alice, { one_time_keys: keys(['A']) })
+    const one_time_keys = {
+      '@carol:elsewhere.example': { X: CURVE },
+      [alice.userId]: { [alice.deviceId]: CURVE },
+    }
+    const answer = ok(await claimBody({ one_time_keys }))
+    assert.deepEqual(Object.keys(answer.one_time_keys), [alice.userId])
+    assert.deepEqual(Object.keys(answer.failures), ['elsewhere.example'])
+  })
+
+  test('takes timeout in the body and in the query', async () => {
+    const alice = await newDevice()
+    await upload(server, alice, { one_time_keys: keys(['A', 'B']) })
+    const one_time_keys = { [alice.userId]: { [alice.deviceId]: CURVE } }
+    const inBody = ok(await claimBody({ one_time_keys, timeout: 10_000 }))
+    assert.ok(named('A') in inBody.one_time_keys[alice.userId][alice.deviceId])
+    const inQuery = ok(await claimBody({ one_time_keys }, '?timeout=10000'))
+    assert.ok(named('B') in inQuery.one_time_keys[alice.userId][alice.deviceId])
+  })
+
+  test('timeout may have any form: nothing waits for it while there is no federation', async () => {
+    for (const timeout of [10_000, 0, -1, 1.5, '10s', true, null, { ms: 1 }, [1]]) {
+      const body = { one_time_keys: {}, timeout }
+      assert.deepEqual(
+        ok(await claimBody(body)),
+        { one_time_keys: {}, failures: {} },
+        JSON.stringify(timeout),
+      )
+    }
+  })
+
+  test('what no device or algorithm can be called is passed over, and the rest is claimed', async () => {
+    const alice = await newDevice()
+    await upload(server, alice, { one_time_keys: keys(['A']) })
+    const overlong = 'x'.repeat(256)
+    const one_time_keys = {
+      [alice.userId]: { [overlong]: CURVE, OTHER: overlong, '': CURVE, [alice.deviceId]: CURVE },
+    }
+    const answer = ok(await claimBody({ one_time_keys }))
+    assert.deepEqual(answer, {
+      one_time_keys: { [alice.userId]: { [alice.deviceId]: keys(['A']) } },
+      failures: {},
+    })
+  })
+
+  test('devices of other servers count among those that one claim may name', async () => {
+    await using few = await startTestServer({ pools: { ...DEFAULT_POOL_POLICY, devicesPerClaim: 3 } })
+    const { token } = await few.login('bob', 'B')
+    const claimFrom = (count: number): ReturnType<typeof few.call> => {
+      const elsewhere = Array.from({ length: count }, (_, i) => [`@x:server${i}.example`, { X: CURVE }])
+      return few.call('POST', CLAIM, { token, body: { one_time_keys: Object.fromEntries(elsewhere) } })
+    }
+    assert.equal(Object.keys(ok(await claimFrom(3)).failures).length, 3)
+    assert.match(refused(await claimFrom(4), 400, 'M_INVALID_PARAM'), /at most 3 devices/)
+  })
+
+  test('one may claim from oneself, and nothing at all', async () => {
+    const alice = await newDevice()
+    await upload(server, alice, { one_time_keys: keys(['A']) })
+    assert.equal((await claim(server, alice, alice))?.name, named('A'))
+    for (const body of [
+      {},
+      { one_time_keys: null },
+      { one_time_keys: {} },
+      { one_time_keys: { [alice.userId]: {} } },
+    ]) {
+      assert.deepEqual(ok(await claimBody(body)), { one_time_keys: {}, failures: {} })
+    }
+  })
+
+  test('a malformed user ID or a list of algorithms is a 400 that takes no key', async () => {
+    const alice = await newDevice()
+    await upload(server, alice, { one_time_keys: keys(['A']) })
+    const mine = { [alice.userId]: { [alice.deviceId]: CURVE } }
+    const malformed = await claimBody({ one_time_keys: { ...mine, nonsense: { X: CURVE } } })
+    assert.match(refused(malformed, 400, 'M_INVALID_PARAM'), /nonsense/)
+    const list = await claimBody({ one_time_keys: { [alice.userId]: { [alice.deviceId]: [CURVE] } } })
+    refused(list, 400, 'M_BAD_JSON')
+    assert.equal((await pool(server, alice)).algorithms[CURVE].count, 1)
+  })
+
+  test('200 claims at once get 50 distinct keys and then the fallback key', async () => {
+    const alice = await newDevice()
+    await upload(server, alice, { one_time_keys: keys(ids(50)), fallback_keys: fallback('F') })
+    const claimed = await Promise.all(Array.from({ length: 200 }, () => claim(server, bob, alice)))
+    const oneTime = claimed.map((key) => key?.name).filter((name) => name !== named('F'))
+    assert.equal(oneTime.length, 50)
+    assert.deepEqual(new Set(oneTime), new Set(ids(50).map(named)))
+  })
+
+  test('a logged-out device has no keys, and its issued ones stay spent when the device ID is used again', async () => {
+    const alice = await newDevice()
+    await upload(server, alice, { one_time_keys: keys(['A', 'B']), fallback_keys: fallback('F') })
+    await claim(server, bob, alice)
+    ok(await server.call('POST', '/_matrix/client/v3/logout', { token: alice.token }))
+    assert.equal(await claim(server, bob, alice), undefined)
+    const again = await loginAgain(alice, alice.deviceId)
+    const answer = await upload(server, again, { one_time_keys: keys(['A', 'B', 'C']) })
+    assert.deepEqual(answer['dev.latchkey.outcomes'], {
+      [named('A')]: 'already_issued',
+      [named('B')]: 'already_removed',
+      [named('C')]: 'stored',
+    })
+    assert.deepEqual(await claimNames(server, bob, again, 2), [named('C'), undefined])
+  })
+})
+
+describe('the depletion defence', () => {
+  test('one claimer past its budget gets the fallback key; others still get one-time keys', async () => {
+    const rates = { ...DEFAULT_RATES, claimPerTarget: { burst: 3, perSecond: 0.001 } }
+    await using limited = await startTestServer({ rates })
+    const [alice, eve, carol] = [
+      await limited.login('alice', 'A'),
+      await limited.login('eve', 'E'),
+      await limited.login('carol', 'C'),
+    ]
+    await upload(limited, alice, { one_time_keys: keys(ids(5)), fallback_keys: fallback('F') })
+    assert.deepEqual(await claimNames(limited, eve, alice, 5), [...ids(3), 'F', 'F'].map(named))
+    assert.equal((await claim(limited, carol, alice))?.name, named('k0003'))
+    assert.deepEqual((await sync(limited, alice)).device_unused_fallback_key_types, [])
+  })
+
+  test('without a fallback key the claimer gets the one-time key all the same', async () => {
+    const rates = { ...DEFAULT_RATES, claimPerTarget: { burst: 1, perSecond: 0.001 } }
+    await using limited = await startTestServer({ rates })
+    const [alice, eve] = [await limited.login('alice', 'A'), await limited.login('eve', 'E')]
+    await upload(limited, alice, { one_time_keys: keys(ids(3)) })
+    assert.deepEqual(await claimNames(limited, eve, alice, 4), [...ids(3).map(named), undefined])
+  })
+
+  test('naming 110 000 devices that do not exist does not give a spent budget back', async () => {
+    const rates = { ...DEFAULT_RATES, claimPerTarget: { burst: 3, perSecond: 0.001 } }
+    await using limited = await startTestServer({ rates })
+    const [alice, eve] = [await limited.login('alice', 'A'), await limited.login('eve', 'E')]
+    await upload(limited, alice, { one_time_keys: keys(ids(5)), fallback_keys: fallback('F') })
+    assert.deepEqual(await claimNames(limited, eve, alice, 4), [...ids(3), 'F'].map(named))
+    for (let round = 0; round < 11; round++) {
+      const madeUp = Array.from({ length: 10_000 }, (_, i) => [`NONE${round}X${i}`, CURVE])
+      const body = { one_time_keys: { [alice.userId]: Object.fromEntries(madeUp) } }
+      ok(await limited.call('POST', CLAIM, { token: eve.token, body }))
+    }
+    assert.equal((await claim(limited, eve, alice))?.name, named('F'))
+  })
+
+  test('a claim that takes no one-time key takes nothing of the budget either', async () => {
+    const rates = { ...DEFAULT_RATES, claimPerTarget: { burst: 2, perSecond: 0.001 } }
+    await using limited = await startTestServer({ rates })
+    const [alice, bob] = [await limited.login('alice', 'A'), await limited.login('bob', 'B')]
+    assert.deepEqual(await claimNames(limited, bob, alice, 3), [undefined, undefined, undefined])
+    await upload(limited, alice, { fallback_keys: fallback('F') })
+    assert.deepEqual(await claimNames(limited, bob, alice, 3), ['F', 'F', 'F'].map(named))
+    await upload(limited, alice, { one_time_keys: keys(ids(3)) })
+    assert.deepEqual(await claimNames(limited, bob, alice, 3), [...ids(2), 'F'].map(named))
+  })
+
+  test('all accounts of the server share a budget of ten times that', async () => {
+    const rates = {
+      ...DEFAULT_RATES,
+      registrationPerAddress: { burst: 100, perSecond: 1 },
+      loginPerAddress: { burst: 100, perSecond: 1 },
+      claimPerTarget: { burst: 1, perSecond: 0.0001 },
+    }
+    await using limited = await startTestServer({ rates })
+    const alice = await limited.login('alice', 'A')
+    await upload(limited, alice, { one_time_keys: keys(ids(20)), fallback_keys: fallback('F') })
+    const claimed: (string | undefined)[] = []
+    for (let n = 0; n < 12; n++) {
+      claimed.push((await claim(limited, await limited.login(`eve${n}`), alice))?.name)
+    }
+    assert.deepEqual(claimed, [...ids(10), 'F', 'F'].map(named))
+  })
+
+  test('without limits one claimer gets every one-time key before the fallback key', async () => {
+    const alice = await newDevice()
+    await upload(server, alice, { one_time_keys: keys(ids(65)), fallback_keys: fallback('F') })
+    assert.deepEqual(await claimNames(server, bob, alice, 66), [...ids(65), 'F'].map(named))
+  })
+})

@@ -1,0 +1,220 @@
+/**
+ * What is PostgreSQL's own in its store: bounds of inboxes, what the sweep forgets, and what several processes may do at
+ * once. Needs LATCHKEY_TEST_POSTGRES (@latchkey/testing/test-schema.ts).
+ */
+import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import { test } from 'node:test'
+import type { DeviceId, UserId } from '@latchkey/protocol'
+import { DEFAULT_CONFIG, postgresConnection, postgresOptions } from '../../src/config/config.ts'
+import { REPLAYED_RESETS_PER_DEVICE } from '../../src/pool/reset.ts'
+import type { Session } from '../../src/session.ts'
+import type { Store } from '../../src/store.ts'
+import { Postgres } from '../../src/store/postgres/database.ts'
+import { openPostgresStore } from '../../src/store/postgres/index.ts'
+import { START, sweepOnce } from '../../src/store/postgres/sweep.ts'
+import { claimer, DEVICE, login, makeKey, poolStatus, USER } from '../store-contract/test-device.ts'
+import { openTestSchema } from '@latchkey/testing/test-schema.ts'
+
+const skip =
+  (process.env['LATCHKEY_TEST_POSTGRES'] ?? '') === '' &&
+  'LATCHKEY_TEST_POSTGRES names no database to test with'
+
+type Opened = AsyncDisposable & { readonly stores: readonly Store[]; readonly db: Postgres }
+
+/** So many stores over one new schema, and a connection of our own. */
+async function open(count: number, sizes: Partial<typeof DEFAULT_CONFIG.sizes> = {}): Promise<Opened> {
+  const schema = await openTestSchema(randomBytes(8).toString('hex'))
+  assert.ok(schema)
+  const config = {
+    ...DEFAULT_CONFIG,
+    database: schema.database,
+    sizes: { ...DEFAULT_CONFIG.sizes, ...sizes },
+  }
+  const stores: Store[] = []
+  for (let n = 0; n < count; n++)
+    stores.push(await openPostgresStore({ ...postgresOptions(config), now: Date.now }))
+  const db = new Postgres({ ...postgresConnection(config), connections: 2 })
+  return {
+    stores,
+    db,
+    async [Symbol.asyncDispose]() {
+      for (const store of stores) await store.close()
+      await db.close()
+      await schema.drop()
+    },
+  }
+}
+
+async function send(store: Store, session: Session, n: number, to = session): Promise<void> {
+  const event = JSON.stringify({ sender: session.userId, type: 'm.test', content: { n, ü: 'ü' } })
+  await store.messages.send({
+    session,
+    transactionId: `m.test\0${n}`,
+    messages: [{ userId: to.userId, deviceId: to.deviceId, event }],
+    now: Date.now(),
+  })
+}
+
+async function waiting(store: Store, session: Session): Promise<number[]> {
+  const { toDevice } = await store.sync.read(session, {
+    confirms: false,
+    everyoneFromBeginning: false,
+    toDeviceLimit: 1000,
+    isAnswer: () => true,
+  })
+  return toDevice.map((event) => JSON.parse(event).content.n)
+}
+
+test('over its bound an inbox loses its oldest messages, whichever process they came through', {
+  skip,
+}, async () => {
+  for (const bound of [{ inboxMessages: 20 }, { inboxLength: 20 * 64 }]) {
+    await using opened = await open(2, bound)
+    const [one, two] = opened.stores
+    assert.ok(one && two)
+    const session = await login(one, 1)
+    for (let n = 0; n < 50; n++) await send(n % 2 ? one : two, session, n)
+    const left = await waiting(one, session)
+    assert.ok(left.length >= 15 && left.length <= 25, JSON.stringify(left))
+    assert.deepEqual(
+      left,
+      Array.from(left, (_, i) => 50 - left.length + i),
+    )
+  }
+})
+
+test('two devices that send to each other at once, through two processes, lose nothing', {
+  skip,
+}, async () => {
+  await using opened = await open(2)
+  const [one, two] = opened.stores
+  assert.ok(one && two)
+  const [a, b] = [await login(one, 1), await login(one, 1, '@bob:test.example' as UserId, 'BOB' as DeviceId)]
+  const rounds = Array.from({ length: 40 }, (_, n) => n)
+  await Promise.all(rounds.flatMap((n) => [send(one, a, n, b), send(two, b, n, a)]))
+  for (const session of [a, b])
+    assert.deepEqual(
+      (await waiting(two, session)).sort((x, y) => x - y),
+      rounds,
+    )
+})
+
+test('a pool that is damaged fails its own claims, not those of others in the same flush', {
+  skip,
+}, async () => {
+  await using opened = await open(1)
+  const [store] = opened.stores
+  assert.ok(store)
+  const names = ['@alice:test.example', '@bob:test.example', '@carol:test.example'] as UserId[]
+  const algorithm = makeKey('signed_curve25519', 'K', 1).algorithm
+  for (const [n, userId] of names.entries()) {
+    const session = await login(store, 1, userId)
+    const oneTimeKeys = [makeKey(algorithm, 'K', n)]
+    await store.pools.upload({ session, oneTimeKeys, fallbackKeys: [], now: 1 })
+  }
+  await opened.db.run(
+    `update pools set count = 5, head = 2 where device_num =
+       (select device_num from devices join users using (user_num) where user_id = $1)`,
+    names[1],
+  )
+  const claims = await Promise.allSettled(
+    names.map((userId) =>
+      store.pools.claim({
+        claimer: claimer('dave'),
+        targets: [{ userId, deviceId: DEVICE, algorithm }],
+        now: 2,
+      }),
+    ),
+  )
+  assert.deepEqual(
+    claims.map(({ status }) => status),
+    ['fulfilled', 'rejected', 'fulfilled'],
+  )
+})
+
+test('a refused upload or reset spends no number of a pool: whoever repeats it would use them up', {
+  skip,
+}, async () => {
+  await using opened = await open(1)
+  const [store] = opened.stores
+  assert.ok(store)
+  const session = await login(store, 1)
+  const upload = (algorithms: readonly string[], material: number): Promise<unknown> => {
+    const oneTimeKeys = algorithms.map((algorithm, n) => makeKey(algorithm, 'K', material + n))
+    return store.pools.upload({ session, oneTimeKeys, fallbackKeys: [], now: 1 })
+  }
+  const spent = async (): Promise<number | undefined> =>
+    (await opened.db.one<{ num: number }>('select last_value as num from pools_pool_num_seq'))?.num
+  await upload(['signed_curve25519'], 0)
+  const before = await spent()
+  await assert.rejects(upload(['signed_curve25519', 'a', 'b'], 10), { status: 400 })
+  await opened.db.run('update devices set day_start_ts = 1, day_stored = 5000')
+  await assert.rejects(upload(['a', 'b'], 20), { status: 429 })
+  await opened.db.run('update devices set day_stored = 0')
+  await opened.db.run(
+    `insert into reset_answers (device_num, request_id, ts, answer) select $1, n, 1, '{}' from generate_series(1, $2) as n`,
+    session.deviceRef,
+    REPLAYED_RESETS_PER_DEVICE,
+  )
+  const reset = store.pools.reset({
+    session,
+    withdrawal: { all: true },
+    oneTimeKeys: [makeKey('a', 'K', 30)],
+    fallbackKeys: [],
+    requestId: 'one too many',
+    beforeChange() {},
+    now: 2,
+  })
+  await assert.rejects(reset, { status: 429 })
+  assert.equal(await spent(), before)
+})
+
+test('the sweep forgets details of keys that left, and removed devices; never that a key was there', {
+  skip,
+}, async () => {
+  await using opened = await open(1)
+  const [store] = opened.stores
+  assert.ok(store)
+  const { db } = opened
+  const session = await login(store, 1)
+  const algorithm = 'signed_curve25519'
+  const keys = [1, 2, 3].map((n) => makeKey(algorithm, `K${n}`, n))
+  const upload = (): ReturnType<Store['pools']['upload']> =>
+    store.pools.upload({ session, oneTimeKeys: keys, fallbackKeys: [], now: 1000 })
+  await upload()
+  const targets = [{ userId: USER, deviceId: DEVICE, algorithm: keys[0]?.algorithm ?? assert.fail() }]
+  await store.pools.claim({ claimer: claimer('bob'), targets, now: 1000 })
+  const texts = (): Promise<{ seq: number; json: string | null }[]> =>
+    db.all(`select seq, json from one_time_keys order by seq`)
+  assert.deepEqual(await sweepOnce({ db }, 999, 1000, START), START)
+  assert.ok((await texts()).every(({ json }) => json !== null))
+  await sweepOnce({ db }, 2000, 2000, START)
+  assert.deepEqual(
+    (await texts()).map(({ json }) => json !== null),
+    [false, true, true],
+  )
+  assert.equal((await upload()).outcomes.size, 3)
+  assert.equal((await poolStatus(store, session)).algorithms[0]?.count, 2, 'an issued key came back')
+  await store.devices.removeAll(session, 3000)
+  await sweepOnce({ db }, 4000, 4000, START)
+  assert.deepEqual(await texts(), [])
+  assert.deepEqual(await db.all(`select 1 from devices union all select 1 from pools`), [])
+})
+
+test('an account that is made while somebody begins to wait for its name is heard of', { skip }, async () => {
+  await using opened = await open(2)
+  const [one, two] = opened.stores
+  assert.ok(one && two)
+  const session = await login(one, 1)
+  const names = Array.from({ length: 20 }, (_, n) => `@new${n}:test.example` as UserId)
+  await Promise.all(
+    names.flatMap((userId) => [
+      one.devices.track(session, [userId]),
+      two.accounts.create({ userId, passwordHash: '', now: 1 }),
+    ]),
+  )
+  const tracked = await opened.db.all(`select 1 from tracked_users`)
+  const awaited = await opened.db.all(`select 1 from awaited_users`)
+  assert.deepEqual([tracked.length, awaited.length], [names.length, 0])
+})

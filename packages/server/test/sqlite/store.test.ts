@@ -1,0 +1,314 @@
+/** What the embedded store promises beyond the contract: durability settings, faults of the disk, retention, one owner. */
+import assert from 'node:assert/strict'
+import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, suite, test } from 'node:test'
+import { DEFAULT_CONFIG, storeOptions } from '../../src/config/config.ts'
+import { MatrixError } from '../../src/matrix-error.ts'
+import { DEFAULT_POOL_POLICY } from '../../src/pool/policy.ts'
+import type { UploadedKey } from '../../src/pool/port.ts'
+import type { Session } from '../../src/session.ts'
+import type { Store } from '../../src/store.ts'
+import { CommitQueue } from '../../src/store/sqlite/commit-queue.ts'
+import { type Core, createCore } from '../../src/store/sqlite/core.ts'
+import { StoreError } from '../../src/store/store-error.ts'
+import { Database, openDatabase } from '../../src/store/sqlite/database.ts'
+import { openSqliteStore, storeOver } from '../../src/store/sqlite/index.ts'
+import { sweepOnce } from '../../src/store/sqlite/sweep.ts'
+import { claimer, DEVICE, login, makeKey, poolStatus, USER } from '../store-contract/test-device.ts'
+
+let directory = ''
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), 'latchkey-sqlite-'))
+})
+afterEach(() => rmSync(directory, { recursive: true, force: true }))
+
+const OPTIONS = { ...storeOptions({ ...DEFAULT_CONFIG }), now: Date.now, onFence: () => {} }
+
+function openCore(): Core {
+  return createCore(openDatabase(directory), OPTIONS)
+}
+
+function keys(from: number, count: number): UploadedKey[] {
+  return Array.from({ length: count }, (_, i) => makeKey('signed_curve25519', `K${from + i}`, from + i))
+}
+
+function claimOne(store: Store, now = 5): ReturnType<Store['pools']['claim']> {
+  const [key] = keys(0, 1)
+  if (key === undefined) throw new Error('no key')
+  const target = { userId: USER, deviceId: DEVICE, algorithm: key.algorithm }
+  return store.pools.claim({ claimer: claimer('bob'), targets: [target], now })
+}
+
+function upload(
+  store: Store,
+  session: Session,
+  oneTimeKeys: UploadedKey[],
+): ReturnType<Store['pools']['upload']> {
+  return store.pools.upload({ session, oneTimeKeys, fallbackKeys: [], now: 3 })
+}
+
+test('every commit is an fsync: WAL with synchronous = FULL', () => {
+  const db = openDatabase(directory)
+  assert.deepEqual({ ...db.one<object>('pragma synchronous') }, { synchronous: 2 })
+  assert.deepEqual({ ...db.one<object>('pragma journal_mode') }, { journal_mode: 'wal' })
+  db.close()
+})
+
+suite('the commit queue', () => {
+  /** Three writes in one commit, the second of which throws `fault`: the others must be there after it. */
+  const requireOthersStored = async (
+    kinds: readonly ('guarded' | 'plain')[],
+    fault: Error,
+  ): Promise<void> => {
+    const core = openCore()
+    const outcomes = await Promise.allSettled(
+      kinds.map((kind, i) =>
+        core.queue[kind](() => {
+          core.db.run(`insert into claimers (name) values (?)`, `claimer ${i + 1}`)
+          if (i === 1) throw fault
+        }),
+      ),
+    )
+    assert.deepEqual(
+      outcomes.map((o) => o.status),
+      ['fulfilled', 'rejected', 'fulfilled'],
+    )
+    assert.deepEqual(
+      core.db.all<{ name: string }>(`select name from claimers order by name`).map((row) => row.name),
+      ['claimer 1', 'claimer 3'],
+    )
+    core.db.close()
+  }
+
+  test('undoes a guarded operation that throws, and it alone', () =>
+    requireOthersStored(['guarded', 'guarded', 'plain'], new MatrixError(400, 'M_UNKNOWN', 'no')))
+
+  test('runs the others again without a plain operation that throws', () =>
+    requireOthersStored(['plain', 'plain', 'guarded'], new TypeError('a bug')))
+
+  test('a full disk is a 503 that stored nothing and issued nothing, and passes when there is room again', async () => {
+    const core = openCore()
+    const store = storeOver(core)
+    const session = await login(store, 1)
+    await upload(store, session, keys(0, 20))
+    const first = await claimOne(store)
+    const before = await poolStatus(store, session)
+    const { page_count: pages } = core.db.one<{ page_count: number }>('pragma page_count') ?? {
+      page_count: 0,
+    }
+    core.db.exec(`pragma max_page_count = ${pages}`)
+    const claims = Array.from({ length: 5 }, () => claimOne(store))
+    const uploads = Array.from({ length: 5 }, (_, i) => upload(store, session, keys(1000 + i * 400, 400)))
+    const outcomes = await Promise.allSettled<unknown>([...claims, ...uploads])
+    for (const outcome of outcomes) {
+      assert.ok(outcome.status === 'rejected' && outcome.reason instanceof MatrixError)
+      assert.equal(outcome.reason.status, 503)
+    }
+    assert.deepEqual(await poolStatus(store, session), before)
+    core.db.exec('pragma max_page_count = 1000000')
+    const rest = await Promise.all(Array.from({ length: 19 }, () => claimOne(store)))
+    const issued = [first, ...rest].map(([key]) => key?.keyId)
+    assert.equal(new Set(issued).size, 20)
+    assert.ok(!issued.includes(undefined))
+    core.db.close()
+  })
+})
+
+suite('after a rolled-back commit', () => {
+  test('a name that was given in it means whoever gets it next', async () => {
+    const core = openCore()
+    const store = storeOver(core)
+    await login(store, 1) // the account is there, so that only the device is new below
+    const [key] = keys(0, 1)
+    if (key === undefined) throw new Error('no key')
+    const lost = 'LOST' as typeof DEVICE
+    const targets = [{ userId: USER, deviceId: lost, algorithm: key.algorithm }]
+    // The device is made, named by a claim, and undone with everything else of its commit.
+    const outcomes = await Promise.allSettled<unknown>([
+      login(store, 1, USER, lost),
+      Promise.resolve().then(() => store.pools.claim({ claimer: claimer('bob'), targets, now: 1 })),
+      core.queue.plain(() => {
+        throw Object.assign(new Error('the disk is full'), { errcode: 13 })
+      }),
+    ])
+    assert.ok(outcomes.some((outcome) => outcome.status === 'rejected'))
+    const other = await login(store, 1, '@bob:test.example' as typeof USER)
+    await upload(store, other, [makeKey('signed_curve25519', 'BOBS', 77)])
+    assert.deepEqual(await store.pools.claim({ claimer: claimer('bob'), targets, now: 1 }), [undefined])
+    core.db.close()
+  })
+
+  test('nothing is answered until memory could be read anew, and no key is issued twice', async () => {
+    const core = openCore()
+    const store = storeOver(core)
+    const other = 'OTHERDEV' as typeof DEVICE
+    const session = await login(store, 1, USER, other)
+    await login(store, 1)
+    await upload(store, await login(store, 1), keys(0, 6))
+    const algorithm = keys(0, 1)[0]?.algorithm
+    assert.ok(algorithm)
+    const fallbackKeys = keys(100, 1)
+    await store.pools.upload({ session, oneTimeKeys: [], fallbackKeys, now: 3 })
+    const targets = [{ userId: USER, deviceId: other, algorithm }]
+    // Of the log that is left the first places are free, so that another issue could take them.
+    for (let n = 0; n < 3; n++) await store.pools.claim({ claimer: claimer('bob'), targets, now: 4 })
+    const issued = [await claimOne(store), await claimOne(store)]
+    await store.pools.inspect(session, { limit: 1 })
+    const { db } = core
+    const fail = (): never => {
+      throw new Error('the disk fails')
+    }
+    const exec = db.exec.bind(db)
+    Object.assign(db, { exec: (sql: string) => (sql === 'commit' ? fail() : exec(sql)), all: fail })
+    await assert.rejects(claimOne(store), { status: 503 })
+    await assert.rejects(claimOne(store), { status: 503 })
+    await assert.rejects(poolStatus(store, session), { status: 503 })
+    for (const name of ['exec', 'all']) Reflect.deleteProperty(db, name)
+    issued.push(await claimOne(store), await claimOne(store))
+    assert.deepEqual(
+      issued.map(([key]) => key?.keyId as string),
+      ['K0', 'K1', 'K2', 'K3'],
+    )
+    db.close()
+  })
+
+  test('a send behind the removal of its device delivers nothing and remembers nothing', async () => {
+    const core = openCore()
+    const store = storeOver(core)
+    const session = await login(store, 1)
+    const other = await login(store, 1, USER, 'OTHER' as typeof DEVICE)
+    const command = (from: Session): Parameters<Store['messages']['send']>[0] => ({
+      session: from,
+      transactionId: 'm.test/1',
+      messages: [{ userId: USER, deviceId: other.deviceId, event: '{"n":1}' }],
+      now: 2,
+    })
+    const [, sent] = await Promise.allSettled([
+      store.devices.remove(session, [DEVICE], 2),
+      store.messages.send(command(session)),
+    ])
+    assert.ok(sent.status === 'rejected' && sent.reason instanceof MatrixError && sent.reason.status === 401)
+    const waiting = (): number => core.db.all(`select 1 from inbox`).length
+    assert.equal(waiting(), 0)
+    await store.messages.send(command(await login(store, 3)))
+    assert.equal(waiting(), 1)
+    core.db.close()
+  })
+})
+
+test('a pool whose keys left in key ID order goes on in upload order after a crash', async () => {
+  const first = await openSqliteStore({
+    ...OPTIONS,
+    pools: { ...DEFAULT_POOL_POLICY, claimOrder: 'key_id' },
+    directory,
+  })
+  const session = await login(first, 1)
+  await upload(first, session, [makeKey('signed_curve25519', 'Z', 1)])
+  await upload(first, session, [makeKey('signed_curve25519', 'A', 2)])
+  assert.equal((await claimOne(first))[0]?.keyId, 'A')
+  const copy = mkdtempSync(join(tmpdir(), 'latchkey-sqlite-'))
+  for (const file of ['latchkey.db', 'latchkey.db-wal']) cpSync(join(directory, file), join(copy, file))
+  await first.close()
+  const second = await openSqliteStore({ ...OPTIONS, directory: copy })
+  assert.equal((await claimOne(second))[0]?.keyId, 'Z')
+  assert.equal((await claimOne(second))[0], undefined)
+  await second.close()
+  rmSync(copy, { recursive: true, force: true })
+})
+
+test('a commit takes no more operations after its time, and the rest follow in order', async () => {
+  let commits = 0
+  const db = openDatabase(directory)
+  const queue = new CommitQueue(db, { beforeCommit() {}, afterCommit: () => commits++, onRollback() {} })
+  const order: number[] = []
+  const slow = (n: number): Promise<void> =>
+    queue.plain(() => {
+      order.push(n)
+      const end = performance.now() + 30
+      while (performance.now() < end);
+    })
+  await Promise.all([slow(1), slow(2), slow(3)])
+  assert.deepEqual(order, [1, 2, 3])
+  assert.equal(commits, 3)
+  db.close()
+})
+
+suite('retention', () => {
+  test('past it the details of an issued key are gone, and that it was issued is not', async () => {
+    const core = openCore()
+    const store = storeOver(core)
+    const session = await login(store, 1)
+    await upload(store, session, keys(0, 3))
+    await claimOne(store, 100)
+    const issued = async (): Promise<number | undefined> =>
+      (await store.pools.inspect(session, { limit: 10 })).pools[0]?.issued.length
+    assert.equal(await issued(), 1)
+    assert.equal(await sweepOnce(core, 100, 100, 0), 0)
+    assert.equal(await issued(), 1)
+    await sweepOnce(core, 101, 101, 0)
+    assert.equal(await issued(), 0)
+    const again = await upload(store, session, keys(0, 3))
+    assert.deepEqual([...again.outcomes.values()], ['already_issued', 'already_stored', 'already_stored'])
+    core.db.close()
+  })
+
+  test('a removed device is remembered until then and forgotten after it', async () => {
+    const core = openCore()
+    const store = storeOver(core)
+    const outcomeOfReturn = async (): Promise<unknown[]> => {
+      const session = await login(store, 1)
+      const { outcomes } = await upload(store, session, keys(0, 2))
+      return [...outcomes.values()]
+    }
+    assert.deepEqual(await outcomeOfReturn(), ['stored', 'stored'])
+    await claimOne(store)
+    const remover = await login(store, 1, USER, 'REMOVER' as typeof DEVICE)
+    const remove = (now: number): Promise<void> => store.devices.remove(remover, [DEVICE], now)
+    await remove(50)
+    await sweepOnce(core, 50, 50, 0)
+    assert.deepEqual(await outcomeOfReturn(), ['already_issued', 'already_removed'])
+    await remove(60)
+    await sweepOnce(core, 61, 61, 0)
+    assert.deepEqual(await outcomeOfReturn(), ['stored', 'stored'])
+    core.db.close()
+  })
+})
+
+suite('opening', () => {
+  const open = (): Promise<Store> => openSqliteStore({ ...OPTIONS, directory })
+
+  test('a directory has one owner at a time', async () => {
+    const first = await open()
+    await assert.rejects(
+      open,
+      (error) => error instanceof StoreError && error.message.includes('Another Latchkey process'),
+    )
+    await first.close()
+    await (await open()).close()
+  })
+
+  test('the server name is fixed by the first start', async () => {
+    const first = await open()
+    assert.equal(await first.claimServerName('one.example'), 'one.example')
+    await first.close()
+    const second = await open()
+    assert.equal(await second.claimServerName(undefined), 'one.example')
+    await assert.rejects(second.claimServerName('two.example'), StoreError)
+    await second.close()
+  })
+
+  test('a schema from the future and a file that is no database are refused in plain words', async () => {
+    await (await open()).close()
+    const db = new Database(join(directory, 'latchkey.db'))
+    db.exec('pragma user_version = 99')
+    db.close()
+    await assert.rejects(open, (error) => error instanceof StoreError && error.message.includes('schema 99'))
+    writeFileSync(join(directory, 'latchkey.db'), 'this is no database, '.repeat(1000))
+    await assert.rejects(
+      open,
+      (error) => error instanceof StoreError && error.message.includes('latchkey.db'),
+    )
+  })
+})

@@ -1,0 +1,208 @@
+/**
+ * Waiting syncs over a store whose readings take their time, as those of a database in another process do: the real
+ * store, with a gate that holds its readings back after they were made.
+ */
+import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, test } from 'node:test'
+import { DEFAULT_CONFIG, storeOptions } from '../../src/config/config.ts'
+import { MatrixError } from '../../src/matrix-error.ts'
+import type { Session } from '../../src/session.ts'
+import { openSqliteStore } from '../../src/store/sqlite/index.ts'
+import type { SyncStore } from '../../src/sync/port.ts'
+import { sync, type SyncAnswer } from '../../src/sync/sync.ts'
+import { SyncWaiters } from '../../src/sync/waiters.ts'
+import { login, USER } from '../store-contract/test-device.ts'
+import { until } from '@latchkey/testing/test-client.ts'
+
+const directory = mkdtempSync(join(tmpdir(), 'latchkey-waits-'))
+const store = await openSqliteStore({
+  ...storeOptions({ ...DEFAULT_CONFIG, dataDir: directory }),
+  onFence: () => {},
+  now: Date.now,
+})
+after(async () => {
+  await store.close()
+  rmSync(directory, { recursive: true, force: true })
+})
+
+const LIMITS = { waitingSyncs: 100, waitingSyncsPerDevice: 2 }
+let transactions = 0
+
+/** A store whose readings, once made, wait at a gate; and who waits for its commits. */
+class SlowReadings {
+  readonly waiters = new SyncWaiters(LIMITS)
+  readonly sync: SyncStore
+  readonly #unsubscribe: () => void
+  #held: (() => void)[] = []
+  #open = true
+  /** Readings made so far. */
+  count = 0
+
+  constructor() {
+    this.sync = {
+      ...store.sync,
+      read: async (session, query) => {
+        const reading = await store.sync.read(session, query)
+        this.count++
+        if (!this.#open) await new Promise<void>((resolve) => this.#held.push(resolve))
+        return reading
+      },
+    }
+    this.#unsubscribe = store.sync.subscribe({
+      device: (ref) => this.waiters.wakeDevice(ref),
+      user: (ref) => this.waiters.wakeUser(ref),
+      everyone: () => this.waiters.wakeEveryone(0),
+    })
+  }
+
+  hold(): void {
+    this.#open = false
+  }
+
+  release(): void {
+    this.#open = true
+    for (const resolve of this.#held) resolve()
+    this.#held = []
+  }
+
+  poll(session: Session, since: string, gone?: AbortSignal, timeoutMs = 30_000): Promise<SyncAnswer> {
+    const clientGone = (): AbortSignal => gone ?? new AbortController().signal
+    return sync(this.sync, this.waiters, { session, since, timeoutMs, toDeviceLimit: 100, clientGone })
+  }
+
+  async token(session: Session): Promise<string> {
+    const request = { session, timeoutMs: 0, toDeviceLimit: 100, clientGone: () => AbortSignal.abort() }
+    return (await sync(this.sync, this.waiters, request)).nextBatch
+  }
+
+  [Symbol.dispose](): void {
+    this.release()
+    this.waiters.close()
+    this.#unsubscribe()
+  }
+}
+
+async function message(session: Session, event: string): Promise<void> {
+  const transactionId = `t${++transactions}`
+  const { deviceId } = session
+  await store.messages.send({ session, transactionId, messages: [{ userId: USER, deviceId, event }], now: 1 })
+}
+
+test('a commit during the first reading of a long-poll is in its answer', async () => {
+  using slow = new SlowReadings()
+  const session = await login(store, 1)
+  const since = await slow.token(session)
+  slow.hold()
+  const answer = slow.poll(session, since)
+  const before = slow.count
+  await until(() => slow.count > before)
+  await message(session, '{"n":1}')
+  slow.release()
+  assert.deepEqual((await answer).toDevice, ['{"n":1}'])
+  assert.equal(slow.waiters.count, 0)
+})
+
+test('a commit during a reading that an earlier wake caused is in the answer too', async () => {
+  using slow = new SlowReadings()
+  const session = await login(store, 1)
+  const since = await slow.token(session)
+  const answer = slow.poll(session, since)
+  await until(() => slow.waiters.count === 1)
+  slow.hold()
+  const before = slow.count
+  slow.waiters.wakeDevice(session.deviceRef)
+  await until(() => slow.count > before)
+  await message(session, '{"n":2}')
+  slow.release()
+  assert.deepEqual((await answer).toDevice, ['{"n":2}'])
+})
+
+test('several wakes during one reading cause one more, and none without news ends the wait', async () => {
+  using slow = new SlowReadings()
+  const session = await login(store, 1)
+  const answer = slow.poll(session, await slow.token(session))
+  await until(() => slow.waiters.count === 1)
+  slow.hold()
+  const before = slow.count
+  slow.waiters.wakeDevice(session.deviceRef)
+  await until(() => slow.count === before + 1)
+  for (let i = 0; i < 5; i++) slow.waiters.wakeUser(session.userRef)
+  slow.release()
+  await until(() => slow.count === before + 2)
+  assert.equal(slow.waiters.count, 1)
+  await message(session, '{"n":3}')
+  assert.deepEqual((await answer).toDevice, ['{"n":3}'])
+  assert.equal(slow.count, before + 3)
+})
+
+test('the time that runs out during a reading ends the wait with a reading of its own', async () => {
+  using slow = new SlowReadings()
+  const session = await login(store, 1)
+  const since = await slow.token(session)
+  const answer = slow.poll(session, since, undefined, 5)
+  await until(() => slow.waiters.count === 1)
+  slow.hold()
+  const before = slow.count
+  slow.waiters.wakeDevice(session.deviceRef)
+  await until(() => slow.count === before + 1 && slow.waiters.count === 0)
+  slow.release()
+  assert.equal((await answer).nextBatch, since)
+  assert.equal(slow.count, before + 2)
+})
+
+test('a client that went away during the first reading does not wait', async () => {
+  using slow = new SlowReadings()
+  const session = await login(store, 1)
+  const since = await slow.token(session)
+  slow.hold()
+  const client = new AbortController()
+  const answer = slow.poll(session, since, client.signal)
+  client.abort()
+  slow.release()
+  assert.equal((await answer).nextBatch, since)
+  assert.equal(slow.waiters.count, 0)
+})
+
+test('a session that ends during a reading ends the wait with 401', async () => {
+  using slow = new SlowReadings()
+  const session = await login(store, 1)
+  const since = await slow.token(session)
+  slow.hold()
+  const answer = slow.poll(session, since)
+  const refused = assert.rejects(answer, (error) => error instanceof MatrixError && error.status === 401)
+  await login(store, 2)
+  slow.release()
+  await refused
+  assert.equal(slow.waiters.count, 0)
+})
+
+test('the end of the server during a reading ends the wait, and nobody waits after it', async () => {
+  using slow = new SlowReadings()
+  const session = await login(store, 1)
+  const since = await slow.token(session)
+  slow.hold()
+  const answer = slow.poll(session, since)
+  slow.waiters.close()
+  slow.release()
+  assert.equal((await answer).nextBatch, since)
+  assert.equal((await slow.poll(session, since)).nextBatch, since)
+})
+
+test('of more waits of one device than it may have the oldest ends', async () => {
+  using slow = new SlowReadings()
+  const session = await login(store, 1)
+  const since = await slow.token(session)
+  const ended: number[] = []
+  const poll = (n: number): Promise<unknown> => slow.poll(session, since).then(() => ended.push(n))
+  const polls = [poll(1), poll(2)]
+  await until(() => slow.waiters.count === 2)
+  polls.push(poll(3))
+  await until(() => ended.length === 1)
+  assert.deepEqual([ended, slow.waiters.count], [[1], 2])
+  slow.waiters.close()
+  await Promise.all(polls)
+  assert.equal(slow.waiters.count, 0)
+})
