@@ -73,9 +73,9 @@ function blankCode(code: string): string {
   return code.replaceAll(/\S/g, CODE)
 }
 
-/** The pattern with every space matching any white space, without regard to case. */
-function overLines({ source }: RegExp): RegExp {
-  return new RegExp(source.replaceAll(/ (?!\?)/g, '\\s+').replaceAll(' ?', '\\s*'), 'gi')
+/** The pattern with every space matching any white space. */
+function overLines({ source, flags }: RegExp): RegExp {
+  return new RegExp(source.replaceAll(/ (?!\?)/g, '\\s+').replaceAll(' ?', '\\s*'), `g${flags}`)
 }
 
 function trackedFiles(): string[] {

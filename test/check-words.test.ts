@@ -6,7 +6,7 @@ import { BANNED_WORDS, type BannedWord } from '../scripts/words.ts'
 
 /** A table of its own, because this file must pass the check too. */
 const TABLE: readonly BannedWord[] = [
-  [/\bwibble\b/, 'move'],
+  [/\bwibble\b/i, 'move'],
   [/\bwibble wobble\b/, 'shake'],
 ]
 
@@ -38,6 +38,6 @@ test('a phrase is found across the lines of a comment and of a paragraph, not ac
 test('the table of the project finds its own words, at the start of a comment too', () => {
   // Written with gaps, because this file must pass the check too.
   const planted = ['/** W', "hat is kept. */\nconst a = 'kept for", " ever'\n"].join('')
-  const found = findWords('a.ts', planted, BANNED_WORDS).map(({ line, words }) => `${line} ${words}`)
-  assert.deepEqual(found.toSorted(), ['1 What', '2 for ever'])
+  const lines = findWords('a.ts', planted, BANNED_WORDS).map(({ line }) => line)
+  assert.deepEqual(lines.toSorted(), [1, 2])
 })
