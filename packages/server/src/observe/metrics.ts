@@ -53,13 +53,13 @@ export class Metrics {
     this.#claims = new Counter({
       registers,
       name: 'latchkey_claims_total',
-      help: 'Devices asked for a key: what each of them gave. Spared is a fallback key although one-time keys are left.',
+      help: 'Claims by result, one per device asked. Spared is a fallback key returned although one-time keys are left.',
       labelNames: ['outcome'],
     })
     this.#uploads = new Counter({
       registers,
       name: 'latchkey_uploaded_keys_total',
-      help: 'Keys of uploads and resets that were answered 200, by what became of them.',
+      help: 'Keys of uploads and resets that were answered 200, by outcome.',
       labelNames: ['kind', 'outcome'],
     })
     this.#evicted = new Counter({
@@ -86,7 +86,7 @@ export class Metrics {
     this.#messages = new Counter({
       registers,
       name: 'latchkey_to_device_messages_total',
-      help: 'To-device messages accepted, as they stand in the requests: one for all devices of a user is one.',
+      help: 'To-device messages accepted, counted as in the request: a message to all devices of a user is one.',
     })
     this.#fence = new Gauge({
       registers,
@@ -111,7 +111,7 @@ export class Metrics {
       new Gauge({
         registers: [],
         name: 'latchkey_waiting_syncs',
-        help: 'Syncs that wait for news now.',
+        help: 'Syncs that are waiting now.',
         collect() {
           this.set(waitingSyncs())
         },
@@ -121,7 +121,7 @@ export class Metrics {
       new Gauge({
         registers: [],
         name: 'latchkey_database_connections',
-        help: 'Connections to PostgreSQL for requests; nothing with the embedded database.',
+        help: 'Connections to PostgreSQL for requests; not reported with the embedded database.',
         labelNames: ['state'],
         collect() {
           const counts = connections?.()
@@ -135,7 +135,7 @@ export class Metrics {
       new Gauge({
         registers: [],
         name: 'latchkey_database_waiting_requests',
-        help: 'Requests that wait for a connection to PostgreSQL now.',
+        help: 'Requests that are waiting for a connection to PostgreSQL now.',
         collect() {
           this.set(connections?.().waiting ?? 0)
         },
