@@ -29,7 +29,9 @@ const CODE = '·'
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const wanted = process.argv.slice(2)
   const findings = trackedFiles()
-    .filter((file) => (wanted.length > 0 ? isUnder(file, wanted) : !isUnder(file, NOT_YET)))
+    .filter((file) =>
+      wanted.length > 0 ? isUnder(file, wanted) : file.endsWith('.md') || !isUnder(file, NOT_YET),
+    )
     .flatMap((file) => findWords(file, readFileSync(join(ROOT, file), 'utf8'), BANNED_WORDS))
   for (const { file, line, words, instead } of findings)
     process.stdout.write(`${file}:${line}: "${words}"; use: ${instead}\n`)

@@ -34,11 +34,8 @@ export const BANNED_WORDS: readonly BannedWord[] = [
   [/(?<=(?:^|\n)#+ )What /, 'a noun phrase as a heading'],
 ]
 
-/** Path prefixes that are not clean yet: remove one when its last word is replaced. Nothing may be added. */
+/** Path prefixes whose code is not clean yet: remove one when its last word is replaced. Markdown is always checked. */
 export const NOT_YET: readonly string[] = [
-  'CHANGELOG.md',
-  'docs',
-  'packages/client/README.md',
   'bench',
   'demo',
   'lab',
