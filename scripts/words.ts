@@ -53,6 +53,7 @@ export const NOT_YET: readonly string[] = [
   'packages/client/src/store',
   'packages/client/test',
   'packages/protocol/src',
+  'packages/testing/src',
   'packages/server/bin',
   'packages/server/src/accounts',
   'packages/server/src/cli',
