@@ -1,9 +1,10 @@
 /** Fills a database before a server opens it: accounts, devices and keys straight into the store. */
+import { keyPools } from '@latchkey/testing/key-pools.ts'
 import { hash, randomBytes } from 'node:crypto'
 import type { Algorithm, DeviceId, KeyId, KeyMaterial, UserId } from '@latchkey/protocol'
 import { DEFAULT_CONFIG, postgresOptions, storeOptions } from '../../packages/server/src/config/config.ts'
 import { DEFAULT_POOL_POLICY } from '../../packages/server/src/pool/policy.ts'
-import type { UploadedKey } from '../../packages/server/src/pool/port.ts'
+import type { UploadedKey } from '../../packages/server/src/pool/key.ts'
 import type { TokenHash } from '../../packages/server/src/session.ts'
 import type { Store } from '../../packages/server/src/store.ts'
 import { openPostgresStore } from '../../packages/server/src/store/postgres/index.ts'
@@ -63,7 +64,7 @@ async function fillStore(store: Store, options: Filling): Promise<FilledDevice[]
       const count = Math.min(500, options.keysEach - done)
       const oneTimeKeys = Array.from({ length: count }, (_, i) => makeKey(userId, deviceId, done + i))
       const fallbackKeys = options.fallback === true && done === 0 ? [makeKey(userId, deviceId, -1)] : []
-      await store.pools.upload({ session, oneTimeKeys, fallbackKeys, now })
+      await keyPools(store).upload({ session, oneTimeKeys, fallbackKeys, now })
     }
     made.push({ userId, deviceId, token })
   }

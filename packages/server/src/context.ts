@@ -5,7 +5,8 @@ import type { Config } from './config/config.ts'
 import type { InteractiveAuth } from './accounts/interactive-auth.ts'
 import type { Passwords } from './accounts/passwords.ts'
 import type { Metrics } from './observe/metrics.ts'
-import type { SparedClaims } from './pool/spared-claims.ts'
+import type { KeyPools } from './pool/key-pools.ts'
+import type { LimitedClaims } from './pool/limited-claims.ts'
 import type { Store } from './store.ts'
 import type { SyncWaiters } from './sync/waiters.ts'
 
@@ -15,7 +16,6 @@ export type Limiters = {
   readonly loginPerAccount?: TokenBuckets
   readonly loginPerAccountInAll?: TokenBuckets
   readonly registrationPerAddress?: TokenBuckets
-  readonly resetPerDevice?: TokenBuckets
   readonly sendToDevicePerDevice?: TokenBuckets
 }
 
@@ -24,7 +24,8 @@ export type Context = {
   readonly serverName: string
   readonly store: Store
   readonly limiters: Limiters
-  readonly sparedClaims: SparedClaims
+  readonly pools: Pick<KeyPools, keyof KeyPools>
+  readonly limitedClaims: LimitedClaims
   readonly passwords: Passwords
   readonly interactiveAuth: InteractiveAuth
   readonly waiters: SyncWaiters

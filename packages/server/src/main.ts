@@ -15,12 +15,13 @@ import type { Context, Limiters } from './context.ts'
 import type { OnFence } from './fence/events.ts'
 import { TokenBuckets } from './lib/token-bucket.ts'
 import { countRequests } from './observe/count-requests.ts'
-import { countStore } from './observe/count-store.ts'
+import { countPools, countStore } from './observe/count-store.ts'
 import { Metrics } from './observe/metrics.ts'
 import { reportFence } from './observe/report-fence.ts'
 import { type MetricsPage, openMetricsPage } from './observe/metrics-page.ts'
 import { ClaimBudgets } from './pool/depletion.ts'
-import { SparedClaims } from './pool/spared-claims.ts'
+import { KeyPools } from './pool/key-pools.ts'
+import { LimitedClaims } from './pool/limited-claims.ts'
 import type { Store } from './store.ts'
 import { openPostgresStore } from './store/postgres/index.ts'
 import { openSqliteStore } from './store/sqlite/index.ts'
@@ -71,12 +72,17 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
     const passwords = new Passwords()
     const waiters = new SyncWaiters(sizes)
     const limiters: Limiters = rates === undefined ? {} : limitersOf(rates)
+    const pools = new KeyPools(store.pools, {
+      policy: config.pools,
+      ...(rates && { resetsPerDevice: new TokenBuckets(rates.resetPerDevice) }),
+    })
     const context: Context = {
       config,
       serverName,
       store: metrics === undefined ? store : countStore(store, metrics),
       limiters,
-      sparedClaims: new SparedClaims(),
+      pools: metrics === undefined ? pools : countPools(pools, metrics),
+      limitedClaims: new LimitedClaims(),
       passwords,
       interactiveAuth: new InteractiveAuth({
         accounts: store.accounts,
@@ -148,7 +154,6 @@ function limitersOf(rates: RateLimits): Limiters {
     loginPerAccount: new TokenBuckets(rates.loginPerAccount),
     loginPerAccountInAll: new TokenBuckets(rates.loginPerAccountInAll),
     registrationPerAddress: new TokenBuckets(rates.registrationPerAddress),
-    resetPerDevice: new TokenBuckets(rates.resetPerDevice),
     sendToDevicePerDevice: new TokenBuckets(rates.sendToDevicePerDevice),
   }
 }

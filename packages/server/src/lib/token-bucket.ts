@@ -44,6 +44,12 @@ export class TokenBuckets {
     return this.#waitMs(tokens)
   }
 
+  /** Gives back a token that was taken for nothing. */
+  refund(key: string): void {
+    const bucket = this.#buckets.get(boundedKey(key))
+    if (bucket !== undefined) bucket.tokens = Math.min(this.#rate.burst, bucket.tokens + 1)
+  }
+
   /** What `take` would return, without taking. */
   peek(key: string, nowMs: number): number {
     return this.#waitMs(this.#tokensIn(this.#buckets.get(boundedKey(key)), nowMs))

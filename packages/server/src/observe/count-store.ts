@@ -2,7 +2,7 @@
 import type { Errcode } from '@latchkey/protocol'
 import { MatrixError } from '../matrix-error.ts'
 import type { MessageStore } from '../messages/port.ts'
-import type { PoolStore } from '../pool/port.ts'
+import type { KeyPools } from '../pool/key-pools.ts'
 import type { Store } from '../store.ts'
 import type { Metrics } from './metrics.ts'
 
@@ -11,18 +11,18 @@ const CONFLICT: Errcode = 'io.github.johennes.msc4420.M_DUPLICATE_ONE_TIME_KEY'
 export function countStore(store: Store, metrics: Metrics): Store {
   return {
     ...store,
-    pools: countPools(store.pools, metrics),
     messages: countMessages(store.messages, metrics),
   }
 }
 
-function countPools(pools: PoolStore, metrics: Metrics): PoolStore {
+/** Key pools whose operations are counted. */
+export function countPools(pools: KeyPools, metrics: Metrics): Pick<KeyPools, keyof KeyPools> {
   const noteRefusal = (error: unknown): never => {
     if (error instanceof MatrixError && error.errcode === CONFLICT) metrics.conflict()
     throw error
   }
   return {
-    ...pools,
+    inspect: (session, page) => pools.inspect(session, page),
     async claim(command) {
       const keys = await pools.claim(command)
       metrics.claimed(keys)

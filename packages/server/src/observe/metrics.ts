@@ -3,13 +3,13 @@
  * a test compares the two. Counting is for what happened: a request that failed issues and stores nothing.
  */
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
-import type { ClaimResult, UploadResult } from '../pool/port.ts'
+import type { ClaimResult, UploadResult } from '../pool/commands.ts'
 import type { ConnectionCounts } from '../store.ts'
 
 /** Seconds. A claim takes a few milliseconds; a sync as long as it waits. */
 const DURATION_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
 
-const CLAIM_OUTCOMES = ['one_time_key', 'fallback', 'spared', 'none'] as const
+const CLAIM_OUTCOMES = ['one_time_key', 'fallback', 'rate_limited', 'none'] as const
 const PURGE_CAUSES = ['conflict_healed', 'identity_changed'] as const
 
 /** What is looked up when the metrics are asked for, and costs nothing before. */
@@ -159,10 +159,10 @@ export class Metrics {
   }
 
   claimed(keys: ClaimResult): void {
-    const counts = { one_time_key: 0, fallback: 0, spared: 0, none: 0 }
+    const counts = { one_time_key: 0, fallback: 0, rate_limited: 0, none: 0 }
     for (const key of keys) {
       if (key === undefined) counts.none++
-      else if (key.spared) counts.spared++
+      else if (key.rateLimited) counts.rate_limited++
       else if (key.fallback) counts.fallback++
       else counts.one_time_key++
     }

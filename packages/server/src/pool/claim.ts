@@ -1,11 +1,11 @@
 /**
  * Which key a claim gets (client-server API /keys/claim, MSC2732, MSC4225): the next one-time key, else the fallback
- * key, else none. Past the depletion budget (depletion.ts) the fallback key comes first and the others keep theirs;
- * where there is no fallback key, the one-time key leaves all the same.
+ * key, else none. A claimer over its depletion budget (depletion.ts) gets the fallback key first, so that the one-time
+ * keys are left for others; where there is no fallback key, it gets a one-time key all the same.
  */
 
-/** `spared`: the fallback key, although one-time keys are left. */
-export type KeyKind = 'one_time_key' | 'fallback' | 'spared' | 'none'
+/** `rate_limited`: the fallback key, although one-time keys are left. */
+export type KeyKind = 'one_time_key' | 'fallback' | 'rate_limited' | 'none'
 
 /** @param takesBudget asked only where a one-time key is about to leave; false when the claimer has no budget left. */
 export function chooseKey(
@@ -13,5 +13,5 @@ export function chooseKey(
   takesBudget: () => boolean,
 ): KeyKind {
   if (!pool.available) return pool.hasFallback ? 'fallback' : 'none'
-  return takesBudget() || !pool.hasFallback ? 'one_time_key' : 'spared'
+  return takesBudget() || !pool.hasFallback ? 'one_time_key' : 'rate_limited'
 }

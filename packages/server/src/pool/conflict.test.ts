@@ -1,11 +1,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Algorithm, KeyId, KeyMaterial } from '@latchkey/protocol'
-import type { DeviceRef } from '../session.ts'
-import { ConflictMemory } from './conflict.ts'
-import type { UploadedKey } from './port.ts'
+import { classifyTry, tryOf } from './conflict.ts'
+import type { UploadedKey } from './key.ts'
 
-const DEVICE = 1 as DeviceRef
 const HOUR_MS = 60 * 60 * 1000
 
 function keys(...materials: string[]): UploadedKey[] {
@@ -17,30 +15,22 @@ function keys(...materials: string[]): UploadedKey[] {
   }))
 }
 
-test('the same materials again count as a second try from 2 s to an hour later, and only once', () => {
+test('the same materials again, in any order, are a second try from 2 s to an hour later', () => {
   for (const [age, expected] of [
-    [0, false],
-    [1_999, false],
-    [2_000, true],
-    [HOUR_MS, true],
-    [HOUR_MS + 1, false],
+    [-1, 'repeat'],
+    [0, 'repeat'],
+    [1_999, 'repeat'],
+    [2_000, 'second'],
+    [HOUR_MS, 'second'],
+    [HOUR_MS + 1, 'first'],
   ] as const) {
-    const memory = new ConflictMemory()
-    assert.equal(memory.isSecondTry(DEVICE, keys('a', 'b'), 10), false)
-    assert.equal(memory.isSecondTry(DEVICE, keys('b', 'a'), 10 + age), expected, `${age} ms`)
-    if (expected) assert.equal(memory.isSecondTry(DEVICE, keys('a', 'b'), 10 + age), false)
+    const remembered = tryOf(keys('a', 'b'), 10)
+    assert.equal(classifyTry(remembered, tryOf(keys('b', 'a'), 10 + age)), expected, `${age} ms`)
   }
 })
 
-test('other materials, or those of another device, are a first try', () => {
-  const memory = new ConflictMemory()
-  memory.isSecondTry(DEVICE, keys('a'), 0)
-  assert.equal(memory.isSecondTry(2 as DeviceRef, keys('a'), 5_000), false)
-  assert.equal(memory.isSecondTry(DEVICE, keys('a', 'b'), 5_000), false)
-})
-
-test('a try that comes too soon does not put off the next', () => {
-  const memory = new ConflictMemory()
-  for (const now of [0, 700, 1_400]) assert.equal(memory.isSecondTry(DEVICE, keys('a'), now), false)
-  assert.equal(memory.isSecondTry(DEVICE, keys('a'), 2_100), true)
+test('other materials, and an upload without a remembered refusal, are a first try', () => {
+  const remembered = tryOf(keys('a'), 0)
+  assert.equal(classifyTry(remembered, tryOf(keys('a', 'b'), 5_000)), 'first')
+  assert.equal(classifyTry(undefined, tryOf(keys('a'), 5_000)), 'first')
 })

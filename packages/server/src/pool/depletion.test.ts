@@ -3,8 +3,8 @@ import test from 'node:test'
 import type { DeviceId, UserId } from '@latchkey/protocol'
 import type { DeviceRef } from '../session.ts'
 import { ClaimBudgets } from './depletion.ts'
-import type { Claimer } from './port.ts'
-import { SparedClaims } from './spared-claims.ts'
+import type { Claimer } from './commands.ts'
+import { LimitedClaims } from './limited-claims.ts'
 
 const START = 1_700_000_000_000
 const MINUTE_MS = 60_000
@@ -70,13 +70,13 @@ test('claims from a million other devices do not give an emptied budget back', (
   assert.equal(taken(budgets, claimer('eve'), 10), 0)
 })
 
-test('a spared claimer is reported at once, then every ten minutes with the number since', () => {
-  const spared = new SparedClaims()
+test('a rate-limited claimer is reported at once, then every ten minutes with the number since', () => {
+  const limited = new LimitedClaims()
   const eve = '@eve:test.example' as UserId
   const target = { userId: '@alice:test.example' as UserId, deviceId: 'A' as DeviceId }
-  const note = (now: number): number => spared.note(eve, target, now)
+  const note = (now: number): number => limited.note(eve, target, now)
   assert.deepEqual([note(START), note(START + 1), note(START + 9 * MINUTE_MS)], [1, 0, 0])
   assert.equal(note(START + 10 * MINUTE_MS), 3)
   assert.equal(note(START + 20 * MINUTE_MS), 1)
-  assert.equal(spared.note(eve, { ...target, deviceId: 'B' as DeviceId }, START), 1)
+  assert.equal(limited.note(eve, { ...target, deviceId: 'B' as DeviceId }, START), 1)
 })

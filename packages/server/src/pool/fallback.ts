@@ -1,19 +1,20 @@
 /**
  * Fallback keys (MSC2732; spec v1.2): one per device and algorithm, in a namespace apart from one-time keys.
- * A new one replaces; the same material sent again stays `used`; one that was replaced before is a late duplicate.
+ * A new one replaces; the same material sent again stays `used`; one that was replaced or purged before is a late
+ * duplicate and never serves again.
  */
-import { keyName, type FallbackOutcome, type KeyMaterial } from '@latchkey/protocol'
+import { keyName, type FallbackOutcome } from '@latchkey/protocol'
 import { invalidParam, quoted } from '../matrix-error.ts'
-import type { UploadedKey } from './port.ts'
+import type { HashedKey, UploadedKey } from './key.ts'
+import type { Pool } from './pool.ts'
 
-/** What becomes of an uploaded fallback key. `isFormer`: was this material replaced or purged before? */
+/** The outcome of an uploaded fallback key. */
 export function decideFallback(
-  uploaded: KeyMaterial,
-  current: KeyMaterial | undefined,
-  isFormer: (material: KeyMaterial) => boolean,
+  { material, hash }: Pick<HashedKey, 'material' | 'hash'>,
+  pool: Pick<Pool, 'fallback' | 'wasFallback'>,
 ): FallbackOutcome {
-  if (uploaded === current) return 'already_stored'
-  return isFormer(uploaded) ? 'already_replaced' : 'stored'
+  if (material === pool.fallback?.material) return 'already_stored'
+  return pool.wasFallback(hash) ? 'already_replaced' : 'stored'
 }
 
 /**

@@ -1,7 +1,8 @@
 /**
  * Rule 1 of an upload, "Identity" (key-pool.md): whose keys these are comes before what they are.
- * A changed identity is a lost store under an old device ID: its pools are dead and are purged in the same transaction.
- * From then on only the current identity may add keys, or a late request of the former one would poison the pool.
+ * A changed identity means a lost store under an old device ID: its keys cannot be used any more and are purged in the
+ * same transaction. From then on only the current identity may add keys, or a late request of the former one would add
+ * keys whose private halves are lost.
  */
 import {
   isJsonObject,
@@ -16,6 +17,8 @@ import { invalidParam } from '../matrix-error.ts'
 export type Identity = { readonly ed25519?: KeyMaterial; readonly curve25519?: KeyMaterial }
 
 export type IdentityPart = keyof Identity
+
+const PARTS = ['ed25519', 'curve25519'] as const
 
 /** Reads the identity out of a `device_keys` object. */
 export function identityOf(deviceKeys: JsonObject, deviceId: DeviceId): Identity {
@@ -33,27 +36,33 @@ export function identityOf(deviceKeys: JsonObject, deviceId: DeviceId): Identity
 /**
  * Compares an uploaded identity with the stored one. Absent -> present is no change.
  *
- * @param givenUp whether the device has given up this key before
- * @throws {MatrixError} 400 for an identity with a half that was given up, and for one that drops a half it had.
+ * @param givenUp the parts of the uploaded identity that the device gave up before
+ * @throws {MatrixError} 400 for an identity with a part that was given up, and for one that drops a part it had.
  */
 export function compareIdentity(
   stored: Identity,
   uploaded: Identity,
-  givenUp: (part: IdentityPart, key: KeyMaterial) => boolean,
+  givenUp: ReadonlySet<IdentityPart>,
 ): 'same' | 'changed' {
   let changed = false
-  for (const part of ['ed25519', 'curve25519'] as const) {
+  for (const part of PARTS) {
     const [before, now] = [stored[part], uploaded[part]]
     if (before !== undefined && now === undefined) {
       throw invalidParam(`device_keys.keys has no ${part} key, which this device has published before.`)
     }
     if (before === now || now === undefined) continue
-    if (givenUp(part, now)) {
+    if (givenUp.has(part)) {
       throw invalidParam(
-        `device_keys carry an ${part} key that this device has given up: an old copy of its store is still running. Log in anew.`,
+        `device_keys carry an ${part} key that this device has given up: an old copy of its store is still running. Log in again as a new device.`,
       )
     }
     if (before !== undefined) changed = true
   }
   return changed ? 'changed' : 'same'
+}
+
+/** The parts of the stored identity that the uploaded one replaces: the device gives them up. */
+export function givenUpBy(stored: Identity, uploaded: Identity): Identity {
+  const parts = PARTS.filter((part) => stored[part] !== undefined && stored[part] !== uploaded[part])
+  return Object.fromEntries(parts.map((part) => [part, stored[part]])) as Identity
 }

@@ -1,25 +1,27 @@
-/** The size and rate limits of pools, as errors (key-pool.md "Upload", "Limits"). The numbers are PoolPolicy's. */
+/** The limits of pools that no other file owns (key-pool.md "Limits"). The numbers are PoolPolicy's. */
+import { type Algorithm, SIGNED_CURVE25519 } from '@latchkey/protocol'
 import { invalidParam, limitExceeded, type MatrixError } from '../matrix-error.ts'
 
-/** SDKs sleep through Retry-After, so a flooding client is never sent away for long. */
-const RETRY_FLOOD_MS = 2_000
+/** SDKs sleep through Retry-After, so a flooding client never waits longer. */
+export const RETRY_FLOOD_MS = 2_000
 
-export function overDailyBudget(budget: number): MatrixError {
-  return limitExceeded(
-    `This device stored ${budget} one-time keys within 24 hours, which is the limit; nothing of the request was stored.`,
-    RETRY_FLOOD_MS,
-  )
-}
-
-export function tooManyAlgorithms(limit: number): MatrixError {
-  return invalidParam(`This device has keys for ${limit} algorithms, which is the limit.`)
-}
-
-export function tooManyResets(limit: number): MatrixError {
-  return limitExceeded(
-    `This device reset its keys ${limit} times with a request ID within 24 hours, which is the limit; nothing was changed.`,
-    RETRY_FLOOD_MS,
-  )
+/**
+ * The algorithms that a device may have keys for. The one that every client needs is never shut out by others.
+ *
+ * @throws {MatrixError} 400 when a new one is over the limit.
+ */
+export function requireAlgorithms(
+  known: ReadonlySet<Algorithm>,
+  wanted: readonly Algorithm[],
+  limit: number,
+): void {
+  const all = new Set(known)
+  for (const algorithm of wanted) {
+    if (all.has(algorithm)) continue
+    if (all.size >= limit && algorithm !== SIGNED_CURVE25519)
+      throw invalidParam(`This device has keys for ${limit} algorithms, which is the limit.`)
+    all.add(algorithm)
+  }
 }
 
 /** A rate limit of one device, with a wait that SDKs can sleep through. */

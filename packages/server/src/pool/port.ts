@@ -1,173 +1,165 @@
 /**
- * What the key pools need from storage. Every operation is one whole transaction, durable before its promise resolves;
- * a store is free to commit many of them together, but each is all or nothing on its own.
+ * What the key pools need from storage. A change of a device's pools is one transaction:
  *
- * The rules are the domain's (the sibling files); a store looks facts up inside its transaction, asks the rule, and
- * carries out what it decided. The contract suite in test/store-contract holds every store to the same behaviour.
+ *     prove the session -> lock -> load the facts -> decide (the domain) -> save the changes -> commit -> answer
+ *
+ * A store decides nothing. `decide` is pure and synchronous and runs before the first write; a store may run it again in
+ * another transaction, after a deadlock for instance. Claims are the hot path and have an operation of their own; their
+ * rules are `claim.ts`, `depletion.ts` and `wake.ts`. The contract suite holds every store to the same behaviour.
  */
-import type {
-  Algorithm,
-  DeviceId,
-  FallbackOutcome,
-  KeyId,
-  KeyMaterial,
-  KeyName,
-  UploadOutcome,
-  UserId,
-} from '@latchkey/protocol'
+import type { Algorithm, KeyId, KeyMaterial, KeyName } from '@latchkey/protocol'
+import type { MatrixError } from '../matrix-error.ts'
 import type { Session } from '../session.ts'
-import type { Identity } from './identity.ts'
-
-/** What became of a key: `available` until it leaves, and never available again under the same row. */
-export type KeyState = 'available' | 'issued' | 'withdrawn' | 'evicted' | 'purged'
-
-/** A key of an upload, decoded. `json` is its text as it will be returned to claimers. */
-export type UploadedKey = {
-  readonly algorithm: Algorithm
-  readonly keyId: KeyId
-  readonly material: KeyMaterial
-  readonly json: string
-}
-
-/** Device keys of an upload. `json` is the canonical text of the whole object. */
-export type UploadedDeviceKeys = {
-  readonly json: string
-  readonly identity: Identity
-}
-
-export type UploadCommand = {
-  readonly session: Session
-  readonly deviceKeys?: UploadedDeviceKeys
-  readonly oneTimeKeys: readonly UploadedKey[]
-  readonly fallbackKeys: readonly UploadedKey[]
-  /** Milliseconds since 1970. */
-  readonly now: number
-}
-
-export type UploadResult = {
-  readonly outcomes: ReadonlyMap<KeyName, UploadOutcome>
-  readonly fallbackOutcomes: ReadonlyMap<KeyName, FallbackOutcome>
-  /** Material kept under another ID: uploaded name -> the name it is stored under. */
-  readonly storedAs: ReadonlyMap<KeyName, KeyName>
-  readonly evicted: readonly KeyName[]
-  /** What an operator should hear of: an identity change, a healed conflict. Undefined when nothing. */
-  readonly purged?: 'identity_changed' | 'conflict_healed'
-  readonly status: PoolStatus
-}
-
-export type ClaimTarget = {
-  readonly userId: UserId
-  readonly deviceId: DeviceId
-  readonly algorithm: Algorithm
-}
-
-export type Claimer = {
-  readonly user: UserId
-  /** The server that the claim came through. */
-  readonly origin: string
-  /** For the record: a user and device. */
-  readonly name: string
-}
-
-export type ClaimCommand = {
-  readonly claimer: Claimer
-  readonly targets: readonly ClaimTarget[]
-  readonly now: number
-}
-
-/** A key given out. */
-export type ClaimedKey = {
-  readonly keyId: KeyId
-  readonly json: string
-  readonly fallback: boolean
-  /** A fallback key although one-time keys are left: the claimer is past its budget (depletion.ts). */
-  readonly spared: boolean
-}
-
-/** Same order and length as the targets; undefined where there was no key. */
-export type ClaimResult = readonly (ClaimedKey | undefined)[]
-
-/** Which keys a reset withdraws. */
-export type Withdrawal = { readonly all: true } | { readonly all: false; readonly names: readonly KeyName[] }
-
-export type ResetCommand = {
-  readonly session: Session
-  readonly withdrawal: Withdrawal
-  readonly ifEpoch?: string
-  readonly ifGeneration?: number
-  readonly ifVersion?: number
-  readonly requestId?: string
-  /** Called unless the answer is a replay; what it throws refuses the request. For rate limits: a retry costs nothing. */
-  readonly beforeChange: () => void
-  readonly oneTimeKeys: readonly UploadedKey[]
-  readonly fallbackKeys: readonly UploadedKey[]
-  readonly now: number
-}
-
-export type ResetResult = Omit<UploadResult, 'purged'> & {
-  readonly withdrawn: readonly KeyName[]
-  readonly absent: readonly KeyName[]
-}
-
-export type AlgorithmStatus = {
-  readonly algorithm: Algorithm
-  readonly count: number
-  /** base64url */
-  readonly digest: string
-  readonly fallback?: { readonly keyHash: string; readonly used: boolean }
-}
-
-/** One consistent reading of a device's pools, with every change acknowledged before it. */
-export type PoolStatus = {
-  readonly epoch: string
-  readonly version: number
-  readonly generation: number
-  /** Every algorithm the device has keys or history for, by name. */
-  readonly algorithms: readonly AlgorithmStatus[]
-}
-
-export type InspectedKey = { readonly keyId: KeyId; readonly keyHash: string; readonly ts: number }
-
-/** The device's own view of its pools (`GET keys/pool`). */
-export type PoolInspection = {
-  readonly status: PoolStatus
-  readonly pools: readonly {
-    readonly algorithm: Algorithm
-    /** In issue order. */
-    readonly available: readonly InspectedKey[]
-    /** The last uploaded first (so the last issued, in upload order), a page of them, since the device's last purge. */
-    readonly issued: readonly InspectedKey[]
-    readonly fallback?: {
-      readonly keyId: KeyId
-      readonly keyHash: string
-      readonly used: boolean
-      readonly issueCount: number
-    }
-  }[]
-  /** Where the next page of issued keys begins; undefined on the last. */
-  readonly nextBatch?: string
-}
+import type { ClaimCommand, ClaimResult, PoolInspection, UploadedDeviceKeys } from './commands.ts'
+import type { RefusedTry } from './conflict.ts'
+import type { DayCount } from './daily-budget.ts'
+import type { Identity, IdentityPart } from './identity.ts'
+import type { HashedKey, KeyState, MaterialHash, Removal, UploadedKey } from './key.ts'
 
 export interface PoolStore {
   /**
-   * Stores an upload: device keys, one-time keys and fallback keys together or not at all.
+   * Changes the pools of a session's device as `decide` says. Resolves after the commit.
    *
-   * @throws {MatrixError} 401 when the session ended meanwhile, 400 for conflicts and refused identities, 429 over the
-   * daily budget. Nothing is stored then.
+   * @throws {MatrixError} 401 when the session ended meanwhile, 503 when the store failed. Nothing is changed then.
    */
-  upload(command: UploadCommand): Promise<UploadResult>
-  /** Issues one key per target. A key is returned by at most one claim, for ever. */
+  change<Answer>(session: Session, wanted: WantedFacts, decide: Decide<Answer>): Promise<Decision<Answer>>
+  /** Issues one key per target. A key is returned by at most one claim. */
   claim(command: ClaimCommand): Promise<ClaimResult>
   /**
-   * MSC4162 with its optional fields.
-   *
-   * @throws {MatrixError} 409 when a precondition does not hold, else as `upload`. Nothing changes then.
-   */
-  reset(command: ResetCommand): Promise<ResetResult>
-  /**
-   * A device's own pools as they stand, with every commit that was acknowledged before the call.
+   * A device's own pools, with every commit acknowledged before the call.
    *
    * @throws {MatrixError} 401 when the session ended meanwhile.
    */
   inspect(session: Session, page: { readonly limit: number; readonly from?: string }): Promise<PoolInspection>
+}
+
+/** Pure: the same facts give the same decision. It throws only for a bug. */
+export type Decide<Answer> = (facts: DeviceFacts) => Decision<Answer>
+
+export type Decision<Answer> =
+  | { readonly kind: 'answer'; readonly answer: Answer; readonly changes: DeviceChanges }
+  /** Nothing of the request is stored but what `changes` remembers of its refusal. */
+  | { readonly kind: 'refusal'; readonly refusal: MatrixError; readonly changes: DeviceChanges }
+  /** Signatures by this identity have to be checked first, outside of the transaction (signed-keys.ts). */
+  | { readonly kind: 'verify'; readonly identity: Identity; readonly changes: DeviceChanges }
+
+/** What a request may meet in its device's pools; the store loads no more than that. */
+export type WantedFacts = {
+  /** Their rows in the log, by material and by key ID. */
+  readonly oneTimeKeys: readonly HashedKey[]
+  /** Whether their material was a fallback key before. */
+  readonly fallbackKeys: readonly HashedKey[]
+  /** Whether the device gave up a part of this identity. A store that has user locks takes the user's. */
+  readonly deviceKeys?: UploadedDeviceKeys
+  /** Which available keys are listed: all of them, or those with these names. */
+  readonly available: 'all' | readonly KeyName[]
+  /** The available keys by which a pool may exceed this number are listed, the oldest first. */
+  readonly keysPerPool: number
+  /** The remembered answer of a reset, and how many are remembered that are newer than `since`. */
+  readonly replay?: { readonly requestId: string; readonly since: number }
+}
+
+/** A device and its pools under their locks. */
+export type DeviceFacts = {
+  readonly epoch: string
+  readonly version: number
+  readonly generation: number
+  /** The canonical text of the device keys; undefined before the first upload. */
+  readonly deviceKeys: string | undefined
+  readonly identity: Identity
+  /** The device has changed its identity before: its keys have to be signed. */
+  readonly identityChanged: boolean
+  /** The parts of the wanted identity that the device gave up. */
+  readonly givenUp: ReadonlySet<IdentityPart>
+  readonly day: DayCount
+  /** The last upload that was refused for a conflict. */
+  readonly refused: RefusedTry | undefined
+  /** The answer remembered under the wanted request ID (reset-replay.ts), and how many answers are remembered. */
+  readonly replay: { readonly answer: string; readonly ts: number } | undefined
+  readonly replaysRemembered: number
+  /** Every pool that the device has. */
+  readonly pools: readonly PoolFacts[]
+}
+
+export type PoolFacts = {
+  readonly algorithm: Algorithm
+  /** Available one-time keys. */
+  readonly count: number
+  /** 32 bytes */
+  readonly digest: Uint8Array
+  readonly fallback: { readonly material: KeyMaterial; readonly used: boolean } | undefined
+  /** The wanted keys that the log holds, withdrawn ones aside, by the hash of their material. */
+  readonly met: ReadonlyMap<MaterialHash, MetKey>
+  /** The available keys with the ID of a wanted key, or with a wanted name. */
+  readonly availableById: ReadonlyMap<KeyId, NamedKey>
+  /** How many keys were added to the log after the last issued key with the ID of a wanted key. */
+  readonly addedSinceIssued: ReadonlyMap<KeyId, number>
+  /** The oldest available keys: as many as may have to be evicted. In upload order. */
+  readonly oldest: readonly KnownKey[]
+  /** All available keys in upload order, where all are wanted. */
+  readonly available: readonly ListedKey[]
+  /** Materials of wanted fallback keys that were replaced or purged before. */
+  readonly formerFallbacks: ReadonlySet<MaterialHash>
+}
+
+/** A row of the log. `place` is the store's number of it; within a pool, places grow in upload order. */
+export type ListedKey = { readonly place: number; readonly keyId: KeyId; readonly hash: MaterialHash }
+export type MetKey = ListedKey & { readonly state: Exclude<KeyState, 'withdrawn'> }
+/** With what its share of the digest is made of. */
+export type KnownKey = ListedKey & { readonly material: KeyMaterial }
+export type NamedKey = KnownKey & { readonly json: string }
+
+/** What a decision changes. A store saves all of it or nothing. */
+export type DeviceChanges = {
+  /** Undefined when nothing of the pools changes. */
+  readonly pools?: PoolsChange
+  /** New device keys: the user's device list changes. */
+  readonly deviceKeys?: UploadedDeviceKeys
+  /** The identity changed: these parts are given up, and signatures on the device fall. */
+  readonly givenUp?: Identity
+  /** The refused upload to remember; `forget` when the next one begins afresh. */
+  readonly refused?: RefusedTry | 'forget'
+  /** The answer to replay. Answers up to `forgetUpTo` are dropped. */
+  readonly replay?: {
+    readonly requestId: string
+    readonly answer: string
+    readonly ts: number
+    readonly forgetUpTo: number
+  }
+  /** The answer carries all counts: the device knows them from now on (wake.ts). */
+  readonly countsAcknowledged?: boolean
+}
+
+export const NO_CHANGES: DeviceChanges = {}
+
+export type PoolsChange = {
+  /** Milliseconds since 1970. */
+  readonly now: number
+  readonly version: number
+  readonly generation: number
+  readonly day: DayCount
+  /** The device's sync is woken (wake.ts). */
+  readonly signal: boolean
+  /** Pools that changed, new ones among them. */
+  readonly pools: readonly PoolChange[]
+}
+
+export type PoolChange = {
+  readonly algorithm: Algorithm
+  readonly isNew: boolean
+  /** After the change. */
+  readonly count: number
+  readonly digest: Uint8Array
+  /** Keys that leave one by one. */
+  readonly removed: ReadonlyMap<number, Removal>
+  /** After those: every available key but the kept ones leaves. */
+  readonly cleared: { readonly as: Removal; readonly kept: readonly number[] } | undefined
+  /** Issued keys are no longer shown to the device: another installation uses it now. */
+  readonly hidesIssued: boolean
+  /** Keys to append, in this order. One that is evicted at once is remembered all the same. */
+  readonly added: readonly { readonly key: HashedKey; readonly state: 'available' | 'evicted' }[]
+  /** The fallback key that the pool had is remembered in this state. */
+  readonly formerFallback: Removal | undefined
+  /** The new fallback key; undefined keeps the one that the pool has, if it is not remembered as a former one. */
+  readonly fallback: UploadedKey | undefined
 }

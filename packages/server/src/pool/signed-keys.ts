@@ -13,21 +13,44 @@ import {
 import { verifyEd25519 } from '../lib/ed25519.ts'
 import { invalidSignature, quoted } from '../matrix-error.ts'
 import type { Identity } from './identity.ts'
-import type { UploadedDeviceKeys, UploadedKey } from './port.ts'
+import type { UploadedDeviceKeys } from './commands.ts'
+import type { UploadedKey } from './key.ts'
+import { type Decision, NO_CHANGES } from './port.ts'
 
 type Owner = { readonly userId: UserId; readonly deviceId: DeviceId }
 
 /**
- * Demands that every key is signed by the device's current identity.
- *
- * @throws {MatrixError} 400 M_INVALID_SIGNATURE naming the first key that is not.
+ * The Ed25519 checks of one request. They are made outside of the transaction that needs their result, because 500 of them
+ * take some 50 ms: a decision that needs an identity not checked yet asks for it, and is made again.
  */
-export function requireSignedKeys(keys: readonly UploadedKey[], identity: Identity, owner: Owner): void {
-  for (const key of keys) {
-    if (!isSigned(key.json, identity, owner)) {
-      const name = quoted(`${key.algorithm}:${key.keyId}`)
-      throw invalidSignature(`Key ${name} is not signed by this device's current ed25519 key.`)
-    }
+export class SignatureChecks {
+  readonly #keys: readonly UploadedKey[]
+  readonly #owner: Owner
+  /** By ed25519 key: the name of the first key that it did not sign; undefined when it signed all. */
+  readonly #unsigned = new Map<string | undefined, string | undefined>()
+
+  constructor(keys: readonly UploadedKey[], owner: Owner) {
+    this.#keys = keys
+    this.#owner = owner
+  }
+
+  /** Checks all keys of the request against an identity. */
+  check(identity: Identity): void {
+    const unsigned = this.#keys.find((key) => !isSigned(key.json, identity, this.#owner))
+    this.#unsigned.set(identity.ed25519, unsigned && quoted(`${unsigned.algorithm}:${unsigned.keyId}`))
+  }
+
+  /**
+   * Demands that the identity signed every key. Returns what the decision is instead, when it was not checked yet.
+   *
+   * @throws {MatrixError} 400 M_INVALID_SIGNATURE naming the first key that it did not sign.
+   */
+  require(identity: Identity): (Decision<never> & { readonly kind: 'verify' }) | undefined {
+    if (this.#keys.length === 0) return undefined
+    if (!this.#unsigned.has(identity.ed25519)) return { kind: 'verify', identity, changes: NO_CHANGES }
+    const unsigned = this.#unsigned.get(identity.ed25519)
+    if (unsigned === undefined) return undefined
+    throw invalidSignature(`Key ${unsigned} is not signed by this device's current ed25519 key.`)
   }
 }
 

@@ -1,73 +1,83 @@
 /**
- * Rules 2 and 3 of an upload: material, then ID. The outcome table of key-pool.md ("Upload"), row by row.
- * Sources: Matrix client-server API /keys/upload; matrix-spec#1124 (a retried upload must not bring issued keys back).
+ * `/keys/upload`: device keys, one-time keys and fallback keys of one request, together or not at all (key-pool.md
+ * "Upload"). Rules in this order:
+ *
+ *     identity (identity.ts) -> signatures (signed-keys.ts) -> the keys (enter-keys.ts)
  */
-import {
-  compareCodePoints,
-  keyName,
-  type KeyId,
-  type KeyMaterial,
-  type KeyName,
-  type UploadOutcome,
-} from '@latchkey/protocol'
-import type { KeyState, UploadedKey } from './port.ts'
+import { hashed } from './key.ts'
+import type { UploadCommand, UploadResult } from './commands.ts'
+import { decided } from './decision.ts'
+import { DevicePools } from './device-pools.ts'
+import { enterKeys } from './enter-keys.ts'
+import { compareIdentity, givenUpBy } from './identity.ts'
+import type { PoolPolicy } from './policy.ts'
+import type { Decide, DeviceChanges, WantedFacts } from './port.ts'
+import { IDENTITY_PURGE } from './purge.ts'
+import type { SignatureChecks } from './signed-keys.ts'
 
-/** What the pool remembers, looked up inside the upload's transaction. */
-export interface PoolMemory {
-  /** The row with this material that counts: withdrawn rows do not, their material may be offered anew. */
-  byMaterial(
-    material: KeyMaterial,
-  ): { readonly state: Exclude<KeyState, 'withdrawn'>; readonly keyId: KeyId } | undefined
-  /** The available key with this ID, as stored. */
-  availableById(keyId: KeyId): { readonly material: KeyMaterial; readonly json: string } | undefined
-  /** Whether an issued key had this ID. */
-  issuedUnder(keyId: KeyId): boolean
-}
-
-/** An uploaded ID that is available with other material. */
-export type Conflict = {
-  readonly uploaded: UploadedKey
-  readonly stored: { readonly material: KeyMaterial; readonly json: string }
-}
-
-export type UploadDecision<Key extends UploadedKey = UploadedKey> = {
-  /** The keys to append to the log, in the order of the log: by key ID, code points. */
-  readonly store: readonly Key[]
-  readonly outcomes: ReadonlyMap<KeyName, UploadOutcome>
-  readonly storedAs: ReadonlyMap<KeyName, KeyName>
-  readonly conflicts: readonly Conflict[]
-}
-
-/** Decides what becomes of the one-time keys of one upload for one pool. */
-export function decideUpload<Key extends UploadedKey>(
-  keys: readonly Key[],
-  memory: PoolMemory,
-): UploadDecision<Key> {
-  const store: Key[] = []
-  const outcomes = new Map<KeyName, UploadOutcome>()
-  const storedAs = new Map<KeyName, KeyName>()
-  const conflicts: Conflict[] = []
-  const inThisRequest = new Map<KeyMaterial, KeyId>()
-  for (const key of keys.toSorted((a, b) => compareCodePoints(a.keyId, b.keyId))) {
-    const name = keyName(key.algorithm, key.keyId)
-    const keptAs = (keyId: KeyId): void => {
-      outcomes.set(name, 'already_stored')
-      if (keyId !== key.keyId) storedAs.set(name, keyName(key.algorithm, keyId))
-    }
-    const earlier = inThisRequest.get(key.material)
-    const known = memory.byMaterial(key.material)
-    if (earlier !== undefined) keptAs(earlier)
-    else if (known?.state === 'available') keptAs(known.keyId)
-    else if (known?.state === 'issued') outcomes.set(name, 'already_issued')
-    else if (known !== undefined) outcomes.set(name, 'already_removed')
-    else {
-      const stored = memory.availableById(key.keyId)
-      if (stored === undefined) {
-        store.push(key)
-        inThisRequest.set(key.material, key.keyId)
-        outcomes.set(name, memory.issuedUnder(key.keyId) ? 'id_reused' : 'stored')
-      } else conflicts.push({ uploaded: key, stored })
-    }
+/** The facts that an upload may meet. */
+export function factsForUpload(command: UploadCommand, { keysPerPool }: PoolPolicy): WantedFacts {
+  const { oneTimeKeys, fallbackKeys, deviceKeys } = command
+  return {
+    oneTimeKeys: hashed(oneTimeKeys),
+    fallbackKeys: hashed(fallbackKeys),
+    ...(deviceKeys && { deviceKeys }),
+    available: [],
+    keysPerPool,
   }
-  return { store, outcomes, storedAs, conflicts }
+}
+
+/** The decision about an upload. */
+export function decideUpload(
+  command: UploadCommand,
+  { oneTimeKeys, fallbackKeys }: WantedFacts,
+  policy: PoolPolicy,
+  signatures: SignatureChecks,
+): Decide<UploadResult> {
+  return (facts) =>
+    decided(() => {
+      const pools = new DevicePools(facts)
+      const isNew = command.deviceKeys !== undefined && command.deviceKeys.json !== facts.deviceKeys
+      const deviceKeys = isNew ? command.deviceKeys : undefined
+      const identity = deviceKeys?.identity ?? facts.identity
+      const identityChanged =
+        deviceKeys !== undefined && compareIdentity(facts.identity, identity, facts.givenUp) === 'changed'
+      if (identityChanged) pools.purge(IDENTITY_PURGE)
+      if (policy.verifySignatures || facts.identityChanged || identityChanged) {
+        const missing = signatures.require(identity)
+        if (missing !== undefined) return missing
+      }
+      const { now } = command
+      const entered = enterKeys(
+        pools,
+        {
+          oneTimeKeys,
+          fallbackKeys,
+          now,
+          mayHeal: policy.onConflict === 'heal',
+          alreadyCounted: identityChanged ? 1 : 0,
+        },
+        facts,
+        policy,
+      )
+      const { outcomes, fallbackOutcomes, storedAs, evicted, healed, day } = entered
+      const left = identityChanged || healed || evicted.length > 0
+      const changed = pools.changes({ left, signal: identityChanged || healed, day, now })
+      const changes: DeviceChanges = {
+        countsAcknowledged: true,
+        ...(changed && { pools: changed }),
+        ...(deviceKeys && { deviceKeys }),
+        ...(identityChanged && { givenUp: givenUpBy(facts.identity, identity) }),
+        ...(healed && { refused: 'forget' }),
+      }
+      const purged = purgeCause(identityChanged, healed)
+      const status = pools.status({ left })
+      const answer = { outcomes, fallbackOutcomes, storedAs, evicted, ...(purged && { purged }), status }
+      return { kind: 'answer', answer, changes }
+    })
+}
+
+function purgeCause(identityChanged: boolean, healed: boolean): UploadResult['purged'] {
+  if (identityChanged) return 'identity_changed'
+  return healed ? 'conflict_healed' : undefined
 }

@@ -3,7 +3,7 @@
  * are durable before their promises resolve.
  */
 import type { UserId } from '@latchkey/protocol'
-import type { PoolStatus } from '../pool/port.ts'
+import type { PoolStatus } from '../pool/commands.ts'
 import type { DeviceRef, Position, Session, UserRef } from '../session.ts'
 import type { StreamEnd, SyncToken } from './token.ts'
 

@@ -49,7 +49,7 @@ test('claims are counted by what each device gave', async () => {
   assert.equal(await claim(server, bob, carol), undefined)
   const samples = await metricsOf(server)
   assert.deepEqual(
-    ['one_time_key', 'spared', 'fallback', 'none'].map((outcome) =>
+    ['one_time_key', 'rate_limited', 'fallback', 'none'].map((outcome) =>
       samples.get(`latchkey_claims_total{outcome="${outcome}"}`),
     ),
     [5, 1, 1, 1],

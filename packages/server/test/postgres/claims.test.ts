@@ -2,6 +2,7 @@
  * Claims of one process go together (store/postgres/claim-lanes.ts), and one that has to wait holds up no others.
  * Needs LATCHKEY_TEST_POSTGRES (@latchkey/testing/test-schema.ts).
  */
+import { keyPools } from '@latchkey/testing/key-pools.ts'
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
@@ -78,7 +79,7 @@ async function isBlocking(session: pg.Client): Promise<void> {
 async function publish(store: Store, user: UserId): Promise<void> {
   const session = await login(store, 1, user)
   const oneTimeKeys = ['A', 'B'].map((id, n) => makeKey(SIGNED_CURVE25519, id, n))
-  await store.pools.upload({ session, oneTimeKeys, fallbackKeys: [], now: 1 })
+  await keyPools(store).upload({ session, oneTimeKeys, fallbackKeys: [], now: 1 })
 }
 
 async function claim(store: Store, userId: UserId): Promise<KeyId | undefined> {

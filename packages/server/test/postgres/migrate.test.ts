@@ -1,10 +1,11 @@
 /** A PostgreSQL database of each older schema, with keys in it, after `latchkey migrate`. Needs LATCHKEY_TEST_POSTGRES. */
+import { keyPools } from '@latchkey/testing/key-pools.ts'
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
 import { keyName } from '@latchkey/protocol'
 import { DEFAULT_CONFIG, postgresConnection, postgresOptions } from '../../src/config/config.ts'
-import { materialHash } from '../../src/store/key-row.ts'
+import { materialHash } from '../../src/pool/key.ts'
 import { Postgres } from '../../src/store/postgres/database.ts'
 import { migratePostgres, openPostgresStore } from '../../src/store/postgres/index.ts'
 import { migrations } from '../../src/store/postgres/migrations/index.ts'
@@ -36,7 +37,7 @@ async function fill(db: Postgres): Promise<void> {
      select pool_num, seq, 1, key_id, material, json
      from pools, unnest($1::text[], $2::bytea[], $3::text[]) with ordinality as key (key_id, material, json, seq)`,
     KEYS.map((key) => key.keyId),
-    KEYS.map((key) => `\\x${Buffer.from(materialHash(key.material)).toString('hex')}`),
+    KEYS.map((key) => `\\x${materialHash(key.material)}`),
     KEYS.map((key) => key.json),
   )
 }
@@ -59,7 +60,12 @@ for (let older = 1; older < KNOWN_SCHEMA; older++) {
     const store = await openPostgresStore({ ...postgresOptions(config), now: Date.now })
     try {
       const session = await login(store, 2)
-      const { outcomes } = await store.pools.upload({ session, oneTimeKeys: KEYS, fallbackKeys: [], now: 2 })
+      const { outcomes } = await keyPools(store).upload({
+        session,
+        oneTimeKeys: KEYS,
+        fallbackKeys: [],
+        now: 2,
+      })
       assert.deepEqual(
         KEYS.map((key) => outcomes.get(keyName(key.algorithm, key.keyId))),
         KEYS.map((_, n) => (n < ISSUED ? 'already_issued' : 'already_stored')),

@@ -2,12 +2,14 @@
  * What is PostgreSQL's own in its store: bounds of inboxes, what the sweep forgets, and what several processes may do at
  * once. Needs LATCHKEY_TEST_POSTGRES (@latchkey/testing/test-schema.ts).
  */
+import type { UploadResult } from '../../src/pool/commands.ts'
+import { keyPools } from '@latchkey/testing/key-pools.ts'
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
 import type { DeviceId, UserId } from '@latchkey/protocol'
 import { DEFAULT_CONFIG, postgresConnection, postgresOptions } from '../../src/config/config.ts'
-import { REPLAYED_RESETS_PER_DEVICE } from '../../src/pool/reset.ts'
+import { REPLAYED_RESETS_PER_DEVICE } from '../../src/pool/reset-replay.ts'
 import type { Session } from '../../src/session.ts'
 import type { Store } from '../../src/store.ts'
 import { Postgres } from '../../src/store/postgres/database.ts'
@@ -111,7 +113,7 @@ test('a pool that is damaged fails its own claims, not those of others in the sa
   for (const [n, userId] of names.entries()) {
     const session = await login(store, 1, userId)
     const oneTimeKeys = [makeKey(algorithm, 'K', n)]
-    await store.pools.upload({ session, oneTimeKeys, fallbackKeys: [], now: 1 })
+    await keyPools(store).upload({ session, oneTimeKeys, fallbackKeys: [], now: 1 })
   }
   await opened.db.run(
     `update pools set count = 5, head = 2 where device_num =
@@ -142,7 +144,7 @@ test('a refused upload or reset spends no number of a pool: whoever repeats it w
   const session = await login(store, 1)
   const upload = (algorithms: readonly string[], material: number): Promise<unknown> => {
     const oneTimeKeys = algorithms.map((algorithm, n) => makeKey(algorithm, 'K', material + n))
-    return store.pools.upload({ session, oneTimeKeys, fallbackKeys: [], now: 1 })
+    return keyPools(store).upload({ session, oneTimeKeys, fallbackKeys: [], now: 1 })
   }
   const spent = async (): Promise<number | undefined> =>
     (await opened.db.one<{ num: number }>('select last_value as num from pools_pool_num_seq'))?.num
@@ -157,13 +159,12 @@ test('a refused upload or reset spends no number of a pool: whoever repeats it w
     session.deviceRef,
     REPLAYED_RESETS_PER_DEVICE,
   )
-  const reset = store.pools.reset({
+  const reset = keyPools(store).reset({
     session,
     withdrawal: { all: true },
     oneTimeKeys: [makeKey('a', 'K', 30)],
     fallbackKeys: [],
     requestId: 'one too many',
-    beforeChange() {},
     now: 2,
   })
   await assert.rejects(reset, { status: 429 })
@@ -180,8 +181,8 @@ test('the sweep forgets details of keys that left, and removed devices; never th
   const session = await login(store, 1)
   const algorithm = 'signed_curve25519'
   const keys = [1, 2, 3].map((n) => makeKey(algorithm, `K${n}`, n))
-  const upload = (): ReturnType<Store['pools']['upload']> =>
-    store.pools.upload({ session, oneTimeKeys: keys, fallbackKeys: [], now: 1000 })
+  const upload = (): Promise<UploadResult> =>
+    keyPools(store).upload({ session, oneTimeKeys: keys, fallbackKeys: [], now: 1000 })
   await upload()
   const targets = [{ userId: USER, deviceId: DEVICE, algorithm: keys[0]?.algorithm ?? assert.fail() }]
   await store.pools.claim({ claimer: claimer('bob'), targets, now: 1000 })

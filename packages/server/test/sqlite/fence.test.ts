@@ -2,6 +2,7 @@
  * The rollback fence of the embedded store (key-pool.md "Rollback fence"): what raises it, what does not, and what it
  * does then. Directories are really put back: their files are copied, and the copies come back.
  */
+import { keyPools } from '@latchkey/testing/key-pools.ts'
 import assert from 'node:assert/strict'
 import { rmSync, writeFileSync } from 'node:fs'
 import { suite, test } from 'node:test'
@@ -92,12 +93,11 @@ suite('a database from before the claims', () => {
       claim: (store) => claim(store, OTHER),
       upload: (store, session) => upload(store, session, []),
       reset: (store, session) =>
-        store.pools.reset({
+        keyPools(store).reset({
           session,
           withdrawal: { all: false, names: [] },
           oneTimeKeys: [],
           fallbackKeys: [],
-          beforeChange() {},
           now: NOW,
         }),
       inspect: (store, session) => store.pools.inspect(session, { limit: 10 }),

@@ -1,11 +1,12 @@
 /** The issue log of the embedded store when it is long: settled in steps, from which a start comes to the same pools. */
+import { keyPools } from '@latchkey/testing/key-pools.ts'
 import assert from 'node:assert/strict'
 import { cpSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { SIGNED_CURVE25519 } from '@latchkey/protocol'
 import { DEFAULT_CONFIG, storeOptions } from '../../src/config/config.ts'
-import type { PoolInspection } from '../../src/pool/port.ts'
+import type { PoolInspection } from '../../src/pool/commands.ts'
 import type { Session } from '../../src/session.ts'
 import { type Core, createCore } from '../../src/store/sqlite/core.ts'
 import { openDatabase } from '../../src/store/sqlite/database.ts'
@@ -39,9 +40,9 @@ test('a long log is settled in steps, one pool in several, and a start finds the
   const quiet = await login(store, 1)
   const crowded = await login(store, 1, USER, CROWDED)
   const oneTimeKeys = Array.from({ length: KEYS }, (_, n) => makeKey(SIGNED_CURVE25519, `K${1000 + n}`, n))
-  await store.pools.upload({ session: quiet, oneTimeKeys, fallbackKeys: [], now: 2 })
+  await keyPools(store).upload({ session: quiet, oneTimeKeys, fallbackKeys: [], now: 2 })
   const fallbackKeys = [makeKey(SIGNED_CURVE25519, 'FALLBACK', 1000)]
-  await store.pools.upload({ session: crowded, oneTimeKeys: [], fallbackKeys, now: 2 })
+  await keyPools(store).upload({ session: crowded, oneTimeKeys: [], fallbackKeys, now: 2 })
 
   // The quiet device's issues are the oldest: they are settled first.
   await claim(DEVICE, CLAIMED)

@@ -1,4 +1,6 @@
 /** What the embedded store promises beyond the contract: durability settings, faults of the disk, retention, one owner. */
+import type { UploadResult } from '../../src/pool/commands.ts'
+import { keyPools } from '@latchkey/testing/key-pools.ts'
 import assert from 'node:assert/strict'
 import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -7,7 +9,7 @@ import { afterEach, beforeEach, suite, test } from 'node:test'
 import { DEFAULT_CONFIG, storeOptions } from '../../src/config/config.ts'
 import { MatrixError } from '../../src/matrix-error.ts'
 import { DEFAULT_POOL_POLICY } from '../../src/pool/policy.ts'
-import type { UploadedKey } from '../../src/pool/port.ts'
+import type { UploadedKey } from '../../src/pool/key.ts'
 import type { Session } from '../../src/session.ts'
 import type { Store } from '../../src/store.ts'
 import { CommitQueue } from '../../src/store/sqlite/commit-queue.ts'
@@ -41,12 +43,8 @@ function claimOne(store: Store, now = 5): ReturnType<Store['pools']['claim']> {
   return store.pools.claim({ claimer: claimer('bob'), targets: [target], now })
 }
 
-function upload(
-  store: Store,
-  session: Session,
-  oneTimeKeys: UploadedKey[],
-): ReturnType<Store['pools']['upload']> {
-  return store.pools.upload({ session, oneTimeKeys, fallbackKeys: [], now: 3 })
+function upload(store: Store, session: Session, oneTimeKeys: UploadedKey[]): Promise<UploadResult> {
+  return keyPools(store).upload({ session, oneTimeKeys, fallbackKeys: [], now: 3 })
 }
 
 test('every commit is an fsync: WAL with synchronous = FULL', () => {
@@ -150,7 +148,7 @@ suite('after a rolled-back commit', () => {
     const algorithm = keys(0, 1)[0]?.algorithm
     assert.ok(algorithm)
     const fallbackKeys = keys(100, 1)
-    await store.pools.upload({ session, oneTimeKeys: [], fallbackKeys, now: 3 })
+    await keyPools(store).upload({ session, oneTimeKeys: [], fallbackKeys, now: 3 })
     const targets = [{ userId: USER, deviceId: other, algorithm }]
     // Of the log that is left the first places are free, so that another issue could take them.
     for (let n = 0; n < 3; n++) await store.pools.claim({ claimer: claimer('bob'), targets, now: 4 })

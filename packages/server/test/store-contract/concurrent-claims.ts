@@ -1,9 +1,10 @@
 /** Once, in order, and no false miss, however many claim at the same moment (key-pool.md invariants). */
+import { keyPools } from '@latchkey/testing/key-pools.ts'
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { SIGNED_CURVE25519 } from '@latchkey/protocol'
 import { DEFAULT_POOL_POLICY } from '../../src/pool/policy.ts'
-import type { ClaimCommand } from '../../src/pool/port.ts'
+import type { ClaimCommand } from '../../src/pool/commands.ts'
 import type { StoreUnderTest } from './store-under-test.ts'
 import { claimer, DEVICE, login, makeKey, USER } from './test-device.ts'
 
@@ -11,7 +12,7 @@ export function testConcurrentClaims(under: StoreUnderTest): void {
   test(`200 claims at once of 50 keys in a ${under.name} store get 50 distinct keys, then the fallback key`, async () => {
     const open = await under.open(DEFAULT_POOL_POLICY)
     try {
-      const { pools } = open.store
+      const pools = keyPools(open.store)
       const session = await login(open.store, 0)
       const oneTimeKeys = Array.from({ length: 50 }, (_, i) =>
         makeKey('signed_curve25519', `K${String(i).padStart(2, '0')}`, i),

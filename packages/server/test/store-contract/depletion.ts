@@ -1,11 +1,12 @@
 /** Where a store asks the depletion defence (pool/depletion.ts), and what it does with the answer. */
+import { keyPools } from '@latchkey/testing/key-pools.ts'
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Algorithm, DeviceId, UserId } from '@latchkey/protocol'
 import { SIGNED_CURVE25519 } from '@latchkey/protocol'
 import type { DepletionDefence } from '../../src/pool/depletion.ts'
 import { DEFAULT_POOL_POLICY } from '../../src/pool/policy.ts'
-import type { ClaimTarget } from '../../src/pool/port.ts'
+import type { ClaimTarget } from '../../src/pool/commands.ts'
 import type { DeviceRef } from '../../src/session.ts'
 import type { StoreUnderTest } from './store-under-test.ts'
 import { claimer, DEVICE, login, makeKey, poolStatus, USER } from './test-device.ts'
@@ -36,7 +37,7 @@ export function testDepletion(under: StoreUnderTest): void {
     const defence = new Recorder(true)
     const open = await under.open(DEFAULT_POOL_POLICY, defence)
     try {
-      const { pools } = open.store
+      const pools = keyPools(open.store)
       const session = await login(open.store, 0)
       const onlyFallback = 'fallback_only' as Algorithm
       await pools.upload({
@@ -62,7 +63,7 @@ export function testDepletion(under: StoreUnderTest): void {
         { user: bob.user, origin: bob.origin, device: session.deviceRef, now: 2 },
       ])
       const [emptied] = await pools.claim({ claimer: bob, targets: [TARGET], now: 3 })
-      assert.deepEqual([emptied?.fallback, emptied?.spared], [true, false])
+      assert.deepEqual([emptied?.fallback, emptied?.rateLimited], [true, false])
       assert.equal(defence.asked.length, 1)
     } finally {
       await open.close()
@@ -72,7 +73,7 @@ export function testDepletion(under: StoreUnderTest): void {
   test(`past the budget a ${under.name} store gives the fallback key and says so, or the one-time key where there is none`, async () => {
     const open = await under.open(DEFAULT_POOL_POLICY, new Recorder(false))
     try {
-      const { pools } = open.store
+      const pools = keyPools(open.store)
       const session = await login(open.store, 0)
       const plain = 'plain' as Algorithm
       await pools.upload({
@@ -84,7 +85,7 @@ export function testDepletion(under: StoreUnderTest): void {
       const targets = [TARGET, { ...TARGET, algorithm: plain }]
       const keys = await pools.claim({ claimer: claimer('eve'), targets, now: 2 })
       assert.deepEqual(
-        keys.map((key) => key && [key.keyId as string, key.fallback, key.spared]),
+        keys.map((key) => key && [key.keyId as string, key.fallback, key.rateLimited]),
         [
           ['F', true, true],
           ['B', false, false],

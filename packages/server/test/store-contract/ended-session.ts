@@ -1,4 +1,5 @@
 /** A session that ended between a request's authentication and its operation: 401, nothing told, nothing stored. */
+import { keyPools } from '@latchkey/testing/key-pools.ts'
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { SIGNED_CURVE25519 } from '@latchkey/protocol'
@@ -13,9 +14,8 @@ type Operation = (store: Store, session: Session) => Promise<unknown>
 const KEYS = { oneTimeKeys: [makeKey(SIGNED_CURVE25519, 'LATE', 1)], fallbackKeys: [], now: 3 }
 
 const OPERATIONS: Readonly<Record<string, Operation>> = {
-  upload: ({ pools }, session) => pools.upload({ session, ...KEYS }),
-  reset: ({ pools }, session) =>
-    pools.reset({ session, withdrawal: { all: true }, beforeChange() {}, ...KEYS }),
+  upload: (store, session) => keyPools(store).upload({ session, ...KEYS }),
+  reset: (store, session) => keyPools(store).reset({ session, withdrawal: { all: true }, ...KEYS }),
   'reading the pools': ({ pools }, session) => pools.inspect(session, { limit: 10 }),
   sync: poolStatus,
   send: ({ messages }, session) =>

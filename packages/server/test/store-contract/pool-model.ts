@@ -84,11 +84,6 @@ export class ModelDevice {
     this.formerIdentities = new Set()
   }
 
-  /** The memory of refused requests is the process's: a refused request stores nothing. */
-  crash(): void {
-    this.#conflict = undefined
-  }
-
   revive(): void {
     this.exists = true
   }
@@ -155,8 +150,8 @@ export class ModelDevice {
     })
   }
 
-  /** The JSON of the key given out, if any, and whether one-time keys were spared. `spare`: the claimer has no budget. */
-  claim(algorithm: string, spare: boolean): { json: string; spared: boolean } | undefined {
+  /** The JSON of the key given out, if any, and whether it was a fallback key although one-time keys are left. `spare`: the claimer has no budget. */
+  claim(algorithm: string, spare: boolean): { json: string; rateLimited: boolean } | undefined {
     const pool = this.exists ? this.pools.get(algorithm) : undefined
     if (pool === undefined) return undefined
     const next = this.inIssueOrder(algorithm)[0]
@@ -164,12 +159,12 @@ export class ModelDevice {
       pool.fallback.used = true
       pool.fallback.issueCount++
       this.changed = true
-      return { json: pool.fallback.json, spared: next !== undefined }
+      return { json: pool.fallback.json, rateLimited: next !== undefined }
     }
     if (next === undefined) return undefined
     next.state = 'issued'
     this.changed = true
-    return { json: next.json, spared: false }
+    return { json: next.json, rateLimited: false }
   }
 
   /** The available keys of an algorithm, the next to leave first. */

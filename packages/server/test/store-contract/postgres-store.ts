@@ -26,8 +26,7 @@ export type ProxiedStore = {
 
 export const postgres: StoreUnderTest = {
   name: 'postgres',
-  keepsSubmissionOrder: false,
-  remembersRefusals: true,
+  prefersSubmissionOrder: false,
   async open(policy, depletion) {
     const schema = await freshSchema()
     try {

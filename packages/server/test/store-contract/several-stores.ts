@@ -2,13 +2,15 @@
  * Several stores over one database, as several processes have it open: the promises hold across them (key-pool.md
  * "Once", "Order", "No false miss"), and what happens in one wakes who waits in another.
  */
+import { keyPools } from '@latchkey/testing/key-pools.ts'
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { SIGNED_CURVE25519 } from '@latchkey/protocol'
 import pg from 'pg'
 import { within } from '@latchkey/testing/within.ts'
-import { DEFAULT_POOL_POLICY } from '../../src/pool/policy.ts'
-import type { ClaimedKey, UploadedKey } from '../../src/pool/port.ts'
+import { DEFAULT_POOL_POLICY, type PoolPolicy } from '../../src/pool/policy.ts'
+import type { ClaimedKey } from '../../src/pool/commands.ts'
+import type { UploadedKey } from '../../src/pool/key.ts'
 import type { DeviceRef } from '../../src/session.ts'
 import type { Store } from '../../src/store.ts'
 import type { TestSchema } from '@latchkey/testing/test-schema.ts'
@@ -22,7 +24,7 @@ export function testSeveralStores(): void {
     withStores(2, async ([one, two]) => {
       const session = await login(one.store, 0)
       const keys = uploadOf(150)
-      await one.store.pools.upload({ session, oneTimeKeys: keys, fallbackKeys: [FALLBACK], now: 1 })
+      await keyPools(one.store).upload({ session, oneTimeKeys: keys, fallbackKeys: [FALLBACK], now: 1 })
       const answers = await Promise.all(
         Array.from({ length: 2 * CLAIMERS_PER_STORE }, (_, n) =>
           claim(n % 2 === 0 ? one.store : two.store, n),
@@ -44,12 +46,12 @@ export function testSeveralStores(): void {
       const session = await login(one.store, 0)
       const keys = uploadOf(60)
       const claimed: (string | undefined)[] = []
-      await one.store.pools.upload({ session, oneTimeKeys: keys.slice(0, 20), fallbackKeys: [], now: 1 })
+      await keyPools(one.store).upload({ session, oneTimeKeys: keys.slice(0, 20), fallbackKeys: [], now: 1 })
       const uploads = (async () => {
         for (const [i, from] of [20, 30, 40, 50].entries()) {
           const { store } = i % 2 === 0 ? two : one
           const oneTimeKeys = keys.slice(from, from + 10)
-          await store.pools.upload({ session, oneTimeKeys, fallbackKeys: [], now: 2 })
+          await keyPools(store).upload({ session, oneTimeKeys, fallbackKeys: [], now: 2 })
         }
       })()
       for (let n = 0; n < 20; n++) claimed.push(idOf(await claim(n % 2 === 0 ? one.store : two.store, n)))
@@ -68,7 +70,7 @@ export function testSeveralStores(): void {
       const claims: Promise<ClaimedKey | undefined>[] = []
       for (let from = 0; from < keys.length; from += 10) {
         const oneTimeKeys = keys.slice(from, from + 10)
-        await one.store.pools.upload({ session, oneTimeKeys, fallbackKeys: [], now: 1 })
+        await keyPools(one.store).upload({ session, oneTimeKeys, fallbackKeys: [], now: 1 })
         for (let n = from; n < from + 10; n++) claims.push(claim(n % 2 === 0 ? two.store : one.store, n))
       }
       const issued = (await Promise.all(claims)).map(idOf)
@@ -84,30 +86,35 @@ export function testSeveralStores(): void {
       assert.deepEqual(await two.store.accounts.session(session.tokenHash), session)
       await one.store.devices.remove(session, [DEVICE], 1)
       assert.equal(await two.store.accounts.session(session.tokenHash), undefined)
-      const upload = two.store.pools.upload({ session, oneTimeKeys: uploadOf(1), fallbackKeys: [], now: 2 })
+      const upload = keyPools(two.store).upload({
+        session,
+        oneTimeKeys: uploadOf(1),
+        fallbackKeys: [],
+        now: 2,
+      })
       await assert.rejects(upload, { status: 401 })
     }))
 
-  test('under heal the second try of a client that forgot its keys counts, whichever store it comes to', () =>
+  test('under heal the second try of a client that lost its keys counts, whichever store it comes to', () =>
     withStores(
       2,
       async ([one, two]) => {
         const session = await login(one.store, 0)
         const first = makeKey(SIGNED_CURVE25519, 'A', 1)
         const other = makeKey(SIGNED_CURVE25519, 'A', 2)
-        await one.store.pools.upload({ session, oneTimeKeys: [first], fallbackKeys: [], now: 1 })
+        await keyPools(one.store, HEALING).upload({ session, oneTimeKeys: [first], fallbackKeys: [], now: 1 })
         const again = { session, oneTimeKeys: [other], fallbackKeys: [], now: 10_000 }
-        await assert.rejects(one.store.pools.upload(again), { status: 400 })
-        const { purged } = await two.store.pools.upload({ ...again, now: 13_000 })
+        await assert.rejects(keyPools(one.store, HEALING).upload(again), { status: 400 })
+        const { purged } = await keyPools(two.store, HEALING).upload({ ...again, now: 13_000 })
         assert.equal(purged, 'conflict_healed')
       },
-      { ...DEFAULT_POOL_POLICY, onConflict: 'heal' },
+      HEALING,
     ))
 
   test('a claim through one store wakes a listener of another', () =>
     withStores(2, async ([one, two]) => {
       const session = await login(one.store, 0)
-      await one.store.pools.upload({ session, oneTimeKeys: uploadOf(1), fallbackKeys: [], now: 1 })
+      await keyPools(one.store).upload({ session, oneTimeKeys: uploadOf(1), fallbackKeys: [], now: 1 })
       const woken = wakeOf(two.store, session.deviceRef)
       await claim(one.store, 0)
       await within('the wake', woken)
@@ -116,7 +123,7 @@ export function testSeveralStores(): void {
   test('wakes go out by notification, and come in by it: the poll is only for those that get lost', () =>
     withStores(1, async ([{ store }], schema) => {
       const session = await login(store, 0)
-      await store.pools.upload({ session, oneTimeKeys: uploadOf(1), fallbackKeys: [], now: 1 })
+      await keyPools(store).upload({ session, oneTimeKeys: uploadOf(1), fallbackKeys: [], now: 1 })
       await withClient(schema, async (client) => {
         const { rows } = await client.query<{ channel: string }>(
           `select 'latchkey_' || current_schema() as channel`,
@@ -137,14 +144,14 @@ export function testSeveralStores(): void {
   test('a claim wakes a listener of another store although its LISTEN connection was cut, and again when it is back', () =>
     withStores(2, async ([one, two], schema) => {
       const session = await login(one.store, 0)
-      await one.store.pools.upload({ session, oneTimeKeys: uploadOf(1), fallbackKeys: [], now: 1 })
+      await keyPools(one.store).upload({ session, oneTimeKeys: uploadOf(1), fallbackKeys: [], now: 1 })
       const woken = wakeOf(two.store, session.deviceRef)
       const listeners = await listenersOf(schema)
       two.proxy.cut()
       await claim(one.store, 0)
       await within('the wake', woken)
       await within('a new listener', newListener(schema, listeners))
-      await one.store.pools.upload({
+      await keyPools(one.store).upload({
         session,
         oneTimeKeys: [makeKey(SIGNED_CURVE25519, 'B', 2)],
         fallbackKeys: [],
@@ -180,6 +187,7 @@ export function testSeveralStores(): void {
     }))
 }
 
+const HEALING: PoolPolicy = { ...DEFAULT_POOL_POLICY, onConflict: 'heal' }
 const FALLBACK = makeKey(SIGNED_CURVE25519, 'FALLBACK', 100_000)
 
 type Stores<N extends 1 | 2> = N extends 1 ? readonly [ProxiedStore] : readonly [ProxiedStore, ProxiedStore]

@@ -15,8 +15,7 @@ import type { OpenStore, StoreUnderTest } from './store-under-test.ts'
 
 const sqlite: StoreUnderTest = {
   name: 'sqlite',
-  keepsSubmissionOrder: true,
-  remembersRefusals: false,
+  prefersSubmissionOrder: true,
   open: async (policy, depletion) =>
     openIn(mkdtempSync(join(tmpdir(), 'latchkey-contract-')), policy, depletion),
 }

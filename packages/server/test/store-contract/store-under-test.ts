@@ -6,12 +6,10 @@ import type { Store } from '../../src/store.ts'
 export type StoreUnderTest = {
   readonly name: string
   /**
-   * Operations that are submitted together take effect in the order of their submission. Without it, in some order, all of
-   * them: no operation ever sees half of another.
+   * Operations that are submitted together usually take effect in the order of their submission; one whose signatures have
+   * to be checked first takes effect later. Any order is right, as long as no operation sees half of another.
    */
-  readonly keepsSubmissionOrder: boolean
-  /** A conflict that was refused is remembered (pool/conflict.ts) although the process ends. */
-  readonly remembersRefusals: boolean
+  readonly prefersSubmissionOrder: boolean
   /** Opens a store over a fresh database. Without a defence claims are not limited. */
   open(policy: PoolPolicy, depletion?: DepletionDefence): Promise<OpenStore>
 }

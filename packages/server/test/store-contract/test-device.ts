@@ -8,7 +8,8 @@ import {
   type KeyMaterial,
   type UserId,
 } from '@latchkey/protocol'
-import type { Claimer, PoolStatus, UploadedDeviceKeys, UploadedKey } from '../../src/pool/port.ts'
+import type { Claimer, PoolStatus, UploadedDeviceKeys } from '../../src/pool/commands.ts'
+import type { UploadedKey } from '../../src/pool/key.ts'
 import type { Session, TokenHash } from '../../src/session.ts'
 import type { Store } from '../../src/store.ts'
 

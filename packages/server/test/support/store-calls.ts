@@ -1,7 +1,10 @@
 /** What the tests of the fence ask of a store, in a line each. One user, two devices, keys by number. */
+import type { UploadResult } from '../../src/pool/commands.ts'
+import { keyPools } from '@latchkey/testing/key-pools.ts'
 import { SIGNED_CURVE25519 } from '@latchkey/protocol'
 import type { FenceEvent } from '../../src/fence/events.ts'
-import type { PoolStatus, UploadedKey } from '../../src/pool/port.ts'
+import type { PoolStatus } from '../../src/pool/commands.ts'
+import type { UploadedKey } from '../../src/pool/key.ts'
 import type { Session } from '../../src/session.ts'
 import type { Store } from '../../src/store.ts'
 import type { SyncReading } from '../../src/sync/port.ts'
@@ -24,8 +27,8 @@ export function upload(
   session: Session,
   oneTimeKeys: UploadedKey[],
   fallbackKeys: UploadedKey[] = [],
-): ReturnType<Store['pools']['upload']> {
-  return store.pools.upload({ session, oneTimeKeys, fallbackKeys, now: NOW })
+): Promise<UploadResult> {
+  return keyPools(store).upload({ session, oneTimeKeys, fallbackKeys, now: NOW })
 }
 
 export async function claim(store: Store, deviceId = DEVICE): Promise<string | undefined> {

@@ -20,7 +20,8 @@ import { Type } from 'typebox'
 import { badJson, invalidParam, quoted, tooLarge } from '../../matrix-error.ts'
 import { identityOf } from '../../pool/identity.ts'
 import type { PoolPolicy } from '../../pool/policy.ts'
-import type { UploadedDeviceKeys, UploadedKey } from '../../pool/port.ts'
+import type { UploadedDeviceKeys } from '../../pool/commands.ts'
+import type { UploadedKey } from '../../pool/key.ts'
 import type { Session } from '../../session.ts'
 
 /**

@@ -1,7 +1,7 @@
 /** What upload and reset say beyond the specification (extensions.md), in the form of their answers. */
 import { EVICTED, FALLBACK_OUTCOMES, KEY_POOL, OUTCOMES, STORED_AS } from '@latchkey/protocol'
-import { keyPoolOf } from '../../pool/key-pool.ts'
-import type { UploadResult } from '../../pool/port.ts'
+import { keyPoolOf } from '../../pool/pool-answer.ts'
+import type { UploadResult } from '../../pool/commands.ts'
 
 export function outcomeMembers(result: Omit<UploadResult, 'purged'>): Record<string, unknown> {
   return {

@@ -13,7 +13,7 @@ import {
 } from '@latchkey/protocol'
 import { Type } from 'typebox'
 import { invalidParam, quoted } from '../../matrix-error.ts'
-import type { ClaimResult, ClaimTarget } from '../../pool/port.ts'
+import type { ClaimResult, ClaimTarget } from '../../pool/commands.ts'
 import type { Context } from '../../context.ts'
 import { endpoint, JsonText, largeBody } from '../endpoint.ts'
 import { unreachable } from './unreachable.ts'
@@ -37,8 +37,8 @@ export const keysClaim = endpoint({
     const now = context.now()
     const { userId: user, deviceId } = session
     const claimer = { user, origin: context.serverName, name: `${user} ${deviceId}` }
-    const keys = targets.length === 0 ? [] : await context.store.pools.claim({ claimer, targets, now })
-    reportSpared(context, user, targets, keys, now)
+    const keys = targets.length === 0 ? [] : await context.pools.claim({ claimer, targets, now })
+    reportLimited(context, user, targets, keys, now)
     return new JsonText(`{"one_time_keys":${encode(targets, keys)},"failures":${JSON.stringify(failures)}}`)
   },
 })
@@ -71,16 +71,16 @@ function sort(context: Context, wanted: object): { targets: ClaimTarget[]; failu
 }
 
 /** Draining is for the operator to see: who claims, and from which device (key-pool.md "Claim"). */
-function reportSpared(
-  { sparedClaims, log }: Context,
+function reportLimited(
+  { limitedClaims, log }: Context,
   claimer: UserId,
   targets: readonly ClaimTarget[],
   keys: ClaimResult,
   now: number,
 ): void {
   for (const [i, target] of targets.entries()) {
-    if (keys[i]?.spared !== true) continue
-    const count = sparedClaims.note(claimer, target, now)
+    if (keys[i]?.rateLimited !== true) continue
+    const count = limitedClaims.note(claimer, target, now)
     if (count === 0) continue
     const { userId, deviceId } = target
     log.warn(

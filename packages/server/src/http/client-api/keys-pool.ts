@@ -1,7 +1,7 @@
 /** GET dev.latchkey/keys/pool: the calling device's own pools, "how do I detect a desync?" (extensions.md). */
 import { POOL_PATH } from '@latchkey/protocol'
 import { invalidParam } from '../../matrix-error.ts'
-import type { InspectedKey } from '../../pool/port.ts'
+import type { InspectedKey } from '../../pool/commands.ts'
 import { endpoint } from '../endpoint.ts'
 
 const DEFAULT_LIMIT = 100
@@ -13,7 +13,7 @@ export const keysPool = endpoint({
   async handle({ context, session, query }) {
     const limit = decodeLimit(query['limit'])
     const from = query['from']
-    const { status, pools, nextBatch } = await context.store.pools.inspect(session, {
+    const { status, pools, nextBatch } = await context.pools.inspect(session, {
       limit,
       ...(from !== undefined && { from }),
     })

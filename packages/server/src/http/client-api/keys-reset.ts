@@ -11,11 +11,10 @@ import {
 } from '@latchkey/protocol'
 import { Type } from 'typebox'
 import { badJson, invalidParam, missingParam } from '../../matrix-error.ts'
-import { tooFast } from '../../pool/limits.ts'
 import { requireOnePerAlgorithm } from '../../pool/fallback.ts'
-import { countsOf } from '../../pool/key-pool.ts'
+import { countsOf } from '../../pool/pool-answer.ts'
 import type { PoolPolicy } from '../../pool/policy.ts'
-import type { Withdrawal } from '../../pool/port.ts'
+import type { Withdrawal } from '../../pool/commands.ts'
 import { type Endpoint, endpoint, largeBody } from '../endpoint.ts'
 import { decodeKeyName, decodeKeys, Keys } from './decode-keys.ts'
 import { outcomeMembers } from './encode-outcomes.ts'
@@ -50,17 +49,13 @@ const reset = endpoint({
     const ifVersion = body[IF_VERSION]
     const ifEpoch = body[EPOCH]
     const requestId = body[REQUEST_ID]
-    const result = await context.store.pools.reset({
+    const result = await context.pools.reset({
       session,
       withdrawal,
       ...(ifGeneration !== undefined && { ifGeneration }),
       ...(ifVersion !== undefined && { ifVersion }),
       ...(ifEpoch !== undefined && { ifEpoch }),
       ...(requestId !== undefined && { requestId }),
-      beforeChange() {
-        const waitMs = context.limiters.resetPerDevice?.take(String(session.deviceRef), context.now()) ?? 0
-        if (waitMs > 0) throw tooFast('resets its keys', waitMs)
-      },
       oneTimeKeys,
       fallbackKeys,
       now: context.now(),

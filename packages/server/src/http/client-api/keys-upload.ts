@@ -3,7 +3,7 @@ import type { KeyName, UploadOutcome } from '@latchkey/protocol'
 import { Type } from 'typebox'
 import type { Context } from '../../context.ts'
 import { requireOnePerAlgorithm } from '../../pool/fallback.ts'
-import { countsOf } from '../../pool/key-pool.ts'
+import { countsOf } from '../../pool/pool-answer.ts'
 import type { Session } from '../../session.ts'
 import { endpoint, largeBody } from '../endpoint.ts'
 import { asObject, decodeDeviceKeys, decodeKeys, DeviceKeys, Keys } from './decode-keys.ts'
@@ -25,7 +25,7 @@ export const keysUpload = endpoint({
     const fallbackKeys = decodeKeys('fallback_keys', body.fallback_keys, pools)
     requireOnePerAlgorithm(fallbackKeys)
     const deviceKeys = body.device_keys && decodeDeviceKeys(asObject(body.device_keys), session)
-    const result = await context.store.pools.upload({
+    const result = await context.pools.upload({
       session,
       ...(deviceKeys && { deviceKeys }),
       oneTimeKeys,

@@ -2,7 +2,7 @@
 import { KEY_POOL } from '@latchkey/protocol'
 import type { Context } from '../../context.ts'
 import { invalidParam, notJson } from '../../matrix-error.ts'
-import { countsOf, keyPoolOf, unusedFallbackTypes } from '../../pool/key-pool.ts'
+import { countsOf, keyPoolOf, unusedFallbackTypes } from '../../pool/pool-answer.ts'
 import type { Session } from '../../session.ts'
 import { sync as runSync, type SyncAnswer } from '../../sync/sync.ts'
 import { endpoint, JsonText } from '../endpoint.ts'

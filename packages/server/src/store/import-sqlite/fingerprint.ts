@@ -1,6 +1,6 @@
 /** A table's rows in 32 bytes, in whatever order they come: how both sides of an import are compared. */
+import { hash } from 'node:crypto'
 import { emptyDigest, mixIn } from '@latchkey/protocol'
-import { sha256 } from '../key-row.ts'
 
 /** As both drivers have it, once booleans and hashes are what PostgreSQL makes of them. */
 export type Value = string | number | boolean | Uint8Array | null
@@ -18,7 +18,7 @@ export class Fingerprint {
 
   add(row: Row): void {
     this.#rows++
-    mixIn(this.#sum, sha256(row.map(textOf).join('')))
+    mixIn(this.#sum, hash('sha256', row.map(textOf).join(''), 'buffer'))
   }
 
   equals(other: Fingerprint): boolean {

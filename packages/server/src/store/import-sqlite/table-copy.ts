@@ -3,7 +3,7 @@
  * (`*_num`) stay what they are, because sync tokens and other rows name devices by them. Pools and their keys: key-log.ts.
  *
  * Not taken along: `issue_log`, which is settled before; `writers`, whose counters belong to one database; what PostgreSQL
- * alone has (`conflicts`, `wakes`).
+ * alone has (`wakes`).
  */
 import { hash } from 'node:crypto'
 import type { Database } from '../sqlite/database.ts'
@@ -84,6 +84,7 @@ export const TABLE_COPIES: readonly TableCopy[] = [
     last_ts: 'bigint',
   }),
   alike('claimers', { claimer_num: 'bigint', name: 'text' }),
+  alike('conflicts', { device_num: 'bigint', materials: 'text', ts: 'bigint' }),
   alike('reset_answers', { device_num: 'bigint', request_id: 'text', ts: 'bigint', answer: 'text' }),
   alike('inbox', { device_num: 'bigint', pos: 'bigint', event: 'text', length: 'int' }, ({ event }) => ({
     length: textOf(event).length,

@@ -3,7 +3,8 @@
  * pool's count and digest computed anew from the keys that PostgreSQL would issue. A difference undoes the import.
  */
 import { type Algorithm, emptyDigest, type KeyId, mixIn } from '@latchkey/protocol'
-import { shareOf, STATE_CODE } from '../key-row.ts'
+import { materialOfJson, shareOf } from '../../pool/key.ts'
+import { STATE_CODE } from '../key-row.ts'
 import type { Queries } from '../postgres/database.ts'
 import type { Database } from '../sqlite/database.ts'
 import { StoreError } from '../store-error.ts'
@@ -71,7 +72,7 @@ async function* poolsOf(target: Queries): AsyncGenerator<PoolRow> {
     }
     if (keyId === null || json === null) continue
     pool.count++
-    mixIn(pool.digest, shareOf(algorithm, keyId, json))
+    mixIn(pool.digest, shareOf(algorithm, keyId, materialOfJson(json)))
   }
   if (pool !== undefined) yield pool
 }

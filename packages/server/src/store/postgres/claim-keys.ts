@@ -1,5 +1,5 @@
 /**
- * `/keys/claim` on PostgreSQL: a flush of claims (claim-lanes.ts) in one transaction.
+ * `/keys/claim` on PostgreSQL: a flush of claims (claim-batcher.ts) in one transaction.
  *
  *     lock the pools, in order -> decide -> read the keys, note who has them, move the heads
  *
@@ -11,13 +11,15 @@
  */
 import type { KeyId, KeyMaterial } from '@latchkey/protocol'
 import { chooseKey } from '../../pool/claim.ts'
-import type { ClaimCommand, ClaimedKey, ClaimResult, ClaimTarget } from '../../pool/port.ts'
+import type { ClaimCommand, ClaimedKey, ClaimResult, ClaimTarget } from '../../pool/commands.ts'
 import type { PoolPolicy } from '../../pool/policy.ts'
 import { reachedLowWater } from '../../pool/wake.ts'
 import type { DeviceRef } from '../../session.ts'
-import { materialHash, STATE_CODE } from '../key-row.ts'
+import { materialHash } from '../../pool/key.ts'
+import { STATE_CODE } from '../key-row.ts'
 import type { Core, Write } from './core.ts'
-import { BelowFence } from './freshen.ts'
+import { bytesOf } from './pool-row.ts'
+import { StalePoolsError } from './purge-stale-pools.ts'
 
 /** A claim, and the number of who claims (claimers.ts). */
 export type NumberedClaim = { readonly command: ClaimCommand; readonly claimerNum: number }
@@ -43,7 +45,7 @@ type Pool = PoolRow & {
   readonly fallbackTakers: Map<number, { count: number; ts: number }>
 }
 
-/** What each claim of a flush gets, in their order. @throws {BelowFence | NotLooked} */
+/** What each claim of a flush gets, in their order. @throws {StalePoolsError | NotLooked} */
 export async function issue(core: Core, tx: Write, batch: readonly NumberedClaim[]): Promise<ClaimResult[]> {
   core.fence.requireLooked(tx.standing)
   const targets = batch.flatMap(({ command }) => command.targets)
@@ -96,7 +98,7 @@ async function lockThose(tx: Write, targets: readonly ClaimTarget[]): Promise<Po
   )
   // Devices are locked before pools (changes.ts), so not in this transaction.
   const stale = rows.filter((row) => row.fence < tx.standing.fence)
-  if (stale.length > 0) throw new BelowFence([...new Set(stale.map((row) => row.device_num))])
+  if (stale.length > 0) throw new StalePoolsError([...new Set(stale.map((row) => row.device_num))])
   return rows.map(({ i, ...row }) => {
     const target = targets[i - 1]
     if (target === undefined) throw new Error('the database answered for a device that was not asked for')
@@ -124,7 +126,7 @@ function decide(
   if (kind === 'none' || keyId === null || json === null) return undefined
   const taken = pool.fallbackTakers.get(claimerNum)
   pool.fallbackTakers.set(claimerNum, { count: (taken?.count ?? 0) + 1, ts: now })
-  return { keyId, json, fallback: true, spared: kind === 'spared' }
+  return { keyId, json, fallback: true, rateLimited: kind === 'rate_limited' }
 }
 
 /**
@@ -165,7 +167,7 @@ async function takeKeys(
     const [i, j] = takers[place - 1]?.at ?? [-1, -1]
     const result = results[i]
     if (result === undefined) throw new Error('the database answered with a key that was not asked for')
-    result[j] = { keyId, json, fallback: false, spared: false }
+    result[j] = { keyId, json, fallback: false, rateLimited: false }
   }
 }
 
@@ -256,7 +258,7 @@ async function noteFallbacks(tx: Write, pools: readonly Pool[]): Promise<void> {
      on conflict (pool_num, material, claimer_num)
        do update set count = known.count + excluded.count, last_ts = excluded.last_ts`,
     rows.map(({ num }) => num),
-    rows.map(({ material }) => material),
+    rows.map(({ material }) => bytesOf(material)),
     rows.map(({ claimerNum }) => claimerNum),
     rows.map(({ count }) => count),
     rows.map(({ ts }) => ts),

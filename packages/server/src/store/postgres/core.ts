@@ -4,7 +4,7 @@
  */
 import type { DepletionDefence } from '../../pool/depletion.ts'
 import type { PoolPolicy } from '../../pool/policy.ts'
-import type { Offers } from '../offers.ts'
+import type { AdvertisedCounts } from '../advertised-counts.ts'
 import { unavailable } from '../../matrix-error.ts'
 import { Changes } from './changes.ts'
 import type { Postgres, Queries } from './database.ts'
@@ -13,14 +13,14 @@ import { type Fence, LaneBehind, type Standing } from './fence.ts'
 import type { Inboxes } from './inboxes.ts'
 import type { LastSeen } from './last-seen.ts'
 import type { Notifier } from './notifier.ts'
-import type { Offer } from './pool-status.ts'
+import type { AdvertisedPools } from './pool-status.ts'
 import type { RowLimits } from '../row-limits.ts'
 
 export type Core = {
   readonly db: Postgres
   readonly fence: Fence
   readonly notifier: Notifier
-  readonly offers: Offers<Offer>
+  readonly advertised: AdvertisedCounts<AdvertisedPools>
   readonly digests: DigestCache
   readonly inboxes: Inboxes
   readonly lastSeen: LastSeen

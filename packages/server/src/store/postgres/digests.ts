@@ -1,24 +1,18 @@
 /**
- * Pool digests, computed from the available keys when they are asked for. Kept by (pool, changes) within one epoch:
- * `changes` grows with every change of a pool, so what is kept is never wrong, only no longer asked for. Nothing enters
- * that a transaction has not committed: an undone change gives its number back.
+ * Pool digests, computed from the available keys when they are needed. Cached by (pool, changes) within one epoch:
+ * `changes` grows with every change of a pool, so an entry is never wrong, only out of use. Only committed digests enter:
+ * an undone change gives its number back.
  */
-import {
-  type Algorithm,
-  digestShare,
-  emptyDigest,
-  type KeyId,
-  type KeyMaterial,
-  mixIn,
-} from '@latchkey/protocol'
+import { type Algorithm, emptyDigest, type KeyId, mixIn } from '@latchkey/protocol'
 import { LRUCache } from 'lru-cache'
-import { materialOfJson, sha256, STATE_CODE } from '../key-row.ts'
+import { materialOfJson, shareOf } from '../../pool/key.ts'
+import { STATE_CODE } from '../key-row.ts'
 import type { Queries } from './database.ts'
 
 /** About 200 bytes each. */
 const MAX_KEPT = 100_000
 
-/** A pool as it stands: what its digest is of. */
+/** A pool at one moment. */
 export type DigestedPool = {
   readonly pool_num: number
   readonly algorithm: Algorithm
@@ -39,7 +33,7 @@ export class DigestCache {
     return kept?.epoch === epoch && kept.changes === pool.changes ? kept.digest : undefined
   }
 
-  /** The database may be another than what is remembered of it (fence.ts). */
+  /** The database may have been replaced by an older copy (fence.ts). */
   forgetAll(): void {
     this.#byPool.clear()
   }
@@ -54,24 +48,23 @@ export class DigestCache {
 
 const EMPTY = textOf(emptyDigest())
 
-export type DigestedKey = {
-  readonly key_id: KeyId
-  readonly json: string
-  /** Where it is known: to take it from the text costs most of a digest. */
-  readonly material?: KeyMaterial
-}
-
-/** The digest of these keys, base64url; or what becomes of a digest when they come or go. */
-export function digestOf(algorithm: Algorithm, keys: readonly DigestedKey[], before?: string): string {
-  const digest = before === undefined ? emptyDigest() : Buffer.from(before, 'base64url')
-  for (const { key_id: keyId, json, material = materialOfJson(json) } of keys) {
-    mixIn(digest, digestShare(sha256, algorithm, keyId, material))
-  }
-  return textOf(digest)
+/** The digests of pools, from the cache where they are known; in a snapshot, or under the locks of the pools. */
+export async function digestsOf(
+  cache: DigestCache,
+  tx: Queries,
+  epoch: string,
+  pools: readonly DigestedPool[],
+): Promise<ReadonlyMap<number, string>> {
+  const digests = new Map(pools.map((pool) => [pool.pool_num, cache.get(epoch, pool)]))
+  const read = await readDigests(
+    tx,
+    pools.filter((pool) => digests.get(pool.pool_num) === undefined),
+  )
+  return new Map([...digests].map(([num, digest]) => [num, digest ?? read.get(num) ?? EMPTY]))
 }
 
 /** Reads digests, by pool. In the snapshot, or under the lock, in which the pools themselves were read. */
-export async function readDigests(tx: Queries, pools: readonly DigestedPool[]): Promise<Map<number, string>> {
+async function readDigests(tx: Queries, pools: readonly DigestedPool[]): Promise<Map<number, string>> {
   if (pools.length === 0) return new Map()
   const rows = await tx.all<{ pool_num: number; key_id: KeyId; json: string }>(
     `select pool_num, key_id, json from pools join one_time_keys using (pool_num)
@@ -82,6 +75,15 @@ export async function readDigests(tx: Queries, pools: readonly DigestedPool[]): 
   return new Map(
     pools.map((pool) => [pool.pool_num, digestOf(pool.algorithm, keys.get(pool.pool_num) ?? [])]),
   )
+}
+
+function digestOf(
+  algorithm: Algorithm,
+  keys: readonly { readonly key_id: KeyId; readonly json: string }[],
+): string {
+  const digest = emptyDigest()
+  for (const { key_id: keyId, json } of keys) mixIn(digest, shareOf(algorithm, keyId, materialOfJson(json)))
+  return textOf(digest)
 }
 
 function textOf(digest: Uint8Array): string {

@@ -8,7 +8,8 @@ import { Changes } from './changes.ts'
 import { Postgres, type PostgresOptions, type Queries } from './database.ts'
 import { databaseId } from './meta.ts'
 import { asStoreError } from './open-store.ts'
-import { purgePools } from './pool-rows.ts'
+import { fencePurge } from '../../pool/purge.ts'
+import { purgePools } from './purge-pools.ts'
 import { type FenceRow, raiseFence } from './raise-fence.ts'
 import { requireSchema, schemaOf } from './schema.ts'
 
@@ -100,7 +101,7 @@ export function adoptPostgresFence(
   })
 }
 
-/** As first touch after a raise does (freshen.ts), for this device alone. */
+/** As first touch after a raise does (purge-stale-pools.ts), for this device alone. */
 async function purgeDevice(
   tx: Queries,
   { userId, deviceId }: NonNullable<RaiseCommand['device']>,
@@ -115,11 +116,7 @@ async function purgeDevice(
   )
   if (row === undefined) throw new StoreError(`${userId} has no device ${deviceId}.`)
   const { device_num: device } = row
-  await purgePools(tx, [device], now, { keepsHistory: true, fallbackOf: dropFallbackKeys ? [device] : [] })
-  await tx.run(
-    `update devices set version = version + 1, generation = generation + 1 where device_num = $1`,
-    device,
-  )
+  await purgePools(tx, [device], fencePurge(dropFallbackKeys), now)
   const changes = new Changes()
   changes.signal(device)
   await changes.finish(tx, now)

@@ -1,20 +1,22 @@
 /**
- * `GET keys/pool`: a device's own pools, available keys whole and issued ones by pages (extensions.md), in one snapshot.
- * A page goes back through the logs of all pools side by side: by the key's place in its pool's log, then by pool.
+ * `GET keys/pool`: a device's own pools, available keys whole and issued ones by pages (pool/issued-pages.ts), in one
+ * snapshot.
  */
 import type { KeyId } from '@latchkey/protocol'
-import { invalidParam, unknownToken } from '../../matrix-error.ts'
-import type { InspectedKey, PoolInspection } from '../../pool/port.ts'
+import { unknownToken } from '../../matrix-error.ts'
+import type { InspectedKey, PoolInspection } from '../../pool/commands.ts'
+import { type IssuedCursor, pagesFrom, readCursor, writeCursor } from '../../pool/issued-pages.ts'
+import { keyHash, materialOfJson } from '../../pool/key.ts'
 import type { DeviceRef, Session } from '../../session.ts'
-import { keyHash, materialOfJson, STATE_CODE } from '../key-row.ts'
+import { STATE_CODE } from '../key-row.ts'
 import type { Core } from './core.ts'
 import type { Queries } from './database.ts'
-import { BelowFence, freshenDevices } from './freshen.ts'
+import { purgeStaleDevices, StalePoolsError } from './purge-stale-pools.ts'
 import {
-  type DeviceStanding,
   fullStatus,
   POOLS_JSON,
-  type ReadStanding,
+  type PoolSnapshot,
+  type ReadSnapshot,
   type StatusPool,
 } from './pool-status.ts'
 
@@ -28,8 +30,8 @@ export async function inspectPool(
     try {
       return await core.db.transaction((tx) => inspect(core, tx, session, page.limit, cursor), 'snapshot')
     } catch (error) {
-      if (!(error instanceof BelowFence)) throw error
-      await freshenDevices(core, [session.deviceRef])
+      if (!(error instanceof StalePoolsError)) throw error
+      await purgeStaleDevices(core, [session.deviceRef])
     }
   }
 }
@@ -48,31 +50,26 @@ type FallbackRow = {
   readonly issue_count: number
 }
 
-/** The last issued key of the page before: its place, and its pool. */
-type Cursor = { readonly seq: number; readonly poolNum: number }
-
-function readCursor(from: string | undefined): Cursor {
-  if (from === undefined) return { seq: Number.MAX_SAFE_INTEGER, poolNum: 0 }
-  const [, seq, poolNum] = /^(\d{1,15})-(\d{1,15})$/.exec(from) ?? []
-  if (seq === undefined) throw invalidParam('from: expected the next_batch of an earlier answer.')
-  return { seq: Number(seq), poolNum: Number(poolNum) }
-}
-
 async function inspect(
   core: Core,
   tx: Queries,
   session: Session,
   limit: number,
-  cursor: Cursor,
+  cursor: IssuedCursor | undefined,
 ): Promise<PoolInspection> {
   const device = session.deviceRef
-  const standing = await readStanding(tx, session)
+  const standing = await readSnapshot(tx, session)
   const status = await fullStatus(core, tx, standing)
   const available = Map.groupBy(
     await availableKeys(tx, standing.pools, core.policy.claimOrder),
     (row) => row.pool_num,
   )
-  const rows = await issuedKeys(tx, device, cursor, limit + 1)
+  const rows = await issuedKeys(
+    tx,
+    standing.pools.map((pool) => pool.pool_num),
+    cursor,
+    limit + 1,
+  )
   const page = rows.slice(0, limit)
   const last = page.at(-1)
   const issued = Map.groupBy(page, (row) => row.pool_num)
@@ -98,13 +95,13 @@ async function inspect(
   return {
     status,
     pools,
-    ...(rows.length > limit && last && { nextBatch: `${last.seq}-${last.pool_num}` }),
+    ...(rows.length > limit && last && { nextBatch: writeCursor({ pool: last.pool_num, place: last.seq }) }),
   }
 }
 
-/** @throws {MatrixError} 401 when the session has ended. @throws {BelowFence} */
-async function readStanding(tx: Queries, { tokenHash, deviceRef }: Session): Promise<DeviceStanding> {
-  const row = await tx.one<ReadStanding>(
+/** @throws {MatrixError} 401 when the session has ended. @throws {StalePoolsError} */
+async function readSnapshot(tx: Queries, { tokenHash, deviceRef }: Session): Promise<PoolSnapshot> {
+  const row = await tx.one<ReadSnapshot>(
     `select epoch, devices.fence < stream.fence as stale, version, generation, ${POOLS_JSON} as pools
      from access_tokens join devices using (device_num) cross join stream
      where token_hash = $1 and device_num = $2 and removed_ts is null`,
@@ -112,7 +109,7 @@ async function readStanding(tx: Queries, { tokenHash, deviceRef }: Session): Pro
     deviceRef,
   )
   if (row === undefined) throw unknownToken()
-  if (row.stale) throw new BelowFence([deviceRef])
+  if (row.stale) throw new StalePoolsError([deviceRef])
   return row
 }
 
@@ -129,26 +126,27 @@ function availableKeys(
   )
 }
 
-/** The last uploaded first. Keys of a former installation, or with their details past the retention, are left out. */
+/** Keys of a former installation, or with their details past the retention, are left out. */
 function issuedKeys(
   tx: Queries,
-  device: DeviceRef,
-  { seq, poolNum }: Cursor,
+  pools: readonly number[],
+  cursor: IssuedCursor | undefined,
   limit: number,
 ): Promise<KeyRow[]> {
+  const pages = pagesFrom(pools, cursor)
   return tx.all<KeyRow>(
-    `select pool_num, key.seq, key_id, json, issues.ts from pools
+    `select pool_num, key.seq, key_id, json, issues.ts
+     from unnest($1::bigint[], $2::bigint[]) with ordinality as page (num, below, i)
+     join pools on pool_num = num
      cross join lateral (
        select seq, key_id, json from one_time_keys
-       where one_time_keys.pool_num = pools.pool_num and seq >= first_seq and json is not null
+       where one_time_keys.pool_num = pools.pool_num and seq >= first_seq and seq < below and json is not null
          and (state = ${STATE_CODE.issued} or (state = ${STATE_CODE.available} and seq < head))
-         and (seq < $2::bigint or (seq = $2::bigint and pools.pool_num < $3::bigint))
-       order by seq desc limit $4) as key
+       order by seq desc limit $3) as key
      join issues using (pool_num, seq)
-     where device_num = $1 order by seq desc, pool_num desc limit $4`,
-    device,
-    seq,
-    poolNum,
+     order by i, seq desc limit $3`,
+    pages.map(({ pool }) => pool),
+    pages.map(({ place }) => place),
     limit,
   )
 }

@@ -9,11 +9,11 @@ import type { OnFence } from '../../fence/events.ts'
 import type { DepletionDefence } from '../../pool/depletion.ts'
 import type { PoolPolicy } from '../../pool/policy.ts'
 import type { Store } from '../../store.ts'
-import { Offers } from '../offers.ts'
+import { AdvertisedCounts } from '../advertised-counts.ts'
 import type { RowLimits } from '../row-limits.ts'
 import { StoreError } from '../store-error.ts'
 import { Witness } from '../witness.ts'
-import { ClaimLanes } from './claim-lanes.ts'
+import { ClaimBatcher } from './claim-batcher.ts'
 import { Claimers } from './claimers.ts'
 import type { Core } from './core.ts'
 import { Postgres, type PostgresOptions } from './database.ts'
@@ -23,7 +23,7 @@ import { Inboxes } from './inboxes.ts'
 import { LastSeen } from './last-seen.ts'
 import { databaseId, readOrCreateMeta } from './meta.ts'
 import { Notifier } from './notifier.ts'
-import type { Offer } from './pool-status.ts'
+import type { AdvertisedPools } from './pool-status.ts'
 import { KNOWN_SCHEMA, migrate, requireSchema, schemaOf } from './schema.ts'
 import { storeOver } from './store-over.ts'
 import { startSweeping } from './sweep.ts'
@@ -61,7 +61,7 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
     await prepareSchema(db)
     const claimers = new Claimers(db)
     const inboxes = new Inboxes(options)
-    const offers = new Offers<Offer>()
+    const advertised = new AdvertisedCounts<AdvertisedPools>()
     const digests = new DigestCache()
     const witness = options.fence && (await openWitness(db, options.fence.directory, onFence))
     if (witness !== undefined) opened.witness = witness
@@ -72,7 +72,7 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
       onFence,
       onNewEpoch: () => notifier.tellEveryone(),
       forget() {
-        for (const memory of [claimers, inboxes, offers, digests]) memory.forgetAll()
+        for (const memory of [claimers, inboxes, advertised, digests]) memory.forgetAll()
       },
       now,
     })
@@ -83,7 +83,7 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
       db,
       fence,
       notifier,
-      offers,
+      advertised,
       digests,
       inboxes,
       lastSeen: new LastSeen(db),
@@ -95,9 +95,9 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
     const tokenSecret = await readOrCreateMeta(db, 'token_secret', () =>
       randomBytes(32).toString('base64url'),
     )
-    const lanes = new ClaimLanes(core, claimers)
+    const claims = new ClaimBatcher(core, claimers)
     const stopSweeping = startSweeping(core, options.retentionMs, now)
-    return storeOver(core, lanes, tokenSecret, async () => {
+    return storeOver(core, claims, tokenSecret, async () => {
       stopSweeping()
       await core.lastSeen.write()
       await close()

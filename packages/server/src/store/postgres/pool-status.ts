@@ -1,16 +1,16 @@
 /**
- * Reading a device's pools, and what the device is told by it: wake-ups go by that from then on (pool/wake.ts).
- * Everything of one status comes from one statement, or from one snapshot where digests have to be read.
+ * Reading a device's pools, and which of their counts the device knows (pool/wake.ts). Everything of one status comes from
+ * one statement, or from one snapshot where digests have to be read.
  */
 import type { KeyMaterial } from '@latchkey/protocol'
-import type { AlgorithmStatus, PoolStatus } from '../../pool/port.ts'
+import type { AlgorithmStatus, PoolStatus } from '../../pool/commands.ts'
+import { keyHash } from '../../pool/key.ts'
 import type { DeviceRef, Position } from '../../session.ts'
-import { keyHash } from '../key-row.ts'
-import type { Core } from './core.ts'
+import type { AdvertisedCounts } from '../advertised-counts.ts'
 import type { Queries } from './database.ts'
-import { type DigestCache, type DigestedPool, readDigests } from './digests.ts'
+import { type DigestCache, type DigestedPool, digestsOf } from './digests.ts'
 
-/** A pool, as far as a status is about it. */
+/** The columns of a pool that a status needs. */
 export type StatusPool = DigestedPool & {
   readonly told: number
   /** The place of the last key that was ever added. */
@@ -19,8 +19,8 @@ export type StatusPool = DigestedPool & {
   readonly fallback_used: boolean
 }
 
-/** A device's pools as one statement shows them, by algorithm. */
-export type DeviceStanding = {
+/** A device's pools at one moment, by algorithm. */
+export type PoolSnapshot = {
   readonly epoch: string
   /** The device's own part of the version: it grows with uploads and resets, not with claims. */
   readonly version: number
@@ -28,11 +28,17 @@ export type DeviceStanding = {
   readonly pools: readonly StatusPool[]
 }
 
-/** `stale`: nobody touched the device since the fence was raised (freshen.ts), and its pools are not to be relied on. */
-export type ReadStanding = DeviceStanding & { readonly stale: boolean }
+/** `stale`: the device was not used since the fence was raised; its pools have to be purged first (purge-stale-pools.ts). */
+export type ReadSnapshot = PoolSnapshot & { readonly stale: boolean }
 
-/** What an answer offers to tell (store/offers.ts): the pools as it showed them. */
-export type Offer = readonly StatusPool[]
+/** The pools as an answer showed them (store/advertised-counts.ts). */
+export type AdvertisedPools = readonly StatusPool[]
+
+/** What of the core these functions use. */
+type StatusCore = {
+  readonly digests: DigestCache
+  readonly advertised: AdvertisedCounts<AdvertisedPools>
+}
 
 /**
  * An expression for the pools of `devices.device_num` as JSON, `StatusPool[]`, to be read in one statement with whatever
@@ -43,17 +49,16 @@ export const POOLS_JSON = `(select coalesce(json_agg(json_build_object('pool_num
     'fallback_material', fallback_material, 'fallback_used', fallback_used) order by algorithm), '[]')
   from pools where pools.device_num = devices.device_num)`
 
-/** The status in a snapshot, or under the device's lock: with the digests that are not known. */
-export async function fullStatus(core: Core, tx: Queries, standing: DeviceStanding): Promise<PoolStatus> {
+/** The status in a snapshot: digests that are not known are read. */
+export async function fullStatus(core: StatusCore, tx: Queries, standing: PoolSnapshot): Promise<PoolStatus> {
   const { epoch, pools } = standing
-  const unknown = pools.filter((pool) => core.digests.get(epoch, pool) === undefined)
-  const read = await readDigests(tx, unknown)
-  for (const pool of unknown) core.digests.keep(epoch, pool, read.get(pool.pool_num) ?? '')
-  return assembleStatus(standing, (pool) => read.get(pool.pool_num) ?? core.digests.get(epoch, pool) ?? '')
+  const digests = await digestsOf(core.digests, tx, epoch, pools)
+  for (const pool of pools) core.digests.keep(epoch, pool, digests.get(pool.pool_num) ?? '')
+  return assembleStatus(standing, (pool) => digests.get(pool.pool_num) ?? '')
 }
 
 /** The status, if every digest is known. */
-export function statusOf(standing: DeviceStanding, digests: DigestCache): PoolStatus | undefined {
+export function statusOf(standing: PoolSnapshot, digests: DigestCache): PoolStatus | undefined {
   const { epoch, pools } = standing
   const known = new Map(pools.map((pool) => [pool, digests.get(epoch, pool)]))
   if ([...known.values()].includes(undefined)) return undefined
@@ -62,7 +67,7 @@ export function statusOf(standing: DeviceStanding, digests: DigestCache): PoolSt
 
 /** The status of pools whose digests are known. */
 export function assembleStatus(
-  { epoch, version, generation, pools }: DeviceStanding,
+  { epoch, version, generation, pools }: PoolSnapshot,
   digest: (pool: StatusPool) => string,
 ): PoolStatus {
   return {
@@ -82,31 +87,36 @@ export function assembleStatus(
 }
 
 /** An answer with this token carries these counts. Noted only where the device knows of more. */
-export function offerCounts(
-  core: Core,
+export function noteAdvertised(
+  core: StatusCore,
   device: DeviceRef,
   position: Position,
-  { pools }: DeviceStanding,
+  { pools }: PoolSnapshot,
 ): void {
   if (pools.every(({ count, told }) => count >= told)) return
-  core.offers.make(device, position, () => pools)
+  core.advertised.note(device, position, () => pools)
 }
 
 /**
- * The device presents a token: what that answer carried, it knows. A wake since then may have told it of fewer; keys
- * added since then, through whatever process, were told by that answer, and the offer counts for nothing.
+ * The device presents a token: it knows the counts of that answer. A wake since then may have shown it fewer; keys added
+ * since then, through any process, were acknowledged by that upload's answer, and the older counts say nothing.
  */
-export async function noteTold(core: Core, device: DeviceRef, position: Position): Promise<void> {
-  const offer = core.offers.take(device, position)
-  if (offer === undefined) return
+export async function acknowledgeAdvertised(
+  core: StatusCore & { readonly db: Queries },
+  device: DeviceRef,
+  position: Position,
+): Promise<void> {
+  const advertised = core.advertised.take(device, position)
+  if (advertised === undefined) return
   await core.db.run(
     `with locked as (select pool_num from pools where device_num = $1 order by pool_num for update)
-     update pools set told = offered.count
-     from locked join unnest($2::bigint[], $3::int[], $4::bigint[]) as offered (pool_num, count, last_seq) using (pool_num)
-     where pools.pool_num = locked.pool_num and pools.last_seq = offered.last_seq and told > offered.count`,
+     update pools set told = advertised.count
+     from locked join unnest($2::bigint[], $3::int[], $4::bigint[]) as advertised (pool_num, count, last_seq)
+       using (pool_num)
+     where pools.pool_num = locked.pool_num and pools.last_seq = advertised.last_seq and told > advertised.count`,
     device,
-    offer.map((pool) => pool.pool_num),
-    offer.map((pool) => pool.count),
-    offer.map((pool) => pool.last_seq),
+    advertised.map((pool) => pool.pool_num),
+    advertised.map((pool) => pool.count),
+    advertised.map((pool) => pool.last_seq),
   )
 }

@@ -1,6 +1,6 @@
 /**
  * Raises the fence (key-pool.md "Rollback fence"): a new epoch, and every device's pools are purged when they are next
- * touched (freshen.ts). However many devices there are, it writes a handful of rows.
+ * touched (purge-stale-pools.ts). However many devices there are, it writes a handful of rows.
  */
 import { randomBytes } from 'node:crypto'
 import { outlivesFallbackKeys, POSITION_JUMP } from '../../fence/judge.ts'

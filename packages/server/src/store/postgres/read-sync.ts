@@ -2,14 +2,20 @@
  * One reading for `/sync`, of one instant: counts, digest, messages and position belong together. Without news the
  * overview says everything; with news the same statement and those that fetch it run in one snapshot.
  */
-import type { PoolStatus } from '../../pool/port.ts'
+import type { PoolStatus } from '../../pool/commands.ts'
 import type { Position, Session, UserRef } from '../../session.ts'
 import type { SyncQuery, SyncReading } from '../../sync/port.ts'
 import type { StreamEnd, SyncToken } from '../../sync/token.ts'
 import type { Core } from './core.ts'
 import type { Queries } from './database.ts'
-import { BelowFence, freshenDevices } from './freshen.ts'
-import { type DeviceStanding, fullStatus, noteTold, offerCounts, statusOf } from './pool-status.ts'
+import { purgeStaleDevices, StalePoolsError } from './purge-stale-pools.ts'
+import {
+  acknowledgeAdvertised,
+  fullStatus,
+  noteAdvertised,
+  type PoolSnapshot,
+  statusOf,
+} from './pool-status.ts'
 import { confirmMessages } from './send-messages.ts'
 import { type Overview, type Overviews, readOverview, WentBack } from './sync-overview.ts'
 import { changedSince } from './tracked-users.ts'
@@ -29,7 +35,7 @@ export async function readSync(
       return await readOnce(core, overviews, session, query)
     } catch (error) {
       if (attempt === MAX_ATTEMPTS) throw error
-      if (error instanceof BelowFence) await freshenDevices(core, error.devices)
+      if (error instanceof StalePoolsError) await purgeStaleDevices(core, error.devices)
       else if (error instanceof WentBack) await proveWentBack(core, error)
       else throw error
     }
@@ -52,7 +58,7 @@ async function readOnce(
   const overview = await overviews.ask({ session, token: query.token })
   const { since } = overview
   if (query.confirms && since !== undefined) {
-    await noteTold(core, session.deviceRef, since)
+    await acknowledgeAdvertised(core, session.deviceRef, since)
     if (overview.first_message !== null && overview.first_message <= since) {
       confirmMessages(core, session, since)
     }
@@ -60,7 +66,7 @@ async function readOnce(
   const { reading, standing } = idleReading(core, overview) ?? (await readNews(core, session, query))
   // A token that stays where it was proves nothing when it comes again: the answer may have been lost.
   if (reading.position !== reading.since && query.isAnswer(reading)) {
-    offerCounts(core, session.deviceRef, reading.position, standing)
+    noteAdvertised(core, session.deviceRef, reading.position, standing)
   }
   return reading
 }
@@ -75,7 +81,7 @@ export async function endOfStream({ db }: Pick<Core, 'db'>, token?: SyncToken): 
   return { epoch, position, formerEnd: formerEnd ?? undefined }
 }
 
-type Read = { readonly reading: SyncReading; readonly standing: DeviceStanding }
+type Read = { readonly reading: SyncReading; readonly standing: PoolSnapshot }
 
 /** The reading without news; undefined when there is some, or a digest that has to be read. */
 function idleReading(core: Core, overview: Overview): Read | undefined {

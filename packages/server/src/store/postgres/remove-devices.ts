@@ -9,7 +9,8 @@ import type { DeviceRef, Session, UserRef } from '../../session.ts'
 import { type Core, type Write, write } from './core.ts'
 import { dropDeviceSignatures } from './cross-signing.ts'
 import type { Queries } from './database.ts'
-import { purgePools } from './pool-rows.ts'
+import { REMOVAL_PURGE } from '../../pool/purge.ts'
+import { purgePools } from './purge-pools.ts'
 import { lockUser, requireToken } from './session-device.ts'
 
 type DeviceName = { readonly device_num: DeviceRef; readonly device_id: DeviceId }
@@ -67,15 +68,14 @@ export async function removeInTransaction(
 ): Promise<void> {
   if (devices.length === 0) return
   await endTokens(tx, devices)
-  await purgePools(tx, devices, now)
+  await purgePools(tx, devices, REMOVAL_PURGE, now)
   await dropDeviceSignatures(tx, devices)
   for (const table of BELONGINGS) {
     await tx.run(`delete from ${table} where device_num = any($1::bigint[])`, devices)
   }
   await tx.run(
     `update devices set removed_ts = $2, display_name = null, last_seen_ts = null, last_seen_ip = null,
-       device_keys = null, ed25519 = null, curve25519 = null, identity_changed = false,
-       version = version + 1, generation = generation + 1
+       device_keys = null, ed25519 = null, curve25519 = null, identity_changed = false
      where device_num = any($1::bigint[])`,
     devices,
     now,

@@ -12,7 +12,8 @@ import {
   registrationTokenValid,
   setPassword,
 } from './accounts.ts'
-import type { ClaimLanes } from './claim-lanes.ts'
+import { changePools } from './change-pools.ts'
+import type { ClaimBatcher } from './claim-batcher.ts'
 import type { Core } from './core.ts'
 import { addSignatures, putCrossSigning } from './cross-signing.ts'
 import { getDevice, listDevices, renameDevice } from './device-rows.ts'
@@ -22,17 +23,15 @@ import { claimServerName } from './meta.ts'
 import { publishedKeys } from './published-keys.ts'
 import { endOfStream, readSync } from './read-sync.ts'
 import { removeAllDevices, removeDevices } from './remove-devices.ts'
-import { resetKeys } from './reset-keys.ts'
 import { sends } from './send-messages.ts'
 import { openSession } from './sessions.ts'
 import { overviews } from './sync-overview.ts'
 import { changedSince, trackUsers } from './tracked-users.ts'
-import { uploadKeys } from './upload-keys.ts'
 import { accountData, findFilter, putAccountData, putFilter } from './user-data.ts'
 
 export function storeOver(
   core: Core,
-  lanes: ClaimLanes,
+  claims: ClaimBatcher,
   tokenSecret: string,
   close: () => Promise<void>,
 ): Store {
@@ -41,7 +40,7 @@ export function storeOver(
     accounts: accountStore(core),
     devices: deviceStore(core),
     messages: messageStore(core),
-    pools: poolStore(core, lanes),
+    pools: poolStore(core, claims),
     sync: syncStore(core, tokenSecret),
     claimServerName: (name) => claimServerName(core.db, name),
     async ready() {
@@ -86,11 +85,10 @@ function messageStore(core: Core): MessageStore {
   return { send: (command) => all.ask(command) }
 }
 
-function poolStore(core: Core, lanes: ClaimLanes): PoolStore {
+function poolStore(core: Core, claims: ClaimBatcher): PoolStore {
   return {
-    upload: (command) => uploadKeys(core, command),
-    claim: (command) => lanes.claim(command),
-    reset: (command) => resetKeys(core, command),
+    change: (session, wanted, decide) => changePools(core, session, wanted, decide),
+    claim: (command) => claims.claim(command),
     inspect: (session, page) => inspectPool(core, session, page),
   }
 }

@@ -3,7 +3,8 @@
  * removed devices with their memory, old answers to resets. That a key of an existing device was issued, evicted or
  * purged is never forgotten (key-pool.md "Enter once"). Of several processes one sweeps at a time.
  */
-import { REPLAY_RESET_MS } from '../../pool/reset.ts'
+import { HEAL_WITHIN_MS } from '../../pool/conflict.ts'
+import { REPLAY_RESET_MS } from '../../pool/reset-replay.ts'
 import type { DeviceRef } from '../../session.ts'
 import type { Core } from './core.ts'
 import type { Queries } from './database.ts'
@@ -13,8 +14,6 @@ const KEYS_PER_STEP = 2_000
 const DEVICES_PER_STEP = 5
 const ROWS_PER_STEP = 500
 const STEP_EVERY_MS = 5_000
-/** A conflict is remembered as long as its second try may come (pool/conflict.ts). */
-const REMEMBER_CONFLICT_MS = 60 * 60 * 1000
 /** Of all advisory locks of this program. */
 const SWEEP_LOCK = 0x6c6b_0002
 
@@ -72,7 +71,7 @@ async function forgetAnswers(tx: Queries, now: number): Promise<void> {
   await tx.run(
     `delete from conflicts where device_num in
        (select device_num from conflicts where ts < $1 limit ${ROWS_PER_STEP} for update skip locked)`,
-    now - REMEMBER_CONFLICT_MS,
+    now - HEAL_WITHIN_MS,
   )
 }
 

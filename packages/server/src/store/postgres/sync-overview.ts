@@ -7,10 +7,10 @@ import type { Position, Session } from '../../session.ts'
 import { continueFrom, type Continuation, type SyncToken } from '../../sync/token.ts'
 import { Batches, outcomeOf } from './batches.ts'
 import type { Queries } from './database.ts'
-import { BelowFence } from './freshen.ts'
-import { POOLS_JSON, type ReadStanding } from './pool-status.ts'
+import { StalePoolsError } from './purge-stale-pools.ts'
+import { POOLS_JSON, type ReadSnapshot } from './pool-status.ts'
 
-type OverviewRow = ReadStanding & {
+type OverviewRow = ReadSnapshot & {
   /** Where the stream ends. */
   readonly position: Position
   /** Where the token's epoch ended, if it is a former one. */
@@ -61,7 +61,7 @@ export function overviews(db: Queries): Overviews {
  * One overview, in the transaction's snapshot.
  *
  * @throws {MatrixError} 401 when the session has ended.
- * @throws {BelowFence | WentBack}
+ * @throws {StalePoolsError | WentBack}
  */
 export async function readOverview(db: Queries, asked: Asked): Promise<Overview> {
   return judge(asked, (await readRows(db, [asked])).get(0))
@@ -72,7 +72,7 @@ function judge({ session, token }: Asked, row: OverviewRow | undefined): Overvie
   const { epoch, position, former_end: formerEnd } = row
   const continuation = continueFrom(token, { epoch, position, formerEnd: formerEnd ?? undefined })
   if (continuation.proof !== undefined && token !== undefined) throw new WentBack(token, continuation.proof)
-  if (row.stale) throw new BelowFence([session.deviceRef])
+  if (row.stale) throw new StalePoolsError([session.deviceRef])
   return { ...row, ...continuation }
 }
 

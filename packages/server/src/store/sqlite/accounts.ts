@@ -74,10 +74,10 @@ export function setPassword(
 ): Promise<void> {
   const others = (): DeviceRef[] => (endOthers ? otherDevices(core, session) : [])
   return core.queue.guarded(
-    () => {
+    (tx) => {
       requireDevice(core, session)
       core.db.run(`update users set password_hash = ? where user_num = ?`, passwordHash, session.userRef)
-      removeInTransaction(core, session.userRef, others(), now)
+      removeInTransaction(core, tx, session.userRef, others(), now)
     },
     removing(core, others),
   )

@@ -1,33 +1,35 @@
 /**
  * `/keys/claim`: issues keys. The hot path: per key one read from the read-ahead and one row of the issue log.
- * The rules are pool/claim.ts and pool/depletion.ts; the wake-ups are pool/wake.ts. What a claim took of its budget
- * stays taken if the transaction is undone: it comes back by itself.
+ * The rules are pool/claim.ts and pool/depletion.ts; the wake-ups are pool/wake.ts. Budget used by a claim that is rolled
+ * back is not refunded; it refills over time.
  */
 import { chooseKey } from '../../pool/claim.ts'
-import type { ClaimCommand, ClaimedKey, ClaimResult, ClaimTarget } from '../../pool/port.ts'
+import type { ClaimCommand, ClaimedKey, ClaimResult, ClaimTarget } from '../../pool/commands.ts'
 import { reachedLowWater } from '../../pool/wake.ts'
 import { type Core, signalDevice } from './core.ts'
-import { firstTouched, touchAhead } from './first-touch.ts'
+import type { Transaction } from './database.ts'
+import { freshPools, purgeStaleAhead } from './purge-stale-pools.ts'
 
 export function claimKeys(core: Core, command: ClaimCommand): Promise<ClaimResult> {
-  const touched = touchAhead(core, command.targets)
-  return touched === undefined ? claimNow(core, command) : touched.then(() => claimNow(core, command))
+  const purged = purgeStaleAhead(core, command.targets)
+  return purged === undefined ? claimNow(core, command) : purged.then(() => claimNow(core, command))
 }
 
 function claimNow(core: Core, command: ClaimCommand): Promise<ClaimResult> {
-  return core.queue.plain(() => {
+  return core.queue.plain((tx) => {
     const claimerNum = core.claimers.numOf(command.claimer.name)
-    return command.targets.map((target) => claimOne(core, command, target, claimerNum))
+    return command.targets.map((target) => claimOne(core, tx, command, target, claimerNum))
   })
 }
 
 function claimOne(
   core: Core,
+  tx: Transaction,
   { claimer, now }: ClaimCommand,
   target: ClaimTarget,
   claimerNum: number,
 ): ClaimedKey | undefined {
-  const device = firstTouched(core, core.keys.byName(target.userId, target.deviceId))
+  const device = freshPools(core, tx, core.keys.byName(target.userId, target.deviceId))
   const pool = device?.pools.get(target.algorithm)
   if (device === undefined || pool === undefined) return undefined
   const { fallback } = pool
@@ -38,18 +40,23 @@ function claimOne(
       const key = core.keys.next(pool)
       if (key === undefined) return undefined
       core.keys.issue(device, pool, key, now, claimerNum)
-      if (reachedLowWater(pool.told, pool.count)) {
-        pool.told = pool.count
+      if (reachedLowWater(pool.acknowledged, pool.count)) {
+        pool.acknowledged = pool.count
         device.signalPos = signalDevice(core, device.deviceRef)
       }
-      return { keyId: key.key_id, json: key.json, fallback: false, spared: false }
+      return { keyId: key.key_id, json: key.json, fallback: false, rateLimited: false }
     }
     case 'fallback':
-    case 'spared': {
+    case 'rate_limited': {
       if (fallback === undefined) return undefined
       const first = core.keys.issueFallback(device, pool, fallback, now, claimerNum)
       if (first) device.signalPos = signalDevice(core, device.deviceRef)
-      return { keyId: fallback.keyId, json: fallback.json, fallback: true, spared: kind === 'spared' }
+      return {
+        keyId: fallback.keyId,
+        json: fallback.json,
+        fallback: true,
+        rateLimited: kind === 'rate_limited',
+      }
     }
     case 'none':
       return undefined

@@ -10,14 +10,14 @@
  * Whatever a rolled-back transaction left in memory is forgotten by `onRollback`; until that succeeds nothing is answered.
  */
 import { MatrixError, unavailable } from '../../matrix-error.ts'
-import type { Database } from './database.ts'
+import type { Database, Transaction } from './database.ts'
 
 type Operation = {
   readonly kind: 'plain' | 'guarded'
   /** Runs inside the transaction. */
-  readonly run: () => unknown
+  readonly run: (tx: Transaction) => unknown
   /** Runs in the transaction ahead of the savepoint: what stays even if `run` is undone. */
-  readonly before: () => void
+  readonly before: (tx: Transaction) => void
   /** Forgets what an undone `run` left in memory. */
   readonly undone: () => void
   readonly resolve: (value: unknown) => void
@@ -67,12 +67,15 @@ export class CommitQueue {
    *
    * @throws {MatrixError} 503 when too much waits or the commit failed; whatever `run` throws.
    */
-  guarded<T>(run: () => T, around: Partial<Pick<Operation, 'before' | 'undone'>> = {}): Promise<T> {
+  guarded<T>(
+    run: (tx: Transaction) => T,
+    around: Partial<Pick<Operation, 'before' | 'undone'>> = {},
+  ): Promise<T> {
     return this.#submit('guarded', run, around)
   }
 
   /** As `guarded`, without the savepoint: for operations that decide nothing and cannot fail on their own. */
-  plain<T>(run: () => T): Promise<T> {
+  plain<T>(run: (tx: Transaction) => T): Promise<T> {
     return this.#submit('plain', run, {})
   }
 
@@ -94,7 +97,7 @@ export class CommitQueue {
 
   #submit<T>(
     kind: Operation['kind'],
-    run: () => T,
+    run: (tx: Transaction) => T,
     around: Partial<Pick<Operation, 'before' | 'undone'>>,
   ): Promise<T> {
     return new Promise<T>((resolve, reject) => {
@@ -229,15 +232,15 @@ export class CommitQueue {
   }
 
   #runPlain(operation: Operation): () => void {
-    const value = operation.run()
+    const value = operation.run(this.#db)
     return () => operation.resolve(value)
   }
 
   #runGuarded(operation: Operation): () => void {
-    operation.before()
+    operation.before(this.#db)
     this.#db.exec('savepoint operation')
     try {
-      const value = operation.run()
+      const value = operation.run(this.#db)
       this.#db.exec('release operation')
       return () => operation.resolve(value)
     } catch (error) {

@@ -3,11 +3,10 @@
  * positions and wake-ups. Each operation is a file of this folder, a function that takes the core first.
  */
 import type { OnFence } from '../../fence/events.ts'
-import { ConflictMemory } from '../../pool/conflict.ts'
 import type { DepletionDefence } from '../../pool/depletion.ts'
 import type { PoolPolicy } from '../../pool/policy.ts'
 import type { DeviceRef, Position, UserRef } from '../../session.ts'
-import { Offers } from '../offers.ts'
+import { AdvertisedCounts } from '../advertised-counts.ts'
 import type { RowLimits } from '../row-limits.ts'
 import type { Witness } from '../witness.ts'
 import { Claimers } from './claimers.ts'
@@ -27,12 +26,11 @@ export type Core = {
   readonly queue: CommitQueue
   readonly fence: Fence
   readonly keys: KeyStates
-  readonly offers: Offers
+  readonly advertised: AdvertisedCounts
   readonly positions: Positions
   readonly wakes: Wakes
   readonly news: News
   readonly policy: PoolPolicy
-  readonly conflicts: ConflictMemory
   /** Undefined: claims are not limited. */
   readonly depletion: DepletionDefence | undefined
   readonly inboxes: Inboxes
@@ -90,12 +88,11 @@ export function createCore(db: Database, options: CoreOptions, witness?: Witness
     queue,
     fence,
     keys,
-    offers: new Offers(),
+    advertised: new AdvertisedCounts(),
     positions,
     wakes,
     news,
     policy,
-    conflicts: new ConflictMemory(),
     depletion: options.depletion,
     inboxes,
     claimers,

@@ -11,6 +11,21 @@ import { requireNotMoved } from './moved.ts'
 
 export type Param = SQLInputValue
 
+/** What reads. The caller names the row's type; the SQL next to it is the evidence. */
+export interface Reader {
+  /** The first row, or undefined. */
+  one<Row>(sql: string, ...params: Param[]): Row | undefined
+  all<Row>(sql: string, ...params: Param[]): Row[]
+}
+
+/** What writes, as long as its transaction runs. Only the commit queue and `Database.transaction` give it. */
+export interface Transaction extends Reader {
+  /** Runs a statement; returns the number of rows it changed. */
+  run(sql: string, ...params: Param[]): number
+  /** Inserts one row; returns its rowid. */
+  insert(sql: string, ...params: Param[]): number
+}
+
 /** How long another connection's write transaction is waited for, `latchkey user add` beside a server for instance. */
 const BUSY_TIMEOUT_MS = 5_000
 /** 80 MB of log before a commit pays for a checkpoint: most commits of a burst never meet one. */

@@ -23,7 +23,8 @@ import {
 } from './fence-rows.ts'
 import { KeyStates } from './key-states.ts'
 import { News } from './news.ts'
-import { bumpVersion, purgeKeys } from './pool-rows.ts'
+import { fencePurge } from '../../pool/purge.ts'
+import { purgePools } from './purge-pools.ts'
 import { Positions } from './positions.ts'
 import { Wakes } from './wakes.ts'
 
@@ -81,8 +82,7 @@ export async function raiseFence(directory: string, command: RaiseCommand): Prom
         return raiseInTransaction(db, positions, evidence, now)
       }
       const ref = requireDevice(db, device)
-      purgeKeys({ db }, ref, now, { fallbackKeys: dropFallbackKeys ?? false })
-      bumpVersion({ db }, ref, true)
+      purgePools(db, ref, fencePurge(dropFallbackKeys ?? false), now)
       signalDevice({ db, positions, wakes: new Wakes(new News(db)) }, ref)
       positions.save()
       return readFence(db)

@@ -16,6 +16,7 @@ import {
   registrationTokenValid,
   setPassword,
 } from './accounts.ts'
+import { changePools } from './change-pools.ts'
 import { claimKeys } from './claim-keys.ts'
 import { CommitQueue } from './commit-queue.ts'
 import { type Core, type CoreOptions, createCore } from './core.ts'
@@ -30,12 +31,10 @@ import { inspectPool } from './inspect-pool.ts'
 import { publishedKeys } from './published-keys.ts'
 import { readSync } from './read-sync.ts'
 import { removeAllDevices, removeDevices } from './remove-devices.ts'
-import { resetKeys } from './reset-keys.ts'
 import { sendMessages } from './send-messages.ts'
 import { findSession, openSession } from './sessions.ts'
 import { startSweeping } from './sweep.ts'
 import { changedSince, trackUsers } from './tracked-users.ts'
-import { uploadKeys } from './upload-keys.ts'
 import { accountData, findFilter, putAccountData, putFilter } from './user-data.ts'
 
 export { adoptFence, fenceStatus, raiseFence } from './fence-commands.ts'
@@ -159,9 +158,8 @@ function messageStore(core: Core): MessageStore {
 
 function poolStore(core: Core): PoolStore {
   return {
-    upload: (command) => uploadKeys(core, command),
+    change: (session, wanted, decide) => changePools(core, session, wanted, decide),
     claim: (command) => claimKeys(core, command),
-    reset: (command) => resetKeys(core, command),
     inspect: (session, page) => inspectPool(core, session, page),
   }
 }

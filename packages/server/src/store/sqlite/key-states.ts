@@ -10,11 +10,12 @@
  */
 import { LRUCache } from 'lru-cache'
 import { mixIn, type Algorithm, type DeviceId, type UserId } from '@latchkey/protocol'
-import type { AlgorithmStatus, PoolStatus } from '../../pool/port.ts'
+import type { AlgorithmStatus, PoolStatus } from '../../pool/commands.ts'
+import { materialHash, materialOfJson, shareOf } from '../../pool/key.ts'
 import type { DeviceRef } from '../../session.ts'
-import type { Database } from './database.ts'
+import type { Database, Transaction } from './database.ts'
 import type { Fence } from './fence.ts'
-import { shareOf, STATE_CODE } from '../key-row.ts'
+import { STATE_CODE } from '../key-row.ts'
 import {
   type DeviceState,
   type FallbackState,
@@ -77,6 +78,13 @@ export class KeyStates {
     return loaded
   }
 
+  /** The pools of a device whose session was proved: there is one. */
+  existing(ref: DeviceRef): DeviceState {
+    const device = this.byRef(ref)
+    if (device === undefined) throw new Error(`device ${ref} was proved and does not exist`)
+    return device
+  }
+
   /** The key that leaves next, or undefined when none is available. */
   next(pool: PoolState): NextKey | undefined {
     if (pool.count === 0) return undefined
@@ -114,19 +122,22 @@ export class KeyStates {
     return first
   }
 
-  /**
-   * Brings a device's rows up to date and forgets it in memory: what follows reads and writes the tables.
-   * Inside a transaction.
-   */
-  settle(ref: DeviceRef): void {
+  /** Brings a device's rows up to date. */
+  settle(_tx: Transaction, ref: DeviceRef): void {
     const device = this.#dirty.get(ref)
-    if (device !== undefined) this.#settleRows(device)
+    if (device === undefined) return
+    this.#settleRows(device)
+    this.#known.set(ref, device)
+  }
+
+  /** Forgets a settled device, after its rows changed or a change was undone: the next use reads its rows. */
+  forget(ref: DeviceRef): void {
     this.#known.delete(ref)
   }
 
-  /** Forgets what memory holds of a settled device, after its tables changed or a change was undone. */
-  forget(ref: DeviceRef): void {
-    this.#known.delete(ref)
+  /** Replaces a settled device by the state that its rows were given. */
+  replace(device: DeviceState): void {
+    this.#known.set(device.deviceRef, device)
   }
 
   /** After devices were deleted for good: their names may come to mean other rows. */
@@ -274,7 +285,7 @@ export class KeyStates {
       settled.count,
       settled.digest,
       settled.changes,
-      pool.told,
+      pool.acknowledged,
       settled.used ? 1 : 0,
       settled.issueCount,
       settled.firstIssuedTs,
@@ -292,7 +303,7 @@ export class KeyStates {
        values (?1, ?2, ?3, 1, ?4, ?4)
        on conflict do update set count = count + 1, last_ts = ?4`,
       poolNum,
-      fallback.material,
+      Buffer.from(materialHash(fallback.material), 'hex'),
       claimerNum,
       ts,
     )
@@ -300,7 +311,7 @@ export class KeyStates {
 }
 
 function keyIssue(pool: PoolState, key: NextKey, issue: Pick<Issue, 'n' | 'ts' | 'claimerNum'>): Issue {
-  return { ...issue, keyNum: key.num, share: shareOf(pool.algorithm, key.key_id, key.json) }
+  return { ...issue, keyNum: key.num, share: shareOf(pool.algorithm, key.key_id, materialOfJson(key.json)) }
 }
 
 function countIssue(sums: PoolSums, { share }: Issue): void {

@@ -1,8 +1,9 @@
-/** The pools of a device in memory, and how they are read from their rows. Who may change them: key-states.ts. */
-import type { Algorithm, KeyId, KeyMaterial } from '@latchkey/protocol'
+/** The pools of a device in memory, and how they are read from their rows. Only key-states.ts changes them. */
+import { type Algorithm, emptyDigest, type KeyId, type KeyMaterial } from '@latchkey/protocol'
 import type { DeviceRef, Position, UserRef } from '../../session.ts'
-import type { Database } from './database.ts'
-import { keyHash, materialHash, STATE_CODE } from '../key-row.ts'
+import type { Reader } from './database.ts'
+import { keyHash } from '../../pool/key.ts'
+import { STATE_CODE } from '../key-row.ts'
 
 /** A key that may be issued next. */
 export type NextKey = { readonly num: number; readonly key_id: KeyId; readonly json: string }
@@ -19,8 +20,7 @@ export type Issue = {
 
 export type FallbackState = {
   readonly keyId: KeyId
-  /** As in the memory of keys (key-row.ts). */
-  readonly material: Uint8Array
+  readonly material: KeyMaterial
   readonly json: string
   readonly keyHash: string
 } & FallbackUse
@@ -38,10 +38,10 @@ export type PoolSums = {
 export type PoolState = PoolSums & {
   readonly poolNum: number
   readonly algorithm: Algorithm
-  /** The same as its row has it: without what is not settled. */
+  /** As its row has it: without the issues that are not settled. */
   readonly settled: PoolSums & FallbackUse
-  /** The count that the device knows (wake.ts). */
-  told: number
+  /** The count that the device knows (pool/wake.ts); the column is `told`. */
+  acknowledged: number
   fallback: FallbackState | undefined
   /** The next keys in issue order, read ahead; `aheadFrom` is the first not yet issued. */
   ahead: readonly NextKey[]
@@ -58,7 +58,7 @@ export type DeviceState = {
   readonly userRef: UserRef
   readonly version: number
   readonly generation: number
-  /** The fence under which its pools were last touched (first-touch.ts). */
+  /** The fence under which its pools were last used (purge-stale-pools.ts). */
   readonly fence: number
   signalPos: Position
   readonly pools: ReadonlyMap<Algorithm, PoolState>
@@ -84,7 +84,7 @@ const MIN_AHEAD = 8
 const MAX_AHEAD = 64
 
 /** A device's pools as their rows have them; undefined when the device does not exist. */
-export function loadDevice(db: Database, ref: DeviceRef): DeviceState | undefined {
+export function loadDevice(db: Reader, ref: DeviceRef): DeviceState | undefined {
   const device = db.one<{
     user_num: UserRef
     version: number
@@ -117,11 +117,7 @@ export function loadDevice(db: Database, ref: DeviceRef): DeviceState | undefine
  * The next keys of a pool, in the order in which they leave. Those with unsettled issues are still `available` in their
  * rows and are passed over; in upload order `readUpTo` is past them, unless they come from the log.
  */
-export function readAhead(
-  db: Database,
-  pool: PoolState,
-  claimOrder: 'upload' | 'key_id',
-): readonly NextKey[] {
+export function readAhead(db: Reader, pool: PoolState, claimOrder: 'upload' | 'key_id'): readonly NextKey[] {
   const byKeyId = claimOrder === 'key_id'
   const gone = new Set(byKeyId || pool.replayed ? pool.unsettled.map((issue) => issue.keyNum) : [])
   if (byKeyId) return availableByKeyId(db, pool).filter((key) => !gone.has(key.num))
@@ -141,7 +137,7 @@ export function readAhead(
 }
 
 /** By key ID, the whole pool at once. */
-function availableByKeyId(db: Database, pool: PoolState): NextKey[] {
+function availableByKeyId(db: Reader, pool: PoolState): NextKey[] {
   return db.all<NextKey>(
     `select num, key_id, json from one_time_keys
      where pool_num = ? and state = ${STATE_CODE.available} order by key_id`,
@@ -150,30 +146,50 @@ function availableByKeyId(db: Database, pool: PoolState): NextKey[] {
 }
 
 function poolState(row: PoolRow): PoolState {
-  const use = {
+  const { count, digest, changes } = row
+  const state = newPoolState(row.pool_num, row.algorithm, {
+    count,
+    digest,
+    changes,
+    fallback: fallbackOf(row),
+  })
+  return { ...state, acknowledged: row.told }
+}
+
+function fallbackOf(row: PoolRow): FallbackState | undefined {
+  const { fallback_key_id: keyId, fallback_json: json, fallback_material: material } = row
+  if (keyId === null || json === null || material === null) return undefined
+  return {
+    keyId,
+    json,
+    material,
+    keyHash: keyHash(material),
     used: row.fallback_used === 1,
     issueCount: row.fallback_issue_count,
     firstIssuedTs: row.fallback_first_issued_ts,
   }
-  const fallback =
-    row.fallback_key_id === null || row.fallback_json === null || row.fallback_material === null
-      ? undefined
-      : {
-          keyId: row.fallback_key_id,
-          json: row.fallback_json,
-          material: materialHash(row.fallback_material),
-          keyHash: keyHash(row.fallback_material),
-          ...use,
-        }
-  const { count, digest, changes } = row
+}
+
+/** A pool whose issues are all settled, with nothing read ahead. The device knows its count. */
+export function newPoolState(
+  poolNum: number,
+  algorithm: Algorithm,
+  { count, digest, changes, fallback }: Pick<PoolState, 'count' | 'digest' | 'changes' | 'fallback'> = {
+    count: 0,
+    digest: emptyDigest(),
+    changes: 0,
+    fallback: undefined,
+  },
+): PoolState {
+  const { used = false, issueCount = 0, firstIssuedTs = null } = fallback ?? {}
   return {
-    poolNum: row.pool_num,
-    algorithm: row.algorithm,
+    poolNum,
+    algorithm,
     count,
     digest,
     changes,
-    settled: { count, digest: Uint8Array.from(digest), changes, ...use },
-    told: row.told,
+    settled: { count, digest: Uint8Array.from(digest), changes, used, issueCount, firstIssuedTs },
+    acknowledged: count,
     fallback,
     ahead: [],
     aheadFrom: 0,

@@ -7,8 +7,8 @@ import type { DeviceRef, Position, Session, UserRef } from '../../session.ts'
 import type { SyncQuery, SyncReading } from '../../sync/port.ts'
 import { type Continuation, continueFrom, type SyncToken } from '../../sync/token.ts'
 import type { Core } from './core.ts'
-import { isUntouched, touchNow } from './first-touch.ts'
-import { noteTold, offerCounts, poolStatus } from './pool-status.ts'
+import { isStale, purgeStaleNow } from './purge-stale-pools.ts'
+import { acknowledgeAdvertised, noteAdvertised, poolStatus } from './pool-status.ts'
 import { confirmMessages } from './send-messages.ts'
 import { findSession } from './sessions.ts'
 import { changedSince } from './tracked-users.ts'
@@ -23,7 +23,7 @@ export async function readSync(core: Core, session: Session, query: SyncQuery): 
     if (findSession(core, session.tokenHash) === undefined) throw unknownToken()
     const start = continueFrom(query.token, core.fence.endOfStream(query.token))
     if (start.proof !== undefined) await raiseFor(core, query.token)
-    else if (isUntouched(core, session.deviceRef)) await touchNow(core, session.deviceRef)
+    else if (isStale(core, session.deviceRef)) await purgeStaleNow(core, session.deviceRef)
     else return readFrom(core, session, query, start)
   }
 }
@@ -32,12 +32,12 @@ function readFrom(core: Core, session: Session, query: SyncQuery, start: Continu
   const { deviceRef } = session
   const { since } = start
   if (query.confirms && since !== undefined) {
-    noteTold(core, deviceRef, since)
+    acknowledgeAdvertised(core, deviceRef, since)
     confirmMessages(core, session, since)
   }
   const reading = readSince(core, session, start, query)
   // A token that stays where it was proves nothing when it comes again: the answer may have been lost.
-  if (reading.position !== since && query.isAnswer(reading)) offerCounts(core, deviceRef, reading.position)
+  if (reading.position !== since && query.isAnswer(reading)) noteAdvertised(core, deviceRef, reading.position)
   return reading
 }
 

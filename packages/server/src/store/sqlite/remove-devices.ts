@@ -7,8 +7,10 @@ import type { DeviceId } from '@latchkey/protocol'
 import type { DeviceRef, Session, TokenHash, UserRef } from '../../session.ts'
 import { type Core, deviceListChanged } from './core.ts'
 import { dropDeviceSignatures } from './cross-signing.ts'
-import { touchDevice } from './first-touch.ts'
-import { bumpVersion, purgePools } from './pool-rows.ts'
+import type { Transaction } from './database.ts'
+import { REMOVAL_PURGE } from '../../pool/purge.ts'
+import { purgePools } from './purge-pools.ts'
+import { bringUpToDate } from './purge-stale-pools.ts'
 import { requireDevice } from './session-device.ts'
 
 type DeviceName = { readonly device_num: DeviceRef; readonly device_id: DeviceId }
@@ -38,9 +40,9 @@ function removeChosen(
       .filter(isChosen)
       .map((device) => device.device_num)
   return core.queue.guarded(
-    () => {
+    (tx) => {
       requireDevice(core, session)
-      removeInTransaction(core, session.userRef, chosen(), now)
+      removeInTransaction(core, tx, session.userRef, chosen(), now)
     },
     removing(core, chosen),
   )
@@ -58,10 +60,10 @@ export function devicesOf(core: Core, user: UserRef): DeviceName[] {
 export function removing(
   core: Core,
   chosen: () => readonly DeviceRef[],
-): { readonly before: () => void; readonly undone: () => void } {
+): { readonly before: (tx: Transaction) => void; readonly undone: () => void } {
   return {
-    before() {
-      for (const device of chosen()) touchDevice(core, device)
+    before(tx) {
+      for (const device of chosen()) bringUpToDate(core, tx, device)
     },
     undone() {
       for (const device of chosen()) {
@@ -75,6 +77,7 @@ export function removing(
 /** Removes a user's existing devices, inside a transaction that `removing` stands around. */
 export function removeInTransaction(
   core: Core,
+  tx: Transaction,
   user: UserRef,
   devices: readonly DeviceRef[],
   now: number,
@@ -82,8 +85,8 @@ export function removeInTransaction(
   if (devices.length === 0) return
   for (const device of devices) {
     endTokens(core, device)
-    purgePools(core, device, now)
-    bumpVersion(core, device, true)
+    purgePools(tx, device, REMOVAL_PURGE, now)
+    core.keys.forget(device)
     deleteBelongings(core, device)
     core.db.run(
       `update devices set removed_ts = ?, display_name = null, last_seen_ts = null, last_seen_ip = null,

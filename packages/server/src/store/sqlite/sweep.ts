@@ -3,7 +3,8 @@
  * removed devices with their memory, old answers to resets. That a key of an existing device was issued, evicted or
  * purged is never forgotten (key-pool.md "Enter once").
  */
-import { REPLAY_RESET_MS } from '../../pool/reset.ts'
+import { HEAL_WITHIN_MS } from '../../pool/conflict.ts'
+import { REPLAY_RESET_MS } from '../../pool/reset-replay.ts'
 import type { DeviceRef } from '../../session.ts'
 import type { Core } from './core.ts'
 import { STATE_CODE } from '../key-row.ts'
@@ -39,6 +40,10 @@ export function sweepOnce(core: Core, cutoff: number, now: number, cursor: numbe
       `delete from reset_answers where (device_num, request_id) in
          (select device_num, request_id from reset_answers where ts < ? limit ${ANSWERS_PER_STEP})`,
       now - REPLAY_RESET_MS,
+    )
+    core.db.run(
+      `delete from conflicts where device_num in (select device_num from conflicts where ts < ? limit ${ANSWERS_PER_STEP})`,
+      now - HEAL_WITHIN_MS,
     )
     forgetFallbackIssues(core, cutoff)
     return forgetDetails(core, cutoff, cursor)
@@ -77,6 +82,7 @@ function forgetDevices(core: Core, cutoff: number): void {
     core.db.run(`delete from former_fallback_keys where pool_num in ${ofDevice}`, device)
     core.db.run(`delete from fallback_issues where pool_num in ${ofDevice}`, device)
     core.db.run(`delete from pools where device_num = ?`, device)
+    core.db.run(`delete from conflicts where device_num = ?`, device)
     core.db.run(`delete from devices where device_num = ?`, device)
   }
   if (gone.length > 0) core.keys.forgetNames()

@@ -1,5 +1,6 @@
 /** The schema's history: append-only, applied in order, the count kept in `pragma user_version`. */
 import { initial } from './001-initial.ts'
 import { fence } from './002-fence.ts'
+import { conflicts } from './003-conflicts.ts'
 
-export const migrations: readonly string[] = [initial, fence]
+export const migrations: readonly string[] = [initial, fence, conflicts]

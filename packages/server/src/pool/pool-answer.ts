@@ -3,7 +3,7 @@
  * All of one answer come from one PoolStatus (key-pool.md "Fresh"); `signed_curve25519` is always listed, 0 included.
  */
 import { base64Url, emptyDigest, type KeyPool, SIGNED_CURVE25519 } from '@latchkey/protocol'
-import type { PoolStatus } from './port.ts'
+import type { PoolStatus } from './commands.ts'
 
 /** algorithm -> available one-time keys. */
 export function countsOf(status: PoolStatus): Record<string, number> {

@@ -1,20 +1,20 @@
 /**
- * What the operator hears of the depletion defence (depletion.ts): of each claimer and device once in a while, with the
- * number since the last time. A pair that falls out of the table is heard of once more; nothing else is lost.
+ * What the operator's log says about the depletion defence (depletion.ts): each claimer and device at most every ten
+ * minutes, with the number of claims since the last report. A pair that falls out of the table is reported once more.
  */
 import type { DeviceId, UserId } from '@latchkey/protocol'
 import { LRUCache } from 'lru-cache'
 
-/** Pairs kept in mind: under 1 kB each. */
+/** Pairs in the table: under 1 kB each. */
 const MAX_PAIRS = 10_000
 const REPORT_EVERY_MS = 10 * 60 * 1000
 
-export class SparedClaims {
+export class LimitedClaims {
   readonly #unreported = new LRUCache<string, { readonly reportedTs: number; count: number }>({
     max: MAX_PAIRS,
   })
 
-  /** Counts a spared claim. Returns how many to report now: 0 while the last report is recent. */
+  /** Counts a claim over the budget. Returns how many to report now: 0 while the last report is recent. */
   note(
     claimer: UserId,
     target: { readonly userId: UserId; readonly deviceId: DeviceId },

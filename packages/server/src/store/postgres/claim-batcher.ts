@@ -3,13 +3,13 @@
  * at a time: its cost is that of the transaction, far more than that of its claims, and two at once only share the
  * claims between them (measured: twice the processor time per claim). A flush that has to wait lets another begin.
  */
-import type { ClaimCommand, ClaimResult } from '../../pool/port.ts'
+import type { ClaimCommand, ClaimResult } from '../../pool/commands.ts'
 import { Batches } from './batches.ts'
 import { issue, type NumberedClaim } from './claim-keys.ts'
 import type { Claimers } from './claimers.ts'
 import { commit, type Core } from './core.ts'
 import { NotLooked } from './fence.ts'
-import { BelowFence, freshenDevices } from './freshen.ts'
+import { purgeStaleDevices, StalePoolsError } from './purge-stale-pools.ts'
 
 /** Keys asked for in one flush: bounds how long the first of them waits for the last. A larger claim goes alone. */
 const MAX_TARGETS_PER_FLUSH = 1_000
@@ -17,7 +17,7 @@ const MAX_TARGETS_PER_FLUSH = 1_000
 const SLOW_MS = 50
 
 /** The claims of one process. */
-export class ClaimLanes {
+export class ClaimBatcher {
   readonly #claimers: Claimers
   readonly #flushes: Batches<NumberedClaim, ClaimResult>
 
@@ -47,7 +47,7 @@ async function flush(core: Core, claims: readonly NumberedClaim[]): ReturnType<t
     try {
       return await commit(core, (tx) => issue(core, tx, claims))
     } catch (error) {
-      if (error instanceof BelowFence) await freshenDevices(core, error.devices)
+      if (error instanceof StalePoolsError) await purgeStaleDevices(core, error.devices)
       else if (error instanceof NotLooked) await core.fence.othersHaveLooked(core.db)
       else throw error
     }

@@ -1,0 +1,101 @@
+/**
+ * The part that upload and reset share: one-time and fallback keys of one request enter the pools of a device. In this
+ * order, because a conflict must not be healed for a request that is refused anyway (docs/decisions):
+ *
+ *     algorithms of the device -> outcomes of the one-time keys -> conflict: 400, or heal -> store -> evict over the cap
+ *     -> fallback keys -> daily budget
+ */
+import { type FallbackOutcome, keyName, type KeyName, type UploadOutcome } from '@latchkey/protocol'
+import { classifyTry, conflictError, tryOf } from './conflict.ts'
+import { countStored, type DayCount } from './daily-budget.ts'
+import { RememberedRefusal } from './decision.ts'
+import type { DevicePools } from './device-pools.ts'
+import { decideFallback } from './fallback.ts'
+import { heal } from './heal.ts'
+import type { HashedKey } from './key.ts'
+import { requireAlgorithms } from './limits.ts'
+import { type Conflict, decideOutcomes } from './outcomes.ts'
+import type { PoolPolicy } from './policy.ts'
+import type { Pool } from './pool.ts'
+import type { DeviceFacts } from './port.ts'
+
+export type EnteredKeys = {
+  readonly outcomes: ReadonlyMap<KeyName, UploadOutcome>
+  readonly fallbackOutcomes: ReadonlyMap<KeyName, FallbackOutcome>
+  readonly storedAs: ReadonlyMap<KeyName, KeyName>
+  readonly evicted: readonly KeyName[]
+  readonly healed: boolean
+  readonly day: DayCount
+}
+
+export type EnteringKeys = {
+  readonly oneTimeKeys: readonly HashedKey[]
+  readonly fallbackKeys: readonly HashedKey[]
+  readonly now: number
+  /** Whether a second try may heal a conflict. A reset is always answered 400: it names itself what to withdraw. */
+  readonly mayHeal: boolean
+  /** What counts towards the daily budget besides the keys: a change of identity. */
+  readonly alreadyCounted: number
+}
+
+/** @throws {MatrixError} 400 for conflicts and too many algorithms, 429 over the daily budget. */
+export function enterKeys(
+  pools: DevicePools,
+  request: EnteringKeys,
+  facts: Pick<DeviceFacts, 'day' | 'refused'>,
+  policy: PoolPolicy,
+): EnteredKeys {
+  const { oneTimeKeys, fallbackKeys, now } = request
+  const wanted = [...oneTimeKeys, ...fallbackKeys].map((key) => key.algorithm)
+  requireAlgorithms(pools.algorithms, wanted, policy.algorithmsPerDevice)
+  const batches = [...Map.groupBy(oneTimeKeys, (key) => key.algorithm)].map(([algorithm, keys]) => {
+    const pool = pools.open(algorithm)
+    return { pool, keys, decision: decideOutcomes(keys, pool) }
+  })
+  const conflicts = batches.flatMap(({ decision }) => decision.conflicts)
+  const healed = conflicts.length > 0
+  if (healed) requireSecondTry(request, conflicts, facts)
+  const outcomes = new Map<KeyName, UploadOutcome>()
+  const storedAs = new Map<KeyName, KeyName>()
+  const evicted: KeyName[] = []
+  let counted = request.alreadyCounted
+  for (const { pool, keys, decision } of batches) {
+    const final = decision.conflicts.length > 0 ? heal(pool, keys) : decision
+    pool.append(final.store)
+    counted += final.store.length
+    for (const [name, outcome] of final.outcomes) outcomes.set(name, outcome)
+    for (const [name, as] of final.storedAs) storedAs.set(name, as)
+    evicted.push(...evictOver(pool, policy.keysPerPool))
+  }
+  const fallbackOutcomes = new Map<KeyName, FallbackOutcome>()
+  for (const key of fallbackKeys) {
+    const pool = pools.open(key.algorithm)
+    const outcome = decideFallback(key, pool)
+    fallbackOutcomes.set(keyName(key.algorithm, key.keyId), outcome)
+    if (outcome !== 'stored') continue
+    pool.replaceFallback(key)
+    counted++
+  }
+  const day = countStored(facts.day, counted, policy.keysPerDeviceAndDay, now)
+  return { outcomes, fallbackOutcomes, storedAs, evicted, healed, day }
+}
+
+/** Under `reject`, and on the first try, a conflict is refused. */
+function requireSecondTry(
+  { mayHeal, oneTimeKeys, now }: EnteringKeys,
+  conflicts: readonly Conflict[],
+  { refused }: Pick<DeviceFacts, 'refused'>,
+): void {
+  const refusal = conflictError(conflicts)
+  if (!mayHeal) throw refusal
+  const attempt = tryOf(oneTimeKeys, now)
+  const kind = classifyTry(refused, attempt)
+  if (kind === 'first') throw new RememberedRefusal(refusal, { refused: attempt })
+  if (kind === 'repeat') throw refusal
+}
+
+/** Over the cap the oldest keys are evicted, by upload order whatever the order of claims. */
+function evictOver(pool: Pool, keysPerPool: number): KeyName[] {
+  const surplus = pool.count - keysPerPool
+  return surplus > 0 ? pool.evict(surplus).map((keyId) => keyName(pool.algorithm, keyId)) : []
+}

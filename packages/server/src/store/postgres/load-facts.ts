@@ -1,0 +1,236 @@
+/**
+ * The facts that a change of a device's pools may meet (pool/port.ts), read under the locks of the device and its pools:
+ * one statement per pool that keys are uploaded to, and one for each further kind of fact that is wanted.
+ */
+import { type KeyId, parseKeyName } from '@latchkey/protocol'
+import type { IdentityPart } from '../../pool/identity.ts'
+import { type HashedKey, type MaterialHash, materialOfJson } from '../../pool/key.ts'
+import { ID_REUSE_LOOKBACK } from '../../pool/outcomes.ts'
+import type {
+  DeviceFacts,
+  KnownKey,
+  ListedKey,
+  MetKey,
+  NamedKey,
+  PoolFacts,
+  WantedFacts,
+} from '../../pool/port.ts'
+import { STATE_CODE, stateOf } from '../key-row.ts'
+import type { Core, Write } from './core.ts'
+import { digestsOf } from './digests.ts'
+import { bytesOf, type PoolRow } from './pool-row.ts'
+import { type LockedDevice, toIdentity } from './session-device.ts'
+
+export async function loadFacts(
+  core: Core,
+  tx: Write,
+  locked: LockedDevice,
+  wanted: WantedFacts,
+): Promise<DeviceFacts> {
+  const { row, pools } = locked
+  const digests = await digestsOf(core.digests, tx, tx.standing.epoch, pools)
+  const listed = await listedKeys(tx, pools, wanted)
+  const former = await formerFallbacks(tx, pools, wanted.fallbackKeys)
+  const facts: PoolFacts[] = []
+  for (const pool of pools) {
+    const keys = wanted.oneTimeKeys.filter((key) => key.algorithm === pool.algorithm)
+    const { fallback_material: material, fallback_used: used } = pool
+    facts.push({
+      algorithm: pool.algorithm,
+      count: pool.count,
+      digest: Buffer.from(digests.get(pool.pool_num) ?? '', 'base64url'),
+      fallback: material === null ? undefined : { material, used },
+      ...(await metKeys(tx, pool, keys, wanted)),
+      oldest: await oldestKeys(tx, pool, keys.length, wanted.keysPerPool),
+      available: listed.get(pool.pool_num) ?? [],
+      formerFallbacks: former.get(pool.pool_num) ?? new Set(),
+    })
+  }
+  return {
+    epoch: tx.standing.epoch,
+    version: pools.reduce((sum, pool) => sum + pool.changes, row.version),
+    generation: row.generation,
+    deviceKeys: row.device_keys ?? undefined,
+    identity: toIdentity(row),
+    identityChanged: row.identity_changed,
+    givenUp: await givenUpParts(tx, locked, wanted),
+    day: { start: row.day_start_ts, stored: row.day_stored },
+    refused: locked.refused,
+    ...(await replayFacts(tx, locked, wanted)),
+    pools: facts,
+  }
+}
+
+/** Which parts of a new identity the device gave up before. */
+async function givenUpParts(
+  tx: Write,
+  { session, row }: LockedDevice,
+  { deviceKeys }: WantedFacts,
+): Promise<ReadonlySet<IdentityPart>> {
+  if (deviceKeys === undefined || deviceKeys.json === row.device_keys) return new Set()
+  const { ed25519, curve25519 } = deviceKeys.identity
+  const found = await tx.one<Record<IdentityPart, boolean | null>>(
+    `select bool_or(ed25519 = $2) as ed25519, bool_or(curve25519 = $3) as curve25519
+     from former_identities where device_num = $1`,
+    session.deviceRef,
+    ed25519 ?? null,
+    curve25519 ?? null,
+  )
+  return new Set((['ed25519', 'curve25519'] as const).filter((part) => found?.[part] === true))
+}
+
+async function replayFacts(
+  tx: Write,
+  { session }: LockedDevice,
+  { replay }: WantedFacts,
+): Promise<Pick<DeviceFacts, 'replay' | 'replaysRemembered'>> {
+  if (replay === undefined) return { replay: undefined, replaysRemembered: 0 }
+  const row = await tx.one<{ n: number; answer: string | null; ts: number | null }>(
+    `select count(*) filter (where ts > $3) as n, max(answer) filter (where request_id = $2) as answer,
+       max(ts) filter (where request_id = $2) as ts
+     from reset_answers where device_num = $1`,
+    session.deviceRef,
+    replay.requestId,
+    replay.since,
+  )
+  const { n = 0, answer = null, ts = null } = row ?? {}
+  return { replay: answer === null || ts === null ? undefined : { answer, ts }, replaysRemembered: n }
+}
+
+type KeyRow = {
+  readonly pool_num: number
+  readonly seq: number
+  readonly key_id: KeyId
+  readonly hash: MaterialHash
+}
+
+type MetRow = KeyRow & { readonly state: number; readonly json: string | null; readonly by_material: boolean }
+
+async function metKeys(
+  tx: Write,
+  pool: PoolRow,
+  keys: readonly HashedKey[],
+  { available }: WantedFacts,
+): Promise<Pick<PoolFacts, 'met' | 'availableById' | 'addedSinceIssued'>> {
+  const names = available === 'all' ? [] : available.flatMap((name) => parseKeyName(name) ?? [])
+  const named = names.filter((name) => name.algorithm === pool.algorithm).map((name) => name.keyId)
+  const met = new Map<MaterialHash, MetKey>()
+  const availableById = new Map<KeyId, NamedKey>()
+  const addedSinceIssued = new Map<KeyId, number>()
+  const isEmpty = pool.last_seq === 0 || keys.length + named.length === 0
+  for (const row of isEmpty ? [] : await readMet(tx, pool, keys, named)) {
+    const state = stateOf(row.state)
+    if (row.by_material) {
+      if (state !== 'withdrawn') met.set(row.hash, { ...listed(row), state })
+    } else if (row.json !== null) availableById.set(row.key_id, { ...known(row, row.json), json: row.json })
+    else {
+      const added = pool.last_seq - row.seq
+      addedSinceIssued.set(row.key_id, Math.min(added, addedSinceIssued.get(row.key_id) ?? added))
+    }
+  }
+  return { met, availableById, addedSinceIssued }
+}
+
+/**
+ * The wanted keys that the log holds, by the hash of their material and by their ID. An available key with the ID of a
+ * wanted key counts only if its material differs, or if its ID is named: otherwise it is found by its material. IDs are
+ * looked for among the available keys and in the domain's lookback, because the log has no index by ID; they are hashed
+ * once and the rows read once, whatever the planner expects: the `coalesce` keeps the condition from becoming a join.
+ */
+function readMet(
+  tx: Write,
+  { pool_num: num, head, last_seq: lastSeq }: PoolRow,
+  keys: readonly HashedKey[],
+  named: readonly KeyId[],
+): Promise<MetRow[]> {
+  return tx.all<MetRow>(
+    `select pool_num, seq, key_id, encode(material, 'hex') as hash, null as json, true as by_material,
+       case when state = ${STATE_CODE.available} and seq < $4 then ${STATE_CODE.issued} else state end as state
+     from one_time_keys
+     where pool_num = $1 and material = any($2::bytea[]) and state <> ${STATE_CODE.withdrawn}
+       -- The index has the first 3 bytes of a material.
+       and substr(material, 1, 3) = any(array(select substr(asked, 1, 3) from unnest($2::bytea[]) as asked))
+     union all
+     select pool_num, seq, key_id, encode(material, 'hex'),
+       case when state = ${STATE_CODE.available} and seq >= $4 then json end, false, state
+     from one_time_keys
+     where pool_num = $1 and seq > $5 and state in (${STATE_CODE.available}, ${STATE_CODE.issued})
+       and (coalesce(key_id in (select unnest($6::text[])), false)
+         or (coalesce(key_id in (select unnest($3::text[])), false) and (key_id, material) not in (
+           select * from unnest($3::text[], $2::bytea[]))))`,
+    num,
+    keys.map((key) => bytesOf(key.hash)),
+    keys.map((key) => key.keyId),
+    head,
+    Math.min(lastSeq - ID_REUSE_LOOKBACK, head - 1),
+    named,
+  )
+}
+
+/** As many as may have to be evicted when all of the request's keys are stored. */
+async function oldestKeys(tx: Write, pool: PoolRow, added: number, keysPerPool: number): Promise<KnownKey[]> {
+  const surplus = pool.count + added - keysPerPool
+  if (added === 0 || surplus <= 0 || pool.count === 0) return []
+  const rows = await tx.all<KeyRow & { json: string }>(
+    `select pool_num, seq, key_id, encode(material, 'hex') as hash, json from one_time_keys
+     where pool_num = $1 and seq >= $2 and state = ${STATE_CODE.available} order by seq limit $3`,
+    pool.pool_num,
+    pool.head,
+    surplus,
+  )
+  return rows.map((row) => known(row, row.json))
+}
+
+/** All available keys by pool, where all are wanted. */
+async function listedKeys(
+  tx: Write,
+  pools: readonly PoolRow[],
+  { available }: WantedFacts,
+): Promise<ReadonlyMap<number, ListedKey[]>> {
+  const filled = available === 'all' ? pools.filter((pool) => pool.count > 0) : []
+  if (filled.length === 0) return new Map()
+  const rows = await tx.all<KeyRow>(
+    `select pool_num, seq, key_id, encode(material, 'hex') as hash from pools join one_time_keys using (pool_num)
+     where pool_num = any($1::bigint[]) and seq >= head and state = ${STATE_CODE.available} order by seq`,
+    filled.map((pool) => pool.pool_num),
+  )
+  return groupedByPool(rows, listed)
+}
+
+/** Which of the uploaded fallback keys were replaced or purged before, by pool. */
+async function formerFallbacks(
+  tx: Write,
+  pools: readonly PoolRow[],
+  keys: readonly HashedKey[],
+): Promise<ReadonlyMap<number, ReadonlySet<MaterialHash>>> {
+  const asked = keys.flatMap((key) => {
+    const pool = pools.find(({ algorithm }) => algorithm === key.algorithm)
+    return pool === undefined ? [] : [{ num: pool.pool_num, hash: key.hash }]
+  })
+  if (asked.length === 0) return new Map()
+  const rows = await tx.all<Pick<KeyRow, 'pool_num' | 'hash'>>(
+    `select pool_num, encode(material, 'hex') as hash
+     from unnest($1::bigint[], $2::bytea[]) as asked (pool_num, material)
+     join former_fallback_keys using (pool_num, material)`,
+    asked.map(({ num }) => num),
+    asked.map(({ hash }) => bytesOf(hash)),
+  )
+  const hashes = groupedByPool(rows, ({ hash }) => hash)
+  return new Map([...hashes].map(([num, known]) => [num, new Set(known)]))
+}
+
+function groupedByPool<Row extends { readonly pool_num: number }, Value>(
+  rows: readonly Row[],
+  valueOf: (row: Row) => Value,
+): Map<number, Value[]> {
+  const byPool = Map.groupBy(rows, (row) => row.pool_num)
+  return new Map([...byPool].map(([num, own]) => [num, own.map(valueOf)]))
+}
+
+function listed({ seq, key_id: keyId, hash }: KeyRow): ListedKey {
+  return { place: seq, keyId, hash }
+}
+
+function known(row: KeyRow, json: string): KnownKey {
+  return { ...listed(row), material: materialOfJson(json) }
+}

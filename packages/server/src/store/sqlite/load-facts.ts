@@ -1,0 +1,241 @@
+/**
+ * The facts that a change of a device's pools may meet (pool/port.ts). Counts, digests and fallback keys are in memory;
+ * keys are looked up by one statement per pool, however many there are. The device's rows are settled.
+ */
+import { type KeyId, parseKeyName } from '@latchkey/protocol'
+import type { IdentityPart } from '../../pool/identity.ts'
+import { type HashedKey, type MaterialHash, materialOfJson } from '../../pool/key.ts'
+import { ID_REUSE_LOOKBACK } from '../../pool/outcomes.ts'
+import type {
+  DeviceFacts,
+  KnownKey,
+  ListedKey,
+  MetKey,
+  NamedKey,
+  PoolFacts,
+  WantedFacts,
+} from '../../pool/port.ts'
+import type { DeviceRef, Session } from '../../session.ts'
+import { STATE_CODE, stateOf } from '../key-row.ts'
+import type { Core } from './core.ts'
+import type { Transaction } from './database.ts'
+import type { DeviceState, PoolState } from './pool-state.ts'
+import { type DeviceRow, toIdentity } from './session-device.ts'
+
+/** A device whose session was proved, and its pools in memory. */
+export type ProvedDevice = {
+  readonly session: Session
+  readonly device: DeviceRow
+  readonly state: DeviceState
+}
+
+export function loadFacts(
+  core: Core,
+  tx: Transaction,
+  { session: { deviceRef }, device, state }: ProvedDevice,
+  wanted: WantedFacts,
+): DeviceFacts {
+  const { refused_materials: materials, refused_ts: ts } = device
+  const { epoch, version, generation } = core.keys.statusOf(state)
+  return {
+    epoch,
+    version,
+    generation,
+    deviceKeys: device.device_keys ?? undefined,
+    identity: toIdentity(device),
+    identityChanged: device.identity_changed === 1,
+    givenUp: givenUpParts(tx, deviceRef, device, wanted),
+    day: { start: device.day_start_ts, stored: device.day_stored },
+    refused: materials === null || ts === null ? undefined : { materials, ts },
+    ...replayFacts(tx, deviceRef, wanted),
+    pools: [...state.pools.values()].map((pool) => poolFacts(tx, pool, wanted)),
+  }
+}
+
+/** Which parts of a new identity the device gave up before. */
+function givenUpParts(
+  tx: Transaction,
+  deviceRef: DeviceRef,
+  { device_keys: known }: DeviceRow,
+  { deviceKeys }: WantedFacts,
+): ReadonlySet<IdentityPart> {
+  if (deviceKeys === undefined || deviceKeys.json === known) return new Set()
+  const { ed25519, curve25519 } = deviceKeys.identity
+  const row = tx.one<Record<IdentityPart, number | null>>(
+    `select max(ed25519 = ?) as ed25519, max(curve25519 = ?) as curve25519 from former_identities where device_num = ?`,
+    ed25519 ?? null,
+    curve25519 ?? null,
+    deviceRef,
+  )
+  return new Set((['ed25519', 'curve25519'] as const).filter((part) => row?.[part] === 1))
+}
+
+function replayFacts(
+  tx: Transaction,
+  deviceRef: DeviceRef,
+  { replay }: WantedFacts,
+): Pick<DeviceFacts, 'replay' | 'replaysRemembered'> {
+  if (replay === undefined) return { replay: undefined, replaysRemembered: 0 }
+  const known = tx.one<{ answer: string; ts: number }>(
+    `select answer, ts from reset_answers where device_num = ? and request_id = ?`,
+    deviceRef,
+    replay.requestId,
+  )
+  const remembered = tx.one<{ n: number }>(
+    `select count(*) as n from reset_answers where device_num = ? and ts > ?`,
+    deviceRef,
+    replay.since,
+  )
+  return { replay: known, replaysRemembered: remembered?.n ?? 0 }
+}
+
+function poolFacts(tx: Transaction, pool: PoolState, wanted: WantedFacts): PoolFacts {
+  const { algorithm, count, digest, fallback } = pool
+  const keys = wanted.oneTimeKeys.filter((key) => key.algorithm === algorithm)
+  const surplus = Math.max(0, count + keys.length - wanted.keysPerPool)
+  return {
+    algorithm,
+    count,
+    digest,
+    fallback: fallback && { material: fallback.material, used: fallback.used },
+    ...metKeys(tx, pool, keys, wanted),
+    oldest: keys.length > 0 && surplus > 0 ? oldestKeys(tx, pool, surplus) : [],
+    available: wanted.available === 'all' ? listedKeys(tx, pool) : [],
+    formerFallbacks: formerFallbacks(tx, pool, wanted.fallbackKeys),
+  }
+}
+
+type KeyRow = {
+  readonly num: number
+  readonly state: number
+  readonly key_id: KeyId
+  readonly material: Uint8Array
+  readonly json: string | null
+  /** 1: found by its material, 0: by its ID. */
+  readonly by_material: number
+}
+
+function metKeys(
+  tx: Transaction,
+  pool: PoolState,
+  keys: readonly HashedKey[],
+  { available }: WantedFacts,
+): Pick<PoolFacts, 'met' | 'availableById' | 'addedSinceIssued'> {
+  const names = available === 'all' ? [] : available.flatMap((name) => parseKeyName(name) ?? [])
+  const named = names.filter((name) => name.algorithm === pool.algorithm).map((name) => name.keyId)
+  const rows = keys.length + named.length === 0 ? [] : readRows(tx, pool, keys, named)
+  const met = new Map<MaterialHash, MetKey>()
+  const availableById = new Map<KeyId, NamedKey>()
+  const issued: KeyRow[] = []
+  for (const row of rows) {
+    const state = stateOf(row.state)
+    if (row.by_material === 1) {
+      const key = listed(row)
+      if (state !== 'withdrawn') met.set(key.hash, { ...key, state })
+    } else if (state === 'issued') issued.push(row)
+    else if (row.json !== null) availableById.set(row.key_id, { ...known(row, row.json), json: row.json })
+  }
+  return { met, availableById, addedSinceIssued: addedSince(tx, pool, issued) }
+}
+
+/**
+ * An available key with the ID of a wanted key counts only if its material differs: otherwise it is the wanted key, found
+ * by its material, and its text need not be read. `+state` keeps SQLite from the index by state, with which it would read every key
+ * of the pool.
+ */
+function readRows(
+  tx: Transaction,
+  { poolNum }: PoolState,
+  keys: readonly HashedKey[],
+  named: readonly KeyId[],
+): KeyRow[] {
+  return tx.all<KeyRow>(
+    `with wanted as materialized (
+       select unhex(value ->> 0) as material, value ->> 1 as key_id from json_each(?2))
+     select num, state, key_id, material, null as json, 1 as by_material from one_time_keys
+     where pool_num = ?1 and material in (select material from wanted) and +state <> ${STATE_CODE.withdrawn}
+     union all
+     select num, state, key_id, material, case when +state = ${STATE_CODE.available} then json end, 0 from one_time_keys
+     where pool_num = ?1 and key_id in (select key_id from wanted)
+       and +state in (${STATE_CODE.available}, ${STATE_CODE.issued})
+       and (key_id, material) not in (select key_id, material from wanted)
+     union all
+     select num, state, key_id, material, json, 0 from one_time_keys
+     where pool_num = ?1 and key_id in (select value from json_each(?3)) and +state = ${STATE_CODE.available}`,
+    poolNum,
+    JSON.stringify(keys.map((key) => [key.hash, key.keyId])),
+    JSON.stringify(named),
+  )
+}
+
+/** How many keys were added after each of these issued ones, by ID: counted up to the domain's lookback, from the newest. */
+function addedSince(
+  tx: Transaction,
+  { poolNum }: PoolState,
+  issued: readonly KeyRow[],
+): ReadonlyMap<KeyId, number> {
+  const since = new Map<KeyId, number>()
+  let added = 0
+  let newer = Number.MAX_SAFE_INTEGER
+  for (const { num, key_id: keyId } of issued.toSorted((a, b) => b.num - a.num)) {
+    if (added < ID_REUSE_LOOKBACK) {
+      const between = tx.one<{ n: number }>(
+        `select count(*) as n from (
+           select 1 from one_time_keys
+           where pool_num = ? and state in (0, 1, 2, 3, 4) and num > ? and num <= ? limit ${ID_REUSE_LOOKBACK})`,
+        poolNum,
+        num,
+        newer,
+      )
+      added += between?.n ?? 0
+    }
+    if (!since.has(keyId)) since.set(keyId, added)
+    newer = num
+  }
+  return since
+}
+
+function oldestKeys(tx: Transaction, { poolNum }: PoolState, limit: number): KnownKey[] {
+  const rows = tx.all<KeyRow & { readonly json: string }>(
+    `select num, key_id, material, json from one_time_keys
+     where pool_num = ? and state = ${STATE_CODE.available} order by num limit ?`,
+    poolNum,
+    limit,
+  )
+  return rows.map((row) => known(row, row.json))
+}
+
+function listedKeys(tx: Transaction, { poolNum }: PoolState): ListedKey[] {
+  return tx
+    .all<KeyRow>(
+      `select num, key_id, material from one_time_keys
+       where pool_num = ? and state = ${STATE_CODE.available} order by num`,
+      poolNum,
+    )
+    .map(listed)
+}
+
+function formerFallbacks(
+  tx: Transaction,
+  { poolNum, algorithm }: PoolState,
+  keys: readonly HashedKey[],
+): ReadonlySet<MaterialHash> {
+  const own = keys.filter((key) => key.algorithm === algorithm)
+  const former = own.filter(
+    ({ hash }) =>
+      tx.one(
+        `select 1 from former_fallback_keys where pool_num = ? and material = ?`,
+        poolNum,
+        Buffer.from(hash, 'hex'),
+      ) !== undefined,
+  )
+  return new Set(former.map(({ hash }) => hash))
+}
+
+function listed({ num, key_id: keyId, material }: KeyRow): ListedKey {
+  return { place: num, keyId, hash: Buffer.from(material).toString('hex') as MaterialHash }
+}
+
+function known(row: KeyRow, json: string): KnownKey {
+  return { ...listed(row), material: materialOfJson(json) }
+}

@@ -1,0 +1,12 @@
+/**
+ * The memory of refused uploads (pool/conflict.ts), as PostgreSQL has it: a client's second try heals although the server
+ * was restarted in between.
+ */
+export const conflicts = `
+create table conflicts (
+  device_num integer primary key,
+  materials text not null,
+  ts integer not null
+) strict;
+create index conflicts_by_ts on conflicts (ts);
+`
