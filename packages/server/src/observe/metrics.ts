@@ -53,7 +53,7 @@ export class Metrics {
     this.#claims = new Counter({
       registers,
       name: 'latchkey_claims_total',
-      help: 'Claims by result, one per device asked. Spared is a fallback key returned although one-time keys are left.',
+      help: 'Claims by result, one per device asked. Rate-limited is a fallback key returned although one-time keys are left.',
       labelNames: ['outcome'],
     })
     this.#uploads = new Counter({
