@@ -4,7 +4,7 @@
  */
 import { compareCodePoints, keyName, type KeyId, type KeyName, type UploadOutcome } from '@latchkey/protocol'
 import type { HashedKey, KeyState, MaterialHash, UploadedKey } from './key.ts'
-import type { NamedKey } from './port.ts'
+import type { NamedKey } from './log-key.ts'
 
 /** What a pool remembers. */
 export interface PoolMemory {

@@ -12,7 +12,8 @@ import {
   type UploadedKey,
 } from './key.ts'
 import type { PoolMemory } from './outcomes.ts'
-import type { KnownKey, MetKey, NamedKey, PoolChange, PoolFacts } from './port.ts'
+import type { KnownKey, MetKey, NamedKey } from './log-key.ts'
+import type { PoolChange, PoolFacts } from './port.ts'
 import type { PurgeRule } from './purge.ts'
 
 type Added = { readonly key: HashedKey; state: 'available' | 'evicted' }

@@ -14,7 +14,8 @@ import type { ClaimCommand, ClaimResult, PoolInspection, UploadedDeviceKeys } fr
 import type { RefusedTry } from './conflict.ts'
 import type { DayCount } from './daily-budget.ts'
 import type { Identity, IdentityPart } from './identity.ts'
-import type { HashedKey, KeyState, MaterialHash, Removal, UploadedKey } from './key.ts'
+import type { HashedKey, MaterialHash, Removal, UploadedKey } from './key.ts'
+import type { KnownKey, ListedKey, MetKey, NamedKey } from './log-key.ts'
 
 export interface PoolStore {
   /**
@@ -101,13 +102,6 @@ export type PoolFacts = {
   /** Materials of wanted fallback keys that were replaced or purged before. */
   readonly formerFallbacks: ReadonlySet<MaterialHash>
 }
-
-/** A row of the log. `place` is the store's number of it; within a pool, places grow in upload order. */
-export type ListedKey = { readonly place: number; readonly keyId: KeyId; readonly hash: MaterialHash }
-export type MetKey = ListedKey & { readonly state: Exclude<KeyState, 'withdrawn'> }
-/** With what its share of the digest is made of. */
-export type KnownKey = ListedKey & { readonly material: KeyMaterial }
-export type NamedKey = KnownKey & { readonly json: string }
 
 /** What a decision changes. A store saves all of it or nothing. */
 export type DeviceChanges = {

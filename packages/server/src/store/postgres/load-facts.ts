@@ -6,15 +6,8 @@ import { type KeyId, parseKeyName } from '@latchkey/protocol'
 import type { IdentityPart } from '../../pool/identity.ts'
 import { type HashedKey, type MaterialHash, materialOfJson } from '../../pool/key.ts'
 import { ID_REUSE_LOOKBACK } from '../../pool/outcomes.ts'
-import type {
-  DeviceFacts,
-  KnownKey,
-  ListedKey,
-  MetKey,
-  NamedKey,
-  PoolFacts,
-  WantedFacts,
-} from '../../pool/port.ts'
+import type { KnownKey, ListedKey, MetKey, NamedKey } from '../../pool/log-key.ts'
+import type { DeviceFacts, PoolFacts, WantedFacts } from '../../pool/port.ts'
 import { STATE_CODE, stateOf } from '../key-row.ts'
 import type { Core, Write } from './core.ts'
 import { digestsOf } from './digests.ts'
