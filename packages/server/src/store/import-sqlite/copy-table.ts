@@ -3,7 +3,7 @@ import type { Queries } from '../postgres/database.ts'
 import type { Database } from '../sqlite/database.ts'
 import { StoreError } from '../store-error.ts'
 import { Fingerprint, type Row } from './fingerprint.ts'
-import type { TableCopy } from './table-copy.ts'
+import type { TableCopy } from './table-copy-type.ts'
 
 /** A batch ends with whichever comes first. */
 const BATCH_ROWS = 2_000

@@ -5,7 +5,7 @@
  */
 import { STATE_CODE } from '../key-row.ts'
 import type { Database } from '../sqlite/database.ts'
-import type { TableCopy } from './table-copy.ts'
+import type { TableCopy } from './table-copy-type.ts'
 
 type PoolRow = {
   readonly pool_num: number

@@ -1,7 +1,7 @@
 /**
  * The embedded installation that is imported. Its directory is held for all of the time, and everything is read in one
  * transaction, in which its schema is brought up to date and its issue log settled first. Nothing of that stays unless the
- * installation is marked as moved (sqlite/moved.ts), which commits it.
+ * installation is marked as moved (sqlite/migration-marker.ts), which commits it.
  */
 import { existsSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
@@ -11,7 +11,7 @@ import { StoreError } from '../store-error.ts'
 import { checkStructure, Database, migrate } from '../sqlite/database.ts'
 import { countersOf, formerEpochs } from '../sqlite/fence-rows.ts'
 import { KeyStates } from '../sqlite/key-states.ts'
-import { markMoved, type Move, moveOf, unmarkMoved } from '../sqlite/moved.ts'
+import { markMoved, type Move, moveOf, unmarkMoved } from '../sqlite/migration-marker.ts'
 
 const FILE_NAME = 'latchkey.db'
 

@@ -6,24 +6,9 @@
  * alone has (`wakes`).
  */
 import { hash } from 'node:crypto'
-import type { Database } from '../sqlite/database.ts'
-import type { Row, Value } from './fingerprint.ts'
+import type { Value } from './fingerprint.ts'
 import { issues, oneTimeKeys, pools } from './key-log.ts'
-
-type ColumnType = 'bigint' | 'int' | 'smallint' | 'boolean' | 'text' | 'bytea'
-
-/** Columns of the table in PostgreSQL. */
-export type Columns = Readonly<Record<string, ColumnType>>
-
-export type TableCopy = {
-  /** Its name in PostgreSQL. */
-  readonly table: string
-  readonly columns: Columns
-  /** How many rows there will be. */
-  count(source: Database): number
-  /** One after the other: a table may be larger than memory. */
-  rows(source: Database): Iterable<Row>
-}
+import type { Columns, ColumnType, TableCopy } from './table-copy-type.ts'
 
 export const TABLE_COPIES: readonly TableCopy[] = [
   alike('users', {

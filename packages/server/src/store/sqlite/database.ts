@@ -1,13 +1,10 @@
 /**
- * One SQLite connection: how it is opened, and prepared statements by their text.
+ * One SQLite connection and its prepared statements, by their text; schema version and structure check.
  * Durability rests on two lines here: WAL with `synchronous = FULL` (an fsync per commit), set explicitly.
  */
-import { join } from 'node:path'
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite'
 import { StoreError } from '../store-error.ts'
-import { prepareDirectory, preparePrivateFile } from '../data-directory.ts'
 import { migrations } from './migrations/index.ts'
-import { requireNotMoved } from './moved.ts'
 
 export type Param = SQLInputValue
 
@@ -105,39 +102,6 @@ export class Database {
     }
     return statement
   }
-}
-
-/** Opens `latchkey.db` in a directory, brings its schema up to date, and checks its structure. */
-export function openDatabase(directory: string): Database {
-  prepareDirectory(directory)
-  const file = join(directory, 'latchkey.db')
-  preparePrivateFile(file)
-  const db = openFile(file)
-  try {
-    requireSound(db, file)
-    db.transaction(() => migrate(db, file))
-    requireNotMoved(db, file)
-  } catch (error) {
-    db.close()
-    throw error
-  }
-  return db
-}
-
-function openFile(file: string): Database {
-  try {
-    return new Database(file)
-  } catch (error) {
-    throw new StoreError(`${file} cannot be opened as a database: ${String(error)}.`, { cause: error })
-  }
-}
-
-function requireSound(db: Database, file: string): void {
-  const [finding] = checkStructure(db, 'quick')
-  if (finding === undefined) return
-  throw new StoreError(
-    `${file} is damaged: ${finding}. Restore it from a backup; "latchkey database check" lists everything found.`,
-  )
 }
 
 /** SQLite's own structure check: what is wrong, or nothing. Quick: 0.3 s for a million keys; full: 1.7 s. */

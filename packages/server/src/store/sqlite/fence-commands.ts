@@ -10,7 +10,8 @@ import { StoreError } from '../store-error.ts'
 import { listWitnesses, Witness } from '../witness.ts'
 import { writeCertain, writeCertainWriter } from './certain.ts'
 import { signalDevice } from './core.ts'
-import { type Database, openDatabase } from './database.ts'
+import type { Database } from './database.ts'
+import { openDatabase } from './open-database.ts'
 import {
   countersOf,
   databaseId,

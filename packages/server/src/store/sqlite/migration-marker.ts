@@ -1,6 +1,6 @@
 /**
- * The mark of an installation that was imported into PostgreSQL. Two servers over the two copies would issue the same keys,
- * so no store is opened over one that has it.
+ * Marker of an embedded database that was imported into PostgreSQL. Servers on both copies would issue the same keys, so
+ * a marked database is never opened by a server.
  */
 import { StoreError } from '../store-error.ts'
 import type { Database } from './database.ts'
@@ -41,6 +41,6 @@ export function requireNotMoved(db: Database, file: string): void {
   const move = moveOf(db)
   if (move === undefined) return
   throw new StoreError(
-    `${file} was moved to ${move.to} (${new Date(move.ts).toISOString()}): serve that with --database. If the import did not end, or was a trial and nobody has been served from PostgreSQL, take the move back with "latchkey import sqlite ${file} --undo".`,
+    `${file} was moved to ${move.to} (${new Date(move.ts).toISOString()}): serve that with --database. If the import did not finish, or was a trial and no client was served from PostgreSQL, undo it with "latchkey import sqlite ${file} --undo".`,
   )
 }
