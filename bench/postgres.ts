@@ -87,8 +87,10 @@ async function main(): Promise<void> {
     await measureYardstick()
     for (const setup of SETUPS) {
       for (const template of templates.filter(({ store }) => store === setup.store)) {
-        const measure = template.name === 'hot' ? measureHot : measureMany
-        await installations.with(template, setup, (servers) => measure(setup, servers, template.devices))
+        const measureTemplate = template.name === 'hot' ? measureHot : measureMany
+        await installations.with(template, setup, (servers) =>
+          measureTemplate(setup, servers, template.devices),
+        )
       }
     }
     process.stderr.write(`round ${round + 1} of ${ROUNDS}\n`)

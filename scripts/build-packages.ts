@@ -70,7 +70,7 @@ async function compile(source: string, target: string, built: string): Promise<v
     throw new Error(`${source} does not compile:\n${output}`, { cause: error })
   }
   rmSync(config)
-  for (const file of filesUnder(target).filter((file) => file.endsWith('.d.ts'))) {
+  for (const file of filesUnder(target).filter((path) => path.endsWith('.d.ts'))) {
     const declarations = readFileSync(join(target, file), 'utf8')
     writeFileSync(join(target, file), declarations.replaceAll(RELATIVE_TS_IMPORT, '$1.js$2'))
   }

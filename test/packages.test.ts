@@ -57,7 +57,7 @@ test('every module that a built file names is there, or is a declared dependency
     const folder = join(built, name)
     const manifest = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as Record<string, object>
     const allowed = Object.keys({ ...manifest['dependencies'], ...manifest['peerDependencies'] })
-    for (const file of filesUnder(folder).filter((file) => /\.(js|d\.ts)$/.test(file))) {
+    for (const file of filesUnder(folder).filter((path) => /\.(js|d\.ts)$/.test(path))) {
       for (const specifier of importsOf(readFileSync(join(folder, file), 'utf8'))) {
         if (specifier.startsWith('.')) {
           const target = join(folder, dirname(file), specifier)

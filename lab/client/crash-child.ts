@@ -5,7 +5,7 @@
  * so that it can be started before there is one.
  */
 import { writeSync } from 'node:fs'
-import { text } from 'node:stream/consumers'
+import { text as textOf } from 'node:stream/consumers'
 import type { Store } from '@latchkey/client'
 import { type Credentials, MatrixSession } from '@latchkey/testing/matrix-session.ts'
 import { Clock } from './clock.ts'
@@ -78,5 +78,5 @@ function steppingDisk(disk: Disk, step: () => void): Disk {
 }
 
 const olm = await loadOlm()
-const order = await text(process.stdin)
+const order = await textOf(process.stdin)
 if (order !== '') await live(JSON.parse(order))

@@ -9,8 +9,8 @@ first round; lost: not read because it was gone; why?: failures that nobody can 
 uploads, and those refused; dead: keys that the server would issue and nobody holds.`
 
 export function header(): string {
-  const half = COLUMNS.map((name) => name.padStart(5)).join('')
-  return `${''.padEnd(38)} ${'without'.padEnd(45)}   with @latchkey/client\n${''.padEnd(38)} ${half}   ${half}`
+  const columns = COLUMNS.map((name) => name.padStart(5)).join('')
+  return `${''.padEnd(38)} ${'without'.padEnd(45)}   with @latchkey/client\n${''.padEnd(38)} ${columns}   ${columns}`
 }
 
 export function line(scenario: Scenario, { without, with: withLibrary }: Played): string {

@@ -156,7 +156,7 @@ suite('a guarded SDK in Chromium', { skip: skipWithoutChromium() }, () => {
   async function startApp(page: Page, account: MatrixSession, guarded: boolean): Promise<void> {
     await page.waitForFunction(() => 'sdkPage' in globalThis)
     const { baseUrl, userId, deviceId, token } = account
-    const started = page.evaluate(([account, guarded]) => sdkPage.start(account, { guarded }), [
+    const started = page.evaluate(([session, withGuard]) => sdkPage.start(session, { guarded: withGuard }), [
       { baseUrl, userId, deviceId, token },
       guarded,
     ] as const)
@@ -218,7 +218,7 @@ function until(
 ): Promise<void> {
   return within(
     `${list}: ${wanted}`,
-    page.evaluate(([list, wanted]) => sdkPage.until(list, wanted), [list, wanted] as const),
+    page.evaluate(([name, value]) => sdkPage.until(name, value), [list, wanted] as const),
   )
 }
 

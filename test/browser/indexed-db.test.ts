@@ -31,7 +31,7 @@ suite('a store in Chromium', { skip: skipWithoutChromium() }, () => {
       await t.test(name, () =>
         within(
           name,
-          page.evaluate((name) => storePage.runCase(name), name),
+          page.evaluate((caseName) => storePage.runCase(caseName), name),
         ),
       )
     }
@@ -114,7 +114,7 @@ async function interrupted(page: Page, database: string, interrupt: () => Promis
     acknowledged = Math.max(acknowledged, step)
     if (acknowledged >= 30) resolve()
   })
-  page.evaluate((database) => storePage.countForEver(database), database).catch(() => undefined)
+  page.evaluate((name) => storePage.countForEver(name), database).catch(() => undefined)
   await within('the page to write', enough)
   await interrupt()
   return acknowledged

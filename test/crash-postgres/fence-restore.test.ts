@@ -102,7 +102,7 @@ test(`the disk of the witnesses is full, ${ROUNDS} times: not one key is burnt, 
 
 /** Where a file system writes changes to a new place, or the file has a hole, what is there already needs room again. */
 function takeRoom(directory: string, places: 'one' | 'both'): void {
-  for (const name of readdirSync(directory).filter((name) => !name.endsWith('.lock'))) {
+  for (const name of readdirSync(directory).filter((file) => !file.endsWith('.lock'))) {
     const length = places === 'both' ? 128 << 10 : 64 << 10
     execFileSync('fallocate', ['--punch-hole', '-o', '0', '-l', `${length}`, join(directory, name)])
   }

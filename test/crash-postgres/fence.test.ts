@@ -115,7 +115,7 @@ test('syncs that wait on every server are woken, and unmodified clients go on wi
     using bob = await OlmDevice.ready(second.server.url, { user: 'olm-bob', deviceId: 'PHONE' })
     await bob.write(alice, 'before the backup')
     const claimed = new Set<string>()
-    const claim = async (count: number): Promise<void> => {
+    const claimNew = async (count: number): Promise<void> => {
       for (const { key } of await bob.session.claimMany(alice.userId, alice.deviceId, count)) {
         assert.ok(!claimed.has(key), `key ${key} was issued twice`)
         claimed.add(key)
@@ -125,10 +125,10 @@ test('syncs that wait on every server are woken, and unmodified clients go on wi
     await replica.caughtUp()
     replica.pause()
 
-    await claim(20)
+    await claimNew(20)
     await alice.sync()
     await alice.sendRequests({ loseUploadAnswer: true })
-    await claim(20)
+    await claimNew(20)
     const waiting = await waitingSyncs(scenario, quiet, ports)
     const primary = scenario.cluster
     await scenario.cutOff()
@@ -142,7 +142,7 @@ test('syncs that wait on every server are woken, and unmodified clients go on wi
 
     await alice.catchUp()
     assert.deepEqual(alice.lastUpload.body.one_time_key_counts, { signed_curve25519: 50 })
-    await claim(40)
+    await claimNew(40)
     using carol = await OlmDevice.ready(second.server.url, { user: 'olm-carol', deviceId: 'PHONE' })
     const forCarol = await carol.write(alice, 'after the failover')
     assert.ok(forCarol && !claimed.has(forCarol.key))

@@ -12,9 +12,9 @@ import {
   type Kind,
   onOff,
   perMinute,
+  plainText,
   postgresUrl,
   proxies,
-  text,
   whole,
 } from './kinds.ts'
 import { isServerName } from './server-name.ts'
@@ -47,14 +47,14 @@ const HOUR_MS = 3600 * SECOND_MS
 /** The file itself: a flag and a variable, no key of the file. */
 export const CONFIG_FILE = { flag: { name: '--config', value: 'FILE' }, variable: 'LATCHKEY_CONFIG' } as const
 
-const HOST = text('an IP address or a host name', (value) => /^[0-9A-Za-z.:%_-]{1,255}$/.test(value))
+const HOST = plainText('an IP address or a host name', (value) => /^[0-9A-Za-z.:%_-]{1,255}$/.test(value))
 
 const { pools, sizes } = DEFAULT_CONFIG
 
 export const GENERAL_KEYS: Keys<Omit<Config, 'pools' | 'rates' | 'sizes'>> = {
   serverName: key(
     'server_name',
-    text('a server name such as example.org or example.org:8448', isServerName),
+    plainText('a server name such as example.org or example.org:8448', isServerName),
     undefined,
     'The part of user IDs after the colon. Fixed at the first start (`localhost` if not set); later starts may omit it.',
     { name: '--server-name', value: 'NAME' },
@@ -85,7 +85,7 @@ export const GENERAL_KEYS: Keys<Omit<Config, 'pools' | 'rates' | 'sizes'>> = {
   ),
   dataDir: key(
     'data',
-    text('the path of a directory', (value) => value !== '' && !value.includes('\0')),
+    plainText('the path of a directory', (value) => value !== '' && !value.includes('\0')),
     DEFAULT_CONFIG.dataDir,
     'The directory of the embedded database. In the file, relative to the file; otherwise relative to the working directory.',
     { name: '--data', value: 'DIR' },
@@ -112,7 +112,7 @@ export const GENERAL_KEYS: Keys<Omit<Config, 'pools' | 'rates' | 'sizes'>> = {
   ),
   fenceDir: key(
     'fence_dir',
-    text('the path of a directory', (value) => value !== '' && !value.includes('\0')),
+    plainText('the path of a directory', (value) => value !== '' && !value.includes('\0')),
     undefined,
     'The directory of the witness, `data` if not set; relative paths as for `data`. Use a durable disk that is never restored together with the database.',
     { name: '--fence-dir', value: 'DIR' },

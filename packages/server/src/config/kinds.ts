@@ -19,7 +19,7 @@ export interface Kind<T> {
 const KIB = 1024
 const MIB = 1024 * KIB
 
-export function text(expects: string, accepts: (text: string) => boolean): Kind<string> {
+export function plainText(expects: string, accepts: (text: string) => boolean): Kind<string> {
   return { expects, parse: (text) => (accepts(text) ? text : undefined), format: (value) => value }
 }
 

@@ -231,8 +231,8 @@ describe('names', () => {
   })
 
   test('of 1 MB that are only asked about are not found', async () => {
-    const claim = { one_time_keys: { [alice.userId]: { [huge]: CURVE, [alice.deviceId]: huge } } }
-    assert.deepEqual(ok(await server.call('POST', CLAIM, { token, body: claim })).one_time_keys, {})
+    const wanted = { one_time_keys: { [alice.userId]: { [huge]: CURVE, [alice.deviceId]: huge } } }
+    assert.deepEqual(ok(await server.call('POST', CLAIM, { token, body: wanted })).one_time_keys, {})
     const body = { device_keys: { [alice.userId]: [huge] } }
     const query = await server.call('POST', `${CLIENT}/keys/query`, { token, body })
     assert.deepEqual(ok(query).device_keys, { [alice.userId]: {} })

@@ -23,13 +23,13 @@ test('a drained device and reused key IDs are logged once, with who and what', a
     .split('\n')
     .map((line) => JSON.parse(line))
   assert.deepEqual(
-    lines.map(({ level, userId, deviceId, claimer, count, keys }) => ({
-      level,
-      userId,
-      deviceId,
-      claimer,
-      count,
-      keys,
+    lines.map((line) => ({
+      level: line.level,
+      userId: line.userId,
+      deviceId: line.deviceId,
+      claimer: line.claimer,
+      count: line.count,
+      keys: line.keys,
     })),
     [
       { level: 40, userId: alice.userId, deviceId: 'A', claimer: eve.userId, count: 1, keys: undefined },
