@@ -1,6 +1,7 @@
 /**
- * The HTTP application: routes from the endpoint table, CORS and OPTIONS everywhere, 404 and 405 in the Matrix form,
- * bodies decoded and validated without coercion (Fastify's default turns `{"all": "true"}` into a reset of everything).
+ * The HTTP application: routes from the endpoint table, CORS and OPTIONS everywhere, 404 and 405 as Matrix errors,
+ * bodies decoded and validated without coercion (Fastify's default would read `{"all": "true"}` as a reset of all
+ * keys).
  */
 import cors from '@fastify/cors'
 import Fastify, {
@@ -36,9 +37,9 @@ import { type MethodsByUrl, refuseUnknown } from './refuse-unknown.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** Whose token the request carries; undefined at an endpoint for everyone. */
+    /** Session of the request's access token; undefined at public endpoints. */
     session: Session | undefined
-    /** What the endpoint takes as a body; undefined while there is no endpoint. */
+    /** Body limits of the endpoint; undefined for requests without a route. */
     bodyRules: BodyRules | undefined
   }
 }
@@ -47,14 +48,14 @@ type BodyRules = BodyBounds & { readonly exactNumbers: boolean }
 
 export type App = FastifyInstance
 
-/** Path segments that clients choose (user IDs, filter IDs, transaction IDs) may be longer than find-my-way's 100. */
+/** Client-chosen path segments (user IDs, filter IDs, transaction IDs) may exceed find-my-way's default of 100. */
 const MAX_PARAMETER_LENGTH = 2048
-/** How often at least Node looks for requests that take too long to arrive. */
+/** Upper bound on the interval at which Node checks for requests that take too long to arrive. */
 const MAX_CHECK_INTERVAL_MS = 10_000
-/** Of the budget for bodies on their way: strangers never take the room of those who are logged in. */
-const STRANGERS_SHARE = 1 / 4
+/** Share of the in-flight body budget for anonymous requests, so that they cannot use up that of logged-in clients. */
+const ANONYMOUS_SHARE = 1 / 4
 
-/** Fastify before the routes: needed first, because the context carries its logger. */
+/** Creates the Fastify instance without routes. It comes first because the context carries its logger. */
 export function createApp(
   options: Pick<SizeLimits, 'jsonDepth' | 'jsonValues' | 'requestTimeoutMs' | 'connections'> & {
     readonly trustProxy: TrustedProxies
@@ -72,7 +73,7 @@ export function createApp(
     logController: new LogController({ disableRequestLogging: true }),
     logger: loggerOptions(options.logLevel),
     forceCloseConnections: 'idle',
-    // What still comes at the end is answered as ever, and its connection closed: Fastify's own 503 has no Retry-After.
+    // Requests that arrive during shutdown are answered normally: Fastify's own 503 has no Retry-After header.
     return503OnClosing: false,
     ajv: {
       customOptions: {
@@ -80,12 +81,12 @@ export function createApp(
         removeAdditional: false,
         useDefaults: false,
         allErrors: false,
-        // With the schema and the value in its findings, for the text of errors.
+        // Adds the schema and the value to the findings, for error texts.
         verbose: true,
       },
     },
     routerOptions: { maxParamLength: MAX_PARAMETER_LENGTH },
-    // Without the hooks of a route, CORS included: a browser's client is to see the error too.
+    // These errors skip the route hooks, CORS included; without the header a browser would hide the error.
     frameworkErrors: (error, request, reply) =>
       void sendError(error, request, reply.header('access-control-allow-origin', '*')),
   })
@@ -95,7 +96,7 @@ export function createApp(
   app.removeAllContentTypeParsers()
   const { jsonDepth: maxDepth, jsonValues: maxValues } = options
   app.addContentTypeParser('*', async ({ raw, bodyRules }: FastifyRequest) => {
-    if (bodyRules === undefined) throw new Error('a body without an endpoint')
+    if (bodyRules === undefined) throw new Error('body parsed for a request without a route')
     const { exactNumbers } = bodyRules
     return decodeJson(await readBody(raw, bodyRules), { maxDepth, maxValues, exactNumbers })
   })
@@ -103,7 +104,7 @@ export function createApp(
   return app
 }
 
-/** Node swaps the two timeouts when that for the head is the longer one, as it is by default. */
+/** Sets both timeouts: Node swaps them if the one for the headers is longer, which it is by default. */
 function timeouts(requestTimeoutMs: number): object {
   return {
     requestTimeout: requestTimeoutMs,
@@ -118,7 +119,7 @@ function loggerOptions(level: string): NonNullable<FastifyServerOptions['logger'
     : { level, redact: ['req.headers.authorization', 'req.url'], stream: process.stderr }
 }
 
-/** Adds every endpoint to the application. */
+/** Registers every endpoint. */
 export async function addRoutes(app: App, context: Context): Promise<void> {
   await app.register(cors, {
     origin: '*',
@@ -127,17 +128,17 @@ export async function addRoutes(app: App, context: Context): Promise<void> {
     strictPreflight: false,
   })
   const { sizes } = context.config
-  const strangersBytes = sizes.bodyBytesInFlight * STRANGERS_SHARE
-  const strangers = new BodyBudget(strangersBytes)
-  const users = new BodyBudget(sizes.bodyBytesInFlight - strangersBytes)
+  const anonymousBytes = sizes.bodyBytesInFlight * ANONYMOUS_SHARE
+  const anonymous = new BodyBudget(anonymousBytes)
+  const users = new BodyBudget(sizes.bodyBytesInFlight - anonymousBytes)
   const endpoints = [...healthApi, ...clientApi(context.config)]
-  // Before the routes: a hook holds for those that come after it.
+  // Before the routes: a hook applies only to routes added after it.
   const refuse = refuseUnknown(methodsOf(endpoints))
   app.addHook('onRequest', (request, reply, done) => done(refuse(request, reply)))
   for (const endpoint of endpoints) {
     const bodyRules: BodyRules = {
       maxBytes: maxBodyBytes(endpoint, sizes),
-      budget: endpoint.auth ? users : strangers,
+      budget: endpoint.auth ? users : anonymous,
       exactNumbers: endpoint.exactNumbers ?? false,
     }
     for (const url of urlsOf(endpoint)) addRoute(app, context, endpoint, url, bodyRules)
@@ -163,22 +164,22 @@ function addRoute(app: App, context: Context, endpoint: Endpoint, url: string, b
     method: endpoint.method,
     url,
     ...(endpoint.body && { schema: { body: endpoint.body } }),
-    // Before the body is read: a stranger does not get to send ten megabytes first.
+    // Authenticates before the body is read, so that an anonymous client cannot send ten megabytes first.
     onRequest: async (request) => {
-      // Bodies are judged by their bytes: Fastify would refuse the odd types that some clients send.
+      // The content type is ignored: Fastify would refuse unusual types that some clients send.
       delete request.headers['content-type']
       request.bodyRules = bodyRules
       if (endpoint.auth)
         request.session = await authenticate(context.store.accounts, request, queryOf(request))
     },
-    // No body at all counts as an empty one (decode-json.ts): the parser is not asked then.
+    // A missing body is an empty one (decode-json.ts): Fastify does not call the parser for it.
     preValidation: (request, _reply, done) => {
       if (request.body === undefined) request.body = {}
       done()
     },
     handler: async (request, reply) => {
       const { session } = request
-      await requireHeld(context, session)
+      await requireValidSession(context, session)
       if (session !== undefined) context.store.accounts.seen(session, clientAddress(request), context.now())
       return send(reply, await endpoint.handle(new RequestCall(context, request, reply)))
     },
@@ -186,16 +187,16 @@ function addRoute(app: App, context: Context, endpoint: Endpoint, url: string, b
 }
 
 /**
- * Again, now that the body is here: it may have been on its way for a minute, and the session have ended meanwhile.
+ * Checks the session again after the body has arrived: that may take a minute, and the session may have ended since.
  *
  * @throws {MatrixError} 401 M_UNKNOWN_TOKEN
  */
-async function requireHeld({ store }: Context, session: Session | undefined): Promise<void> {
+async function requireValidSession({ store }: Context, session: Session | undefined): Promise<void> {
   if (session === undefined) return
   if ((await store.accounts.session(session.tokenHash)) === undefined) throw unknownToken()
 }
 
-/** A call over a Fastify request. The signal is made only for those that wait: it costs as much as a claim. */
+/** A call over a Fastify request. The signal is created on first use, because it costs as much as a claim. */
 class RequestCall implements Call<unknown> {
   readonly context: Context
   readonly body: unknown
@@ -216,12 +217,12 @@ class RequestCall implements Call<unknown> {
   }
 
   get session(): Session {
-    if (this.#session === undefined) throw new Error('a public endpoint asked for the session')
+    if (this.#session === undefined) throw new Error('session read at a public endpoint')
     return this.#session
   }
 
   get signal(): AbortSignal {
-    // A client that has gone already is not announced again.
+    // The close event has already fired for a client that disconnected.
     if (this.#reply.raw.destroyed) return AbortSignal.abort()
     const controller = new AbortController()
     this.#reply.raw.once('close', () => controller.abort())
@@ -229,7 +230,7 @@ class RequestCall implements Call<unknown> {
   }
 }
 
-/** A repeated parameter counts with its last value. */
+/** Keeps the last value of a repeated parameter. */
 function queryOf(request: FastifyRequest): Record<string, string> {
   const query = request.query as Record<string, string | string[]>
   for (const [name, value] of Object.entries(query))

@@ -1,6 +1,6 @@
 /**
- * From a request to a session: `Authorization: Bearer`, or `?access_token=` as old clients send it, never both.
- * Tokens are looked up by hash; the token itself is not kept or logged.
+ * Looks up the session of a request: `Authorization: Bearer`, or `?access_token=` from old clients, never both.
+ * Tokens are looked up by hash; the token itself is neither stored nor logged.
  */
 import type { FastifyRequest } from 'fastify'
 import { hashToken } from '../accounts/access-token.ts'
@@ -20,7 +20,7 @@ export async function authenticate(
     throw new MatrixError(
       401,
       'M_MISSING_TOKEN',
-      'Two access tokens: expected one, in the header or in the query.',
+      'Two access tokens: expected one, either in the header or in the query.',
     )
   }
   const token = header === undefined ? parameter : bearer(header)

@@ -1,7 +1,7 @@
 /**
- * How many bytes of request bodies may be in memory while they arrive, all connections together. A bound on each body
- * is not enough: thousands of slow connections could each hold one. What counts is what has come, not what a header
- * announced, so that nobody fills the budget without sending.
+ * Bounds the bytes of incoming request bodies held in memory across all connections. A limit per body is not enough:
+ * thousands of slow connections could each hold one. Only received bytes count, not the announced length, so that a
+ * client cannot use up the budget without sending.
  */
 export class BodyBudget {
   readonly #maxBytes: number
@@ -15,7 +15,7 @@ export class BodyBudget {
     return this.#heldBytes
   }
 
-  hasRoom(bytes: number): boolean {
+  fits(bytes: number): boolean {
     return this.#heldBytes + bytes <= this.#maxBytes
   }
 
@@ -23,7 +23,7 @@ export class BodyBudget {
     this.#heldBytes += bytes
   }
 
-  give(bytes: number): void {
+  release(bytes: number): void {
     this.#heldBytes -= bytes
   }
 }

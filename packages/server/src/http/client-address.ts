@@ -1,12 +1,12 @@
 /**
- * The address a request comes from. Each proxy appends to `X-Forwarded-For` whom it got the request from, and the client
- * may have put anything there before: it is read from the right, past the proxies that the operator named and no further.
+ * Client address of a request. Each proxy appends its peer's address to `X-Forwarded-For`, and the client can send any
+ * value there: the header is read from the right, past the configured proxies and no further.
  */
 import { isIP } from 'node:net'
 import type { FastifyRequest, FastifyServerOptions } from 'fastify'
 import type { Config } from '../config/config.ts'
 
-/** Whose `X-Forwarded-For` Fastify is to believe. A bare number it would take for nobody's. */
+/** Fastify's `trustProxy` option. Fastify ignores a bare number, so a hop count becomes a function. */
 export function trustedProxies(
   trusted: Config['trustProxy'],
 ): NonNullable<FastifyServerOptions['trustProxy']> {
@@ -14,7 +14,10 @@ export function trustedProxies(
   return trusted === 'off' ? false : [...trusted]
 }
 
-/** What a proxy wrote counts only if it is an address (`unknown`, a name or a port are not); else the proxy's own does. */
+/**
+ * Falls back to the peer's address if the proxy's entry is not an IP address (`unknown`, a host name, an address with a
+ * port).
+ */
 export function clientAddress(request: FastifyRequest): string {
   return isIP(request.ip) === 0 ? (request.raw.socket.remoteAddress ?? '') : request.ip
 }

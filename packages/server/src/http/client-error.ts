@@ -1,6 +1,6 @@
 /**
- * Answers where there is no request to answer: bytes that are no HTTP, a head that is too large, or one that takes too
- * long. Node hands over the bare socket; the connection ends with the answer. Matrix form, CORS header included.
+ * Responses to input that never became a request: malformed HTTP, a head that is too large, or one that takes too long.
+ * Node passes the raw socket; the connection closes after the response, which has Matrix's error format and CORS.
  */
 import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
@@ -31,8 +31,8 @@ function toMatrixError(code: string | undefined): MatrixError {
     return new MatrixError(408, 'M_UNKNOWN', 'The request took too long to arrive.')
   }
   if (code === 'HPE_HEADER_OVERFLOW') {
-    const message = 'The address and headers of the request are larger than this server accepts.'
+    const message = 'The URL and headers of the request are larger than this server accepts.'
     return new MatrixError(431, 'M_TOO_LARGE', message)
   }
-  return new MatrixError(400, 'M_UNKNOWN', 'The bytes received are no HTTP request.')
+  return new MatrixError(400, 'M_UNKNOWN', 'Malformed HTTP request.')
 }

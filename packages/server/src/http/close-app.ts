@@ -1,21 +1,21 @@
 /**
- * The orderly end of the HTTP side: no new connections, an answer for what is under way, and a bound on how long that
- * may take. Fastify alone either cuts answers off or waits for keep-alive connections to run out.
+ * Graceful shutdown of the HTTP server: no new connections, open requests are answered within a bounded time. Fastify
+ * alone either aborts responses or waits until keep-alive connections time out.
  */
 import type { App } from './app.ts'
 
-/** A request that has not ended by then (a body that trickles in) is cut. */
-const CUT_AFTER_MS = 3_000
-/** A connection that was busy when the end began becomes idle with its answer; it is closed this soon after. */
-const REAP_EVERY_MS = 50
+/** Requests still open after this time (slow bodies) are aborted. */
+const ABORT_AFTER_MS = 3_000
+/** Interval at which connections that became idle after their last response are closed. */
+const CLOSE_IDLE_EVERY_MS = 50
 
 export async function closeApp(app: App): Promise<void> {
-  const reaper = setInterval(() => app.server.closeIdleConnections(), REAP_EVERY_MS)
-  const cut = setTimeout(() => app.server.closeAllConnections(), CUT_AFTER_MS)
+  const closeIdle = setInterval(() => app.server.closeIdleConnections(), CLOSE_IDLE_EVERY_MS)
+  const abort = setTimeout(() => app.server.closeAllConnections(), ABORT_AFTER_MS)
   try {
     await app.close()
   } finally {
-    clearInterval(reaper)
-    clearTimeout(cut)
+    clearInterval(closeIdle)
+    clearTimeout(abort)
   }
 }

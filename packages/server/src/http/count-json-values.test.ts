@@ -23,11 +23,11 @@ test('brackets, commas and quotation marks inside strings and names do not count
   assert.equal(count('{"a,[\\",{": {"b": []}, "c": [ ]}'), 4)
 })
 
-test('a text that is no JSON is counted without a fault', () => {
+test('text that is not valid JSON is counted without an error', () => {
   for (const text of ['', '"', '"\\', '[[[[', ']]', ',,', '{"a']) assert.ok(count(text) >= 1, text)
 })
 
-test('the bound itself is within it', () => {
+test('a text with exactly the maximum number of values is accepted', () => {
   const text = Buffer.from(`[${Array(99).fill('{}').join()}]`)
   assert.equal(hasMoreJsonValues(text, 100), false)
   assert.equal(hasMoreJsonValues(text, 99), true)

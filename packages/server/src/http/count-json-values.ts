@@ -1,21 +1,20 @@
 /**
- * How many values a JSON text holds, before it is parsed: nine megabytes of `{},` are three million objects, which take
- * a second to make and to walk, and many times their text in memory. Exact for valid JSON; for anything else the parser
- * has the last word.
+ * Counts the values of a JSON text before it is parsed: nine megabytes of `{},` are three million objects, which take a
+ * second to create and visit, and many times the memory of the text. Exact for valid JSON; the parser refuses the rest.
  */
 
 const [QUOTE, BACKSLASH, COMMA] = [0x22, 0x5c, 0x2c]
 const [OPEN_OBJECT, CLOSE_OBJECT, OPEN_ARRAY, CLOSE_ARRAY] = [0x7b, 0x7d, 0x5b, 0x5d]
-/** Space, and the control characters that JSON counts as white space, are the bytes up to this one. */
+/** JSON's white space (space, tab, line feed, carriage return) is at or below this byte. */
 const SPACE = 0x20
 
-/** Whether there are more than `max` values: objects, arrays, strings, numbers, literals; names of members not. */
+/** Whether the text has more than `max` values: objects, arrays, strings, numbers, literals; not member names. */
 export function hasMoreJsonValues(bytes: Uint8Array, max: number): boolean {
-  // No value is shorter than a byte.
+  // Every value takes at least one byte.
   return bytes.length > max && countJsonValues(bytes) > max
 }
 
-/** A value is the first of its container or follows a comma; the root is neither. */
+/** Each value except the root is the first in its container or follows a comma. */
 export function countJsonValues(bytes: Uint8Array): number {
   let count = 1
   let first = false
@@ -30,7 +29,7 @@ export function countJsonValues(bytes: Uint8Array): number {
   return count
 }
 
-/** The place of the quotation mark that ends the string. */
+/** Index of the quotation mark that ends the string. */
 function endOfString(bytes: Uint8Array, start: number): number {
   let i = start + 1
   for (; i < bytes.length && bytes[i] !== QUOTE; i++) if (bytes[i] === BACKSLASH) i++

@@ -1,13 +1,13 @@
 /**
- * What an endpoint of the client-server API is: a method, a path, a body schema, and a handler that decodes, calls one
- * domain function and encodes. One file of client-api/ each; app.ts turns them into routes.
+ * Definition of an endpoint of the client-server API: a method, a path, a body schema, and a handler that decodes,
+ * calls one domain function and encodes. client-api/ has one file per endpoint; app.ts turns them into routes.
  */
 import type { Static, TSchema } from 'typebox'
 import type { SizeLimits } from '../config/config.ts'
 import type { Context } from '../context.ts'
 import type { Session } from '../session.ts'
 
-/** An answer whose JSON text is already made (claims return stored text as it is). */
+/** A response that is already JSON text (claims return stored text unchanged). */
 export class JsonText {
   readonly text: string
   constructor(text: string) {
@@ -15,7 +15,7 @@ export class JsonText {
   }
 }
 
-/** An answer with a status other than 200 (a user-interactive challenge is no error of the client's). */
+/** A response with a status other than 200 that is not an error (a user-interactive authentication challenge). */
 export class Answer {
   readonly status: number
   readonly body: object
@@ -30,11 +30,11 @@ export type Call<Body> = {
   readonly body: Body
   /** Path parameters, percent-decoded. */
   readonly params: Readonly<Record<string, string>>
-  /** Query parameters; a repeated one counts with its last value. */
+  /** Query parameters; the last value of a repeated one. */
   readonly query: Readonly<Record<string, string>>
   /** The client's address. */
   readonly ip: string
-  /** Aborted when the client goes away. */
+  /** Aborted when the client disconnects. */
   readonly signal: AbortSignal
 }
 
@@ -42,13 +42,13 @@ export type Result = object | JsonText | Answer
 
 type Common = {
   readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE'
-  /** Below `/_matrix/client/VERSION`, or the whole of it, parameters as `:name`. */
+  /** Relative to `/_matrix/client/VERSION`, or the full path; parameters as `:name`. */
   readonly path: string
-  /** The VERSIONs it is served at; by default r0, v3 and unstable. */
+  /** API versions it is served under; r0, v3 and unstable by default. */
   readonly versions?: readonly string[]
-  /** How large a body it takes; by default a small one, and never more than the configuration has for any. */
+  /** Maximum body size; 64 KiB by default, and never more than the configured maximum. */
   readonly bodyBytes?: (sizes: SizeLimits) => number
-  /** For bodies of what is signed: numbers that canonical JSON cannot have arrive as NaN, to be refused by name. */
+  /** For bodies with signed JSON: numbers outside canonical JSON become NaN, so that the decoder can refuse them. */
   readonly exactNumbers?: boolean
 }
 
@@ -63,15 +63,15 @@ export type Endpoint = Common & {
 }
 
 const SMALL_BODY_BYTES = 64 * 1024
-/** A character of stored JSON may have been sent as `\\u00e9`, six bytes for one. */
+/** A stored character may arrive escaped as `\\u00e9`: six bytes for one. */
 const ESCAPED_BYTES_PER_BYTE = 6
 
-/** For endpoints whose requests are about many keys, users or devices. */
+/** Body size for requests that name many keys, users or devices. */
 export function largeBody({ bodyBytes }: SizeLimits): number {
   return bodyBytes
 }
 
-/** For one document of at most so many bytes as it is stored. */
+/** Body size for one document of at most `storedBytes` when stored. */
 export function documentBody(storedBytes: number): number {
   return Math.max(SMALL_BODY_BYTES, storedBytes * ESCAPED_BYTES_PER_BYTE)
 }
@@ -80,10 +80,10 @@ export function maxBodyBytes({ bodyBytes }: Endpoint, sizes: SizeLimits): number
   return Math.min(bodyBytes?.(sizes) ?? SMALL_BODY_BYTES, sizes.bodyBytes)
 }
 
-/** The versions that peers serve the key endpoints at. */
+/** API versions under which other homeservers serve the key endpoints. */
 export const ALL_VERSIONS = ['r0', 'v3', 'unstable'] as const
 
-/** An endpoint for whoever holds an access token. */
+/** An endpoint that requires an access token. */
 export function endpoint<const Schema extends TSchema | undefined = undefined>(
   definition: Common & {
     readonly body?: Schema
@@ -93,7 +93,7 @@ export function endpoint<const Schema extends TSchema | undefined = undefined>(
   return { ...definition, auth: true } as Endpoint
 }
 
-/** An endpoint for everyone. */
+/** An endpoint without authentication. */
 export function publicEndpoint<const Schema extends TSchema | undefined = undefined>(
   definition: Common & { readonly body?: Schema; readonly handle: Handler<Schema, unknown> },
 ): Endpoint {

@@ -1,6 +1,6 @@
 /**
- * How failures become answers: MatrixError as it says, a challenge of user-interactive authentication as 401, Fastify's
- * own refusals in the Matrix form, the rest a logged 500.
+ * Maps failures to responses: MatrixError as is, a user-interactive authentication challenge as 401, Fastify's own
+ * refusals as Matrix errors, everything else as a logged 500.
  */
 import type { FastifyError, FastifyReply, FastifyRequest, FastifySchemaValidationError } from 'fastify'
 import { AuthenticationChallenge } from '../accounts/interactive-auth.ts'
@@ -12,9 +12,11 @@ export function sendError(error: unknown, request: FastifyRequest, reply: Fastif
   if (known === undefined) {
     request.log.error(
       { err: error, method: request.method, route: request.routeOptions.url },
-      'a request failed by a fault of the server',
+      'unhandled error',
     )
-    return reply.code(500).send({ errcode: 'M_UNKNOWN', error: 'Internal server error; it was logged.' })
+    return reply
+      .code(500)
+      .send({ errcode: 'M_UNKNOWN', error: 'Internal server error. Details are in the server log.' })
   }
   if (known.status === 503) request.log.error({ err: known.cause ?? known }, known.message)
   const retryAfterMs = known.extra['retry_after_ms']
@@ -27,37 +29,37 @@ function toMatrixError(error: unknown): MatrixError | undefined {
   if (!isFastifyError(error)) return undefined
   const [finding] = error.validation ?? []
   if (finding !== undefined) {
-    const where = quoted(placeOf(finding.instancePath) || 'the body')
+    const where = quoted(dottedPath(finding.instancePath) || 'the body')
     const missing = missingMembers(finding)
-    // As peers have it: one missing member is a missing parameter, several are the wrong kind of object.
+    // As other homeservers do: one missing member is a missing parameter, several are malformed JSON.
     if (missing.length === 1) return missingParam(`${where} lacks the member ${quoted(missing.join())}.`)
     if (missing.length > 1) {
       return badJson(`${where} lacks the members ${missing.map((name) => quoted(name)).join(', ')}.`)
     }
-    return badJson(`${where} ${finding.message ?? 'is not as expected'}.`)
+    return badJson(`${where} ${finding.message ?? 'is invalid'}.`)
   }
   if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE')
     return tooLarge('The body is larger than this server accepts.')
   if (error.code === 'FST_ERR_MAX_PARAM_LENGTH') {
-    return new MatrixError(414, 'M_TOO_LARGE', 'A part of the path is longer than this server accepts.')
+    return new MatrixError(414, 'M_TOO_LARGE', 'A path segment is longer than this server accepts.')
   }
   const status = error.statusCode ?? 500
-  // Never with Fastify's text: it quotes the whole URL, which may hold an access token.
-  return status < 500 ? new MatrixError(status, 'M_UNKNOWN', unreadable(error.code)) : undefined
+  // Never use Fastify's text: it quotes the whole URL, which may contain an access token.
+  return status < 500 ? new MatrixError(status, 'M_UNKNOWN', fastifyRefusal(error.code)) : undefined
 }
 
-function unreadable(code: string): string {
-  if (code === 'FST_ERR_BAD_URL') return 'The path of the request is not valid percent-encoding.'
+function fastifyRefusal(code: string): string {
+  if (code === 'FST_ERR_BAD_URL') return 'The request path is not valid percent-encoding.'
   return `The request could not be read (${code}).`
 }
 
-/** A JSON pointer (RFC 6901) as members with dots between: `one_time_keys.signed_curve25519:AAAAHg`. */
-function placeOf(pointer: string): string {
+/** Converts a JSON pointer (RFC 6901) to a dotted path: `one_time_keys.signed_curve25519:AAAAHg`. */
+function dottedPath(pointer: string): string {
   const members = pointer.split('/').slice(1)
   return members.map((member) => member.replaceAll('~1', '/').replaceAll('~0', '~')).join('.')
 }
 
-/** The required members that a value lacks. Ajv itself tells the first of them only. */
+/** Names of all missing required members. Ajv itself reports only the first. */
 function missingMembers(finding: FastifySchemaValidationError): readonly string[] {
   const missing = finding.params['missingProperty']
   if (typeof missing !== 'string') return []

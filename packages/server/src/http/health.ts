@@ -1,13 +1,13 @@
 /**
- * For load balancers and orchestrators, without a token and outside every rate limit. Live: the process answers at all;
- * one that does not is to be restarted. Ready: its database answers too; one that is not gets no requests for a while.
+ * Health endpoints for load balancers and orchestrators: no token, no rate limit. Live: the process answers; restart it
+ * if it does not. Ready: its database answers too; send no requests until it does.
  */
 import { setTimeout as wait } from 'node:timers/promises'
 import { unavailable } from '../matrix-error.ts'
 import type { Store } from '../store.ts'
 import { publicEndpoint } from './endpoint.ts'
 
-/** A database that takes longer to say a word than this is none to send requests to. */
+/** The server is not ready when the database takes longer than this to answer. */
 const READY_WITHIN_MS = 2_000
 
 const live = publicEndpoint({

@@ -1,6 +1,6 @@
 /**
- * The bytes of a request body, within what the endpoint takes and what the process may hold. Fastify's own reader knows
- * the first bound only. Every byte that was counted is given back, however the request ends.
+ * Reads a request body within the endpoint's limit and the budget of the process. Fastify's own reader knows only the
+ * first limit. Every counted byte is released, however the request ends.
  */
 import type { IncomingMessage } from 'node:http'
 import { MatrixError, tooLarge, unavailable } from '../matrix-error.ts'
@@ -8,18 +8,18 @@ import type { BodyBudget } from './body-budget.ts'
 
 export type BodyBounds = { readonly maxBytes: number; readonly budget: BodyBudget }
 
-/** What a piece of a body takes in memory beside its bytes: a body may come in pieces of one byte. */
-const PIECE_BYTES = 256
+/** Memory overhead per received chunk; a body may arrive one byte at a time. */
+const CHUNK_OVERHEAD_BYTES = 256
 
 /**
  * Resolves when the body is complete.
  *
- * @throws {MatrixError} 413 over `maxBytes`, 503 while the budget is used up, 400 when the client ended it early.
+ * @throws {MatrixError} 413 over `maxBytes`, 503 while the budget is used up, 400 if the client aborted the request.
  */
 export function readBody(request: IncomingMessage, { maxBytes, budget }: BodyBounds): Promise<Buffer> {
   const announced = Number(request.headers['content-length'] ?? 0)
   if (announced > maxBytes) return Promise.reject(overLimit(maxBytes))
-  if (!budget.hasRoom(announced)) return Promise.reject(overBudget())
+  if (!budget.fits(announced)) return Promise.reject(overBudget())
   if (request.destroyed) return Promise.reject(endedEarly())
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = []
@@ -27,14 +27,14 @@ export function readBody(request: IncomingMessage, { maxBytes, budget }: BodyBou
     let held = 0
     const finish = (error?: Error): void => {
       request.off('data', onData).off('end', finish).off('error', onBreak).off('close', onBreak)
-      budget.give(held)
+      budget.release(held)
       if (error === undefined) resolve(Buffer.concat(chunks, bytes))
       else reject(error)
     }
     const onData = (chunk: Buffer): void => {
       if (bytes + chunk.length > maxBytes) return finish(overLimit(maxBytes))
-      const taken = chunk.length + PIECE_BYTES
-      if (!budget.hasRoom(taken)) return finish(overBudget())
+      const taken = chunk.length + CHUNK_OVERHEAD_BYTES
+      if (!budget.fits(taken)) return finish(overBudget())
       budget.take(taken)
       held += taken
       bytes += chunk.length
@@ -50,9 +50,9 @@ function overLimit(maxBytes: number): MatrixError {
 }
 
 function overBudget(): MatrixError {
-  return unavailable('The server is receiving as many request bodies as it can hold; send this one again.')
+  return unavailable('Request body memory is full; try again later.')
 }
 
 function endedEarly(): MatrixError {
-  return new MatrixError(400, 'M_UNKNOWN', 'The body ended before it was complete.')
+  return new MatrixError(400, 'M_UNKNOWN', 'The request body is incomplete: the connection closed early.')
 }

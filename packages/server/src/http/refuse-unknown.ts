@@ -1,14 +1,14 @@
 /**
- * What has no route: 405 with an `Allow` header where the path is one of the table's and only the method is not, whatever
- * the method, and 404 for the rest. Fastify has no 405 of its own.
+ * Refusal of requests without a route: 405 with an `Allow` header if the path is known and the method is not, else 404.
+ * Fastify has no 405 of its own.
  */
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { MatrixError } from '../matrix-error.ts'
 
-/** Methods by the pattern of the route, `/_matrix/client/v3/devices/:deviceId` for instance. */
+/** Methods by route pattern, for example `/_matrix/client/v3/devices/:deviceId`. */
 export type MethodsByUrl = ReadonlyMap<string, ReadonlySet<string>>
 
-/** The refusal of a request that no route takes. Asked for before the body is read, which nobody wants. */
+/** Returns the refusal for a request without a route. Runs before the body is read, so that no body is read in vain. */
 export function refuseUnknown(
   methodsByUrl: MethodsByUrl,
 ): (request: FastifyRequest, reply: FastifyReply) => MatrixError | undefined {
@@ -27,7 +27,7 @@ export function refuseUnknown(
     return new MatrixError(
       405,
       'M_UNRECOGNIZED',
-      `This endpoint does not take ${request.method}; expected ${found.allow}.`,
+      `This endpoint does not accept ${request.method}; expected ${found.allow}.`,
     )
   }
 }
@@ -37,7 +37,7 @@ function patternOf(url: string): RegExp {
   return new RegExp(`^${parts.join('/')}$`)
 }
 
-/** As the router reads it: without the query, percent-decoded but for slashes. */
+/** The path as the router sees it: without the query, percent-decoded except for slashes. */
 function pathOf(url: string): string {
   const [path = ''] = url.split('?')
   try {

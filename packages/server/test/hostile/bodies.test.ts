@@ -264,13 +264,13 @@ describe('key objects', () => {
         for (const member of ['one_time_keys', 'fallback_keys']) {
           const reply = await send(device, member, `{"key":"k1e5",${place}}`)
           const text = refused(reply, 400, 'M_BAD_JSON')
-          assert.ok(text.startsWith(`${member}: the key "alg:ID/~1" holds a number`), text)
+          assert.ok(text.startsWith(`${member}: the key "alg:ID/~1" has a number`), text)
         }
       }
     }
     const deviceKeys = `{"device_keys":{"user_id":"${device.userId}","device_id":"${device.deviceId}","algorithms":[],"keys":{},"signatures":{},"x":1.0}}`
     const reply = await server.call('POST', UPLOAD, { token: device.token, body: deviceKeys })
-    assert.match(refused(reply, 400, 'M_BAD_JSON'), /^device_keys holds a number/)
+    assert.match(refused(reply, 400, 'M_BAD_JSON'), /^device_keys has a number/)
     assert.deepEqual(await pool(server, device), before)
   })
 

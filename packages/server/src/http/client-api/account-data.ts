@@ -1,16 +1,17 @@
 /**
- * PUT and GET /user/:userId/account_data/:type (client-server API, "Client config"), the global ones: there are no
- * rooms. Clients keep their secret storage here; every device of the user sees a change in its sync.
+ * PUT and GET /user/:userId/account_data/:type (client-server API, "Client config"), global account data only, because
+ * there are no rooms. Clients keep their secret storage here; a change appears in the sync of each of the user's
+ * devices.
  */
 import { utf8Length } from '@latchkey/protocol'
 import { Type } from 'typebox'
 import { invalidParam, MatrixError, notFound, quoted, tooLarge } from '../../matrix-error.ts'
-import { isDecentText } from '../decode-json.ts'
+import { isWellFormedText } from '../decode-json.ts'
 import { documentBody, endpoint, JsonText } from '../endpoint.ts'
 import { requireOwnUser } from './own-user.ts'
 
 const MAX_TYPE_BYTES = 255
-/** Types that servers write themselves, through endpoints of their own. */
+/** Types with endpoints of their own. */
 const RESERVED_TYPES: ReadonlySet<string> = new Set(['m.fully_read', 'm.push_rules'])
 
 export const putAccountData = endpoint({
@@ -51,9 +52,9 @@ export const getAccountData = endpoint({
 })
 
 function decodeType(type = ''): string {
-  if (type === '' || utf8Length(type) > MAX_TYPE_BYTES || !isDecentText(type)) {
+  if (type === '' || utf8Length(type) > MAX_TYPE_BYTES || !isWellFormedText(type)) {
     throw invalidParam(
-      `The type of account data: expected 1 to ${MAX_TYPE_BYTES} bytes without U+0000, got ${quoted(type)}.`,
+      `Account data type: expected 1 to ${MAX_TYPE_BYTES} bytes without U+0000, got ${quoted(type)}.`,
     )
   }
   return type

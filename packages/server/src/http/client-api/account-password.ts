@@ -1,4 +1,4 @@
-/** POST /account/password: a new password, after the old one; the other devices are removed unless told otherwise. */
+/** POST /account/password: sets a new password after authentication; removes the other devices by default. */
 import { Type } from 'typebox'
 import { requireGoodPassword } from '../../accounts/password-policy.ts'
 import { endpoint } from '../endpoint.ts'

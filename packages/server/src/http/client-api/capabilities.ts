@@ -1,6 +1,6 @@
 /**
- * GET /capabilities (client-server API, "Capabilities negotiation"). Several things count as supported when they are
- * left out, so each one that this server lacks is said; room versions are left out because there are no rooms.
+ * GET /capabilities (client-server API, "Capabilities negotiation"). Clients assume that some omitted capabilities are
+ * supported, so each one that this server lacks is listed. Room versions are omitted because there are no rooms.
  */
 import { endpoint } from '../endpoint.ts'
 

@@ -1,6 +1,6 @@
 /**
- * From the wire to UploadedKey: the structure that every peer demands of key objects, and the size limits. Contents
- * are not judged here: peers' tests and old clients upload unsigned keys and invented algorithms.
+ * Decodes uploaded keys: checks the structure that other homeservers require of key objects, and the size limits. It
+ * accepts unsigned keys and unknown algorithms, which old clients and test suites of other homeservers upload.
  */
 import {
   type Algorithm,
@@ -25,8 +25,8 @@ import type { UploadedKey } from '../../pool/key.ts'
 import type { Session } from '../../session.ts'
 
 /**
- * `one_time_keys` and `fallback_keys`: name -> string or object with a `key`, which decodeKeys checks, because of a union
- * a schema's error can only say that no branch of it holds. Null counts as absent, as peers have it.
+ * `one_time_keys` and `fallback_keys`: name -> string or object with a `key`. decodeKeys checks the values, because a
+ * schema error for a union can only say that no branch matches. Null is treated as absent, as on other homeservers.
  */
 export const Keys = Type.Union([Type.Object({}), Type.Null()])
 
@@ -87,20 +87,20 @@ function typeName(value: Json): string {
 }
 
 /**
- * What is signed must come back as it went in, and not every number would: 12345678901234567890 is rounded, 1.0 becomes 1.
- * Canonical JSON has none of those (Matrix specification, appendices). NaN: see decode-json.ts.
+ * Signed JSON must be returned unchanged, but some numbers would not be: 12345678901234567890 is rounded, 1.0 becomes
+ * 1. Canonical JSON excludes them (Matrix specification, appendices). NaN: see decode-json.ts.
  */
 function requireCanonicalNumbers(what: string, value: Json): void {
   if (typeof value === 'number' && (!Number.isSafeInteger(value) || Object.is(value, -0))) {
     throw badJson(
-      `${what} holds a number that canonical JSON cannot have; expected integers within +-(2^53 - 1), written without fraction, exponent or negative zero.`,
+      `${what} has a number that canonical JSON does not allow; expected integers within +-(2^53 - 1), written without fraction, exponent or negative zero.`,
     )
   }
   if (typeof value !== 'object' || value === null) return
   for (const member of Object.values(value)) requireCanonicalNumbers(what, member)
 }
 
-/** @throws {MatrixError} 400 when it is not `algorithm:key_id`, or longer than the policy has it. */
+/** @throws {MatrixError} 400 if it is not `algorithm:key_id`, or longer than the policy allows. */
 export function decodeKeyName(
   member: string,
   name: string,
@@ -120,10 +120,10 @@ export function decodeKeyName(
   return parsed
 }
 
-/** Device keys are a few hundred bytes, and a query answers those of a thousand devices: 8 KiB is room enough. */
+/** Device keys take a few hundred bytes, and a query may return those of a thousand devices. */
 const MAX_DEVICE_KEYS_BYTES = 8192
 
-/** @throws {MatrixError} 400 when they are somebody else's, or cannot be signed JSON. */
+/** @throws {MatrixError} 400 if they are of another user or device, or not valid signed JSON; 413 if too large. */
 export function decodeDeviceKeys(deviceKeys: JsonObject, session: Session): UploadedDeviceKeys {
   for (const [member, own] of [
     ['user_id', session.userId],
@@ -132,7 +132,7 @@ export function decodeDeviceKeys(deviceKeys: JsonObject, session: Session): Uplo
     const found = deviceKeys[member]
     if (found !== own) {
       throw badJson(
-        `device_keys.${member} is ${quoted(typeof found === 'string' ? found : JSON.stringify(found))}; expected the caller's own, ${quoted(own)}.`,
+        `device_keys.${member} is ${quoted(typeof found === 'string' ? found : JSON.stringify(found))}; expected the caller's own ${quoted(own)}.`,
       )
     }
   }
@@ -145,12 +145,12 @@ export function decodeDeviceKeys(deviceKeys: JsonObject, session: Session): Uplo
     return { json, identity: identityOf(deviceKeys, session.deviceId) }
   } catch (error) {
     if (error instanceof CanonicalJsonError)
-      throw badJson(`device_keys cannot be signed JSON: ${error.message}.`)
+      throw badJson(`device_keys are not valid signed JSON: ${error.message}.`)
     throw error
   }
 }
 
-/** Narrows a validated body's member. */
+/** Narrows a member of a validated body. */
 export function asObject(value: unknown): JsonObject {
   if (!isJsonObject(value)) throw badJson('expected an object')
   return value

@@ -1,12 +1,12 @@
-/** POST /delete_devices: several of the user's devices at once, after authentication. Unknown IDs are passed over. */
+/** POST /delete_devices: deletes several of the user's devices after authentication. Unknown IDs are ignored. */
 import type { DeviceId } from '@latchkey/protocol'
 import { Type } from 'typebox'
 import { invalidParam } from '../../matrix-error.ts'
 import { endpoint } from '../endpoint.ts'
 
-/** A user's devices are as many by default; the work of one request is bounded, whatever the configuration. */
+/** Bounds the work of one request, independent of the configured maximum per user (1000 by default). */
 const MAX_DEVICES = 1000
-/** For as many IDs of 255 bytes. */
+/** Fits MAX_DEVICES IDs of 255 bytes. */
 const BODY_BYTES = 512 * 1024
 
 export const deleteDevices = endpoint({

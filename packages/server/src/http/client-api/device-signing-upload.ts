@@ -1,6 +1,6 @@
 /**
- * POST /keys/device_signing/upload (client-server API, "Cross-signing"; MSC3967). The first keys, and the same keys
- * again, need no more than the access token; any other change needs the password.
+ * POST /keys/device_signing/upload (client-server API, "Cross-signing"; MSC3967). The first upload, and a repeated
+ * upload of the same keys, need only the access token; any other change needs the password.
  */
 import type { JsonObject } from '@latchkey/protocol'
 import { Type } from 'typebox'

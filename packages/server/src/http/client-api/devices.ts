@@ -1,4 +1,7 @@
-/** The user's own devices: GET /devices, and GET, PUT and DELETE /devices/DEVICE (client-server API, "Device management"). */
+/**
+ * The user's own devices: GET /devices, and GET, PUT and DELETE /devices/DEVICE (client-server API, "Device
+ * management").
+ */
 import type { DeviceId } from '@latchkey/protocol'
 import { Type } from 'typebox'
 import { requireDisplayName } from '../../accounts/display-name.ts'
@@ -47,7 +50,7 @@ export const putDevice = endpoint({
   },
 })
 
-/** A device that does not exist is deleted already: 200, after authentication as for any other. */
+/** Idempotent: an unknown device answers 200, after the same authentication. */
 export const deleteDevice = endpoint({
   method: 'DELETE',
   path: ONE,
@@ -65,7 +68,7 @@ export const deleteDevice = endpoint({
   },
 })
 
-/** Not checked further: an ID that cannot be one is a device that does not exist. */
+/** Not validated: an invalid ID is an unknown device. */
 function deviceIdOf(params: Readonly<Record<string, string>>): DeviceId {
   return (params['deviceId'] ?? '') as DeviceId
 }
@@ -75,8 +78,8 @@ function noSuchDevice(deviceId: DeviceId): Error {
 }
 
 /**
- * Every member always: matrix-nio reads no list that lacks one. Peers send null for what they do not know, which the
- * specification's schema forbids; an empty text satisfies both.
+ * Always includes every member: matrix-nio rejects a list that lacks one. Other homeservers send null for unknown
+ * values, which the specification's schema forbids; an empty string satisfies both.
  */
 function encode({ userId }: Session, device: Device): object {
   return {

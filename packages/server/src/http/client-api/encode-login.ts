@@ -1,4 +1,4 @@
-/** The answer to whoever has just logged in, by `/login` or `/register`. `home_server` is deprecated, and still read. */
+/** Response to a login through `/login` or `/register`. `home_server` is deprecated, but some clients still read it. */
 import type { Context } from '../../context.ts'
 import type { Session } from '../../session.ts'
 

@@ -1,4 +1,4 @@
-/** What upload and reset say beyond the specification (extensions.md), in the form of their answers. */
+/** Response members of upload and reset beyond the specification (extensions.md). */
 import { EVICTED, FALLBACK_OUTCOMES, KEY_POOL, OUTCOMES, STORED_AS } from '@latchkey/protocol'
 import { keyPoolOf } from '../../pool/pool-answer.ts'
 import type { UploadResult } from '../../pool/commands.ts'

@@ -1,6 +1,6 @@
 /**
- * POST and GET /user/:userId/filter (client-server API, "Filtering"). Filters choose among rooms and events, of which
- * there are none here; they are kept because clients insist on making one before they sync.
+ * POST and GET /user/:userId/filter (client-server API, "Filtering"). Filters select rooms and events, and there are
+ * none; they are stored because clients create one before their first sync.
  */
 import { utf8Length } from '@latchkey/protocol'
 import { Type } from 'typebox'

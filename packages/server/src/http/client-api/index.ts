@@ -1,4 +1,4 @@
-/** The table of endpoints. A new one is a file of this folder and a line here. */
+/** The table of endpoints. To add one, add a file to this folder and a line here. */
 import type { Config } from '../../config/config.ts'
 import type { Endpoint } from '../endpoint.ts'
 import { getAccountData, putAccountData } from './account-data.ts'

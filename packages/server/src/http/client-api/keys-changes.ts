@@ -1,9 +1,9 @@
-/** GET /keys/changes (client-server API, "Key management"). Without rooms nobody is ever `left`; `to` is not needed. */
+/** GET /keys/changes (client-server API, "Key management"). Without rooms `left` is always empty; `to` is ignored. */
 import { missingParam } from '../../matrix-error.ts'
 import { continueFrom, decodeToken } from '../../sync/token.ts'
 import { endpoint } from '../endpoint.ts'
 
-/** Below every position: everyone the user asked about. */
+/** Before every position: matches all tracked users. */
 const BEGINNING = -1
 
 export const keysChanges = endpoint({

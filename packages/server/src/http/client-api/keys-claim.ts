@@ -1,6 +1,6 @@
 /**
- * POST /keys/claim (client-server API; order: MSC4225). The answer is put together from stored key texts, unparsed.
- * Users of other servers answer an entry in `failures`: there is no federation yet.
+ * POST /keys/claim (client-server API; order: MSC4225). The response is assembled from stored key texts, unparsed.
+ * Servers of remote users are listed in `failures`: there is no federation yet.
  */
 import {
   type Algorithm,
@@ -29,25 +29,25 @@ export const keysClaim = endpoint({
         Type.Null(),
       ]),
     ),
-    // For the answers of other servers: without federation nothing waits for it, in whatever form it comes.
+    // The timeout for remote servers; unused without federation, so its type is not checked.
     timeout: Type.Optional(Type.Unknown()),
   }),
   async handle({ context, session, body }) {
-    const { targets, failures } = sort(context, body.one_time_keys ?? {})
+    const { targets, failures } = sortTargets(context, body.one_time_keys ?? {})
     const now = context.now()
     const { userId: user, deviceId } = session
     const claimer = { user, origin: context.serverName, name: `${user} ${deviceId}` }
     const keys = targets.length === 0 ? [] : await context.pools.claim({ claimer, targets, now })
-    reportLimited(context, user, targets, keys, now)
+    reportRateLimited(context, user, targets, keys, now)
     return new JsonText(`{"one_time_keys":${encode(targets, keys)},"failures":${JSON.stringify(failures)}}`)
   },
 })
 
 /**
- * Local devices to claim from, and the servers that cannot be asked. What no device or pool can be called is passed over
- * like one that does not exist.
+ * Local devices to claim from, and the servers that cannot be reached. Invalid device IDs and algorithms are skipped
+ * like unknown ones.
  */
-function sort(context: Context, wanted: object): { targets: ClaimTarget[]; failures: object } {
+function sortTargets(context: Context, wanted: object): { targets: ClaimTarget[]; failures: object } {
   const targets: ClaimTarget[] = []
   const servers = new Set<string>()
   const limit = context.config.pools.devicesPerClaim
@@ -70,8 +70,8 @@ function sort(context: Context, wanted: object): { targets: ClaimTarget[]; failu
   return { targets, failures: unreachable(servers) }
 }
 
-/** Draining is for the operator to see: who claims, and from which device (key-pool.md "Claim"). */
-function reportLimited(
+/** Logs attempts to drain a pool: the claiming user and the target device (key-pool.md "Claim"). */
+function reportRateLimited(
   { limitedClaims, log }: Context,
   claimer: UserId,
   targets: readonly ClaimTarget[],
@@ -85,12 +85,12 @@ function reportLimited(
     const { userId, deviceId } = target
     log.warn(
       { userId, deviceId, claimer, count },
-      'a claimer past its budget got the fallback key of a device',
+      'a claimer over its budget received the fallback key of a device',
     )
   }
 }
 
-/** Targets of one user stand together, as they were collected. A user or device without a key is left out. */
+/** Relies on the targets of one user being adjacent. Users and devices without a key are omitted. */
 function encode(targets: readonly ClaimTarget[], keys: ClaimResult): string {
   let text = ''
   let user: UserId | undefined

@@ -1,4 +1,4 @@
-/** GET dev.latchkey/keys/pool: the calling device's own pools, "how do I detect a desync?" (extensions.md). */
+/** GET dev.latchkey/keys/pool: the calling device's own pools, for detecting drift (extensions.md). */
 import { POOL_PATH } from '@latchkey/protocol'
 import { invalidParam } from '../../matrix-error.ts'
 import type { InspectedKey } from '../../pool/commands.ts'
@@ -18,13 +18,13 @@ export const keysPool = endpoint({
       ...(from !== undefined && { from }),
     })
     const algorithms = pools.map((pool) => {
-      const standing = status.algorithms.find((a) => a.algorithm === pool.algorithm)
+      const algorithmStatus = status.algorithms.find((a) => a.algorithm === pool.algorithm)
       const { fallback } = pool
       return [
         pool.algorithm,
         {
           count: pool.available.length,
-          digest: standing?.digest,
+          digest: algorithmStatus?.digest,
           available: pool.available.map((key) => ({ ...named(key), uploaded_ts: key.ts })),
           issued: pool.issued.map((key) => ({ ...named(key), issued_ts: key.ts })),
           ...(fallback && {

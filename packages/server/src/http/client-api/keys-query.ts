@@ -1,6 +1,6 @@
 /**
- * POST /keys/query (client-server API, "Key management"; signatures: devices/query-keys.ts). Every local user that was
- * asked about is in the answer, `{}` when there is nothing: js-sdk asks again without end for one that is missing.
+ * POST /keys/query (client-server API, "Key management"; signatures: devices/query-keys.ts). The response lists every
+ * requested local user, with `{}` if there are no keys: matrix-js-sdk repeats the query endlessly for a missing user.
  */
 import { isJsonObject, type JsonObject, parseUserId, type UserId } from '@latchkey/protocol'
 import { Type } from 'typebox'
@@ -12,11 +12,11 @@ import { endpoint, largeBody } from '../endpoint.ts'
 import { unreachable } from './unreachable.ts'
 
 const MAX_USERS = 10_000
-/** Named devices of one user, and of all. `[]`, which asks for all of a user's, names none. */
+/** Maximum named devices per user and in total. `[]` requests all devices of a user and names none. */
 const MAX_DEVICES_PER_USER = 10_000
 const MAX_DEVICES = 100_000
-/** Users whose keys are read from the store in one go. */
-const USERS_AT_ONCE = 500
+/** Users per read from the store. */
+const USERS_PER_READ = 500
 
 type Query = { readonly userId: UserId; readonly deviceIds: readonly string[] }
 
@@ -28,7 +28,7 @@ export const keysQuery = endpoint({
   async handle({ context, session, body }) {
     const { devices } = context.store
     const { queries, servers } = decode(context, body.device_keys)
-    // Before the keys are read: of a change in between the caller hears in her next sync.
+    // Before the keys are read, so that the caller learns of a concurrent change from the next sync.
     await devices.track(
       session,
       queries.map(({ userId }) => userId),
@@ -39,8 +39,8 @@ export const keysQuery = endpoint({
       self_signing: new Map(),
       user_signing: new Map(),
     }
-    for (let from = 0; from < queries.length; from += USERS_AT_ONCE) {
-      const batch = queries.slice(from, from + USERS_AT_ONCE)
+    for (let from = 0; from < queries.length; from += USERS_PER_READ) {
+      const batch = queries.slice(from, from + USERS_PER_READ)
       const published = await devices.published(batch.map(({ userId }) => userId))
       for (const { userId, deviceIds } of batch) {
         const ofUser = published.get(userId)
@@ -59,7 +59,7 @@ export const keysQuery = endpoint({
   },
 })
 
-/** Local users to look up, and the servers that cannot be asked. Invalid user IDs are passed over, as peers do. */
+/** Local users to look up, and unreachable servers. Invalid user IDs are skipped, as on other homeservers. */
 function decode(context: Context, wanted: unknown): { queries: Query[]; servers: Set<string> } {
   if (!isJsonObject(wanted)) throw badJson('device_keys: expected an object of user IDs to device IDs.')
   const entries = Object.entries(wanted)
@@ -69,7 +69,7 @@ function decode(context: Context, wanted: unknown): { queries: Query[]; servers:
   let devices = 0
   for (const [user, deviceIds] of entries) {
     if (!isStrings(deviceIds)) {
-      throw badJson(`device_keys has no array of device IDs for ${quoted(user)}; [] asks for all of them.`)
+      throw badJson(`device_keys has no array of device IDs for ${quoted(user)}; [] requests all of them.`)
     }
     devices += deviceIds.length
     if (deviceIds.length > MAX_DEVICES_PER_USER) {

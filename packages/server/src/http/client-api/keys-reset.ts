@@ -20,7 +20,7 @@ import { decodeKeyName, decodeKeys, Keys } from './decode-keys.ts'
 import { outcomeMembers } from './encode-outcomes.ts'
 
 const MAX_REQUEST_ID_LENGTH = 255
-/** A device cannot have more keys than this available, and has no use for naming more. */
+/** Bounds the work of one request. */
 const MAX_NAMED_KEYS = 1000
 
 const reset = endpoint({
@@ -30,7 +30,7 @@ const reset = endpoint({
   exactNumbers: true,
   body: Type.Object({
     all: Type.Optional(Type.Boolean()),
-    /** Ignored beside `all: true`, whatever it is. */
+    /** Ignored with `all: true`, so its type is not checked. */
     key_ids: Type.Optional(Type.Unknown()),
     [IF_GENERATION]: Type.Optional(Type.Integer()),
     [IF_VERSION]: Type.Optional(Type.Integer()),
@@ -69,7 +69,7 @@ const reset = endpoint({
   },
 })
 
-/** The unstable path always, the stable one while the configuration has it. */
+/** Served at the unstable path always, at the stable one if configured. */
 export function keysReset(stable: boolean): Endpoint[] {
   return stable ? [reset, { ...reset, path: '/keys/reset', versions: ['v3'] }] : [reset]
 }
@@ -77,7 +77,7 @@ export function keysReset(stable: boolean): Endpoint[] {
 function decodeWithdrawal(all: boolean | undefined, keyIds: unknown, policy: PoolPolicy): Withdrawal {
   if (all === true) return { all: true }
   if (keyIds === undefined || keyIds === null) {
-    throw missingParam('Expected "all": true, or "key_ids" with the keys to withdraw; nothing was changed.')
+    throw missingParam('Expected "all": true, or "key_ids" with the keys to withdraw. Nothing was changed.')
   }
   if (!Array.isArray(keyIds)) throw badJson('key_ids must be an array of strings. Nothing was changed.')
   if (keyIds.length > MAX_NAMED_KEYS) throw invalidParam(`key_ids names more than ${MAX_NAMED_KEYS} keys.`)

@@ -41,10 +41,10 @@ export const keysUpload = endpoint({
   },
 })
 
-/** Names in one line of the log; the number tells of the rest. */
+/** Maximum key names in one log line; `count` has the total. */
 const MAX_LOGGED_NAMES = 10
 
-/** New material under an ID that was issued: the client's store went back, and sessions in flight may be lost. */
+/** New material under an issued ID: the client's store was rolled back, and sessions in flight may be lost. */
 function reportReusedIds(
   { log }: Context,
   { userId, deviceId }: Session,
@@ -55,6 +55,6 @@ function reportReusedIds(
   const keys = reused.slice(0, MAX_LOGGED_NAMES)
   log.warn(
     { userId, deviceId, count: reused.length, keys },
-    'a device uploaded new keys under IDs of issued ones: its store was rolled back',
+    'a device uploaded new keys under already issued IDs: its store was rolled back',
   )
 }

@@ -34,7 +34,7 @@ export const login = publicEndpoint({
   async handle({ context, body, ip }) {
     const { store, passwords, limiters, serverName, now } = context
     if (body.type !== PASSWORD) {
-      throw invalidParam(`The login type ${quoted(body.type)} is not offered; expected "${PASSWORD}".`)
+      throw invalidParam(`The login type ${quoted(body.type)} is not supported; expected "${PASSWORD}".`)
     }
     const user = userOf(body)
     const { password } = body
@@ -47,7 +47,7 @@ export const login = publicEndpoint({
     const userId = meantUserId(user, serverName)
     if (userId !== undefined) countLogin(limiters, userId, network, now())
     const account = await checkPassword({ accounts, passwords }, userId, password)
-    if (account === undefined) throw forbidden('The user name or the password is wrong.')
+    if (account === undefined) throw forbidden('Invalid user name or password.')
     return encodeLogin(context, await logIn({ accounts, now }, account, device, ip))
   },
 })
@@ -57,11 +57,11 @@ function userOf(body: {
   readonly identifier?: { readonly type: string; readonly user?: string } | null
   readonly user?: string
 }): string {
-  // Null counts as absent, as peers have it.
+  // Null is treated as absent, as on other homeservers.
   const identifier = body.identifier ?? undefined
   if (identifier !== undefined && identifier.type !== USER_IDENTIFIER) {
     throw invalidParam(
-      `The identifier type ${quoted(identifier.type)} is not offered; expected "${USER_IDENTIFIER}".`,
+      `The identifier type ${quoted(identifier.type)} is not supported; expected "${USER_IDENTIFIER}".`,
     )
   }
   const user = identifier?.user ?? body.user

@@ -1,4 +1,4 @@
-/** A string that may be absent. Some clients send null for what they have not got; it counts as absent, as peers have it. */
+/** A string that may be absent. Some clients send null instead, which is treated as absent, as on other homeservers. */
 import { Type } from 'typebox'
 
 export const OptionalString = Type.Optional(Type.Union([Type.String(), Type.Null()]))

@@ -1,8 +1,8 @@
-/** Paths below `/user/:userId`: everyone's own alone. */
+/** Paths below `/user/:userId` are accessible to that user only. */
 import { forbidden, quoted } from '../../matrix-error.ts'
 import type { Session } from '../../session.ts'
 
-/** @throws {MatrixError} 403 M_FORBIDDEN for somebody else's path. */
+/** @throws {MatrixError} 403 M_FORBIDDEN for another user's path. */
 export function requireOwnUser(session: Session, userId: string | undefined): void {
   if (userId === session.userId) return
   throw forbidden(

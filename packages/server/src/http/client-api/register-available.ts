@@ -1,4 +1,4 @@
-/** GET /register/available: whether a user name is free. A taken or impossible one is answered as `/register` would. */
+/** GET /register/available: whether a user name is free. Taken and invalid names get the same error as `/register`. */
 import { requireFreeName } from '../../accounts/register-account.ts'
 import { missingParam } from '../../matrix-error.ts'
 import { publicEndpoint } from '../endpoint.ts'

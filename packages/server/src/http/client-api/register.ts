@@ -1,6 +1,6 @@
 /**
- * POST /register: new accounts, after user-interactive authentication (client-server API, "Account registration").
- * A name or password that cannot be used is refused before the challenge, so that nobody authenticates in vain.
+ * POST /register: creates accounts after user-interactive authentication (client-server API, "Account registration").
+ * An invalid name or password is refused before the challenge, so that users do not authenticate in vain.
  */
 import { Type } from 'typebox'
 import type { Stage } from '../../accounts/interactive-auth.ts'
@@ -60,15 +60,15 @@ export const register = publicEndpoint({
   },
 })
 
-/** @throws {MatrixError} 403 while this server takes no new accounts. */
+/** @throws {MatrixError} 403 if registration is closed. */
 export function requireRegistration({ config }: Context): void {
   if (config.registration === 'closed') {
-    throw forbidden('This server takes no new accounts; its operator can add one.')
+    throw forbidden('Registration is closed on this server; ask its operator for an account.')
   }
 }
 
 /**
- * Attempts to make an account have a limit of their own; what only asks (for the flows, for a free name) another.
+ * Rate limits registration: attempts have their own limit; requests for the flows or for a free name have another.
  *
  * @throws {MatrixError} 429
  */

@@ -1,4 +1,6 @@
-/** GET /room_keys/version (client-server API, "Server-side key backups"): none. Clients ask at every start. */
+/**
+ * GET /room_keys/version (client-server API, "Server-side key backups"): always 404. Clients request it at every start.
+ */
 import { notFound } from '../../matrix-error.ts'
 import { endpoint } from '../endpoint.ts'
 

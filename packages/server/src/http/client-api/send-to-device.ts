@@ -1,6 +1,6 @@
 /**
- * PUT /sendToDevice/{eventType}/{txnId} (client-server API, "Send-to-device messaging"). Messages for users of other
- * servers go nowhere while there is no federation; unknown devices are passed over, as the specification has it.
+ * PUT /sendToDevice/{eventType}/{txnId} (client-server API, "Send-to-device messaging"). Messages for remote users are
+ * dropped, because there is no federation; unknown devices are skipped, as the specification requires.
  */
 import { type DeviceId, parseUserId, utf8Length } from '@latchkey/protocol'
 import { Type } from 'typebox'
@@ -39,7 +39,7 @@ export const sendToDevice = endpoint({
     const messages = collect(context, session, eventType, body.messages)
     await context.store.messages.send({
       session,
-      // Neither part can hold U+0000, so no two pairs become one.
+      // Unambiguous: neither part can contain U+0000.
       transactionId: `${eventType}\0${txnId}`,
       messages,
       now: context.now(),

@@ -1,4 +1,4 @@
-/** GET /sync (client-server API, "Syncing"), the parts a server without rooms has. Rules: sync/sync.ts. */
+/** GET /sync (client-server API, "Syncing"), limited to what a server without rooms supports. Rules: sync/sync.ts. */
 import { KEY_POOL } from '@latchkey/protocol'
 import type { Context } from '../../context.ts'
 import { invalidParam, notJson } from '../../matrix-error.ts'
@@ -13,7 +13,7 @@ export const sync = endpoint({
   async handle(call) {
     const { context, session, query } = call
     await requireKnownFilter(context, session, query['filter'])
-    if (query['from'] !== undefined) throw invalidParam('from is no parameter of /sync; expected "since".')
+    if (query['from'] !== undefined) throw invalidParam('Unknown parameter "from"; expected "since".')
     const { store, config, waiters } = context
     const since = query['since']
     const answer = await runSync(store.sync, waiters, {
@@ -35,7 +35,7 @@ function decodeTimeout(text: string | undefined): number {
   return timeoutMs
 }
 
-/** Filters choose among rooms and events, of which there are none here; a broken one is still told. */
+/** Filters select rooms and events, and there are none; an invalid filter is still refused. */
 async function requireKnownFilter(
   { store }: Context,
   session: Session,
@@ -49,11 +49,11 @@ async function requireKnownFilter(
       throw notJson('filter: expected a filter ID, or a filter as JSON.')
     }
   } else if ((await store.sync.filter(session.userRef, filter)) === undefined) {
-    throw invalidParam('filter: no filter with this ID; make one with POST /user/{userId}/filter.')
+    throw invalidParam('filter: no filter with this ID; create one with POST /user/{userId}/filter.')
   }
 }
 
-/** Put together as text: to-device events and account data are stored as they are sent. */
+/** Assembled as text: to-device events and account data are stored as JSON text. */
 function encode(answer: SyncAnswer): JsonText {
   const members = [
     `"next_batch":${JSON.stringify(answer.nextBatch)}`,

@@ -1,4 +1,4 @@
-/** GET /account/whoami: whose token this is. */
+/** GET /account/whoami: user and device of the access token. */
 import { endpoint } from '../endpoint.ts'
 
 export const whoami = endpoint({
