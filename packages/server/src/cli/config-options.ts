@@ -1,9 +1,9 @@
-/** Flags of a command from the table of configuration keys, and the configuration they make. */
+/** Adds flags from the table of configuration keys to a command, and loads the configuration from them. */
 import { type Command, Option } from 'commander'
 import { ALL_KEYS, CONFIG_FILE, type Flag, type Key } from '../config/keys.ts'
 import { type LoadedConfig, loadConfig } from '../config/load-config.ts'
 
-/** Adds `--config` and the flags of keys: all that have one, or only those named. */
+/** Adds `--config` and the keys' flags: all of them, or only those listed. */
 export function addConfigOptions(command: Command, only?: readonly string[]): Command {
   for (const key of ALL_KEYS) {
     const { flag } = key

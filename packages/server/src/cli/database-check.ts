@@ -1,4 +1,4 @@
-/** `latchkey database check`: SQLite's full structure check, beside a running server too. */
+/** `latchkey database check`: SQLite's full structure check; the server may be running. */
 import { Command } from 'commander'
 import { checkDatabase } from '../store/sqlite/check-database.ts'
 import { addConfigOptions, configOf } from './config-options.ts'
@@ -6,8 +6,8 @@ import { usesPostgres } from '../config/config.ts'
 import { UsageError } from './describe-failure.ts'
 
 const HELP = `
-Reads the whole database: 2 seconds for a million keys. The server makes a quicker check at each start.
-Ends with 0 when nothing was found, else with 1.
+Reads the whole database: 2 seconds for a million keys. The server runs a quicker check at each start.
+Exits with 0 if the database is sound, with 1 if it is damaged.
 
 Examples:
   $ latchkey database check
@@ -20,11 +20,11 @@ export function databaseCheckCommand(): Command {
   return addConfigOptions(command, ['--data']).action(() => {
     const { config } = configOf(command)
     if (usesPostgres(config)) {
-      throw new UsageError('This checks the embedded database; for PostgreSQL, use its own pg_amcheck.')
+      throw new UsageError('This command checks the embedded database; use pg_amcheck for PostgreSQL.')
     }
     const { file, findings } = checkDatabase(config.dataDir)
     if (findings.length === 0) {
-      process.stdout.write(`${file} is sound: every table and index was read, nothing was found.\n`)
+      process.stdout.write(`${file} is sound: all tables and indexes were read, no damage found.\n`)
       return
     }
     process.stdout.write(`${file} is damaged:\n${findings.map((finding) => `  ${finding}\n`).join('')}`)

@@ -1,14 +1,14 @@
-/** What stderr says about a failure: a readable line for what an operator can mend, the stack for a bug. */
+/** Text of a failure for stderr: one readable line if the operator can fix it, the stack trace for a bug. */
 import { ConfigError } from '../config/config-error.ts'
 import { MatrixError } from '../matrix-error.ts'
 import { StoreError } from '../store/store-error.ts'
 
-/** A wrong use of the command that its options could not catch; the message says what was expected. */
+/** Wrong usage that the option parser could not detect; the message says what was expected. */
 export class UsageError extends Error {
   override readonly name = 'UsageError'
 }
 
-/** Workers could not start; the message is what one of them had to say, for the operator. */
+/** Workers could not start; the message comes from one of them and is meant for the operator. */
 export class WorkerFailure extends Error {
   override readonly name = 'WorkerFailure'
 }
@@ -16,12 +16,10 @@ export class WorkerFailure extends Error {
 export function describeFailure(error: unknown): string {
   if (error instanceof ConfigError)
     return error.problems.map((problem) => `Configuration: ${problem}`).join('\n')
-  const told = [StoreError, MatrixError, UsageError, WorkerFailure]
-  if (error instanceof Error && told.some((kind) => error instanceof kind)) return error.message
-  if (!(error instanceof Error)) return `An unexpected failure: ${String(error)}`
-  return (
-    describeSystemError(error) ?? `An unexpected failure, please report it: ${error.stack ?? error.message}`
-  )
+  const expected = [StoreError, MatrixError, UsageError, WorkerFailure]
+  if (error instanceof Error && expected.some((kind) => error instanceof kind)) return error.message
+  if (!(error instanceof Error)) return `Unexpected error: ${String(error)}`
+  return describeSystemError(error) ?? `Unexpected error, please report it: ${error.stack ?? error.message}`
 }
 
 type SystemError = Error & {
@@ -38,7 +36,7 @@ function describeSystemError(error: SystemError): string | undefined {
   const path = String(error.path)
   switch (error.code) {
     case 'EADDRINUSE':
-      return `Another program listens on ${address} already. Stop it, or choose another --port.`
+      return `${address} is already in use by another program. Stop it, or choose another --port.`
     case 'EADDRNOTAVAIL':
     case 'ENOTFOUND':
       return `This machine has no address ${String(error.address ?? Reflect.get(error, 'hostname'))}. Choose another --host.`
@@ -52,11 +50,11 @@ function describeSystemError(error: SystemError): string | undefined {
       return `${path} is not a directory. Choose another --data directory.`
     case 'ENOENT':
       return error.syscall === 'mkdir'
-        ? `The directory ${path} cannot be made where it is. Choose another --data directory.`
+        ? `The directory ${path} cannot be created there. Choose another --data directory.`
         : undefined
     case 'EROFS':
     case 'ENOSPC':
-      return `${path} cannot be written (${error.code}). Make room, or choose another --data directory.`
+      return `${path} is not writable (${error.code}). Free disk space, or choose another --data directory.`
     case 'ERR_SQLITE_ERROR':
       return describeSqliteError(error)
     default:
@@ -64,11 +62,11 @@ function describeSystemError(error: SystemError): string | undefined {
   }
 }
 
-/** SQLite's primary result codes that come from the file, not from a statement. */
+/** Handles SQLite's primary result codes that concern the file, not a statement. */
 function describeSqliteError(error: SystemError): string | undefined {
   switch (Number(error.errcode) & 0xff) {
     case 5: // SQLITE_BUSY
-      return 'The database is busy: another process kept it for more than 5 seconds. Try again.'
+      return 'The database is busy: another process locked it for more than 5 seconds. Try again.'
     case 8: // SQLITE_READONLY
     case 14: // SQLITE_CANTOPEN
       return `The database cannot be opened for writing (${error.message}). Check the permissions of the --data directory.`
@@ -77,7 +75,7 @@ function describeSqliteError(error: SystemError): string | undefined {
     case 10: // SQLITE_IOERR
     case 11: // SQLITE_CORRUPT
     case 26: // SQLITE_NOTADB
-      return `The database cannot be read (${error.message}). "latchkey database check" says more; restore it from a backup if it is damaged.`
+      return `The database cannot be read (${error.message}). Run "latchkey database check" for details; restore the database from a backup if it is damaged.`
     default:
       return undefined
   }

@@ -1,4 +1,4 @@
-/** `latchkey fence`: what stands about the rollback fence (docs/guides/operating.md), raising it, and taking a database as it is. */
+/** `latchkey fence`: status, raise and adopt for the rollback fence (docs/guides/operating.md). */
 import { type DeviceId, parseUserId, type UserId } from '@latchkey/protocol'
 import { Command } from 'commander'
 import { fenceOptions, postgresConnection, usesPostgres } from '../config/config.ts'
@@ -13,28 +13,28 @@ import { UsageError } from './describe-failure.ts'
 const FLAGS = ['--data', '--database', '--fence-dir']
 
 const STATUS_HELP = `
-Says how often the fence was raised, why, and what each witness in the directory says of the database.
-Ends with 1 if a witness is ahead of the database: the next server that starts with it raises the fence.
-An embedded database must not be in use by a server; PostgreSQL may.
+Prints how often the fence was raised and why, and compares each witness in the directory with the database.
+Exits with 1 if a witness is ahead of the database: the next server that starts with it raises the fence.
+Stop the server first if the database is embedded; PostgreSQL servers may be running.
 
 Examples:
   $ latchkey fence status
   $ latchkey fence status --database postgres://latchkey@db.example.org/latchkey --fence-dir /var/lib/latchkey`
 
 const RAISE_HELP = `
-For a database that lost writes which no process can witness: a backup restored to a new machine, for
-instance. Every one-time key that it has is withdrawn from use before it could be issued a second time;
-clients are told, and upload new ones. With --user and --device only that device's keys go.
-Servers on PostgreSQL may be running. An embedded database must not be in use.
+For a database that lost writes without a witness, such as a backup restored to a new machine. Withdraws all
+one-time keys in the database, so that none is issued a second time; clients are notified and upload new
+ones. With --user and --device, only the keys of that device are withdrawn.
+Stop the server first if the database is embedded; PostgreSQL servers may be running.
 
 Examples:
   $ latchkey fence raise
-  $ latchkey fence raise --drop-fallback-keys            more than six days may have been lost
+  $ latchkey fence raise --drop-fallback-keys            if more than six days may have been lost
   $ latchkey fence raise --user @alice:example.org --device PHONE`
 
 const ADOPT_HELP = `
-Sets the witnesses in the directory to what the database has, so that the next start raises nothing. Only
-when you know that nothing was acknowledged which the database does not have. Stop the servers first.
+Sets the witnesses in the directory to the state of the database, so that the next start does not raise the
+fence. Use it only if the database has every acknowledged write. Stop the servers first.
 
 Examples:
   $ latchkey fence adopt
@@ -46,7 +46,7 @@ export function fenceCommands(): Command[] {
 
 function statusCommand(): Command {
   const command = new Command('status')
-    .description('Say what stands about the fence of a database.')
+    .description('Print the fence status of a database.')
     .addHelpText('after', STATUS_HELP)
   return addConfigOptions(command, FLAGS).action(async () => {
     const { config } = configOf(command)
@@ -60,12 +60,12 @@ function statusCommand(): Command {
 
 function raiseCommand(): Command {
   const command = new Command('raise')
-    .description('Withdraw every one-time key of a database from use; clients upload new ones.')
-    .option('--user <ID>', 'with --device: the keys of one device only')
-    .option('--device <ID>', 'with --user: the keys of one device only')
+    .description('Withdraw all one-time keys of a database; clients upload new ones.')
+    .option('--user <ID>', 'with --device: only the keys of one device')
+    .option('--device <ID>', 'with --user: only the keys of one device')
     .option(
       '--drop-fallback-keys',
-      'fallback keys go too; without it, if the last write is more than six days old',
+      'also withdraw fallback keys (automatic if the last write is more than six days old)',
     )
     .addHelpText('after', RAISE_HELP)
   return addConfigOptions(command, FLAGS).action(async () => {
@@ -87,20 +87,20 @@ function raiseCommand(): Command {
       : await raiseFence(config.dataDir, order)
     process.stdout.write(
       one === undefined
-        ? `The fence is raised; its number is ${number}. Clients are told, and upload new keys.\n`
-        : `The keys of ${one.userId}'s device ${one.deviceId} are withdrawn from use. It will upload new ones.\n`,
+        ? `The fence is raised; its number is ${number}. Clients are notified and upload new keys.\n`
+        : `The keys of device ${one.deviceId} of ${one.userId} are withdrawn. The device will upload new ones.\n`,
     )
   })
 }
 
 function adoptCommand(): Command {
   const command = new Command('adopt')
-    .description('Take a database as it is for the truth, after a deliberate restore or a move.')
+    .description('Accept the current state of a database after a deliberate restore or move.')
     .addHelpText('after', ADOPT_HELP)
   return addConfigOptions(command, FLAGS).action(async () => {
     const { config } = configOf(command)
     const { fence } = fenceOptions(config)
-    if (fence === undefined) throw new UsageError('The fence is off: there are no witnesses to set.')
+    if (fence === undefined) throw new UsageError('The fence is off, so there are no witnesses to set.')
     const adopted = usesPostgres(config)
       ? await adoptPostgresFence(postgresConnection(config), fence)
       : await adoptFence(config.dataDir, fence)
@@ -109,14 +109,13 @@ function adoptCommand(): Command {
   })
 }
 
-/** @throws {UsageError} when only one of the two is there, or the user ID is none. */
+/** @throws {UsageError} if only one of the two is given, or the user ID is invalid. */
 function deviceOf(
   user: string | undefined,
   device: string | undefined,
 ): { readonly userId: UserId; readonly deviceId: DeviceId } | undefined {
   if (user === undefined && device === undefined) return undefined
-  if (user === undefined || device === undefined)
-    throw new UsageError('One device is named by --user and --device together.')
+  if (user === undefined || device === undefined) throw new UsageError('Expected both --user and --device.')
   if (parseUserId(user) === undefined)
     throw new UsageError(`--user: expected @name:server, not ${quoted(user)}.`)
   return { userId: user as UserId, deviceId: device as DeviceId }
@@ -132,7 +131,7 @@ function describeStatus({ epoch, number, position, raised, witnesses }: FenceSta
       ({ epoch: ended, endedTs, reason, endPosition }) =>
         `  ${new Date(endedTs).toISOString()}  epoch ${ended} ended at ${endPosition}: ${reason}`,
     ),
-    witnesses.length === 0 ? 'No witness of this database is in the directory.' : 'Witnesses:',
+    witnesses.length === 0 ? 'The directory has no witness of this database.' : 'Witnesses:',
     ...witnesses.map(({ file, judgement }) => `  ${file}: ${describeJudgement(judgement)}`),
   ]
   return `${lines.join('\n')}\n`
@@ -141,11 +140,11 @@ function describeStatus({ epoch, number, position, raised, witnesses }: FenceSta
 function describeJudgement(judgement: Judgement): string {
   switch (judgement.kind) {
     case 'holds':
-      return 'the database has all that was acknowledged'
+      return 'the database has all acknowledged writes'
     case 'fenced':
-      return 'the database had gone back, and the fence was raised for it'
+      return 'the database was rolled back, and the fence was raised since'
     case 'behind':
-      return `the database went back: write ${judgement.acknowledged} was acknowledged, it has ${judgement.found}`
+      return `the database was rolled back: write ${judgement.acknowledged} was acknowledged, the database has ${judgement.found}`
   }
 }
 
@@ -154,7 +153,7 @@ function describeAdopted(adopted: readonly AdoptedWitness[], directory: string):
   return adopted
     .map((witness) =>
       witness.adopted
-        ? `${witness.file} is set to what the database has.\n`
+        ? `${witness.file} is set to the state of the database.\n`
         : `${witness.file} is in use by a server: stop it first.\n`,
     )
     .join('')

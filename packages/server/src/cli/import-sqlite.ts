@@ -12,19 +12,19 @@ import { addConfigOptions, configOf } from './config-options.ts'
 import { UsageError } from './describe-failure.ts'
 
 const HELP = `
-FILE is the latchkey.db of a data directory, or the directory. Stop its server first, and name an empty
-PostgreSQL database that no server uses. If its witness is not beside FILE, name --fence-dir: a database that was
-restored and not served since is refused, because it would issue keys that it had issued before. Everything goes along: accounts, sessions, keys in their order and all
-that is remembered of them, messages that wait. It is one transaction, compared row by row before it is
-committed: an import that fails leaves PostgreSQL as it was. Then the embedded database is marked as moved, and
-"latchkey serve" refuses to open it.
+FILE is the latchkey.db of a data directory, or the directory. Stop its server first, and give an empty PostgreSQL
+database that no server uses. Set --fence-dir if the witness is not in the directory of FILE: a database that was
+restored and not served since is refused, because it would issue keys a second time.
+Imports everything: accounts, sessions, keys in their order with their history, undelivered messages. The import is
+one transaction, compared row by row before it commits; a failed import leaves PostgreSQL unchanged. Afterwards the
+embedded database is marked as moved, and "latchkey serve" refuses to open it.
 
 Examples:
   $ latchkey import sqlite ./latchkey-data/latchkey.db --database postgres://latchkey@db/latchkey --dry-run
   $ latchkey import sqlite ./latchkey-data/latchkey.db --database postgres://latchkey@db/latchkey
-  $ latchkey import sqlite ./latchkey-data/latchkey.db --undo        after a trial: serve the embedded one again
+  $ latchkey import sqlite ./latchkey-data/latchkey.db --undo        after a trial: use the embedded database again
 
-docs/guides/moving-to-postgresql.md says it step by step.`
+See docs/guides/moving-to-postgresql.md for the steps.`
 
 type Flags = { readonly dryRun?: boolean; readonly keepSource?: boolean; readonly undo?: boolean }
 
@@ -32,22 +32,22 @@ export function importSqliteCommand(): Command {
   const command = new Command('sqlite')
     .description('Move an embedded installation to PostgreSQL.')
     .argument('<FILE>', 'the latchkey.db of a data directory')
-    .option('--dry-run', 'copy and compare everything, then undo it')
-    .option('--keep-source', 'leave FILE unmarked: for a trial; never serve both')
-    .option('--undo', 'take the mark off FILE, and do nothing else')
+    .option('--dry-run', 'copy and compare everything, then roll back')
+    .option('--keep-source', 'do not mark FILE as moved; for trials; never serve both')
+    .option('--undo', 'only remove the marker from FILE')
     .addHelpText('after', HELP)
   return addConfigOptions(command, ['--database', '--fence-dir']).action((file: string) => run(command, file))
 }
 
 async function run(command: Command, path: string): Promise<void> {
   const { dryRun = false, keepSource = false, undo = false } = command.opts<Flags>()
-  if (undo && (dryRun || keepSource)) throw new UsageError('--undo goes with no other flag.')
+  if (undo && (dryRun || keepSource)) throw new UsageError('--undo cannot be combined with other flags.')
   if (undo) return undoIt(path)
   const { config } = configOf(command)
   if (!usesPostgres(config)) {
-    throw new UsageError('Where to? Name an empty PostgreSQL database with --database.')
+    throw new UsageError('Missing target: set --database to an empty PostgreSQL database.')
   }
-  // A rehearsal is made on a copy, which the witness of a server that runs on may well be ahead of.
+  // A dry run may use a copy of a database in use, and the witness of its server may be ahead of the copy.
   const fenceDirectory = dryRun || !config.fence ? undefined : config.fenceDir
   const targetName = GENERAL_KEYS.database.kind.format(config.database)
   const summary = await importSqlite({
@@ -58,7 +58,7 @@ async function run(command: Command, path: string): Promise<void> {
     keepSource,
     ...(fenceDirectory !== undefined && { fenceDirectory }),
     now: Date.now,
-    onProgress: tellProgress(),
+    onProgress: reportProgress(),
   })
   process.stdout.write(describe(summary, targetName, { dryRun, keepSource }))
 }
@@ -66,21 +66,21 @@ async function run(command: Command, path: string): Promise<void> {
 function undoIt(path: string): void {
   const { file, to } = undoMove(path)
   process.stdout.write(
-    `${file} can be served again. Never serve ${to} as well. If anybody has been served from there, keys were issued that this database does not know of: run "latchkey fence raise" on it before you serve it.\n`,
+    `${file} can be served again. Never serve ${to} as well. If any client was served from there, it issued keys that are still available here: run "latchkey fence raise" on this database before you serve it.\n`,
   )
 }
 
-/** Short work says nothing before its end. */
-const TELL_EVERY_MS = 1_000
+/** Imports shorter than this print no progress. */
+const REPORT_EVERY_MS = 1_000
 
-function tellProgress(): (progress: ImportProgress) => void {
-  let toldAtMs = performance.now()
+function reportProgress(): (progress: ImportProgress) => void {
+  let reportedAtMs = performance.now()
   let unfinished: string | undefined
   return ({ table, copied, rows }) => {
-    const isDue = performance.now() - toldAtMs >= TELL_EVERY_MS
+    const isDue = performance.now() - reportedAtMs >= REPORT_EVERY_MS
     const completes = copied === rows && unfinished === table
     if (!isDue && !completes) return
-    toldAtMs = performance.now()
+    reportedAtMs = performance.now()
     unfinished = table
     process.stderr.write(`${table}: ${copied} of ${rows} rows (${Math.floor((100 * copied) / rows)} %)\n`)
   }
@@ -94,18 +94,18 @@ function describe(
   const n = (table: string): number => rows.get(table) ?? 0
   const moved =
     `${n('users')} users, ${n('devices')} devices, ${n('access_tokens')} sessions, ` +
-    `${n('one_time_keys')} one-time keys (${availableKeys} of them available), ${n('inbox')} messages that wait`
+    `${n('one_time_keys')} one-time keys (${availableKeys} of them available), ${n('inbox')} undelivered messages`
   const lines = dryRun
     ? [
         `${file} can be moved to ${targetName}: ${moved}.`,
-        'Every row was copied, read back and compared, and all of it was undone: nothing was changed.',
+        'Every row was copied, read back and compared; then everything was rolled back. Nothing was changed.',
       ]
     : [
         `Moved ${file} to ${targetName}: ${moved}.`,
-        'Every row was read back and compared, and so were the count and the digest of every pool.',
+        'Every row, and the count and digest of every pool, was read back and compared.',
         keepSource
-          ? `${file} is not marked as moved, as you asked. Never serve both: each would issue the keys of the other.`
-          : `${file} is marked as moved and is not served any more. Serve the PostgreSQL database: latchkey serve --database URL`,
+          ? `${file} is not marked as moved (--keep-source). Never serve both: each would issue the keys of the other.`
+          : `${file} is marked as moved and can no longer be served. Serve the PostgreSQL database: latchkey serve --database URL`,
       ]
   return `${lines.join('\n')}\n`
 }

@@ -1,4 +1,4 @@
-/** The command line: its commands, and how their failures are told. */
+/** The command line: its commands, and the reporting of their failures. */
 import { readFileSync } from 'node:fs'
 import { Command } from 'commander'
 import { configCheckCommand } from './config-check.ts'
@@ -14,16 +14,16 @@ import { userAddCommand } from './user-add.ts'
 const EXAMPLES = `
 Examples:
   $ latchkey serve                                  run the server on http://127.0.0.1:8008
-  $ latchkey user add alice                         make an account; asks for the password
-  $ latchkey registration-token create --uses 5     let five people make their own
-  $ latchkey config check --config latchkey.yaml    what would hold, and where it was set
+  $ latchkey user add alice                         create an account; prompts for the password
+  $ latchkey registration-token create --uses 5     let five people register
+  $ latchkey config check --config latchkey.yaml    effective settings and their sources
 
-Every setting is a flag, a LATCHKEY_* variable or a line of a YAML file; the table of all of
-them is docs/reference/configuration.md. "latchkey COMMAND --help" says more about a command.`
+Settings come from flags, LATCHKEY_* variables or a YAML file; docs/reference/configuration.md lists all
+of them. Run "latchkey COMMAND --help" for the options of a command.`
 
 /**
  * Runs the command in `argv`, as `process.argv` gives it.
- * Failures end up on stderr: one line for what an operator can mend, a stack for a bug; the exit code is 1.
+ * Prints failures to stderr: one line if the operator can fix it, a stack trace for a bug. The exit code is then 1.
  */
 export async function main(argv: readonly string[]): Promise<void> {
   const program = new Command('latchkey')
@@ -39,15 +39,15 @@ export async function main(argv: readonly string[]): Promise<void> {
     .addCommand(
       group(
         'registration-token',
-        'Tokens for making an account: registration-token create.',
+        'Registration tokens: registration-token create.',
         registrationTokenCreateCommand(),
       ),
     )
-    .addCommand(group('config', 'The configuration: config check.', configCheckCommand()))
+    .addCommand(group('config', 'Configuration: config check.', configCheckCommand()))
     .addCommand(migrateCommand())
-    .addCommand(group('import', 'Moving to PostgreSQL: import sqlite.', importSqliteCommand()))
-    .addCommand(group('fence', 'The rollback fence: fence status, raise, adopt.', ...fenceCommands()))
-    .addCommand(group('database', 'The embedded database: database check.', databaseCheckCommand()))
+    .addCommand(group('import', 'Migration to PostgreSQL: import sqlite.', importSqliteCommand()))
+    .addCommand(group('fence', 'Rollback fence: fence status, raise, adopt.', ...fenceCommands()))
+    .addCommand(group('database', 'Embedded database: database check.', databaseCheckCommand()))
   try {
     await program.parseAsync(argv)
   } catch (error) {

@@ -1,4 +1,4 @@
-/** `latchkey migrate`: brings a PostgreSQL database to the schema of this program, or says what it would do. */
+/** `latchkey migrate`: migrates a PostgreSQL database to the schema of this program, or prints the statements. */
 import { Command } from 'commander'
 import { postgresConnection, usesPostgres } from '../config/config.ts'
 import { migratePostgres } from '../store/postgres/index.ts'
@@ -7,18 +7,18 @@ import { addConfigOptions, configOf } from './config-options.ts'
 import { UsageError } from './describe-failure.ts'
 
 const HELP = `
-An empty database is set up by the first "latchkey serve" too; one with an older schema waits for this command.
-Each step is a transaction: one that fails leaves the database as it was before it. The embedded database needs no
-command, it is brought up to date when it is opened.
+The first "latchkey serve" also sets up an empty database; a database with an older schema needs this command. Each
+step is one transaction: a step that fails changes nothing. The embedded database needs no command: the server
+migrates it at startup.
 
 Examples:
-  $ latchkey migrate --dry-run       the statements it would run, and nothing else
+  $ latchkey migrate --dry-run       print the statements without running them
   $ LATCHKEY_DATABASE=postgres://latchkey@db.example.org/latchkey latchkey migrate`
 
 export function migrateCommand(): Command {
   const command = new Command('migrate')
-    .description('Bring a PostgreSQL database to the schema of this program.')
-    .option('--dry-run', 'print what it would do, and change nothing')
+    .description('Migrate a PostgreSQL database to the schema of this program.')
+    .option('--dry-run', 'print the statements, and change nothing')
     .addHelpText('after', HELP)
   return addConfigOptions(command, ['--database']).action(() => migrate(command))
 }
@@ -26,13 +26,13 @@ export function migrateCommand(): Command {
 async function migrate(command: Command): Promise<void> {
   const { config } = configOf(command)
   if (!usesPostgres(config)) {
-    throw new UsageError('There is nothing to migrate: name a PostgreSQL database with --database.')
+    throw new UsageError('Nothing to migrate: set --database to a PostgreSQL database.')
   }
   const dryRun = command.opts<{ dryRun?: boolean }>().dryRun === true
   const { from, to } = await migratePostgres(postgresConnection(config), { dryRun })
   if (from === to) process.stdout.write(`The database is up to date: it has schema ${to}.\n`)
   else if (dryRun) process.stdout.write(statements(from, to))
-  else process.stdout.write(`The database had schema ${from} and has schema ${to} now.\n`)
+  else process.stdout.write(`The database was migrated from schema ${from} to ${to}.\n`)
 }
 
 function statements(from: number, to: number): string {

@@ -1,4 +1,4 @@
-/** `latchkey registration-token create`: a token with which people make their own accounts. */
+/** `latchkey registration-token create`: creates a token for self-service registration. */
 import { Command } from 'commander'
 import { createRegistrationToken } from '../accounts/registration-token.ts'
 import { duration, type Kind, whole } from '../config/kinds.ts'
@@ -13,8 +13,8 @@ const USES = whole(1, 1_000_000)
 const EXPIRES_IN = duration(MINUTE_MS, 10 * YEAR_MS)
 
 const HELP = `
-Prints the token, which cannot be shown again. It counts while the server runs with "registration: token",
-the default; the server may be running or not.
+Prints the token, which cannot be shown again. It works while the server has "registration: token", the
+default. The server may be running.
 
 Examples:
   $ latchkey registration-token create --uses 1
@@ -22,9 +22,9 @@ Examples:
 
 export function registrationTokenCreateCommand(): Command {
   const command = new Command('create')
-    .description('Make a token with which people make their own accounts.')
-    .option('--uses <N>', 'how many accounts it may make (no limit if left out)')
-    .option('--expires-in <TIME>', 'how long it counts: 30m, 12h, 7d (for ever if left out)')
+    .description('Create a token that lets people register accounts.')
+    .option('--uses <N>', 'how many accounts it can create (default: no limit)')
+    .option('--expires-in <TIME>', 'lifetime: 30m, 12h, 7d (default: no expiry)')
     .addHelpText('after', HELP)
   return addConfigOptions(command, ['--data', '--database', '--server-name']).action(() =>
     createToken(command),

@@ -1,18 +1,18 @@
-/** `latchkey serve`: start, alone or with workers, and one line when ready. The end of it: end-on-signal.ts. */
+/** `latchkey serve`: starts one process or several workers. Shutdown: shutdown-on-signal.ts. */
 import cluster from 'node:cluster'
 import { Command } from 'commander'
 import { type Config, DEFAULT_CONFIG, usesPostgres } from '../config/config.ts'
 import { GENERAL_KEYS } from '../config/keys.ts'
 import { startServer } from '../main.ts'
 import { addConfigOptions, configOf } from './config-options.ts'
-import { endOnSignal } from './end-on-signal.ts'
+import { shutdownOnSignal } from './shutdown-on-signal.ts'
 import { runWorker } from './worker.ts'
 import { type Serving, serveWithWorkers } from './workers.ts'
 
 const HELP = `
-Prints one line on stdout when ready. SIGTERM and Ctrl-C end it within 5 seconds, with the syncs that
-wait answered; a second signal ends it at once. With --workers N so many processes serve the address
-together, over one PostgreSQL database; one that dies is replaced.
+Prints one line on stdout when ready. SIGTERM and Ctrl-C stop it within 5 seconds, after waiting syncs are
+answered; a second signal stops it immediately. With --workers N, N processes share the address and one
+PostgreSQL database; a process that exits is replaced.
 
 Examples:
   $ latchkey serve
@@ -23,7 +23,7 @@ Examples:
   $ latchkey serve --metrics-port 9464
   $ LATCHKEY_SERVER_NAME=example.org latchkey serve --registration closed
 
-Behind npm:  npm start -- --port 8123`
+With npm:  npm start -- --port 8123`
 
 export function serveCommand(): Command {
   const command = new Command('serve').description('Run the key server.').addHelpText('after', HELP)
@@ -36,13 +36,13 @@ async function serve(command: Command): Promise<void> {
   const serving = await (config.workers === 1 ? serveAlone(config) : serveWithWorkers(config))
   process.stdout.write(
     `Latchkey is ready: ${serving.url}, server name ${serving.serverName}, ${placeOf(config)}${extrasOf(config, serving)}. ` +
-      `Make an account: npx latchkey user add NAME${flagsFor(config)}\n`,
+      `Create an account: npx latchkey user add NAME${flagsFor(config)}\n`,
   )
 }
 
 async function serveAlone(config: Config): Promise<Serving> {
   const server = await startServer(config)
-  endOnSignal({
+  shutdownOnSignal({
     async drain() {
       await server.close()
       return 'ended'
@@ -65,7 +65,7 @@ function placeOf(config: Config): string {
     : `data ${config.dataDir}`
 }
 
-/** What another command needs to find the same database. Never the URL with its password. */
+/** Flags that other commands need for the same database. Never includes the URL, which may contain a password. */
 function flagsFor(config: Config): string {
   if (usesPostgres(config)) return ' with the same database setting'
   return config.dataDir === DEFAULT_CONFIG.dataDir ? '' : ` --data ${shellQuoted(config.dataDir)}`

@@ -1,4 +1,4 @@
-/** `latchkey user add`: an account, made beside a running server too. */
+/** `latchkey user add`: creates an account; the server may be running. */
 import { parseUserId } from '@latchkey/protocol'
 import { Command } from 'commander'
 import { registerAccount, requireFreeName } from '../accounts/register-account.ts'
@@ -10,8 +10,8 @@ import { askPassword, readPassword } from './read-password.ts'
 import { withAccounts } from './with-accounts.ts'
 
 const HELP = `
-NAME is the part before the colon (alice), or the whole user ID (@alice:example.org). The server may be
-running or not. The password is asked for twice; --password-stdin reads it from standard input instead.
+NAME is the localpart (alice) or the full user ID (@alice:example.org). The server may be running. Prompts
+for the password twice; --password-stdin reads it from standard input instead.
 
 Examples:
   $ latchkey user add alice
@@ -20,7 +20,7 @@ Examples:
 
 export function userAddCommand(): Command {
   const command = new Command('add')
-    .description('Make an account.')
+    .description('Create an account.')
     .argument('<NAME>', 'the user name')
     .option('--password-stdin', 'read the password from standard input')
     .addHelpText('after', HELP)
@@ -32,7 +32,7 @@ export function userAddCommand(): Command {
 async function addUser(command: Command, name: string): Promise<void> {
   const { config } = configOf(command)
   const { passwordStdin } = command.opts<{ passwordStdin?: boolean }>()
-  // A first look at the name, before anyone thinks about a password; the database is not held meanwhile.
+  // Checks the name before the password prompt; the database is closed in between.
   const userId = await withAccounts(config, (accounts, serverName) =>
     requireFreeName({ accounts, serverName }, localpartOf(name, serverName)),
   )
@@ -49,7 +49,7 @@ async function addUser(command: Command, name: string): Promise<void> {
       { localpart: localpartOf(name, serverName), password },
     ),
   )
-  process.stdout.write(`Made the account ${userId}.\n`)
+  process.stdout.write(`Created the account ${userId}.\n`)
 }
 
 function localpartOf(name: string, serverName: string): string {

@@ -1,4 +1,4 @@
-/** Accounts, for one operation of a command: beside a running server too, in either store. */
+/** Opens the account store for one operation of a command, in either store; the server may be running. */
 import { type Config, postgresOptions, usesPostgres } from '../config/config.ts'
 import { openPostgresAccounts } from '../store/postgres/index.ts'
 import { type AccountsBeside, openAccountsBeside } from '../store/sqlite/index.ts'

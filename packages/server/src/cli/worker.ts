@@ -1,6 +1,6 @@
 /**
- * One worker of `latchkey serve --workers N`: a whole server that shares its port with the others. When the process that
- * forked it is gone, whatever ended it, the worker answers what it has and ends too.
+ * One worker of `latchkey serve --workers N`: a complete server that shares its port with the other workers. When its
+ * parent process exits for any reason, the worker answers its open requests and exits too.
  */
 import cluster from 'node:cluster'
 import { once } from 'node:events'
@@ -8,19 +8,19 @@ import { type Server, startServer } from '../main.ts'
 import { Metrics } from '../observe/metrics.ts'
 import { countsOf } from '../observe/worker-metrics.ts'
 import { describeFailure } from './describe-failure.ts'
-import { endOnSignal } from './end-on-signal.ts'
+import { shutdownOnSignal } from './shutdown-on-signal.ts'
 import type { FromWorker, ToWorker } from './worker-messages.ts'
 
 /**
- * Each worker has a listening socket of its own (SO_REUSEPORT) where the kernel spreads connections over them. Where it does
- * not, node:cluster hands them out from the parent, and a connection that was on its way to a worker that is killed hangs.
+ * Each worker has its own listening socket (SO_REUSEPORT) on platforms whose kernel distributes connections among them.
+ * Elsewhere node:cluster distributes them from the parent; a connection in transit to a killed worker then hangs.
  */
 const SHARES_PORT = process.platform === 'linux' || process.platform === 'freebsd'
 
-/** Runs until it is told to end. The configuration comes from the parent: a file may have changed since. */
+/** Runs until shutdown. The configuration comes from the parent, because the file may have changed since. */
 export async function runWorker(): Promise<void> {
   const [first] = (await once(process, 'message')) as [ToWorker]
-  if (first.type !== 'start') throw new Error(`a worker was told to ${first.type} before it was to start`)
+  if (first.type !== 'start') throw new Error(`unexpected first message to a worker: ${first.type}`)
   const metrics = first.config.metricsPort === undefined ? undefined : new Metrics()
   let server: Server
   try {
@@ -34,34 +34,34 @@ export async function runWorker(): Promise<void> {
     )
     return
   }
-  const end = endOnSignal({
+  const shutdown = shutdownOnSignal({
     async drain() {
       await server.close()
       return 'ended'
     },
     quiet: true,
   })
-  endWithParent(end)
+  shutdownWithParent(shutdown)
   process.on('message', (message: ToWorker) => {
     if (message.type === 'count' && metrics !== undefined) void sendCounts(metrics)
   })
-  tell({ type: 'ready', url: server.url, serverName: server.serverName })
+  send({ type: 'ready', url: server.url, serverName: server.serverName })
 }
 
-/** Node ends an orphan at once, and drops what it was answering, unless the parting counts as wanted. */
-function endWithParent(end: () => void): void {
+/** Node kills an orphaned worker with its open requests, unless its disconnect is marked as intended. */
+function shutdownWithParent(shutdown: () => void): void {
   const { worker } = cluster
   worker?.once('disconnect', () => {
     worker.exitedAfterDisconnect = true
-    end()
+    shutdown()
   })
 }
 
 async function sendCounts(metrics: Metrics): Promise<void> {
-  tell({ type: 'counts', counts: await countsOf(metrics.registry) })
+  send({ type: 'counts', counts: await countsOf(metrics.registry) })
 }
 
-/** A parent that is gone hears nothing; that it is gone is told elsewhere. */
-function tell(message: FromWorker): void {
+/** Does nothing after the parent has exited; shutdownWithParent handles that case. */
+function send(message: FromWorker): void {
   if (process.connected) process.send?.(message, undefined, {}, () => {})
 }

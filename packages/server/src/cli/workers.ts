@@ -1,6 +1,7 @@
 /**
- * `latchkey serve --workers N`: forks the workers, replaces those that die, and ends them all. The first one starts alone, so that what is wrong is told once; if the first start of any fails,
- * everything ends. Later a worker that cannot start is tried again, more and more seldom.
+ * `latchkey serve --workers N`: forks the workers, replaces those that exit, and shuts them all down. The first worker
+ * starts alone, so that an error is reported once; if any worker fails its first start, the command fails. Later a
+ * worker that cannot start is retried with increasing delays.
  */
 import cluster, { type Worker } from 'node:cluster'
 import { once } from 'node:events'
@@ -11,26 +12,26 @@ import type { Config } from '../config/config.ts'
 import { openMetricsPage } from '../observe/metrics-page.ts'
 import { type Counts, type CountsSource, WorkerMetrics } from '../observe/worker-metrics.ts'
 import { WorkerFailure } from './describe-failure.ts'
-import { endOnSignal } from './end-on-signal.ts'
+import { shutdownOnSignal } from './shutdown-on-signal.ts'
 import type { FromWorker, Ready, ToWorker } from './worker-messages.ts'
 
-/** Above the deadline of each worker, and below the 5 seconds that are promised. */
+/** Above the deadline of each worker, and below the documented 5 seconds. */
 const DRAIN_DEADLINE_MS = 4_750
 const FIRST_DELAY_MS = 100
 const LONGEST_DELAY_MS = 10_000
-/** One that was ready for so long did not die of its start: the next delay is the first again. */
-const STEADY_MS = 30_000
+/** A worker that was ready for this long resets the restart delay. */
+const RESET_DELAY_AFTER_MS = 30_000
 
 export type Serving = Ready & {
-  /** Where the metrics of all are. */
+  /** URL of the metrics of all workers. */
   readonly metricsUrl?: string
 }
 
 /**
- * Starts `config.workers` workers, and keeps that many until a signal ends the process.
+ * Starts `config.workers` workers, and keeps that many running until a signal stops the process.
  *
- * @throws {WorkerFailure} when they cannot start; none is left then
- * @throws {ConfigError} when the address of the metrics cannot be had; the system's error when that of the clients cannot
+ * @throws {WorkerFailure} if they cannot start; none is left running
+ * @throws {ConfigError} if the metrics address is unavailable; the system's error if the client address is
  */
 export async function serveWithWorkers(config: Config): Promise<Serving> {
   const { metricsHost: host, metricsPort } = config
@@ -41,17 +42,17 @@ export async function serveWithWorkers(config: Config): Promise<Serving> {
       ? undefined
       : await openMetricsPage({ host, port: metricsPort }, () => metrics.text())
   const log = pino({ level: config.logLevel }, process.stderr)
-  const crew = new Crew({ ...config, port }, metrics, log)
+  const pool = new WorkerPool({ ...config, port }, metrics, log)
   try {
-    const ready = await crew.start(config.workers)
-    endOnSignal({
-      drain: () => crew.end(),
+    const ready = await pool.start(config.workers)
+    shutdownOnSignal({
+      drain: () => pool.shutdown(),
       deadlineMs: DRAIN_DEADLINE_MS,
-      beforeCut: () => crew.kill(),
+      beforeExitNow: () => pool.kill(),
     })
     return { ...ready, ...(page && { metricsUrl: page.url }) }
   } catch (error) {
-    await crew.end()
+    await pool.shutdown()
     await page?.close()
     throw error
   }
@@ -59,22 +60,22 @@ export async function serveWithWorkers(config: Config): Promise<Serving> {
 
 type Exit = { readonly code: number | null; readonly signal: string | null; readonly readyForMs: number }
 
-/** One worker, from its fork to its end. */
-type Member = {
+/** One worker, from fork to exit. */
+type WorkerHandle = {
   readonly worker: Worker
-  /** Rejects with a WorkerFailure when it ends before. */
+  /** Rejects with a WorkerFailure if the worker exits first. */
   readonly ready: Promise<Ready>
-  readonly ended: Promise<Exit>
+  readonly exited: Promise<Exit>
 }
 
-class Crew {
+class WorkerPool {
   readonly #config: Config
   readonly #metrics: WorkerMetrics
   readonly #log: Logger
-  readonly #members = new Set<Member>()
-  readonly #ending = new AbortController()
-  readonly #places: Promise<void>[] = []
-  #cut = false
+  readonly #workers = new Set<WorkerHandle>()
+  readonly #stopping = new AbortController()
+  readonly #slots: Promise<void>[] = []
+  #aborted = false
 
   constructor(config: Config, metrics: WorkerMetrics, log: Logger) {
     this.#config = config
@@ -82,67 +83,65 @@ class Crew {
     this.#log = log
   }
 
-  /** @throws {WorkerFailure} of the first that failed */
+  /** @throws {WorkerFailure} of the first worker that failed */
   async start(count: number): Promise<Ready> {
     const first = this.#fork()
     const ready = await first.ready
     const others = Array.from({ length: count - 1 }, () => this.#fork())
-    await Promise.all(others.map((member) => member.ready))
-    for (const member of [first, ...others]) this.#places.push(this.#keep(member))
+    await Promise.all(others.map((handle) => handle.ready))
+    for (const handle of [first, ...others]) this.#slots.push(this.#keepSlotFilled(handle))
     return ready
   }
 
-  /** Passes the end on. Resolves when all are gone: cut, if one had to leave requests unanswered. */
-  async end(): Promise<'ended' | 'cut'> {
-    this.#ending.abort()
-    for (const { worker } of this.#members) worker.process.kill('SIGTERM')
-    await Promise.all([...this.#places, ...[...this.#members].map(({ ended }) => ended)])
-    return this.#cut ? 'cut' : 'ended'
+  /** Stops all workers. Resolves when they have exited: `aborted` if one left requests unanswered. */
+  async shutdown(): Promise<'ended' | 'aborted'> {
+    this.#stopping.abort()
+    for (const { worker } of this.#workers) worker.process.kill('SIGTERM')
+    await Promise.all([...this.#slots, ...[...this.#workers].map(({ exited }) => exited)])
+    return this.#aborted ? 'aborted' : 'ended'
   }
 
   kill(): void {
-    for (const { worker } of this.#members) worker.process.kill('SIGKILL')
+    for (const { worker } of this.#workers) worker.process.kill('SIGKILL')
   }
 
-  /** One place among the workers: whoever dies there is followed by another, until the end. */
-  async #keep(member: Member): Promise<void> {
+  /** Supervises one slot: forks a new worker whenever the current one exits, until shutdown. */
+  async #keepSlotFilled(handle: WorkerHandle): Promise<void> {
     let delayMs = FIRST_DELAY_MS
-    for (let current = member; ; current = this.#fork()) {
+    for (let current = handle; ; current = this.#fork()) {
       const failure = current.ready.then(
         () => undefined,
         (error: Error) => error.message,
       )
-      const { code, signal, readyForMs } = await current.ended
-      if (this.#ending.signal.aborted) {
-        if (readyForMs > 0 && (code === 1 || signal === 'SIGKILL')) this.#cut = true
+      const { code, signal, readyForMs } = await current.exited
+      if (this.#stopping.signal.aborted) {
+        if (readyForMs > 0 && (code === 1 || signal === 'SIGKILL')) this.#aborted = true
         return
       }
-      if (readyForMs >= STEADY_MS) delayMs = FIRST_DELAY_MS
+      if (readyForMs >= RESET_DELAY_AFTER_MS) delayMs = FIRST_DELAY_MS
       const { pid } = current.worker.process
       const reason = readyForMs > 0 ? undefined : await failure
       this.#metrics.restarted()
       this.#log.error(
-        { worker: pid, code, signal, ...(reason !== undefined && { reason }), againInMs: delayMs },
-        reason === undefined
-          ? 'a worker ended; another one takes its place'
-          : 'a worker could not start; it is tried again',
+        { worker: pid, code, signal, ...(reason !== undefined && { reason }), retryInMs: delayMs },
+        reason === undefined ? 'a worker exited; starting another one' : 'a worker failed to start; retrying',
       )
-      await wait(delayMs, undefined, { signal: this.#ending.signal }).catch(() => {})
-      if (this.#ending.signal.aborted) return
+      await wait(delayMs, undefined, { signal: this.#stopping.signal }).catch(() => {})
+      if (this.#stopping.signal.aborted) return
       delayMs = Math.min(delayMs * 2, LONGEST_DELAY_MS)
     }
   }
 
-  #fork(): Member {
+  #fork(): WorkerHandle {
     const worker = cluster.fork()
     const ready = Promise.withResolvers<Ready>()
-    const ended = Promise.withResolvers<Exit>()
-    const asked: ((counts: Counts) => void)[] = []
+    const exited = Promise.withResolvers<Exit>()
+    const pending: ((counts: Counts) => void)[] = []
     const source: CountsSource = {
       ask: () =>
         new Promise((resolve) => {
-          asked.push(resolve)
-          tell(worker, { type: 'count' })
+          pending.push(resolve)
+          send(worker, { type: 'count' })
         }),
     }
     let readyAtMs: number | undefined
@@ -157,36 +156,38 @@ class Crew {
           reason = message.message
           return
         case 'counts':
-          for (const resolve of asked.splice(0)) resolve(message.counts)
+          for (const resolve of pending.splice(0)) resolve(message.counts)
       }
     })
-    // A message to a worker that is just dying fails here, and would end this process.
+    // A message to an exiting worker emits an error, which would crash this process if unhandled.
     worker.on('error', () => {})
-    const member: Member = { worker, ready: ready.promise, ended: ended.promise }
+    const handle: WorkerHandle = { worker, ready: ready.promise, exited: exited.promise }
     worker.once('exit', (code: number | null, signal: string | null) => {
-      this.#members.delete(member)
+      this.#workers.delete(handle)
       if (readyAtMs !== undefined) this.#metrics.remove(source)
-      ready.reject(new WorkerFailure(reason ?? `A worker ended at its start (${signal ?? `code ${code}`}).`))
+      ready.reject(
+        new WorkerFailure(reason ?? `A worker exited during startup (${signal ?? `code ${code}`}).`),
+      )
       const readyForMs = readyAtMs === undefined ? 0 : Math.max(1, performance.now() - readyAtMs)
-      ended.resolve({ code, signal, readyForMs })
+      exited.resolve({ code, signal, readyForMs })
     })
-    // Whoever waits for it hears of it all the same.
+    // Prevents an unhandled rejection; awaiting callers still see it.
     ready.promise.catch(() => {})
-    this.#members.add(member)
-    tell(worker, { type: 'start', config: this.#config })
-    return member
+    this.#workers.add(handle)
+    send(worker, { type: 'start', config: this.#config })
+    return handle
   }
 }
 
-function tell(worker: Worker, message: ToWorker): void {
+function send(worker: Worker, message: ToWorker): void {
   if (worker.isConnected()) worker.send(message)
 }
 
 /**
- * A port that nobody listens on: workers share theirs, so they would not notice. A free one is chosen here, because each
- * worker would choose its own.
+ * Checks that the port is free: workers share theirs, so they would not notice another program. Resolves port 0 to a
+ * free port, because each worker would choose a different one.
  *
- * @throws the system's error when another program has it
+ * @throws the system's error if the address is in use
  */
 async function probePort({ host, port }: Config): Promise<number> {
   const probe = createServer()
@@ -196,6 +197,6 @@ async function probePort({ host, port }: Config): Promise<number> {
   const closed = once(probe, 'close')
   probe.close()
   await closed
-  if (address === null || typeof address === 'string') throw new Error('no port')
+  if (address === null || typeof address === 'string') throw new Error('the probe socket has no port')
   return address.port
 }

@@ -62,7 +62,7 @@ test('serve prints exactly one line, with the address, the server name, the data
   assert.equal(
     stdout,
     `Latchkey is ready: ${server.url}, server name example.org, data ${directory.path}. ` +
-      `Make an account: npx latchkey user add NAME --data ${directory.path}\n`,
+      `Create an account: npx latchkey user add NAME --data ${directory.path}\n`,
   )
   assert.equal(stderr, '')
   assert.equal(code, 0)
@@ -138,7 +138,7 @@ test('a second process on the same data directory, or the same port, ends with a
   assert.equal(samePort.code, 1)
   assert.equal(
     samePort.stderr,
-    `Another program listens on 127.0.0.1:${port} already. Stop it, or choose another --port.\n`,
+    `127.0.0.1:${port} is already in use by another program. Stop it, or choose another --port.\n`,
   )
 })
 
@@ -151,7 +151,7 @@ test('an account added beside a running server can log in at once', async () => 
   assert.deepEqual(added, {
     code: 0,
     signal: null,
-    stdout: 'Made the account @alice:example.org.\n',
+    stdout: 'Created the account @alice:example.org.\n',
     stderr: '',
   })
   assert.equal((await logIn(server.url, 'alice', 'correct horse')).body.user_id, '@alice:example.org')
@@ -168,7 +168,7 @@ test('an account added beside a running server can log in at once', async () => 
   assert.match(await problem('@carol:elsewhere.org', 'correct horse'), /@name:example\.org/)
   assert.match(await problem('a b', 'correct horse'), /user name/)
   assert.match(await problem('carol', 'short'), /password/i)
-  assert.match(await problem('carol', ''), /no password/)
+  assert.match(await problem('carol', ''), /expected a password/)
   assert.match(await problem('carol', 'one line\nanother'), /more than one line/)
 })
 
@@ -189,13 +189,13 @@ test('database and lock can be read by their owner alone, in a directory that wa
   for (const name of names) assert.equal(statSync(join(directory.path, name)).mode & 0o777, 0o600, name)
 })
 
-test('a data directory that cannot be made, read or written is told with its path, at once', async () => {
+test('a data directory that cannot be created, read or written is reported with its path', async () => {
   using directory = temporaryDirectory()
   const file = join(directory.path, 'file')
   writeFileSync(file, '')
   for (const [data, said] of [
-    ['/proc/latchkey-test', /^The directory \/proc\/latchkey-test cannot be made/],
-    ['/proc/latchkey-test/deeper', /^The directory \/proc\/latchkey-test cannot be made/],
+    ['/proc/latchkey-test', /^The directory \/proc\/latchkey-test cannot be created/],
+    ['/proc/latchkey-test/deeper', /^The directory \/proc\/latchkey-test cannot be created/],
     [file, /file is not a directory/],
     [join(file, 'deeper'), /not a directory/],
   ] as const) {
@@ -277,7 +277,7 @@ test('the server name is fixed at the first start', async () => {
       stdin: 'correct horse',
     },
   )
-  assert.equal(added.stdout, 'Made the account @alice:a.org.\n')
+  assert.equal(added.stdout, 'Created the account @alice:a.org.\n')
   const other = await runLatchkey(['serve', '--port', '0', '--server-name', 'b.org', ...data])
   assert.equal(other.code, 1)
   assert.match(other.stderr, /belongs to the server name a\.org/)
@@ -300,7 +300,7 @@ test('config check prints what would hold, or every problem, one a line', async 
   assert.deepEqual([bad.code, bad.stdout], [1, ''])
   assert.equal(
     bad.stderr,
-    'Configuration: "LATCHKEY_DATE" (from the environment) is no configuration variable. Did you mean LATCHKEY_DATA?\n' +
+    'Configuration: "LATCHKEY_DATE" (from the environment) is an unknown variable. Did you mean LATCHKEY_DATA?\n' +
       'Configuration: port (from --port) must be a whole number from 0 to 65535, not "x".\n',
   )
 })

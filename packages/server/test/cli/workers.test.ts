@@ -138,7 +138,7 @@ test('a worker that is killed is replaced, and requests go on', { skip }, () =>
     const [victim = 0] = before
     process.kill(victim, 'SIGKILL')
     // Until the parent has heard of it, it hands connections to the dead one, and they die with it.
-    await server.printed(/a worker ended/, 'stderr')
+    await server.printed(/a worker exited/, 'stderr')
     for (let n = 0; n < WORKERS * 4; n++) assert.equal(await statusOf(server.url), 200)
     await eventually(async () => {
       assert.equal(await statusOf(server.url), 200)
@@ -234,7 +234,7 @@ test('a start that fails is told once, whatever the number of workers, and leave
   const port = `${address.port}`
   const failures: [string, string[], RegExp][] = [
     ['postgres://me:hunter2@127.0.0.1:1/latchkey', ['--port', '0'], /cannot be used/],
-    [schema.database, ['--port', port], /Another program listens on 127\.0\.0\.1:\d+ already/],
+    [schema.database, ['--port', port], /127\.0\.0\.1:\d+ is already in use by another program/],
     [schema.database, ['--port', '0', '--metrics-port', port], /^Configuration: metrics_port/],
   ]
   for (const [database, args, expected] of failures) {
@@ -265,7 +265,7 @@ test('a second signal ends all at once, with 1', { skip }, () =>
     const { code, stderr } = await server.ended
     clearInterval(again)
     assert.equal(code, 1)
-    assert.equal(stderr, 'Ended at once by a second SIGTERM. What was acknowledged is stored.\n')
+    assert.equal(stderr, 'Exited immediately on a second SIGTERM. All acknowledged writes are stored.\n')
     await eventually(async () => !workers.some(runs))
   }),
 )

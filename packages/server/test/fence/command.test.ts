@@ -79,12 +79,15 @@ test('a database file that is put back under a server raises its fence, status s
     await claim(client, alice, bob),
   ])
   assert.deepEqual(lost.result, ['signed_curve25519:K000', 'signed_curve25519:K001'])
-  assert.match((await fence('status')).stdout, /never raised[^]*has all that was acknowledged/)
+  assert.match((await fence('status')).stdout, /never raised[^]*has all acknowledged writes/)
 
   putBack()
   const behind = await fence('status')
   assert.equal(behind.code, 1)
-  assert.match(behind.stdout, /the database went back: write \d+ was acknowledged, it has \d+/)
+  assert.match(
+    behind.stdout,
+    /the database was rolled back: write \d+ was acknowledged, the database has \d+/,
+  )
   const after = await withServer(data, {}, async (client) => {
     const none = await claim(client, alice, bob)
     const synced = await client.call('GET', SYNC, { token: alice.token })
@@ -100,7 +103,7 @@ test('a database file that is put back under a server raises its fence, status s
 
   putBack()
   const adopted = await fence('adopt')
-  assert.match(adopted.stdout, /is set to what the database has/)
+  assert.match(adopted.stdout, /is set to the state of the database/)
   const trusted = await withServer(data, {}, (client) => claim(client, alice, bob))
   assert.equal(trusted.result, 'signed_curve25519:K000', 'it was told that nothing was lost')
   assert.doesNotMatch(trusted.log, /FENCE RAISED/)
@@ -125,7 +128,7 @@ test('what is no device, and half of one, is refused in plain words', async () =
     runLatchkey(['fence', 'raise', ...args, ...data])
   assert.match((await raise()).stderr, /There is no database in/)
   await withServer(data, {}, async () => {})
-  assert.match((await raise('--user', '@alice:localhost')).stderr, /--user and --device together/)
+  assert.match((await raise('--user', '@alice:localhost')).stderr, /both --user and --device/)
   assert.match((await raise('--user', 'alice', '--device', 'A')).stderr, /expected @name:server/)
   assert.match((await raise('--user', '@alice:localhost', '--device', 'A')).stderr, /has no device A/)
 })
@@ -158,7 +161,7 @@ test('over PostgreSQL the fence is raised beside a running server, for all or fo
       assert.equal(await claim(client, alice, bob), undefined)
     }
     const { stdout } = await fence('status')
-    assert.match(stdout, /was raised once[^]*raised by command[^]*has all that was acknowledged/)
+    assert.match(stdout, /was raised once[^]*raised by command[^]*has all acknowledged writes/)
     // The server has the witness.
     const adopt = await fence('adopt')
     assert.equal(adopt.code, 1)

@@ -120,7 +120,7 @@ test('accounts, sessions, keys, their order and their memory, messages and sync 
   const { stdout } = await imported(database, copy)
   assert.match(
     stdout,
-    /2 users, 5 devices, 4 sessions, 17 one-time keys \(\d+ of them available\), \d+ messages/,
+    /2 users, 5 devices, 4 sessions, 17 one-time keys \(\d+ of them available\), \d+ undelivered messages/,
   )
   const after = await home.serve({ dataDir: home.directory(), database, pools })
 

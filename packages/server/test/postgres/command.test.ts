@@ -43,7 +43,7 @@ test('migrate makes the tables, once, and says beforehand what it would do', { s
   )
   const done = await migrate()
   assert.deepEqual([done.code, done.stderr], [0, ''])
-  assert.match(done.stdout, /has schema \d+ now/)
+  assert.match(done.stdout, /migrated from schema \d+ to \d+/)
   const again = await migrate()
   assert.match(again.stdout, /up to date/)
   assert.match((await migrate('--dry-run')).stdout, /up to date/)
@@ -72,7 +72,7 @@ test('serve and the commands beside it use the database, and none of them prints
       environment,
       stdin: 'correct horse',
     })
-    assert.equal(added.stdout, 'Made the account @alice:test.example.\n', added.stderr)
+    assert.equal(added.stdout, 'Created the account @alice:test.example.\n', added.stderr)
     const token = await runLatchkey(['registration-token', 'create', '--uses', '1'], { environment })
     assert.equal(token.code, 0, token.stderr)
     const { status } = await clientOf(server.url).call('POST', '/_matrix/client/v3/login', {
