@@ -1,4 +1,4 @@
-/** What is wrong with a configuration: every problem found, each naming its key, where it was set, and the remedy. */
+/** Invalid configuration: all problems found, each with its key, its source and the remedy. */
 
 export class ConfigError extends Error {
   override readonly name = 'ConfigError'

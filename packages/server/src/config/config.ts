@@ -1,4 +1,4 @@
-/** The checked configuration. docs/reference/configuration.md holds the same keys; a test compares the two. */
+/** The validated configuration. docs/reference/configuration.md lists the same keys; a test compares the two. */
 import { DEFAULT_POOL_POLICY, type PoolPolicy } from '../pool/policy.ts'
 import type { BucketRate } from '../lib/token-bucket.ts'
 
@@ -6,9 +6,9 @@ export type Registration = 'open' | 'token' | 'closed'
 
 export type RateLimits = {
   readonly loginPerAddress: BucketRate
-  /** Per account and address, and for passwords asked for in user-interactive authentication per user. */
+  /** Per account and address; in user-interactive authentication, per user. */
   readonly loginPerAccount: BucketRate
-  /** Per account, from all addresses together: so large that only many of them at once reach it. */
+  /** Per account across all addresses: large enough that only a distributed attack reaches it. */
   readonly loginPerAccountInAll: BucketRate
   readonly registrationPerAddress: BucketRate
   readonly resetPerDevice: BucketRate
@@ -17,33 +17,33 @@ export type RateLimits = {
   readonly sendToDevicePerDevice: BucketRate
 }
 
-/** How many proxies stand in front, or their addresses and networks (`10.0.0.0/8`). */
+/** Number of proxies in front of the server, or their addresses and networks (`10.0.0.0/8`). */
 export type TrustedProxies = 'off' | number | readonly string[]
 
 export type SizeLimits = {
-  /** The largest body that any endpoint takes. */
+  /** Maximum body size of any endpoint. */
   readonly bodyBytes: number
-  /** Of bodies on their way, all requests together. */
+  /** Maximum bytes of incoming bodies across all requests. */
   readonly bodyBytesInFlight: number
   readonly jsonDepth: number
   /** Objects, arrays, strings, numbers and literals in one body. */
   readonly jsonValues: number
   /** Canonical bytes of one to-device message's content. */
   readonly toDeviceBytes: number
-  /** Undelivered to-device messages per device, and the characters of their JSON; beyond it the oldest go. */
+  /** Undelivered to-device messages per device, and the characters of their JSON; over it, the oldest are dropped. */
   readonly inboxMessages: number
   readonly inboxLength: number
   readonly toDevicePerSync: number
-  /** Syncs waiting at once, in all and for one device. */
+  /** Concurrently waiting syncs, in total and per device. */
   readonly waitingSyncs: number
   readonly waitingSyncsPerDevice: number
   readonly syncTimeoutMs: number
-  /** How long a request's head and body may take to arrive. */
+  /** Time limit for a request's headers and body to arrive. */
   readonly requestTimeoutMs: number
   readonly connections: number
   readonly accountDataBytes: number
   readonly accountDataTypesPerUser: number
-  /** Types and contents together. */
+  /** Size of types and contents of one user together. */
   readonly accountDataTotalBytes: number
   readonly filterBytes: number
   readonly filtersPerUser: number
@@ -53,27 +53,29 @@ export type SizeLimits = {
 export type Config = {
   readonly host: string
   readonly port: number
-  /** Processes that serve together; more than one needs PostgreSQL. */
+  /** Number of server processes; more than one needs PostgreSQL. */
   readonly workers: number
   readonly dataDir: string
-  /** A `postgres://` URL. Undefined: the embedded database in `dataDir`. Holds a password: nothing prints it. */
+  /** A `postgres://` URL. Undefined: the embedded database in `dataDir`. May contain a password: never print it. */
   readonly database?: string
-  /** Connections of one process to PostgreSQL for requests; one more listens. */
+  /** Connections per process to PostgreSQL for requests; one more is used for LISTEN. */
   readonly databaseConnections: number
-  /** Whether this process keeps a witness of what it acknowledged (store/witness.ts), and where; undefined: in `dataDir`. */
+  /**
+   * Whether this process keeps a witness of acknowledged writes (store/witness.ts), and where; by default in `dataDir`.
+   */
   readonly fence: boolean
   readonly fenceDir?: string
-  /** Undefined: what the database says, or `localhost` at the first start. */
+  /** Undefined: the name in the database, or `localhost` at the first start. */
   readonly serverName?: string
   readonly registration: Registration
-  /** Open registration on an address that others can reach has to be asked for twice. */
+  /** Required for open registration on an address that is not loopback. */
   readonly openRegistrationConfirmed: boolean
-  /** Serve `/keys/reset` at `/v3` too, although MSC4162 is open. */
+  /** Also serve `/keys/reset` under `/v3`, although MSC4162 is not merged. */
   readonly stableReset: boolean
   readonly passwordMinLength: number
-  /** How long details of issued keys, and the memory of removed devices, are kept. */
+  /** Retention of details of issued keys and of records of removed devices. */
   readonly retentionDays: number
-  /** Whose X-Forwarded-For tells the client's address. */
+  /** Proxies whose X-Forwarded-For header is trusted. */
   readonly trustProxy: TrustedProxies
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error' | 'silent'
   /** Where the metrics are served, apart from the clients' port. Undefined: nothing is counted. */
@@ -139,18 +141,18 @@ export const DEFAULT_CONFIG: Config = {
 
 const DAY_MS = 24 * 60 * 60 * 1000
 
-/** What the embedded store needs to know of the configuration. */
+/** Options of the embedded store. */
 export function storeOptions(config: Config) {
   return { directory: config.dataDir, ...commonOptions(config) }
 }
 
-/** What the PostgreSQL store needs to know of it. */
+/** Options of the PostgreSQL store. */
 export function postgresOptions(config: Config & { readonly database: string }) {
-  // Sizes have `connections` too, of clients: those to the database are meant here.
+  // After commonOptions: `sizes.connections` limits client connections and would overwrite the database's.
   return { ...commonOptions(config), ...postgresConnection(config) }
 }
 
-/** Where PostgreSQL is. Of the URL's parameters `schema` is ours. */
+/** Connection options of PostgreSQL. The URL parameter `schema` is Latchkey's own. */
 export function postgresConnection({
   database,
   databaseConnections: connections,
@@ -161,12 +163,12 @@ export function postgresConnection({
   return { url: url.href, connections, ...(schema && { schema }) }
 }
 
-/** Where a server keeps its witness; nothing when it keeps none. Commands beside a server keep none. */
+/** Directory of a server's witness; empty if the fence is off. Other commands keep no witness. */
 export function fenceOptions({ fence, fenceDir, dataDir }: Config) {
   return fence ? { fence: { directory: fenceDir ?? dataDir } } : {}
 }
 
-/** Whether a configuration names a PostgreSQL database. */
+/** Whether the configuration uses a PostgreSQL database. */
 export function usesPostgres(config: Config): config is Config & { readonly database: string } {
   return config.database !== undefined
 }

@@ -1,13 +1,13 @@
-/** The known name that a mistyped one most likely meant. */
+/** Suggests the known name closest to a mistyped one. */
 
-/** ` Did you mean X?`, or nothing when no candidate is near. */
+/** Returns ` Did you mean X?`, or an empty string if no candidate is close. */
 export function didYouMean(name: string, candidates: readonly string[]): string {
   const nearest = nearestName(name, candidates)
   return nearest === undefined ? '' : ` Did you mean ${nearest}?`
 }
 
 function nearestName(name: string, candidates: readonly string[]): string | undefined {
-  // The right key in the wrong section: `keys_per_request` for `limits.keys_per_request`.
+  // A known key in the wrong section: `keys_per_request` for `limits.keys_per_request`.
   const lastPart = (path: string): string | undefined => path.split('.').at(-1)
   const elsewhere = candidates.filter((candidate) => lastPart(candidate) === lastPart(name))
   if (elsewhere.length === 1) return elsewhere[0]
@@ -20,7 +20,7 @@ function nearestName(name: string, candidates: readonly string[]): string | unde
 
 const MAX_COMPARED = 100
 
-/** Levenshtein's distance, of names cut to a length that no key reaches. */
+/** Levenshtein distance. Bounds the compared length of `a`, which may come from a user. */
 function editDistance(a: string, b: string): number {
   let previous = Array.from({ length: b.length + 1 }, (_, column) => column)
   for (let row = 0; row < Math.min(a.length, MAX_COMPARED); row++) {

@@ -1,7 +1,7 @@
 /**
- * Every configuration key, once: its path in the YAML file, its variable, its flag, what it takes, its default and its
- * meaning. The mapped types below demand a key for every member of Config; docs/reference/configuration.md shows the
- * same table, and a test compares the two.
+ * The table of configuration keys: path in the YAML file, variable, flag, kind, default and meaning. The mapped types
+ * require a key for every member of Config; docs/reference/configuration.md has the same table, and a test compares the
+ * two.
  */
 import type { BucketRate } from '../lib/token-bucket.ts'
 import { type Config, DEFAULT_CONFIG, DEFAULT_RATES, type RateLimits, type SizeLimits } from './config.ts'
@@ -32,7 +32,7 @@ export type Key<T> = {
 export type Flag = {
   /** `--host`. */
   readonly name: string
-  /** What stands for the value in the help; a flag without one is a switch that says `on`. */
+  /** Placeholder of the value in the help; a flag without one is a switch that means `on`. */
   readonly value?: string
 }
 
@@ -44,7 +44,7 @@ const MIB = 1024 * KIB
 const SECOND_MS = 1000
 const HOUR_MS = 3600 * SECOND_MS
 
-/** The file itself: a flag and a variable, no key of the file. */
+/** The configuration file: a flag and a variable, but not a key in the file. */
 export const CONFIG_FILE = { flag: { name: '--config', value: 'FILE' }, variable: 'LATCHKEY_CONFIG' } as const
 
 const HOST = plainText('an IP address or a host name', (value) => /^[0-9A-Za-z.:%_-]{1,255}$/.test(value))
@@ -338,7 +338,7 @@ export const SIZE_KEYS: Keys<SizeLimits> = {
   ),
 }
 
-/** The switch of everything under `rates`; the size limits hold regardless. */
+/** Enables all keys under `rates`; size limits always apply. */
 export const RATES_ENABLED: Key<boolean> = {
   ...key(
     'rates.enabled',
@@ -390,7 +390,7 @@ export const ALL_KEYS: readonly Key<unknown>[] = [
   ...Object.values(RATE_KEYS).flatMap((keys) => Object.values<Key<unknown>>(keys)),
 ]
 
-/** The pools' keys stand in three sections: what they are to an operator, not where Config keeps them. */
+/** Keys by section: the reference groups them by purpose, Config by module. */
 function section(prefix: string): Key<unknown>[] {
   const keys = [...Object.values<Key<unknown>>(POOL_KEYS), ...Object.values<Key<unknown>>(SIZE_KEYS)]
   return keys.filter(({ path }) => path.startsWith(prefix))

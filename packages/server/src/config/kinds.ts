@@ -1,18 +1,18 @@
 /**
- * The kinds of values a configuration key takes. Flags, variables and files all deliver text, so that each kind is
- * read in one place; `format` writes a value so that `parse` gives it back.
+ * Value kinds of configuration keys. Flags, variables and files all provide text, so each kind is parsed in one place;
+ * `parse` accepts the output of `format`.
  */
 import { isIP } from 'node:net'
 import type { TrustedProxies } from './config.ts'
 
 export interface Kind<T> {
-  /** Completes "must be ..." in an error, and names the kind in the reference table. */
+  /** Completes "must be ..." in errors, and describes the kind in the reference table. */
   readonly expects: string
-  /** The value, or undefined when the text is none of this kind. */
+  /** The value, or undefined if the text is invalid. */
   parse(text: string): T | undefined
-  /** Of a secret: without it. */
+  /** Omits secrets. */
   format(value: T): string
-  /** The text holds a secret, which no error may repeat. */
+  /** The text may contain a secret, so errors must not repeat it. */
   readonly secret?: true
 }
 
@@ -39,7 +39,7 @@ function isPostgresUrl(text: string): boolean {
   return /^[a-z_][a-z0-9_]{0,62}$/.test(url.searchParams.get('schema') ?? 'public')
 }
 
-/** The password may stand before the host or among the parameters. */
+/** Removes the password from the authority and from the parameters. */
 function withoutSecrets(text: string): string {
   const url = new URL(text)
   url.password = ''
@@ -77,7 +77,7 @@ export function onOff(): Kind<boolean> {
 const MAX_PROXIES = 10
 const MAX_PREFIX_LENGTHS: Readonly<Record<number, number>> = { 4: 32, 6: 128 }
 
-/** How many proxies stand in front, or their addresses and networks, with commas between. */
+/** Number of proxies in front of the server, or a comma-separated list of their addresses and networks. */
 export function proxies(): Kind<TrustedProxies> {
   return {
     expects: `off, a number of proxies from 1 to ${MAX_PROXIES}, or their addresses or networks with commas between`,
@@ -105,7 +105,7 @@ export function whole(min: number, max: number, note = ''): Kind<number> {
   }
 }
 
-/** A rate written per minute and kept per second. */
+/** A rate per minute in the configuration, per second in Config. */
 export function perMinute(min: number, max: number): Kind<number> {
   return {
     expects: `a number from ${min} to ${max}`,
@@ -117,7 +117,7 @@ export function perMinute(min: number, max: number): Kind<number> {
   }
 }
 
-/** A size in bytes; `KiB` and `MiB` may follow the number. */
+/** A size in bytes, optionally with the unit `KiB` or `MiB`. */
 export function bytes(min: number, max: number): Kind<number> {
   const units = new Map([
     ['', 1],
@@ -139,7 +139,7 @@ function formatBytes(value: number): string {
   return value >= KIB && value % KIB === 0 ? `${value / KIB}KiB` : String(value)
 }
 
-/** The longest first, so that a time is written in the largest unit that divides it. */
+/** Longest first, so that times are formatted in the largest unit that divides them. */
 const TIME_UNITS = [
   ['d', 86_400_000],
   ['h', 3_600_000],
@@ -148,7 +148,7 @@ const TIME_UNITS = [
   ['ms', 1],
 ] as const
 
-/** A length of time with its unit, kept in milliseconds: `30s`, `5m`, `12h`, `7d`. */
+/** A duration with a unit, stored in milliseconds: `30s`, `5m`, `12h`, `7d`. */
 export function duration(minMs: number, maxMs: number): Kind<number> {
   return {
     expects: `a time from ${formatDuration(minMs)} to ${formatDuration(maxMs)} (ms, s, m, h or d)`,

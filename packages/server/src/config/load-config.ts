@@ -1,6 +1,6 @@
 /**
- * Flags, variables and the file become one checked Config: a flag wins over its variable, that over the file, that over
- * the default. Every problem is found and named in one go.
+ * Combines flags, variables and the file into one validated Config. Flags take precedence over variables, variables
+ * over the file, the file over defaults. Reports all problems at once.
  */
 import { readFileSync } from 'node:fs'
 import { BlockList, isIP } from 'node:net'
@@ -24,12 +24,14 @@ import { readYaml, type YamlFile } from './read-yaml.ts'
 import { withoutServiceVariables } from './service-variables.ts'
 
 export type Sources = {
-  /** By name, `--port` for instance. */
+  /** By name, for example `--port`. */
   readonly flags: ReadonlyMap<string, string>
   readonly environment: Readonly<Record<string, string | undefined>>
 }
 
-/** A key with the value that holds, and where it was set: `--port`, `LATCHKEY_PORT`, `latchkey.yaml:3`, or nowhere. */
+/**
+ * A key with its effective value and its source: `--port`, `LATCHKEY_PORT`, `latchkey.yaml:3`; undefined by default.
+ */
 export type Setting = { readonly key: Key<unknown>; readonly value: unknown; readonly source?: string }
 
 export type LoadedConfig = { readonly config: Config; readonly settings: readonly Setting[] }
@@ -37,7 +39,7 @@ export type LoadedConfig = { readonly config: Config; readonly settings: readonl
 const PREFIX = 'LATCHKEY_'
 
 /**
- * @throws {ConfigError} with everything that is wrong.
+ * @throws {ConfigError} with all problems
  *
  * @example
  * const { config } = loadConfig({ flags: new Map([['--port', '8123']]), environment: process.env })
@@ -83,14 +85,14 @@ function find(
   return { text: entry.text, source: `${basename(file ?? '')}:${entry.line}`, line: entry.line }
 }
 
-/** A directory in a file is relative to the file, which may be read from anywhere. */
+/** A directory in a file is relative to that file. */
 function inFile(key: Key<unknown>, { text, line }: Found, file: string | undefined): string | undefined {
   const isDirectory = [GENERAL_KEYS.dataDir.path, GENERAL_KEYS.fenceDir.path].includes(key.path)
   if (!isDirectory || line === undefined || file === undefined) return undefined
   return resolve(dirname(file), text)
 }
 
-/** An empty variable counts as not set: that is how compose files and shells leave one out. */
+/** An empty variable is treated as unset: compose files and shells cannot always unset one. */
 function given(value: string | undefined): string | undefined {
   return value === '' ? undefined : value
 }
@@ -99,10 +101,7 @@ function unknownVariables(environment: Sources['environment']): string[] {
   const known = [CONFIG_FILE.variable, ...ALL_KEYS.map(({ variable }) => variable)]
   return Object.keys(environment)
     .filter((name) => name.startsWith(PREFIX) && !known.includes(name))
-    .map(
-      (name) =>
-        `${quoted(name)} (from the environment) is no configuration variable.${didYouMean(name, known)}`,
-    )
+    .map((name) => `${quoted(name)} (from the environment) is an unknown variable.${didYouMean(name, known)}`)
 }
 
 function readFile(file: string): YamlFile {
@@ -120,7 +119,7 @@ function readFile(file: string): YamlFile {
 
 type Values = ReadonlyMap<Key<unknown>, unknown>
 
-/** `Keys` names every member of Config, and each key's kind makes that member's type: the casts rest on that. */
+/** The casts are safe: `Keys` lists every member of Config, and each key's kind returns that member's type. */
 function build(values: Values): Config {
   const limited = values.get(RATES_ENABLED) === true
   const pools = group(POOL_KEYS, values) as Config['pools']
@@ -147,19 +146,19 @@ function requireConfirmation(config: Config, settings: readonly Setting[]): void
   const { path, flag } = GENERAL_KEYS.openRegistrationConfirmed
   const source = settings.find(({ key }) => key === GENERAL_KEYS.registration)?.source
   throw new ConfigError([
-    `registration (from ${source}) is open, and host ${config.host} lets others reach this server: anyone could make accounts. ` +
+    `registration (from ${source}) is open, and host ${config.host} is reachable from other machines: anyone could create accounts. ` +
       `Use registration: token, or confirm with ${flag?.name} (${path}: on).`,
   ])
 }
 
-/** The embedded database belongs to one process. */
+/** Only one process can use the embedded database. */
 function requirePostgresForWorkers(config: Config, settings: readonly Setting[]): void {
   if (config.workers === 1 || usesPostgres(config)) return
   const { path } = GENERAL_KEYS.workers
   const source = settings.find(({ key }) => key === GENERAL_KEYS.workers)?.source
   throw new ConfigError([
-    `${path} (from ${source}) is ${config.workers}, and the embedded database takes one process. ` +
-      `Name a PostgreSQL database with ${GENERAL_KEYS.database.flag?.name} (or ${GENERAL_KEYS.database.variable}), or leave ${path} at 1.`,
+    `${path} (from ${source}) is ${config.workers}, but the embedded database supports one process. ` +
+      `Set a PostgreSQL database with ${GENERAL_KEYS.database.flag?.name} (or ${GENERAL_KEYS.database.variable}), or set ${path} to 1.`,
   ])
 }
 

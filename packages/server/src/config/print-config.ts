@@ -1,4 +1,4 @@
-/** The configuration that holds, as a YAML file that gives it again; values that were set say where. */
+/** Prints the effective configuration as an equivalent YAML file, with the source of each value that was set. */
 import type { LoadedConfig } from './load-config.ts'
 
 export function printConfig({ settings }: LoadedConfig): string {
@@ -27,7 +27,7 @@ function sharedLength(a: readonly string[], b: readonly string[]): number {
   return different === -1 ? b.length : different
 }
 
-/** Plain YAML for what is safe to write so; JSON's quotes, which YAML reads, for the rest. */
+/** Plain YAML where that is safe, else a JSON string, which is also valid YAML. */
 function quoteIfNeeded(text: string): string {
   return /^[0-9A-Za-z./][0-9A-Za-z._/:-]*$/.test(text) && !text.endsWith(':') ? text : JSON.stringify(text)
 }

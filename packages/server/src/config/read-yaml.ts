@@ -1,6 +1,6 @@
 /**
- * The configuration file: nested YAML keys become dotted paths with their text and line. Text, because `1.10` is a
- * server name and not a number; the kinds of values read it.
+ * Reads the configuration file: nested YAML keys become dotted paths with text and line. Values stay text, because
+ * `1.10` may be a server name instead of a number; kinds.ts parses them.
  */
 import { isMap, isScalar, LineCounter, type Node, parseDocument } from 'yaml'
 import { quoted } from '../matrix-error.ts'
@@ -11,15 +11,15 @@ export type Entry = { readonly text: string; readonly line: number }
 export type YamlFile = { readonly entries: ReadonlyMap<string, Entry>; readonly problems: readonly string[] }
 
 /**
- * @param file its name in problems, `latchkey.yaml:12 ...`
- * @param paths every known key, dotted
+ * @param file name used in problems, `latchkey.yaml:12 ...`
+ * @param paths dotted paths of all known keys
  */
 export function readYaml(source: string, file: string, paths: readonly string[]): YamlFile {
   const lines = new LineCounter()
   const document = parseDocument(source, { lineCounter: lines, prettyErrors: false })
   if (document.errors.length > 0) {
     const problems = document.errors.map(
-      ({ pos, message }) => `${file}:${lines.linePos(pos[0]).line} is not YAML: ${message}`,
+      ({ pos, message }) => `${file}:${lines.linePos(pos[0]).line} is not valid YAML: ${message}`,
     )
     return { entries: new Map(), problems }
   }
@@ -41,7 +41,7 @@ export function readYaml(source: string, file: string, paths: readonly string[])
     if (!isMap(node)) {
       const where = path === '' ? 'The file' : `${path} (from ${at(node)})`
       problems.push(
-        `${where} must hold keys and values, such as "${path === '' ? 'port' : '  burst'}: 8008".`,
+        `${where} must contain keys and values, such as "${path === '' ? 'port' : '  burst'}: 8008".`,
       )
       return
     }
@@ -49,13 +49,12 @@ export function readYaml(source: string, file: string, paths: readonly string[])
       const name = path === '' ? String(key) : `${path}.${String(key)}`
       if (sections.has(name)) visit(value, name)
       else if (!known.has(name))
-        problems.push(`${quoted(name)} (from ${at(key)}) is no configuration key.${didYouMean(name, paths)}`)
+        problems.push(`${quoted(name)} (from ${at(key)}) is an unknown key.${didYouMean(name, paths)}`)
       else if (isScalar(value) && value.value !== null) {
         const text =
           typeof value.value === 'string' ? value.value : (value.source ?? JSON.stringify(value.value))
         entries.set(name, { text, line: lines.linePos(value.range?.[0] ?? 0).line })
-      } else
-        problems.push(`${name} (from ${at(key)}) must have one value; leave the key out for the default.`)
+      } else problems.push(`${name} (from ${at(key)}) must have one value; omit the key to use the default.`)
     }
   }
   visit(document.contents, '')

@@ -4,7 +4,7 @@
  */
 import { isIPv6 } from 'node:net'
 
-/** Leaves room for a localpart within the 255 bytes of a user ID. */
+/** Leaves space for a localpart within the 255 bytes of a user ID. */
 const MAX_LENGTH = 230
 
 export function isServerName(text: string): boolean {

@@ -232,20 +232,20 @@ test('all problems are told at once', () => {
 
 test('unknown keys and variables are errors that name the nearest known one', () => {
   assert.deepEqual(problemsOf({ yaml: 'registrations: open\n' }), [
-    '"registrations" (from latchkey.yaml:1) is no configuration key. Did you mean registration?',
+    '"registrations" (from latchkey.yaml:1) is an unknown key. Did you mean registration?',
   ])
   assert.deepEqual(problemsOf({ yaml: 'limits:\n  keys_per_reqest: 5\n' }), [
-    '"limits.keys_per_reqest" (from latchkey.yaml:2) is no configuration key. Did you mean limits.keys_per_request?',
+    '"limits.keys_per_reqest" (from latchkey.yaml:2) is an unknown key. Did you mean limits.keys_per_request?',
   ])
   assert.deepEqual(problemsOf({ yaml: 'body_bytes: 5MiB\n' }), [
-    '"body_bytes" (from latchkey.yaml:1) is no configuration key. Did you mean limits.body_bytes?',
+    '"body_bytes" (from latchkey.yaml:1) is an unknown key. Did you mean limits.body_bytes?',
   ])
   assert.deepEqual(problemsOf({ environment: { LATCHKEY_SERVERNAME: 'example.org' } }), [
-    '"LATCHKEY_SERVERNAME" (from the environment) is no configuration variable. Did you mean LATCHKEY_SERVER_NAME?',
+    '"LATCHKEY_SERVERNAME" (from the environment) is an unknown variable. Did you mean LATCHKEY_SERVER_NAME?',
   ])
   assert.deepEqual(problemsOf({ yaml: '__proto__: 1\ntotally_different_thing: 2\n' }), [
-    '"__proto__" (from latchkey.yaml:1) is no configuration key.',
-    '"totally_different_thing" (from latchkey.yaml:2) is no configuration key.',
+    '"__proto__" (from latchkey.yaml:1) is an unknown key.',
+    '"totally_different_thing" (from latchkey.yaml:2) is an unknown key.',
   ])
 })
 
@@ -281,9 +281,9 @@ test('a file that is missing, no YAML, or not of keys and values is told so', ()
     /^--config .*does not exist/,
   )
   assert.match(problemsOf({ yaml: 'port: 1\nport: 2\n' })[0] ?? '', /^latchkey\.yaml:2 .*unique/)
-  assert.match(problemsOf({ yaml: 'a: {\n' })[0] ?? '', /^latchkey\.yaml:\d+ is not YAML/)
-  assert.match(problemsOf({ yaml: '- port\n' })[0] ?? '', /must hold keys and values/)
-  assert.match(problemsOf({ yaml: 'limits: off\n' })[0] ?? '', /^limits .*must hold keys and values/)
+  assert.match(problemsOf({ yaml: 'a: {\n' })[0] ?? '', /^latchkey\.yaml:\d+ is not valid YAML/)
+  assert.match(problemsOf({ yaml: '- port\n' })[0] ?? '', /must contain keys and values/)
+  assert.match(problemsOf({ yaml: 'limits: off\n' })[0] ?? '', /^limits .*must contain keys and values/)
   assert.match(problemsOf({ yaml: 'port:\n' })[0] ?? '', /^port .*must have one value/)
   assert.match(problemsOf({ yaml: 'port: *nobody\n' })[0] ?? '', /latchkey\.yaml:1/)
   assert.deepEqual(load({ yaml: '# nothing but a remark\n' }).config, DEFAULT_CONFIG)
