@@ -1,4 +1,4 @@
-/** Everything a request handler may use. Built once, in main.ts; tests pass their own clock and configuration. */
+/** Dependencies of request handlers. Built once, in main.ts; tests pass their own clock and configuration. */
 import type { FastifyBaseLogger } from 'fastify'
 import type { TokenBuckets } from './lib/token-bucket.ts'
 import type { Config } from './config/config.ts'
@@ -10,7 +10,7 @@ import type { LimitedClaims } from './pool/limited-claims.ts'
 import type { Store } from './store.ts'
 import type { SyncWaiters } from './sync/waiters.ts'
 
-/** The rate limiters; each undefined when limits are off. */
+/** Rate limiters; each undefined if limits are off. */
 export type Limiters = {
   readonly loginPerAddress?: TokenBuckets
   readonly loginPerAccount?: TokenBuckets
@@ -29,7 +29,7 @@ export type Context = {
   readonly passwords: Passwords
   readonly interactiveAuth: InteractiveAuth
   readonly waiters: SyncWaiters
-  /** Undefined: nothing is counted. */
+  /** Undefined if metrics are off. */
   readonly metrics?: Metrics
   readonly log: FastifyBaseLogger
   /** Milliseconds since 1970. */

@@ -1,4 +1,4 @@
-/** The only wiring: from a checked configuration to a running server. */
+/** Composition root: builds a running server from a validated configuration. */
 import { createApp, addRoutes } from './http/app.ts'
 import { closeApp } from './http/close-app.ts'
 import { InteractiveAuth } from './accounts/interactive-auth.ts'
@@ -28,40 +28,40 @@ import { openSqliteStore } from './store/sqlite/index.ts'
 import { SyncWaiters } from './sync/waiters.ts'
 
 export type Server = {
-  /** Where it listens, `http://127.0.0.1:8008` for instance. */
+  /** Base URL, for example `http://127.0.0.1:8008`. */
   readonly url: string
   readonly serverName: string
-  /** Where its metrics are, if they are on, and nobody else shows them. */
+  /** URL of the metrics page, if this server opened one. */
   readonly metricsUrl?: string
   readonly context: Context
-  /** Answers what is open, commits, and lets go of everything. Idempotent. */
+  /** Answers open requests, commits, and releases all resources. Idempotent. */
   close(): Promise<void>
 }
 
-/** What callers replace: tests the clock, a worker of many the metrics. */
+/** Replaceable dependencies: tests replace the clock, workers the metrics. */
 export type Overrides = {
   readonly now?: () => number
-  /** Counts into these, and leaves it to the caller to show them. By default `metrics_port` decides. */
+  /** Metrics to count into; the caller serves them. By default `metrics_port` decides. */
   readonly metrics?: Metrics
-  /** Other processes listen on the same port: the kernel gives each of them its part of the connections. */
+  /** Listen with SO_REUSEPORT: the kernel distributes connections among the processes on the port. */
   readonly sharePort?: boolean
 }
 
 /**
  * Opens the store and listens. Port 0 takes any free port.
  *
- * @throws {StoreError} when the data directory or the database cannot be used; the system's error when the address cannot.
- * @throws {ConfigError} when the address of the metrics cannot be had
+ * @throws {StoreError} if the data directory or the database cannot be used
+ * @throws {ConfigError} if the metrics address is unavailable; the system's error if the client address is
  */
 export async function startServer(config: Config, overrides: Overrides = {}): Promise<Server> {
   const now = overrides.now ?? Date.now
   const { sizes, rates, metricsHost, metricsPort } = config
   const metrics = overrides.metrics ?? (metricsPort === undefined ? undefined : new Metrics())
-  // Before the store, which writes into its log.
+  // Created before the store, which uses its logger.
   const app = createApp({ ...sizes, trustProxy: config.trustProxy, logLevel: config.logLevel })
   let store: Store | undefined
   let page: MetricsPage | undefined
-  const end = async (): Promise<void> => {
+  const release = async (): Promise<void> => {
     await closeApp(app)
     await page?.close()
     await store?.close()
@@ -120,7 +120,7 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
     let closing: Promise<void> | undefined
     const close = async (): Promise<void> => {
       waiters.close()
-      await end()
+      await release()
     }
     return {
       url,
@@ -130,12 +130,12 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
       close: () => (closing ??= close()),
     }
   } catch (error) {
-    await end()
+    await release()
     throw error
   }
 }
 
-/** After the fence was raised clients come back one after the other: so far apart, and the last of them after so long. */
+/** After the fence is raised, waiting clients are answered at this interval, and all of them within MAX_SPREAD_MS. */
 const SPREAD_MS = 5
 const MAX_SPREAD_MS = 30_000
 

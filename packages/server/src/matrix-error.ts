@@ -1,10 +1,10 @@
 /**
- * Expected failures, and the named helpers that make them. Whatever else is thrown is a bug: logged once, answered 500.
- * Source of the shape: client-server API, "Standard error response".
+ * Expected failures, and named helpers that create them. Any other error is a bug: logged once, answered with 500.
+ * Format: client-server API, "Standard error response".
  */
 import type { Errcode, Json } from '@latchkey/protocol'
 
-/** A failure that the caller is told about in the Matrix form. `extra` members join the error body. */
+/** A failure that is reported to the client as a Matrix error. `extra` members are added to the error body. */
 export class MatrixError extends Error {
   override readonly name = 'MatrixError'
   readonly status: number
@@ -65,22 +65,27 @@ export function missingToken(): MatrixError {
 }
 
 export function unknownToken(): MatrixError {
-  return new MatrixError(401, 'M_UNKNOWN_TOKEN', 'The access token is not valid (any more): log in again.', {
-    soft_logout: false,
-  })
+  return new MatrixError(
+    401,
+    'M_UNKNOWN_TOKEN',
+    'The access token is unknown or no longer valid: log in again.',
+    {
+      soft_logout: false,
+    },
+  )
 }
 
-/** 429. SDKs sleep through `retryAfterMs`, so callers keep it short. */
+/** 429. SDKs sleep for `retryAfterMs`, so callers keep it short. */
 export function limitExceeded(message: string, retryAfterMs: number): MatrixError {
   return new MatrixError(429, 'M_LIMIT_EXCEEDED', message, { retry_after_ms: Math.ceil(retryAfterMs) })
 }
 
-/** 503: the store could not commit, or more work waits than it may hold. Nothing of the request was stored. */
+/** 503: the store could not commit, or a queue is full. Nothing of the request was stored. */
 export function unavailable(message: string, retryAfterMs = 1000): MatrixError {
   return new MatrixError(503, 'M_UNKNOWN', message, { retry_after_ms: retryAfterMs })
 }
 
-/** Text of a client's for an error message: cut, so that an error never carries a megabyte back. */
+/** Quotes client-supplied text for an error message, truncated to `maxLength`. */
 export function quoted(text: string, maxLength = 100): string {
   return JSON.stringify(text.length > maxLength ? `${text.slice(0, maxLength)}...` : text)
 }

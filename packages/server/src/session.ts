@@ -1,12 +1,12 @@
 /**
- * Who is calling: the account and device behind an access token. Every room of the domain takes it from here.
+ * The session of a request: the account and device of an access token.
  */
 import type { DeviceId, UserId } from '@latchkey/protocol'
 
 declare const brand: unique symbol
 /** The store's handle of an account. */
 export type UserRef = number & { readonly [brand]: 'UserRef' }
-/** The store's handle of a device. A device ID that is removed and used again keeps its handle within the retention. */
+/** The store's handle of a device. A removed device ID keeps its handle when it is used again within the retention. */
 export type DeviceRef = number & { readonly [brand]: 'DeviceRef' }
 /** SHA-256 of an access token, base64url: the only form in which tokens are stored. */
 export type TokenHash = string & { readonly [brand]: 'TokenHash' }
@@ -19,5 +19,5 @@ export type Session = {
   readonly deviceId: DeviceId
 }
 
-/** A place in the one stream of everything a sync reports: to-device messages, device lists, signals, account data. */
+/** A position in the single stream of sync changes: to-device messages, device lists, signals, account data. */
 export type Position = number

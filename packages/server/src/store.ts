@@ -1,11 +1,11 @@
-/** The one store behind all rooms of the domain: a single database, so that one request can be one transaction. */
+/** The store behind all domain modules: a single database, so that one request can be one transaction. */
 import type { AccountStore } from './accounts/port.ts'
 import type { DeviceStore } from './devices/port.ts'
 import type { MessageStore } from './messages/port.ts'
 import type { PoolStore } from './pool/port.ts'
 import type { SyncStore } from './sync/port.ts'
 
-/** Connections for requests, and the requests that wait for one. */
+/** Connections for requests, and the number of requests waiting for one. */
 export type ConnectionCounts = { readonly idle: number; readonly busy: number; readonly waiting: number }
 
 export interface Store {
@@ -14,12 +14,12 @@ export interface Store {
   readonly messages: MessageStore
   readonly pools: PoolStore
   readonly sync: SyncStore
-  /** The server name this store belongs to; fixed by the first call. Resolves with the one that holds. */
+  /** Fixes the server name of this store at the first call. Resolves with the effective name. */
   claimServerName(name: string | undefined): Promise<string>
-  /** Resolves when the database answers; rejects when it cannot be asked. */
+  /** Resolves when the database answers; rejects if it is unreachable. */
   ready(): Promise<void>
-  /** Its connections to a database elsewhere; without such, there is no such member. */
+  /** Connections to an external database; absent for an embedded one. */
   readonly connections?: () => ConnectionCounts
-  /** Commits what waits and lets go of the database. Idempotent. */
+  /** Commits pending writes and closes the database. Idempotent. */
   close(): Promise<void>
 }

@@ -1,4 +1,4 @@
-/** What a store has to say about its fence: to the log, and to the metrics. */
+/** Fence events of a store, for the log and the metrics. */
 
 export type FenceEvent =
   | {
@@ -6,15 +6,15 @@ export type FenceEvent =
       readonly kind: 'raised'
       /** How often the fence of this database has been raised. */
       readonly number: number
-      /** What showed that the database went back, for people. */
+      /** Human-readable evidence of the rollback. */
       readonly reason: string
       readonly droppedFallbackKeys: boolean
     }
   /** Another process, or an operator, has raised it. */
   | { readonly kind: 'raised_elsewhere'; readonly number: number }
-  /** At the start, without a witness of a database that others have written to. */
+  /** At startup, without a witness for a database that other processes have written to. */
   | { readonly kind: 'no_witness'; readonly file: string }
-  /** At the start. */
+  /** At startup: the current state. */
   | { readonly kind: 'stands'; readonly number: number }
 
 export type OnFence = (event: FenceEvent) => void

@@ -1,4 +1,4 @@
-/** The state of a database's fence, as `latchkey fence status` tells it. */
+/** The state of a database's fence, as printed by `latchkey fence status`. */
 import type { DeviceId, UserId } from '@latchkey/protocol'
 import type { Position } from '../session.ts'
 import type { Judgement } from './judge.ts'
@@ -7,19 +7,19 @@ export type FenceStatus = {
   readonly epoch: string
   /** How often the fence has been raised. */
   readonly number: number
-  /** Where the stream ends. */
+  /** Last position of the stream. */
   readonly position: Position
-  /** The epochs that have ended, the newest first, at most 20. */
+  /** Ended epochs, newest first, at most 20. */
   readonly raised: readonly {
     readonly epoch: string
     /** Milliseconds since 1970. */
     readonly endedTs: number
-    /** For people. */
+    /** Human-readable. */
     readonly reason: string
-    /** Tokens of this epoch acknowledge nothing beyond it. */
+    /** Sync tokens of this epoch acknowledge nothing after this position. */
     readonly endPosition: Position
   }[]
-  /** The witnesses of this database in the directory, and what each says of it. */
+  /** Witnesses of this database in the directory, each compared with the database. */
   readonly witnesses: readonly {
     readonly file: string
     readonly writerId: string
@@ -29,15 +29,15 @@ export type FenceStatus = {
 
 /** `latchkey fence raise`. */
 export type RaiseCommand = {
-  /** For people, and kept. */
+  /** Human-readable; stored. */
   readonly reason: string
-  /** Purge the pools of this device alone, without raising the fence. */
+  /** Purge only the pools of this device, without raising the fence. */
   readonly device?: { readonly userId: UserId; readonly deviceId: DeviceId }
-  /** Undefined: if the last write is long ago (judge.ts); of a single device, never. */
+  /** Undefined: only if the last write is old (judge.ts); never for a single device. */
   readonly dropFallbackKeys?: boolean
   /** Milliseconds since 1970. */
   readonly now: number
 }
 
-/** What became of a witness in `latchkey fence adopt`: those that a running process has are left alone. */
+/** Result of `latchkey fence adopt` for one witness; witnesses in use by a running process are skipped. */
 export type AdoptedWitness = { readonly file: string; readonly adopted: boolean }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { networkOf } from './client-network.ts'
 
-test('an IPv4 address stands for itself, however it is written', () => {
+test('an IPv4 address is its own network in every notation', () => {
   for (const address of ['192.0.2.1', '::ffff:192.0.2.1', '::FFFF:c000:201', '0:0:0:0:0:ffff:192.0.2.1'])
     assert.equal(networkOf(address), '192.0.2.1', address)
 })
@@ -22,6 +22,6 @@ test('addresses of one IPv6 /64 are one network, those of the next another', () 
   assert.equal(networkOf('::'), '0:0:0:0::/64')
 })
 
-test('what is no address is left as it is', () => {
+test('text that is not an address is returned unchanged', () => {
   for (const text of ['', 'unknown', '192.0.2.1:80']) assert.equal(networkOf(text), text)
 })

@@ -1,6 +1,6 @@
 /**
- * Who counts as one client in limits per address. An IPv6 customer has a /64 at the least, and could take a fresh
- * address for every try; an IPv4 address written as IPv6 (as sockets listening on `::` have it) is the IPv4 address.
+ * The network that limits per address apply to. An IPv6 customer has at least a /64 and could use a new address for
+ * every attempt. An IPv4-mapped IPv6 address (as on sockets listening on `::`) is its IPv4 address.
  */
 import { isIPv6 } from 'node:net'
 

@@ -4,7 +4,7 @@ import { createPublicKey, verify } from 'node:crypto'
 /**
  * @param publicKey unpadded standard base64 of 32 bytes
  * @param signature base64 of 64 bytes
- * @param text what was signed; its UTF-8 bytes
+ * @param text the signed text; verified as UTF-8
  */
 export function verifyEd25519(publicKey: string, signature: string, text: string): boolean {
   const signatureBytes = Buffer.from(signature, 'base64')

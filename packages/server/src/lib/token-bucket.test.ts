@@ -14,7 +14,7 @@ function heapUsedAfterCollection(): number {
   return process.memoryUsage().heapUsed
 }
 
-test('a bucket gives its burst at once, then as many as come back', () => {
+test('a bucket gives its burst at once, then only refilled tokens', () => {
   const buckets = new TokenBuckets({ burst: 2, perSecond: 0.5 })
   assert.deepEqual(
     [buckets.take('a', START), buckets.take('a', START), buckets.take('a', START)],
@@ -31,21 +31,21 @@ test('peeking takes nothing', () => {
   assert.equal(buckets.peek('a', START), 1000)
 })
 
-test('a clock that is set back neither fills a bucket nor stops it from refilling', () => {
+test('a clock that is adjusted backwards neither fills a bucket nor stops it from refilling', () => {
   const buckets = new TokenBuckets({ burst: 1, perSecond: 1 })
   buckets.take('a', START)
   assert.equal(buckets.take('a', START - 3_600_000), 1000)
   assert.equal(buckets.take('a', START - 3_600_000 + 1000), 0)
 })
 
-test('a flood of newcomers does not have an empty bucket forgotten', () => {
+test('a flood of new keys does not evict an empty bucket', () => {
   const buckets = new TokenBuckets({ burst: 1, perSecond: 0.001 }, 100)
   buckets.take('victim', START)
-  for (let i = 0; i < 10_000; i++) assert.equal(buckets.take(`newcomer ${i}`, START + i * 10), 0)
+  for (let i = 0; i < 10_000; i++) assert.equal(buckets.take(`new ${i}`, START + i * 10), 0)
   assert.ok(buckets.take('victim', START + 100_000) > 0)
 })
 
-test('a full table takes newcomers in again once buckets have refilled', () => {
+test('a full table accepts new keys again once buckets have refilled', () => {
   const buckets = new TokenBuckets({ burst: 1, perSecond: 0.01 }, 2)
   buckets.take('a', START)
   buckets.take('b', START + 50_000)
@@ -53,10 +53,10 @@ test('a full table takes newcomers in again once buckets have refilled', () => {
   assert.deepEqual(uncounted, [0, 0])
   const later = START + 101_000
   assert.deepEqual([buckets.take('c', later), buckets.take('c', later) > 0], [0, true])
-  assert.ok(buckets.take('b', later) > 0, 'the one that still refills is kept')
+  assert.ok(buckets.take('b', later) > 0, 'the refilling bucket is kept')
 })
 
-test('keys of any length are told apart, and long ones are not kept', () => {
+test('keys of any length are distinguished, and long ones are not stored', () => {
   const buckets = new TokenBuckets({ burst: 1, perSecond: 0.001 })
   const long = 'x'.repeat(1_000_000)
   assert.equal(buckets.take(`${long}a`, START), 0)

@@ -1,23 +1,23 @@
 /**
- * Token buckets, one per key, in a bounded table: the one rate limiter of the server. A full bucket is the same as none,
- * so full ones are dropped, and no others: nobody floods the table to have an empty bucket forgotten. While it holds
- * nothing but buckets that still refill, a newcomer goes uncounted; to refuse it would let a flood lock others out.
+ * Token buckets, one per key, in a bounded table: the server's rate limiter. A full bucket is equivalent to none, so
+ * only full ones are dropped: flooding the table cannot evict an empty bucket. While the table has only refilling
+ * buckets, new keys are not limited; refusing them would let a flood lock others out.
  */
 import { hash } from 'node:crypto'
 
 export type BucketRate = {
-  /** How many at once, from a full bucket. */
+  /** Tokens in a full bucket. */
   readonly burst: number
-  /** How many come back per second. */
+  /** Tokens refilled per second. */
   readonly perSecond: number
 }
 
 type Bucket = { tokens: number; ts: number }
 
 const MAX_BUCKETS = 100_000
-/** Longer keys are kept as their hash, so that what a client makes up cannot fill the memory. */
+/** Longer keys are stored as a hash, so that client-chosen keys cannot fill the memory. */
 const MAX_KEY_LENGTH = 600
-/** How often, at most, the table is looked through for full buckets: a few milliseconds for the longest. */
+/** Minimum interval between sweeps for full buckets; a sweep of a full table takes a few milliseconds. */
 const SWEEP_EVERY_MS = 10_000
 
 export class TokenBuckets {
@@ -31,7 +31,7 @@ export class TokenBuckets {
     this.#maxBuckets = maxBuckets
   }
 
-  /** Takes one token. Returns 0 when there was one, else the milliseconds until there will be. */
+  /** Takes one token. Returns 0 if one was available, else the milliseconds until one is. */
   take(key: string, nowMs: number): number {
     const name = boundedKey(key)
     const bucket = this.#buckets.get(name)
@@ -40,22 +40,22 @@ export class TokenBuckets {
     if (bucket !== undefined) {
       bucket.tokens = left
       bucket.ts = nowMs
-    } else if (this.#hasRoom(nowMs)) this.#buckets.set(name, { tokens: left, ts: nowMs })
+    } else if (this.#canAdd(nowMs)) this.#buckets.set(name, { tokens: left, ts: nowMs })
     return this.#waitMs(tokens)
   }
 
-  /** Gives back a token that was taken for nothing. */
+  /** Returns a token that was taken for an operation that did not happen. */
   refund(key: string): void {
     const bucket = this.#buckets.get(boundedKey(key))
     if (bucket !== undefined) bucket.tokens = Math.min(this.#rate.burst, bucket.tokens + 1)
   }
 
-  /** What `take` would return, without taking. */
+  /** Returns what `take` would, without taking a token. */
   peek(key: string, nowMs: number): number {
     return this.#waitMs(this.#tokensIn(this.#buckets.get(boundedKey(key)), nowMs))
   }
 
-  /** A clock that was set back brings nothing and takes nothing. */
+  /** A clock adjusted backwards neither adds nor removes tokens. */
   #tokensIn(bucket: Bucket | undefined, nowMs: number): number {
     const { burst, perSecond } = this.#rate
     if (bucket === undefined) return burst
@@ -66,7 +66,7 @@ export class TokenBuckets {
     return tokens >= 1 ? 0 : ((1 - tokens) / this.#rate.perSecond) * 1000
   }
 
-  #hasRoom(nowMs: number): boolean {
+  #canAdd(nowMs: number): boolean {
     if (Math.abs(nowMs - this.#sweptTs) >= SWEEP_EVERY_MS) {
       this.#sweptTs = nowMs
       for (const [name, bucket] of this.#buckets) {

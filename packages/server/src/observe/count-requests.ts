@@ -1,14 +1,14 @@
 /**
- * Every request of a client in the histogram of durations, those that the client left included (Fastify's own hook at the
- * end of an answer does not see these). The hook is only there while something is counted: it costs.
+ * Records each request in the duration histogram, including requests aborted by the client, which Fastify's onResponse
+ * hook does not see. The hook is registered only if metrics are on, because it costs time.
  */
 import type { App } from '../http/app.ts'
 import type { Metrics } from './metrics.ts'
 
-/** Paths without a route are one: their number must not be for clients to choose. */
+/** Label of all paths without a route, so that clients cannot create labels. */
 const NO_ROUTE = 'none'
 
-/** To be called before the routes are added: a hook holds for those that come after it. */
+/** Call it before routes are added: a hook applies only to routes added after it. */
 export function countRequests(app: App, metrics: Metrics): void {
   app.addHook('onRequest', ({ method, routeOptions }, { raw }, done) => {
     const beganMs = performance.now()

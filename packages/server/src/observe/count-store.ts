@@ -1,4 +1,4 @@
-/** A store that counts what its operations did, after they did it. Without metrics there is no such store, and no cost. */
+/** Wraps a store to count the results of completed operations. Not used, and without cost, if metrics are off. */
 import type { Errcode } from '@latchkey/protocol'
 import { MatrixError } from '../matrix-error.ts'
 import type { MessageStore } from '../messages/port.ts'
@@ -15,9 +15,9 @@ export function countStore(store: Store, metrics: Metrics): Store {
   }
 }
 
-/** Key pools whose operations are counted. */
+/** Wraps key pools to count the results of their operations. */
 export function countPools(pools: KeyPools, metrics: Metrics): Pick<KeyPools, keyof KeyPools> {
-  const noteRefusal = (error: unknown): never => {
+  const countConflict = (error: unknown): never => {
     if (error instanceof MatrixError && error.errcode === CONFLICT) metrics.conflict()
     throw error
   }
@@ -29,12 +29,12 @@ export function countPools(pools: KeyPools, metrics: Metrics): Pick<KeyPools, ke
       return keys
     },
     async upload(command) {
-      const result = await pools.upload(command).catch(noteRefusal)
+      const result = await pools.upload(command).catch(countConflict)
       metrics.uploaded(result)
       return result
     },
     async reset(command) {
-      const result = await pools.reset(command).catch(noteRefusal)
+      const result = await pools.reset(command).catch(countConflict)
       metrics.uploaded(result)
       metrics.reset()
       return result

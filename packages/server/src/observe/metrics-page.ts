@@ -1,4 +1,4 @@
-/** `GET /metrics` on an address of its own, away from the clients': what it says is for the operator. */
+/** Serves `GET /metrics` on a separate address, because metrics are for the operator and not for clients. */
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { Registry } from 'prom-client'
@@ -11,8 +11,8 @@ export type MetricsPage = {
 }
 
 /**
- * @param text the page, in Prometheus' format, made anew for each request
- * @throws {ConfigError} when the address cannot be had
+ * @param text renders the page in Prometheus' format, once per request
+ * @throws {ConfigError} if the address is unavailable
  */
 export async function openMetricsPage(
   { host, port }: { readonly host: string; readonly port: number },
@@ -24,13 +24,13 @@ export async function openMetricsPage(
     await once(server, 'listening')
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? String(error.code) : String(error)
-    const reason = code === 'EADDRINUSE' ? 'another program listens there already' : code
+    const reason = code === 'EADDRINUSE' ? 'the address is already in use' : code
     throw new ConfigError([
-      `metrics_port ${port} on metrics_host ${host} cannot be used: ${reason}. Choose another.`,
+      `metrics_port ${port} on metrics_host ${host} cannot be used: ${reason}. Choose another port or host.`,
     ])
   }
   const address = server.address()
-  if (address === null || typeof address === 'string') throw new Error('no address')
+  if (address === null || typeof address === 'string') throw new Error('the metrics server has no address')
   const at = address.family === 'IPv6' ? `[${address.address}]` : address.address
   return {
     url: `http://${at}:${address.port}/metrics`,

@@ -1,6 +1,6 @@
 /**
- * What a server counts about itself, for Prometheus. docs/reference/metrics.md lists the same names, labels and meanings;
- * a test compares the two. Counting is for what happened: a request that failed issues and stores nothing.
+ * Prometheus metrics of a server. docs/reference/metrics.md lists the same names, labels and descriptions; a test
+ * compares the two. Failed requests are not counted as issued or stored keys.
  */
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { ClaimResult, UploadResult } from '../pool/commands.ts'
@@ -12,10 +12,10 @@ const DURATION_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 const CLAIM_OUTCOMES = ['one_time_key', 'fallback', 'rate_limited', 'none'] as const
 const PURGE_CAUSES = ['conflict_healed', 'identity_changed'] as const
 
-/** What is looked up when the metrics are asked for, and costs nothing before. */
+/** Values read only when metrics are collected. */
 export type Watched = {
   readonly waitingSyncs: () => number
-  /** Undefined where there is no pool of connections. */
+  /** Undefined without a connection pool. */
   readonly connections?: () => ConnectionCounts
 }
 
@@ -23,7 +23,7 @@ export type Watched = {
 export class Metrics {
   readonly registry = new Registry()
   readonly #requests: Histogram<'method' | 'route' | 'status'>
-  /** One for each set of labels: finding it costs less than checking the labels anew. */
+  /** Cached per set of labels, because a lookup costs less than validating the labels. */
   readonly #observers = new Map<string, { observe(seconds: number): void }>()
   readonly #unavailable: Counter
   readonly #claims: Counter<'outcome'>
@@ -99,13 +99,13 @@ export class Metrics {
       name: 'latchkey_fence_raised_total',
       help: 'How often this process raised the rollback fence.',
     })
-    // A series that begins with its first event hides that event from rate().
+    // Initialises the series: rate() does not see the first event of a new series.
     for (const outcome of CLAIM_OUTCOMES) this.#claims.inc({ outcome }, 0)
     for (const cause of PURGE_CAUSES) this.#purges.inc({ cause }, 0)
     collectDefaultMetrics({ register: this.registry })
   }
 
-  /** What the registry looks up at each collection. Called once. */
+  /** Registers values that are read at each collection. Call it once. */
   watch({ waitingSyncs, connections }: Watched): void {
     this.registry.registerMetric(
       new Gauge({
@@ -143,7 +143,7 @@ export class Metrics {
     )
   }
 
-  /** @param status `2xx`, `4xx` and so on, or `aborted` when the client went away before the end of the answer */
+  /** @param status `2xx`, `4xx` and so on, or `aborted` if the client disconnected before the end of the response */
   requestEnded(method: string, route: string, status: string, seconds: number): void {
     const key = `${method} ${route} ${status}`
     let observer = this.#observers.get(key)

@@ -1,4 +1,4 @@
-/** What the rollback fence does, in the log and in the metrics. Raising it is the loudest line that Latchkey writes. */
+/** Reports events of the rollback fence in the log and the metrics. Raising it is Latchkey's most severe log entry. */
 import type { FastifyBaseLogger } from 'fastify'
 import type { OnFence } from '../fence/events.ts'
 import type { Metrics } from './metrics.ts'
@@ -11,10 +11,11 @@ export function reportFence(log: FastifyBaseLogger, metrics: Metrics | undefined
         metrics?.fence({ number, raisedHere: true })
         log.error(
           { fence: number, reason, droppedFallbackKeys },
-          `FENCE RAISED: the database has lost writes that were acknowledged (${reason}). Was a backup restored, or a ` +
-            `replica promoted that lagged behind? No one-time key of before is issued any more${
-              droppedFallbackKeys ? ', nor any fallback key' : ''
-            }; clients upload new ones by themselves. Details: latchkey fence status`,
+          `FENCE RAISED: the database has lost acknowledged writes (${reason}), probably because a backup was restored or a ` +
+            `lagging replica promoted. One-time keys${
+              droppedFallbackKeys ? ' and fallback keys' : ''
+            } uploaded before this point will no longer be issued; clients upload new ones automatically. ` +
+            'For details, run "latchkey fence status".',
         )
         return
       }
@@ -25,8 +26,8 @@ export function reportFence(log: FastifyBaseLogger, metrics: Metrics | undefined
       case 'no_witness':
         log.warn(
           { file: event.file },
-          `There is no witness of this database in ${event.file} yet: whether the database went back before now, this process ` +
-            'cannot tell by itself. Keep this directory, and do not restore it together with the database.',
+          `No witness of this database in ${event.file} yet: an earlier rollback of the database cannot be detected. ` +
+            'Keep this directory, and do not restore it together with the database.',
         )
         return
       case 'stands':

@@ -1,11 +1,11 @@
 /**
- * The metrics of many processes as one page. A counter must never fall: what a process had counted when it was last asked
- * stays in the sums after its death, and what it counted since is lost. Gauges are of the living only.
+ * Aggregates the metrics of several processes into one page. Counters must never decrease: the last reported counts of
+ * an exited process stay in the sums; later ones are lost. Gauges include running processes only.
  */
 import { setTimeout as wait } from 'node:timers/promises'
 import { AggregatorRegistry, Counter, Gauge, Registry } from 'prom-client'
 
-/** A registry's metrics as they travel between processes. */
+/** A registry's metrics, serialised for transfer between processes. */
 export type Counts = readonly {
   readonly name: string
   readonly type: string
@@ -13,18 +13,18 @@ export type Counts = readonly {
   readonly values: readonly object[]
 }[]
 
-/** A process that counts. `ask` may take for ever when it hangs. */
+/** A process with metrics. `ask` may never settle if the process hangs. */
 export type CountsSource = { readonly ask: () => Promise<Counts> }
 
-/** Who does not answer by then counts with what it said last. */
+/** A process that does not answer in time is included with its last reported counts. */
 const ANSWER_WITHIN_MS = 2_000
 
 export class WorkerMetrics {
   readonly #own = new Registry()
   readonly #restarts: Counter
-  /** With what each said last. */
+  /** Sources with their last reported counts. */
   readonly #sources = new Map<CountsSource, Counts>()
-  readonly #departed: Counts[] = []
+  readonly #exited: Counts[] = []
   #collecting: Promise<string> | undefined
 
   constructor() {
@@ -53,31 +53,31 @@ export class WorkerMetrics {
   remove(source: CountsSource): void {
     const last = this.#sources.get(source) ?? []
     this.#sources.delete(source)
-    this.#departed.push(last.filter(({ type }) => type === 'counter' || type === 'histogram'))
+    this.#exited.push(last.filter(({ type }) => type === 'counter' || type === 'histogram'))
   }
 
-  /** A worker ended that should not have. */
+  /** Counts an unexpected exit of a worker. */
   restarted(): void {
     this.#restarts.inc()
   }
 
-  /** The page. Requests that come while it is made share it. */
+  /** Renders the page. Concurrent requests share one rendering. */
   text(): Promise<string> {
     this.#collecting ??= this.#collect().finally(() => (this.#collecting = undefined))
     return this.#collecting
   }
 
-  /** The names and meanings of the metrics that are not a worker's own. */
+  /** Registry of the metrics of the parent process. */
   get registry(): Registry {
     return this.#own
   }
 
   async #collect(): Promise<string> {
     await Promise.all([...this.#sources.keys()].map((source) => this.#ask(source)))
-    const departed = this.#departed.splice(0)
-    const [own, gone] = await Promise.all([countsOf(this.#own), countsOf(sumOf(departed))])
-    this.#departed.push(gone)
-    return sumOf([own, ...this.#departed, ...this.#sources.values()]).metrics()
+    const exited = this.#exited.splice(0)
+    const [own, exitedSum] = await Promise.all([countsOf(this.#own), countsOf(sumOf(exited))])
+    this.#exited.push(exitedSum)
+    return sumOf([own, ...this.#exited, ...this.#sources.values()]).metrics()
   }
 
   async #ask(source: CountsSource): Promise<void> {
