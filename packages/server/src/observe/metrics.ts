@@ -41,41 +41,41 @@ export class Metrics {
     this.#requests = new Histogram({
       registers,
       name: 'latchkey_http_request_duration_seconds',
-      help: 'Requests of clients: from the end of the head to the end of the answer. A sync lasts as long as it waits.',
+      help: 'Duration of client requests, from the end of the headers to the end of the answer. A sync includes its wait.',
       labelNames: ['method', 'route', 'status'],
       buckets: DURATION_BUCKETS,
     })
     this.#unavailable = new Counter({
       registers,
       name: 'latchkey_unavailable_total',
-      help: 'Requests answered 503, health checks left out.',
+      help: 'Requests answered with 503, health checks excluded.',
     })
     this.#claims = new Counter({
       registers,
       name: 'latchkey_claims_total',
-      help: 'Claims by result, one per device asked. Rate-limited is a fallback key returned although one-time keys are left.',
+      help: 'Claims by result, one per device asked. `rate_limited` is a fallback key returned although one-time keys are left.',
       labelNames: ['outcome'],
     })
     this.#uploads = new Counter({
       registers,
       name: 'latchkey_uploaded_keys_total',
-      help: 'Keys of uploads and resets that were answered 200, by outcome.',
+      help: 'Keys of uploads and resets that were answered with 200, by outcome.',
       labelNames: ['kind', 'outcome'],
     })
     this.#evicted = new Counter({
       registers,
       name: 'latchkey_evicted_keys_total',
-      help: 'One-time keys that left because their pool was full.',
+      help: 'One-time keys evicted because their pool was full.',
     })
     this.#resets = new Counter({
       registers,
       name: 'latchkey_resets_total',
-      help: 'Resets that were answered 200, replays included.',
+      help: 'Resets that were answered with 200, replays included.',
     })
     this.#conflicts = new Counter({
       registers,
       name: 'latchkey_key_conflicts_total',
-      help: 'Uploads and resets refused because an ID is available with other key material.',
+      help: 'Uploads and resets refused because an available key has the same ID and other material.',
     })
     this.#purges = new Counter({
       registers,

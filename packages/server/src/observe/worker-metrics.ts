@@ -33,7 +33,7 @@ export class WorkerMetrics {
       new Gauge({
         registers: [],
         name: 'latchkey_workers',
-        help: 'Workers that are ready; only with more than one.',
+        help: 'Workers that are ready; reported only with more than one.',
         collect() {
           this.set(workers())
         },
@@ -42,7 +42,7 @@ export class WorkerMetrics {
     this.#restarts = new Counter({
       registers: [this.#own],
       name: 'latchkey_worker_restarts_total',
-      help: 'Workers that ended unexpectedly; only with more than one.',
+      help: 'Workers that exited unexpectedly; reported only with more than one.',
     })
   }
 
