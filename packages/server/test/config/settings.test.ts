@@ -1,4 +1,7 @@
-/** Where settings come from, what they may be, and what is said about wrong ones. Pure but for files in a temporary directory. */
+/**
+ * Where settings come from, what they may be, and what is said about wrong ones. Pure but for files in a temporary
+ * directory.
+ */
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,4 +1,7 @@
-/** docs/reference/errors.md lists the error codes of packages/protocol, with every status that the server sends them with. */
+/**
+ * docs/reference/errors.md lists the error codes of packages/protocol, with every status that the server sends them
+ * with.
+ */
 import assert from 'node:assert/strict'
 import { globSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,4 +1,6 @@
-/** docs/reference/metrics.md lists the metrics of observe/: all of them, nothing else, with their labels and meanings. */
+/**
+ * docs/reference/metrics.md lists the metrics of observe/: all of them, nothing else, with their labels and meanings.
+ */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -19,8 +19,8 @@ import { startTestServer, type TestDevice, type TestServer } from '@latchkey/tes
 
 const POLLS = 2_000
 /**
- * Both ends of a connection are in this process; the server's own share is about a third. What PostgreSQL's driver leaves
- * to the garbage collector is resident too: 11 kB of heap per poll are in use with either store.
+ * Both ends of a connection are in this process; the server's own share is about a third. What PostgreSQL's driver
+ * leaves to the garbage collector is resident too: 11 kB of heap per poll are in use with either store.
  */
 const MAX_BYTES_PER_POLL = (process.env['LATCHKEY_TEST_POSTGRES'] ?? '') === '' ? 60_000 : 120_000
 

@@ -1,4 +1,6 @@
-/** /health/live and /health/ready: for whoever runs the server, without a token, and truthful when the database is away. */
+/**
+ * /health/live and /health/ready: for whoever runs the server, without a token, and truthful when the database is away.
+ */
 import assert from 'node:assert/strict'
 import test, { after } from 'node:test'
 import { startTestServer } from '@latchkey/testing/test-server.ts'

@@ -1,6 +1,7 @@
 /**
  * `/keys/upload` over HTTP: the outcome table, conflicts, fallback keys, identity, limits. Scenarios of peers are named
- * where they are: Complement csapi/upload_keys_test.go, SyTest 41end-to-end-keys, Synapse tests/handlers/test_e2e_keys.py.
+ * where they are: Complement csapi/upload_keys_test.go, SyTest 41end-to-end-keys, Synapse
+ * tests/handlers/test_e2e_keys.py.
  */
 import assert from 'node:assert/strict'
 import test, { describe } from 'node:test'

@@ -1,4 +1,7 @@
-/** To-device messages over HTTP: once per transaction, again until confirmed, in pages (client-server API, "Send-to-device messaging"). */
+/**
+ * To-device messages over HTTP: once per transaction, again until confirmed, in pages (client-server API,
+ * "Send-to-device messaging").
+ */
 import assert from 'node:assert/strict'
 import test, { describe } from 'node:test'
 import { CLIENT, longPoll, ok, refused, send, sync } from '@latchkey/testing/test-client.ts'

@@ -1,4 +1,7 @@
-/** What the operator finds in the log: draining claimers and rolled-back clients, by name, and not a line for each request. */
+/**
+ * What the operator finds in the log: draining claimers and rolled-back clients, by name, and not a line for each
+ * request.
+ */
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import { startLatchkey, temporaryDirectory } from '@latchkey/testing/run-latchkey.ts'

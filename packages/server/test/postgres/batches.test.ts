@@ -1,6 +1,6 @@
 /**
- * What goes together in one statement or one transaction on PostgreSQL (store/postgres/batches.ts) is, to each request, as
- * if it had gone alone. Needs LATCHKEY_TEST_POSTGRES (@latchkey/testing/test-schema.ts).
+ * What goes together in one statement or one transaction on PostgreSQL (store/postgres/batches.ts) is, to each request,
+ * as if it had gone alone. Needs LATCHKEY_TEST_POSTGRES (@latchkey/testing/test-schema.ts).
  */
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'

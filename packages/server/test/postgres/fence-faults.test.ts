@@ -1,6 +1,6 @@
 /**
- * The rollback fence over PostgreSQL where several processes, many devices or a standby make it hard: nothing that one had
- * issued is issued by another, and what it has to do after a raise comes to its end. Needs LATCHKEY_TEST_POSTGRES.
+ * The rollback fence over PostgreSQL where several processes, many devices or a standby make it hard: nothing that one
+ * had issued is issued by another, and what it has to do after a raise comes to its end. Needs LATCHKEY_TEST_POSTGRES.
  */
 import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync } from 'node:fs'

@@ -1,6 +1,7 @@
 /**
- * The rollback fence over PostgreSQL (key-pool.md "Rollback fence"): what raises it, what does not, and what it does then.
- * Databases are really put back: dropped, and the copy from before takes their name. Needs LATCHKEY_TEST_POSTGRES.
+ * The rollback fence over PostgreSQL (key-pool.md "Rollback fence"): what raises it, what does not, and what it does
+ * then. Databases are really put back: dropped, and the copy from before takes their name. Needs
+ * LATCHKEY_TEST_POSTGRES.
  */
 import assert from 'node:assert/strict'
 import { cpSync, readdirSync } from 'node:fs'

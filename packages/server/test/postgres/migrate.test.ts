@@ -1,4 +1,6 @@
-/** A PostgreSQL database of each older schema, with keys in it, after `latchkey migrate`. Needs LATCHKEY_TEST_POSTGRES. */
+/**
+ * A PostgreSQL database of each older schema, with keys in it, after `latchkey migrate`. Needs LATCHKEY_TEST_POSTGRES.
+ */
 import { keyPools } from '@latchkey/testing/key-pools.ts'
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'

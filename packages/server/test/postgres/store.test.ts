@@ -1,6 +1,6 @@
 /**
- * What is PostgreSQL's own in its store: bounds of inboxes, what the sweep forgets, and what several processes may do at
- * once. Needs LATCHKEY_TEST_POSTGRES (@latchkey/testing/test-schema.ts).
+ * What is PostgreSQL's own in its store: bounds of inboxes, what the sweep forgets, and what several processes may do
+ * at once. Needs LATCHKEY_TEST_POSTGRES (@latchkey/testing/test-schema.ts).
  */
 import type { UploadResult } from '../../src/pool/commands.ts'
 import { keyPools } from '@latchkey/testing/key-pools.ts'

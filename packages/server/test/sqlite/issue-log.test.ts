@@ -1,4 +1,6 @@
-/** The issue log of the embedded store when it is long: settled in steps, from which a start comes to the same pools. */
+/**
+ * The issue log of the embedded store when it is long: settled in steps, from which a start comes to the same pools.
+ */
 import { keyPools } from '@latchkey/testing/key-pools.ts'
 import assert from 'node:assert/strict'
 import { cpSync } from 'node:fs'

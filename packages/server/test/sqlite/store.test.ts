@@ -1,4 +1,6 @@
-/** What the embedded store promises beyond the contract: durability settings, faults of the disk, retention, one owner. */
+/**
+ * What the embedded store promises beyond the contract: durability settings, faults of the disk, retention, one owner.
+ */
 import type { UploadResult } from '../../src/pool/commands.ts'
 import { keyPools } from '@latchkey/testing/key-pools.ts'
 import assert from 'node:assert/strict'

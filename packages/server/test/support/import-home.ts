@@ -1,4 +1,7 @@
-/** What tests of the import need: embedded servers, what a crash leaves of them, empty PostgreSQL databases, the command. */
+/**
+ * What tests of the import need: embedded servers, what a crash leaves of them, empty PostgreSQL databases, the
+ * command.
+ */
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { cpSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
