@@ -1,9 +1,9 @@
 /** How an account comes to be: by `/register`, or by the operator's command. */
 import type { UserId } from '@latchkey/protocol'
-import { MatrixError } from '../matrix-error.ts'
 import { requireGoodPassword } from './password-policy.ts'
 import type { Passwords } from './passwords.ts'
 import type { Account, AccountStore } from './port.ts'
+import { nameTaken } from './registration.ts'
 import { newUserId } from './user-name.ts'
 
 export type RegistrationDeps = {
@@ -25,9 +25,7 @@ export async function requireFreeName(
   localpart: string,
 ): Promise<UserId> {
   const userId = newUserId(localpart, serverName)
-  if ((await accounts.find(userId)) !== undefined) {
-    throw new MatrixError(400, 'M_USER_IN_USE', 'This user name is taken.')
-  }
+  if ((await accounts.find(userId)) !== undefined) throw nameTaken()
   return userId
 }
 

@@ -1,13 +1,7 @@
-/** How many rows of a kind one user or device may make, whatever the store. */
-export type InboxLimits = {
-  readonly inboxMessages: number
-  /** In characters of JSON text. */
-  readonly inboxLength: number
-}
+/** Limits of the rows that one user or device may create, from every room of the domain. */
+import type { DeviceLimits } from '../devices/device-limit.ts'
+import type { InboxLimits } from '../messages/inbox.ts'
+import type { AccountDataLimits } from '../sync/account-data.ts'
+import type { FilterLimits } from '../sync/filters.ts'
 
-export type RowLimits = InboxLimits & {
-  readonly filtersPerUser: number
-  readonly accountDataTypesPerUser: number
-  readonly accountDataTotalBytes: number
-  readonly devicesPerUser: number
-}
+export type RowLimits = InboxLimits & FilterLimits & AccountDataLimits & DeviceLimits

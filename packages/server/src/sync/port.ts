@@ -30,19 +30,19 @@ export type SyncQuery = {
   /** The authenticated token of the request; without one it reads from the beginning. */
   readonly token?: SyncToken
   /**
-   * The first reading of a request: the device has just shown that it got the answer with this token. The messages up
-   * to there are dropped, and it counts as told what that answer offered (`isAnswer`).
+   * The first reading of a request: the device has just shown that it received the answer with this token. The messages
+   * up to there are deleted, and the counts that the answer advertised are acknowledged (reading.ts).
    */
   readonly confirms: boolean
   /** From the beginning: list everyone the user has asked about. */
   readonly everyoneFromBeginning: boolean
   readonly toDeviceLimit: number
   /**
-   * Whether a reading will be the answer, asked in its own instant. Its counts are then offered to the device, together
-   * with its position: they count as told (pool/wake.ts) once a request presents a token with that position. The answer
-   * may never arrive; until it is known that it did, wake-ups go by what the device knew before.
+   * Whether the request waits if there is nothing new. A reading that will be answered advertises its counts: they are
+   * acknowledged (pool/wake.ts) once a request presents a token with its position. The answer may never arrive; until it
+   * is known that it did, wake-ups go by the counts that the device knew before.
    */
-  readonly isAnswer: (reading: SyncReading) => boolean
+  readonly mayWait: boolean
 }
 
 export type WakeListener = {

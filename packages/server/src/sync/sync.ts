@@ -12,6 +12,7 @@
  */
 import type { Session } from '../session.ts'
 import type { SyncReading, SyncStore } from './port.ts'
+import { isAnswer } from './reading.ts'
 import { decodeToken, encodeToken } from './token.ts'
 import type { SyncWaiters } from './waiters.ts'
 
@@ -47,16 +48,15 @@ export async function sync(
   for (let confirms = true; ; confirms = false) {
     // Looked at before the reading: if the time runs out during it, the counts it found may be old by then.
     const waiting = waiter?.over === false ? waiter : undefined
-    const isAnswer = (reading: SyncReading): boolean =>
-      waiting === undefined || reading.since === undefined || reading.newEpoch || hasNews(reading)
+    const mayWait = waiting !== undefined
     const reading = await store.read(session, {
       ...(token !== undefined && { token }),
       confirms,
       everyoneFromBeginning: incremental,
       toDeviceLimit,
-      isAnswer,
+      mayWait,
     })
-    if (waiting === undefined || isAnswer(reading)) {
+    if (waiting === undefined || isAnswer(reading, { mayWait })) {
       return { ...reading, nextBatch: nextBatch(store, request, reading), incremental }
     }
     await waiting.next()
@@ -68,13 +68,4 @@ function nextBatch(store: SyncStore, { session, since }: SyncRequest, reading: S
   return since !== undefined && !reading.newEpoch && reading.since === reading.position
     ? since
     : encodeToken(store.tokenSecret, session, reading)
-}
-
-function hasNews(reading: SyncReading): boolean {
-  return (
-    reading.signalled ||
-    reading.toDevice.length > 0 ||
-    reading.changedUsers.length > 0 ||
-    reading.accountData.length > 0
-  )
 }

@@ -74,7 +74,7 @@ async function received(store: Store, session: Session): Promise<number[]> {
     confirms: false,
     everyoneFromBeginning: false,
     toDeviceLimit: 1000,
-    isAnswer: () => true,
+    mayWait: false,
   })
   return toDevice.map((event) => (JSON.parse(event) as { n: number }).n)
 }

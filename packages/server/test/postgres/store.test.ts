@@ -63,7 +63,7 @@ async function waiting(store: Store, session: Session): Promise<number[]> {
     confirms: false,
     everyoneFromBeginning: false,
     toDeviceLimit: 1000,
-    isAnswer: () => true,
+    mayWait: false,
   })
   return toDevice.map((event) => JSON.parse(event).content.n)
 }

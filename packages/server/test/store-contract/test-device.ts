@@ -26,7 +26,7 @@ export async function login(store: Store, now: number, userId = USER, deviceId =
 
 /** The pools as the device would be told now; it counts as told of nothing. */
 export async function poolStatus(store: Store, session: Session): Promise<PoolStatus> {
-  const query = { confirms: false, everyoneFromBeginning: false, toDeviceLimit: 1, isAnswer: () => false }
+  const query = { confirms: false, everyoneFromBeginning: false, toDeviceLimit: 1, mayWait: true }
   return (await store.sync.read(session, query)).pools
 }
 

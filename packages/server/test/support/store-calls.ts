@@ -48,7 +48,7 @@ export function sync(store: Store, session: Session, token?: SyncToken): Promise
     confirms: true,
     everyoneFromBeginning: token !== undefined,
     toDeviceLimit: 100,
-    isAnswer: () => true,
+    mayWait: false,
   })
 }
 

@@ -1,26 +1,35 @@
 /** Accounts, their passwords, and the registration tokens that make them. */
 import type { UserId } from '@latchkey/protocol'
 import type { Account, AccountStore, NewAccount, NewRegistrationToken } from '../../accounts/port.ts'
-import { MatrixError } from '../../matrix-error.ts'
+import {
+  isUsable,
+  nameTaken,
+  requireRegistrable,
+  type StoredRegistrationToken,
+} from '../../accounts/registration.ts'
 import type { UserRef } from '../../session.ts'
 import { type Core, write } from './core.ts'
 import type { Queries } from './database.ts'
-import { lockDevices, removeInTransaction } from './remove-devices.ts'
+import { lockChosen, removeInTransaction } from './remove-devices.ts'
 import { trackAwaited } from './tracked-users.ts'
 
 export function createAccount(core: Core, account: NewAccount): Promise<Account> {
   const { userId, passwordHash, registrationTokenHash, now } = account
   return write(core, async (tx) => {
-    // Waits for another transaction that is making the same account.
+    if (registrationTokenHash !== undefined) {
+      requireRegistrable(await lockRegistrationFacts(tx, userId, registrationTokenHash), now)
+    }
+    // Waits for another transaction that creates the same account. If that one commits, this one is rolled back.
     const row = await tx.one<{ user_num: UserRef }>(
-      `insert into users (user_id, password_hash, created_ts) values ($1, $2, $3)
+      `with spent as (update registration_tokens set uses = uses + 1 where token_hash = $4)
+       insert into users (user_id, password_hash, created_ts) values ($1, $2, $3)
        on conflict (user_id) do nothing returning user_num`,
       userId,
       passwordHash,
       now,
+      registrationTokenHash ?? null,
     )
-    if (row === undefined) throw new MatrixError(400, 'M_USER_IN_USE', 'This user name is taken.')
-    if (registrationTokenHash !== undefined) await spendRegistrationToken(tx, registrationTokenHash, now)
+    if (row === undefined) throw nameTaken()
     await trackAwaited(tx, userId, row.user_num)
     return { userRef: row.user_num, userId, passwordHash }
   })
@@ -34,25 +43,40 @@ export async function findAccount(db: Queries, userId: UserId): Promise<Account 
   return row && { userRef: row.user_num, userId, passwordHash: row.password_hash }
 }
 
-/** What makes a registration token good for one more account, given its hash and the time. */
-const TOKEN_HOLDS = `token_hash = $1 and (uses_allowed is null or uses < uses_allowed)
-  and (expires_ts is null or expires_ts > $2)`
+type TokenRow = { uses: number; uses_allowed: number | null; expires_ts: number | null }
 
 export async function registrationTokenValid(db: Queries, tokenHash: string, now: number): Promise<boolean> {
-  return (
-    (await db.one(`select 1 from registration_tokens where ${TOKEN_HOLDS}`, tokenHash, now)) !== undefined
+  const row = await db.one<TokenRow>(
+    `select uses, uses_allowed, expires_ts from registration_tokens where token_hash = $1`,
+    tokenHash,
   )
+  return isUsable(row && toToken(row), now)
 }
 
-/** Of two that spend the last use at once, the second waits for the first and finds it spent. */
-async function spendRegistrationToken(tx: Queries, tokenHash: string, now: number): Promise<void> {
-  const spent = await tx.run(
-    `update registration_tokens set uses = uses + 1 where ${TOKEN_HOLDS}`,
+/** Locks the token: of two accounts that spend its last use at once, the second waits and finds it spent. */
+async function lockRegistrationFacts(
+  tx: Queries,
+  userId: UserId,
+  tokenHash: string,
+): Promise<Parameters<typeof requireRegistrable>[0]> {
+  const row = await tx.one<{ name_taken: boolean; has_token: boolean } & TokenRow>(
+    `with token as (
+       select uses, uses_allowed, expires_ts from registration_tokens where token_hash = $2 for update)
+     select exists (select 1 from users where user_id = $1) as name_taken, uses is not null as has_token,
+       uses, uses_allowed, expires_ts
+     from (select 1) as one left join token on true`,
+    userId,
     tokenHash,
-    now,
   )
-  if (spent === 0) {
-    throw new MatrixError(401, 'M_FORBIDDEN', 'The registration token is used up, has expired or is unknown.')
+  if (row === undefined) throw new Error('a statement that always has a row returned none')
+  return { nameTaken: row.name_taken, token: { stored: row.has_token ? toToken(row) : undefined } }
+}
+
+function toToken(row: TokenRow): StoredRegistrationToken {
+  return {
+    uses: row.uses,
+    usesAllowed: row.uses_allowed ?? undefined,
+    expiresTs: row.expires_ts ?? undefined,
   }
 }
 
@@ -70,11 +94,10 @@ export function setPassword(
   core: Core,
   { session, passwordHash, endOthers, now }: Parameters<AccountStore['setPassword']>[0],
 ): Promise<void> {
+  const { userRef, deviceRef } = session
   return write(core, async (tx) => {
-    const devices = await lockDevices(tx, session)
-    await tx.run(`update users set password_hash = $2 where user_num = $1`, session.userRef, passwordHash)
-    if (!endOthers) return
-    const others = devices.map((device) => device.device_num).filter((ref) => ref !== session.deviceRef)
-    await removeInTransaction(tx, session.userRef, others, now)
+    const others = await lockChosen(tx, session, { kind: 'others', than: deviceRef })
+    await tx.run(`update users set password_hash = $2 where user_num = $1`, userRef, passwordHash)
+    if (endOthers) await removeInTransaction(tx, userRef, others, now)
   })
 }

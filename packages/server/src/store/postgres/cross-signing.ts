@@ -1,86 +1,75 @@
 /**
- * Cross-signing keys and the signatures between keys. The checks are devices/cross-signing.ts and
- * devices/signatures.ts; here is who hears of a change: of master and self-signing keys everyone who tracks the user,
- * of her user-signing key only herself, of her signature on another user's key only herself.
- * Everything a user does here happens under the lock of her row, one after the other.
+ * Cross-signing keys and the signatures between keys (devices/replace-keys.ts, devices/add-signatures.ts). All changes
+ * by one user happen one after the other, under the lock of the user's row.
  */
-import type { CrossSigningKey, KeySignature } from '../../devices/port.ts'
-import { forbidden, quoted } from '../../matrix-error.ts'
+import { decideSignatures } from '../../devices/add-signatures.ts'
+import type { CrossSigningKey, CrossSigningUsage, KeySignature } from '../../devices/port.ts'
+import { type Audience, decideReplacement, type ReplacementFacts } from '../../devices/replace-keys.ts'
 import type { DeviceRef, Session, UserRef } from '../../session.ts'
-import { type Core, write } from './core.ts'
+import { type Core, type Write, write } from './core.ts'
 import type { Queries } from './database.ts'
 import { lockUser, requireToken } from './session-device.ts'
 
-/** A key that is stored already, as it is, counts as no change: a lost answer is repaired by the same request again. */
 export function putCrossSigning(
   core: Core,
   session: Session,
   keys: readonly CrossSigningKey[],
   seenMaster: string | undefined,
 ): Promise<void> {
-  const user = session.userRef
+  const { userRef } = session
   return write(core, async (tx) => {
-    await lockUser(tx, user)
+    await lockUser(tx, userRef)
     await requireToken(tx, session)
-    await requireMaster(tx, user, seenMaster)
-    await requireNoDeviceNamed(
-      tx,
-      user,
-      keys.map((key) => key.publicKey),
-    )
-    const changed: CrossSigningKey[] = []
-    for (const key of keys) if (await putKey(tx, user, key)) changed.push(key)
-    if (changed.some((key) => key.usage !== 'user_signing')) tx.changes.listChanged(user)
-    else if (changed.length > 0) tx.changes.listChangedFor(user, user)
+    const facts = await replacementFacts(tx, userRef, keys)
+    const { put, replaced, audience } = decideReplacement(facts, keys, seenMaster)
+    for (const publicKey of replaced) await dropSignatures(tx, userRef, publicKey)
+    for (const key of put) await putKey(tx, userRef, key)
+    if (audience !== undefined) tell(tx, audience, userRef, userRef)
   })
 }
 
-/** What the caller was allowed to do depends on the master key it saw: two first uploads at once are not both the first. */
-async function requireMaster(tx: Queries, user: UserRef, seen: string | undefined): Promise<void> {
-  const sql = `select public_key from cross_signing_keys where user_num = $1 and usage = 'master'`
-  if ((await tx.one<{ public_key: string }>(sql, user))?.public_key === seen) return
-  throw forbidden(
-    'Another request changed the cross-signing keys at the same time: look at them and try again.',
-  )
-}
+type FactRow =
+  | { readonly kind: 'device'; readonly name: string }
+  | { readonly kind: CrossSigningUsage; readonly name: string; readonly json: string }
 
-/** Device IDs and cross-signing public keys share one name space: signatures name the key they are on by either. */
-async function requireNoDeviceNamed(
+/** The user's cross-signing keys, and the devices that the uploaded keys name. */
+async function replacementFacts(
   tx: Queries,
   user: UserRef,
-  publicKeys: readonly string[],
-): Promise<void> {
-  const device = await tx.one<{ device_id: string }>(
-    `select device_id from devices where user_num = $1 and device_id = any($2::text[]) and removed_ts is null`,
+  keys: readonly CrossSigningKey[],
+): Promise<ReplacementFacts> {
+  const rows = await tx.all<FactRow>(
+    `select usage as kind, public_key as name, json from cross_signing_keys where user_num = $1
+     union all
+     select 'device', device_id, null from devices
+     where user_num = $1 and device_id = any($2::text[]) and removed_ts is null`,
     user,
-    publicKeys,
+    keys.map((key) => key.publicKey),
   )
-  if (device === undefined) return
-  throw forbidden(
-    `The public key ${quoted(device.device_id)} is the ID of one of the user's devices; expected a key of its own.`,
-  )
+  return {
+    stored: rows.flatMap((row) =>
+      row.kind === 'device' ? [] : [{ usage: row.kind, publicKey: row.name, json: row.json }],
+    ),
+    deviceIds: new Set(rows.flatMap((row) => (row.kind === 'device' ? [row.name] : []))),
+  }
 }
 
-async function putKey(tx: Queries, user: UserRef, key: CrossSigningKey): Promise<boolean> {
-  const old = await tx.one<{ public_key: string; json: string }>(
-    `select public_key, json from cross_signing_keys where user_num = $1 and usage = $2`,
-    user,
-    key.usage,
-  )
-  if (old?.json === key.json) return false
-  if (old !== undefined && old.public_key !== key.publicKey) await dropSignatures(tx, user, old.public_key)
+async function putKey(
+  tx: Queries,
+  user: UserRef,
+  { usage, publicKey, json }: CrossSigningKey,
+): Promise<void> {
   await tx.run(
     `insert into cross_signing_keys (user_num, usage, public_key, json) values ($1, $2, $3, $4)
      on conflict (user_num, usage) do update set public_key = excluded.public_key, json = excluded.json`,
     user,
-    key.usage,
-    key.publicKey,
-    key.json,
+    usage,
+    publicKey,
+    json,
   )
-  return true
 }
 
-/** Signatures on a replaced key, and by it on the user's own keys, say nothing any more. */
+/** Deletes the signatures on a replaced key, and those by it on the user's own keys. */
 async function dropSignatures(tx: Queries, user: UserRef, publicKey: string): Promise<void> {
   await tx.run(
     `delete from key_signatures
@@ -98,22 +87,19 @@ export function addSignatures(
   signatures: readonly KeySignature[],
 ): Promise<void> {
   const signer = session.userRef
+  const { put, replacesOthers, audience } = decideSignatures(signer, target, signatures)
   return write(core, async (tx) => {
     await lockUser(tx, signer)
     await requireToken(tx, session)
-    const added = latest(signatures, target === signer)
-    // A user has one user-signing key: what a former one of hers said of another user's key goes.
-    if (target !== signer) await dropOthers(tx, target, signer, added)
-    if (!(await storeSignatures(tx, target, signer, added))) return
-    if (target === signer) tx.changes.listChanged(target)
-    else tx.changes.listChangedFor(signer, target)
+    if (replacesOthers) await dropOthers(tx, target, signer, put)
+    if (await storeSignatures(tx, target, signer, put)) tell(tx, audience, signer, target)
   })
 }
 
-/** The last one counts: of each signing key for own keys, of all of them for another user's. */
-function latest(signatures: readonly KeySignature[], own: boolean): readonly KeySignature[] {
-  const nameOf = ({ keyId, signerKeyId }: KeySignature): string => (own ? `${keyId}\0${signerKeyId}` : keyId)
-  return [...new Map(signatures.map((signature) => [nameOf(signature), signature])).values()]
+/** Marks the device list of `target` as changed by `user`. */
+function tell({ changes }: Write, audience: Audience, user: UserRef, target: UserRef): void {
+  if (audience === 'everyone') changes.listChanged(target)
+  else changes.listChangedFor(user, target)
 }
 
 async function dropOthers(
@@ -155,7 +141,7 @@ async function storeSignatures(
   return changes > 0
 }
 
-/** What was said of devices says nothing of others with their IDs. The row of their user is locked already. */
+/** Signatures on devices say nothing about others with their IDs. The row of their user is locked already. */
 export async function dropDeviceSignatures(tx: Queries, devices: readonly DeviceRef[]): Promise<void> {
   await tx.run(
     `delete from key_signatures using devices

@@ -1,6 +1,7 @@
-/** A user's devices as she manages them: list, look up, rename. */
+/** A user's own devices: list, look up, rename. */
 import type { DeviceId } from '@latchkey/protocol'
 import type { Device } from '../../devices/port.ts'
+import { decideRenaming } from '../../devices/rename.ts'
 import type { DeviceRef, Session, UserRef } from '../../session.ts'
 import { type Core, write } from './core.ts'
 import type { Queries } from './database.ts'
@@ -30,7 +31,6 @@ export async function getDevice(core: Core, user: UserRef, deviceId: DeviceId): 
   return row && toDevice(core, row)
 }
 
-/** A name is published with the device's keys, so a new one changes the device list. */
 export function renameDevice(
   core: Core,
   session: Session,
@@ -40,12 +40,13 @@ export function renameDevice(
   return write(core, async (tx) => {
     await lockUser(tx, session.userRef)
     await requireToken(tx, session)
-    const device = await findDevice(tx, session.userRef, deviceId)
-    if (device === undefined) return false
-    if (device.display_name === displayName) return true
-    await tx.run(`update devices set display_name = $1 where device_num = $2`, displayName, device.device_num)
-    tx.changes.listChanged(session.userRef)
-    return true
+    const row = await findDevice(tx, session.userRef, deviceId)
+    const { found, changesList } = decideRenaming(row && toDevice(core, row), displayName)
+    if (row !== undefined && changesList) {
+      await tx.run(`update devices set display_name = $1 where device_num = $2`, displayName, row.device_num)
+      tx.changes.listChanged(session.userRef)
+    }
+    return found
   })
 }
 

@@ -1,20 +1,24 @@
 /**
- * How much waits per device, so that an abandoned device cannot fill the disk: beyond a limit the oldest messages go.
- * A device's inbox is counted once, and from then on only what came after that; what the device confirmed meanwhile
- * through another process makes the count too high, which costs an exact count when it reaches the limit.
+ * Sizes of inboxes, to keep them within their bounds (messages/inbox.ts). A device's inbox is counted once, and from then
+ * on only what came after that. Messages confirmed through another process make the count too high, which costs an exact
+ * count when it reaches the limit.
  */
 import { LRUCache } from 'lru-cache'
+import {
+  addLoads,
+  EMPTY_INBOX,
+  exceedsInbox,
+  EXTRA_DROPS_DIVISOR,
+  type InboxLimits,
+  type InboxLoad,
+  MAX_EXTRA_DROPS,
+} from '../../messages/inbox.ts'
 import type { DeviceRef, Position } from '../../session.ts'
-import type { InboxLimits } from '../row-limits.ts'
 import type { Queries } from './database.ts'
 
-/** `length` in characters of JSON text. */
-export type Load = { readonly messages: number; readonly length: number }
-type Counted = Load & { readonly upTo: Position }
+type Counted = InboxLoad & { readonly upTo: Position }
 
-/** When a limit is met this much more goes, so that not every further message pays for it. */
-const DROP_AT_ONCE = 100
-const NOTHING: Counted = { messages: 0, length: 0, upTo: 0 }
+const NOTHING: Counted = { ...EMPTY_INBOX, upTo: 0 }
 
 export class Inboxes {
   readonly #limits: InboxLimits
@@ -24,8 +28,8 @@ export class Inboxes {
     this.#limits = limits
   }
 
-  /** Which of the devices have more than they may when these loads have come on top of what is committed. */
-  async over(db: Queries, loads: ReadonlyMap<DeviceRef, Load>): Promise<DeviceRef[]> {
+  /** The devices whose inboxes exceed their bounds when these loads are added to what is committed. */
+  async over(db: Queries, loads: ReadonlyMap<DeviceRef, InboxLoad>): Promise<DeviceRef[]> {
     const devices = [...loads.keys()]
     const rows = await db.all<{ device_num: DeviceRef } & Counted>(
       `select device_num, messages, length, pos as "upTo"
@@ -38,18 +42,20 @@ export class Inboxes {
     )
     for (const { device_num: device, messages, length, upTo } of rows) {
       const known = this.#counted.get(device) ?? NOTHING
-      // Two requests at once may have asked from the same place: what the other counted is counted.
+      // Two requests at once may have counted from the same position.
       if (known.upTo >= upTo) continue
-      this.#counted.set(device, {
-        messages: known.messages + messages,
-        length: known.length + length,
-        upTo,
-      })
+      this.#counted.set(device, { ...addLoads(known, { messages, length }), upTo })
     }
-    return devices.filter((device) => this.#isOver(device, loads.get(device) ?? NOTHING))
+    return devices.filter((device) => {
+      const load = addLoads(this.#counted.get(device) ?? NOTHING, loads.get(device) ?? EMPTY_INBOX)
+      return exceedsInbox(load, this.#limits)
+    })
   }
 
-  /** Drops the oldest of a device's messages when there are too many. Under the lock of the stream, as who inserts them. */
+  /**
+   * Drops the oldest messages of an inbox that exceeds its bounds, under the lock of the stream. The statement is
+   * `lastDropped` of messages/inbox.ts: up to 50 000 rows would otherwise travel while every other write waits.
+   */
   async shrink(tx: Queries, device: DeviceRef): Promise<void> {
     await tx.run(
       `with sizes as (
@@ -59,13 +65,14 @@ export class Inboxes {
        last as (
          select coalesce(
            (select pos from inbox where device_num = $1 and pos > first.pos order by pos limit 1
-            offset least($4, first.messages / 10)), first.pos) as pos
+            offset least($4::bigint, first.messages / $5::bigint)), first.pos) as pos
          from first)
        delete from inbox using last where device_num = $1 and inbox.pos <= last.pos`,
       device,
       this.#limits.inboxMessages,
       this.#limits.inboxLength,
-      DROP_AT_ONCE,
+      MAX_EXTRA_DROPS,
+      EXTRA_DROPS_DIVISOR,
     )
     this.forget(device)
   }
@@ -74,16 +81,8 @@ export class Inboxes {
     this.#counted.delete(device)
   }
 
-  /** The database may be another than what is remembered of it (fence.ts). */
+  /** The database may have been replaced by an older copy (fence.ts). */
   forgetAll(): void {
     this.#counted.clear()
-  }
-
-  #isOver(device: DeviceRef, added: Load): boolean {
-    const known = this.#counted.get(device) ?? NOTHING
-    return (
-      known.messages + added.messages > this.#limits.inboxMessages ||
-      known.length + added.length > this.#limits.inboxLength
-    )
   }
 }

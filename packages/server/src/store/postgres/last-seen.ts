@@ -1,24 +1,13 @@
-/**
- * When and from where devices were last seen. Requests only note it; it is written for many devices at once, now and
- * then, and lost at worst: a commit for every first request of a device would cost more than the request.
- */
-import { LRUCache } from 'lru-cache'
-import type { DeviceRef, Session, TokenHash } from '../../session.ts'
+/** Writes when and from where devices were last seen (devices/last-seen.ts), many in one statement. */
+import { type Seen, SeenSessions, WRITE_SEEN_AFTER_MS, WRITE_SEEN_AT } from '../../devices/last-seen.ts'
+import type { DeviceRef, Session } from '../../session.ts'
 import type { Queries } from './database.ts'
-
-/** How often at most the last use of a session is written. */
-const INTERVAL_MS = 10 * 60 * 1000
-const MAX_SESSIONS = 50_000
-const WRITE_AFTER_MS = 5_000
-const WRITE_AT = 5_000
-
-type Seen = { readonly ts: number; readonly ip: string }
 
 export class LastSeen {
   readonly #db: Queries
-  readonly #notedTs = new LRUCache<TokenHash, number>({ max: MAX_SESSIONS })
+  readonly #sessions = new SeenSessions()
   #unwritten = new Map<DeviceRef, Seen>()
-  /** On their way to the database; nothing else is written until they are there. */
+  /** Devices of the write under way. The next write waits for its end. */
   #writing: ReadonlyMap<DeviceRef, Seen> = new Map()
   #timer: NodeJS.Timeout | undefined
 
@@ -27,15 +16,14 @@ export class LastSeen {
   }
 
   note({ tokenHash, deviceRef }: Session, ip: string, now: number): void {
-    const notedTs = this.#notedTs.get(tokenHash)
-    if (notedTs !== undefined && Math.abs(now - notedTs) < INTERVAL_MS) return
-    if (this.#unwritten.size >= WRITE_AT && !this.#unwritten.has(deviceRef)) return
-    this.#notedTs.set(tokenHash, now)
+    if (!this.#sessions.isDue(tokenHash, now)) return
+    if (this.#unwritten.size >= WRITE_SEEN_AT && !this.#unwritten.has(deviceRef)) return
+    this.#sessions.noted(tokenHash, now)
     this.#unwritten.set(deviceRef, { ts: now, ip })
-    this.#timer ??= setTimeout(() => void this.write(), WRITE_AFTER_MS).unref()
+    this.#timer ??= setTimeout(() => void this.write(), WRITE_SEEN_AFTER_MS).unref()
   }
 
-  /** Writes what was noted. Devices whose rows are locked just now are passed over: they are seen again. */
+  /** Writes what was noted. Devices whose rows are locked are skipped: they are seen again. */
   async write(): Promise<void> {
     clearTimeout(this.#timer)
     this.#timer = undefined
@@ -57,11 +45,11 @@ export class LastSeen {
         seen.map(([, { ip }]) => ip),
       )
     } catch {
-      // Lost: the devices are noted anew in ten minutes.
+      // Lost: the devices are noted again after the interval.
     } finally {
       this.#writing = new Map()
       if (this.#unwritten.size > 0)
-        this.#timer ??= setTimeout(() => void this.write(), WRITE_AFTER_MS).unref()
+        this.#timer ??= setTimeout(() => void this.write(), WRITE_SEEN_AFTER_MS).unref()
     }
   }
 

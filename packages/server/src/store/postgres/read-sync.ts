@@ -1,10 +1,11 @@
 /**
- * One reading for `/sync`, of one instant: counts, digest, messages and position belong together. Without news the
- * overview says everything; with news the same statement and those that fetch it run in one snapshot.
+ * One reading for `/sync` (sync/reading.ts), of one instant: counts, digest, messages and position belong together.
+ * Without news the overview has everything. With news the same statement and those that fetch them run in one snapshot.
  */
 import type { PoolStatus } from '../../pool/commands.ts'
 import type { Position, Session, UserRef } from '../../session.ts'
 import type { SyncQuery, SyncReading } from '../../sync/port.ts'
+import { acknowledgedUpTo, advertisesCounts, completeUpTo, rangeOf } from '../../sync/reading.ts'
 import type { StreamEnd, SyncToken } from '../../sync/token.ts'
 import type { Core } from './core.ts'
 import type { Queries } from './database.ts'
@@ -19,9 +20,6 @@ import {
 import { confirmMessages } from './send-messages.ts'
 import { type Overview, type Overviews, readOverview, WentBack } from './sync-overview.ts'
 import { changedSince } from './tracked-users.ts'
-
-/** Below every position: everything is newer. */
-const BEGINNING = -1
 
 /** @throws {MatrixError} 401 when the session has ended. */
 export async function readSync(
@@ -42,7 +40,7 @@ export async function readSync(
   }
 }
 
-/** Raising the fence puts the device below it; more than both, and once more by another process, is a fault. */
+/** Raising the fence puts the device below it. More than both, and both again by another process, is a fault. */
 const MAX_ATTEMPTS = 5
 
 function proveWentBack({ db, fence }: Core, { token }: WentBack): Promise<void> {
@@ -56,16 +54,15 @@ async function readOnce(
   query: SyncQuery,
 ): Promise<SyncReading> {
   const overview = await overviews.ask({ session, token: query.token })
-  const { since } = overview
-  if (query.confirms && since !== undefined) {
-    await acknowledgeAdvertised(core, session.deviceRef, since)
-    if (overview.first_message !== null && overview.first_message <= since) {
-      confirmMessages(core, session, since)
+  const acknowledged = acknowledgedUpTo(overview, query)
+  if (acknowledged !== undefined) {
+    await acknowledgeAdvertised(core, session.deviceRef, acknowledged)
+    if (overview.first_message !== null && overview.first_message <= acknowledged) {
+      confirmMessages(core, session, acknowledged)
     }
   }
   const { reading, standing } = idleReading(core, overview) ?? (await readNews(core, session, query))
-  // A token that stays where it was proves nothing when it comes again: the answer may have been lost.
-  if (reading.position !== reading.since && query.isAnswer(reading)) {
+  if (advertisesCounts(reading, query)) {
     noteAdvertised(core, session.deviceRef, reading.position, standing)
   }
   return reading
@@ -83,42 +80,40 @@ export async function endOfStream({ db }: Pick<Core, 'db'>, token?: SyncToken): 
 
 type Read = { readonly reading: SyncReading; readonly standing: PoolSnapshot }
 
-/** The reading without news; undefined when there is some, or a digest that has to be read. */
+/** The reading without news; undefined when there are news, or a digest that has to be read. */
 function idleReading(core: Core, overview: Overview): Read | undefined {
   const { since, user_has_news: hasNews, last_message: lastMessage } = overview
   if (since === undefined || hasNews || (lastMessage !== null && lastMessage > since)) return undefined
   const pools = statusOf(overview, core.digests)
-  return pools && { reading: { ...readingOf(overview, pools), ...NO_NEWS }, standing: overview }
+  return pools && { reading: { ...readingOf(overview, since, pools), ...NO_NEWS }, standing: overview }
 }
 
 const NO_NEWS = { toDevice: [], changedUsers: [], accountData: [] } as const
 
 function readingOf(
-  { epoch, since, newEpoch, position, signal_pos: signalPos }: Overview,
+  overview: Overview,
+  from: Position,
   pools: PoolStatus,
 ): Pick<SyncReading, 'epoch' | 'since' | 'newEpoch' | 'position' | 'signalled' | 'pools'> {
-  return { epoch, since, newEpoch, position, signalled: signalPos > (since ?? BEGINNING), pools }
+  const { epoch, since, newEpoch, position, signal_pos: signalPos } = overview
+  return { epoch, since, newEpoch, position, signalled: signalPos > from, pools }
 }
 
 function readNews(core: Core, session: Session, query: SyncQuery): Promise<Read> {
-  const { toDeviceLimit, everyoneFromBeginning } = query
   return core.db.transaction(async (tx) => {
     const overview = await readOverview(tx, { session, token: query.token })
-    const { since, everyone, position, user_has_news: hasNews } = overview
-    const from = since ?? BEGINNING
-    const messages = await messagesSince(tx, session, from, toDeviceLimit)
-    // When there may be more, the answer tells everything only up to its last message.
-    const full = messages.length === toDeviceLimit
-    const listsSince = everyone ? BEGINNING : (since ?? (everyoneFromBeginning ? BEGINNING : undefined))
+    const { position, user_has_news: hasNews } = overview
+    const { from, listsFrom } = rangeOf(overview, query)
+    const messages = await messagesSince(tx, session, from, query.toDeviceLimit)
     const reading: SyncReading = {
-      ...readingOf(overview, await fullStatus(core, tx, overview)),
-      position: (full ? messages.at(-1)?.pos : undefined) ?? position,
+      ...readingOf(overview, from, await fullStatus(core, tx, overview)),
+      position: completeUpTo(messages, query, position),
       toDevice: messages.map((message) => message.event),
       changedUsers:
-        listsSince !== undefined && (hasNews || since === undefined)
-          ? await changedSince(tx, session.userRef, listsSince, position)
+        hasNews && listsFrom !== undefined
+          ? await changedSince(tx, session.userRef, listsFrom, position)
           : [],
-      accountData: hasNews || since === undefined ? await accountDataSince(tx, session.userRef, from) : [],
+      accountData: hasNews ? await accountDataSince(tx, session.userRef, from) : [],
     }
     return { reading, standing: overview }
   }, 'snapshot')

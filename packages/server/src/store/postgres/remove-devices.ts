@@ -1,81 +1,81 @@
-/**
- * The end of devices: logout, deletion, a change of password. One transaction takes the tokens, the keys, the messages
- * and what was signed. The row and the log of its pools stay, marked as removed: they are the memory that keeps issued
- * keys from being issued again, should the device ID be used once more (sessions.ts).
- */
+/** Removal of devices, in one transaction with all that devices/remove.ts says belongs to them. */
 import type { DeviceId } from '@latchkey/protocol'
+import {
+  chosenDevices,
+  type Choice,
+  DELETED_WITH_DEVICE,
+  type DeletedWithDevice,
+  EMPTIED_WITH_DEVICE,
+} from '../../devices/remove.ts'
 import { unknownToken } from '../../matrix-error.ts'
+import { REMOVAL_PURGE } from '../../pool/purge.ts'
 import type { DeviceRef, Session, UserRef } from '../../session.ts'
 import { type Core, type Write, write } from './core.ts'
 import { dropDeviceSignatures } from './cross-signing.ts'
 import type { Queries } from './database.ts'
-import { REMOVAL_PURGE } from '../../pool/purge.ts'
 import { purgePools } from './purge-pools.ts'
+import { purgeStaleLocked } from './purge-stale-pools.ts'
 import { lockUser, requireToken } from './session-device.ts'
 
-type DeviceName = { readonly device_num: DeviceRef; readonly device_id: DeviceId }
-
-export function removeDevices(
-  core: Core,
-  session: Session,
-  deviceIds: readonly DeviceId[],
-  now: number,
-): Promise<void> {
-  const wanted = new Set(deviceIds)
-  return removeChosen(core, session, now, (device) => wanted.has(device.device_id))
-}
-
-export function removeAllDevices(core: Core, session: Session, now: number): Promise<void> {
-  return removeChosen(core, session, now, () => true)
-}
-
-function removeChosen(
-  core: Core,
-  session: Session,
-  now: number,
-  isChosen: (device: DeviceName) => boolean,
-): Promise<void> {
+export function removeDevices(core: Core, session: Session, choice: Choice, now: number): Promise<void> {
   return write(core, async (tx) => {
-    const devices = await lockDevices(tx, session)
-    const chosen = devices.filter(isChosen).map((device) => device.device_num)
-    await removeInTransaction(tx, session.userRef, chosen, now)
+    const devices = await lockChosen(tx, session, choice)
+    await removeInTransaction(tx, session.userRef, devices, now)
   })
 }
 
+/** A device whose row is locked, and the fence under which its pools were last changed. */
+export type LockedDevice = { readonly deviceRef: DeviceRef; readonly fence: number }
+
 /**
- * Locks a user and all her devices, which no other transaction adds to or takes from meanwhile.
+ * Locks a user with all devices, which no other transaction adds or removes until the end of this one, and returns the
+ * chosen ones.
  *
  * @throws {MatrixError} 401 when the session has ended.
  */
-export async function lockDevices(tx: Queries, session: Session): Promise<readonly DeviceName[]> {
+export async function lockChosen(
+  tx: Queries,
+  session: Session,
+  choice: Choice,
+): Promise<readonly LockedDevice[]> {
   await lockUser(tx, session.userRef)
-  const devices = await tx.all<DeviceName>(
-    `select device_num, device_id from devices where user_num = $1 and removed_ts is null
+  const rows = await tx.all<{ device_num: DeviceRef; device_id: DeviceId; fence: number }>(
+    `select device_num, device_id, fence from devices where user_num = $1 and removed_ts is null
      order by device_num for update`,
     session.userRef,
   )
-  if (!devices.some((device) => device.device_num === session.deviceRef)) throw unknownToken()
+  const devices = rows.map((row) => ({
+    deviceRef: row.device_num,
+    deviceId: row.device_id,
+    fence: row.fence,
+  }))
+  if (!devices.some(({ deviceRef }) => deviceRef === session.deviceRef)) throw unknownToken()
   await requireToken(tx, session)
-  return devices
+  const chosen = new Set(chosenDevices(devices, choice))
+  return devices.filter(({ deviceRef }) => chosen.has(deviceRef))
 }
 
-/** Removes a user's existing devices, all locked. */
+/** Removes locked devices of a user. Those below the fence are purged first, as by any operation on their pools. */
 export async function removeInTransaction(
   tx: Write,
   user: UserRef,
-  devices: readonly DeviceRef[],
+  locked: readonly LockedDevice[],
   now: number,
 ): Promise<void> {
-  if (devices.length === 0) return
+  if (locked.length === 0) return
+  const stale = locked.filter(({ fence }) => fence < tx.standing.fence)
+  await purgeStaleLocked(
+    tx,
+    stale.map(({ deviceRef, fence }) => ({ device_num: deviceRef, fence })),
+    now,
+  )
+  const devices = locked.map(({ deviceRef }) => deviceRef)
   await endTokens(tx, devices)
   await purgePools(tx, devices, REMOVAL_PURGE, now)
-  await dropDeviceSignatures(tx, devices)
-  for (const table of BELONGINGS) {
-    await tx.run(`delete from ${table} where device_num = any($1::bigint[])`, devices)
-  }
+  for (const belonging of DELETED_WITH_DEVICE) await DELETE[belonging](tx, devices)
   await tx.run(
-    `update devices set removed_ts = $2, display_name = null, last_seen_ts = null, last_seen_ip = null,
-       device_keys = null, ed25519 = null, curve25519 = null, identity_changed = false
+    `update devices set removed_ts = $2, identity_changed = false,
+       ${EMPTIED_WITH_DEVICE.map((column) => `${column} = null`).join(', ')}
      where device_num = any($1::bigint[])`,
     devices,
     now,
@@ -83,8 +83,21 @@ export async function removeInTransaction(
   tx.changes.listChanged(user)
 }
 
-/** What goes with a device, beside its pools. */
-const BELONGINGS = ['former_identities', 'inbox', 'sent_transactions', 'reset_answers'] as const
+type Delete = (tx: Queries, devices: readonly DeviceRef[]) => Promise<void>
+
+const DELETE: Readonly<Record<DeletedWithDevice, Delete>> = {
+  signatures_on_it: dropDeviceSignatures,
+  former_identities: from('former_identities'),
+  inbox: from('inbox'),
+  sent_transactions: from('sent_transactions'),
+  reset_answers: from('reset_answers'),
+}
+
+function from(table: DeletedWithDevice): Delete {
+  return async (tx, devices) => {
+    await tx.run(`delete from ${table} where device_num = any($1::bigint[])`, devices)
+  }
+}
 
 /** Ends the sessions of locked devices, and their waiting syncs with them. */
 export async function endTokens(tx: Write, devices: readonly DeviceRef[]): Promise<void> {

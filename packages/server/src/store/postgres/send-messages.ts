@@ -1,32 +1,37 @@
 /**
  * To-device messages: into inboxes once per transaction ID, out of them when the device's next token confirms them. Sends
- * that arrive while others are committed go in the next transaction together (batches.ts), in their order. One at a time:
- * they would wait for each other's lock of the stream anyway.
+ * that arrive while others commit go in the next transaction together (batches.ts), in their order. One transaction at a
+ * time, because they would wait for each other's lock of the stream anyway.
  *
- *     lock senders and recipients, in order -> check the sessions -> note the transactions, in order -> (stream) insert
+ *     lock senders and recipients, in order -> check the sessions, read the transactions -> decide (messages/send.ts)
+ *       -> note the transactions, in order -> (stream) insert
  *
  * The locks are KEY SHARE: senders do not wait for each other, but no device is removed while a message is on its way to
- * it, and none comes to one that was.
+ * it, and a removed device receives none.
  */
 import { hash } from 'node:crypto'
-import { tooLarge, unknownToken } from '../../matrix-error.ts'
+import { unknownToken } from '../../matrix-error.ts'
+import { loadsOf } from '../../messages/inbox.ts'
 import type { OutgoingMessage, SendCommand } from '../../messages/port.ts'
-import type { DeviceRef, Position, Session, TokenHash } from '../../session.ts'
+import {
+  decideSend,
+  type Delivery,
+  fanOutTooLarge,
+  type KnownDevice,
+  MAX_FAN_OUT_LENGTH,
+  MAX_RECIPIENTS,
+  REMEMBER_TRANSACTION_MS,
+  type SendDecision,
+  transactionsForgottenBefore,
+} from '../../messages/send.ts'
+import type { DeviceRef, Position, Session } from '../../session.ts'
 import { Batches, type Outcome, type Ran } from './batches.ts'
 import { commit, type Core, type Write } from './core.ts'
-import type { Delivery } from './changes.ts'
-import type { Load } from './inboxes.ts'
 
-/** What one request may write, `*` multiplied out: as much as it could carry itself, and a half more. */
-const MAX_FAN_OUT_LENGTH = 16 * 1024 * 1024
-/** So many devices would have more than that of the shortest messages. */
-const MAX_RECIPIENTS = MAX_FAN_OUT_LENGTH / 32
-/** How long a transaction ID is remembered. */
-const REMEMBER_TRANSACTION_MS = 24 * 60 * 60 * 1000
-/** Forgotten ones are swept a few at a time, by whoever sends next. */
+/** Forgotten transactions that each send deletes. */
 const SWEEP = 20
 
-/** Of one batch, in messages; a longer one counts for several, and one for all devices of a user as for some. */
+/** Messages per batch. A longer one counts for several, and one for all devices of a user for `DEVICES_OF_ALL`. */
 const MAX_BATCH = 500
 const LENGTH_OF_ONE = 4096
 const DEVICES_OF_ALL = 10
@@ -51,36 +56,41 @@ async function send(core: Core, commands: readonly SendCommand[]): Promise<Ran<v
   return { outcomes, acknowledged }
 }
 
-/** What is too much for one request is so for a batch, which is then taken apart. */
+/** A command of a batch, the hash of its transaction ID, and the decision about it. */
+type Decided = {
+  readonly command: SendCommand
+  readonly transactionHash: string
+  readonly decision: SendDecision
+}
+
 async function sendTogether(
   core: Core,
   tx: Write,
   commands: readonly SendCommand[],
 ): Promise<Outcome<void>[]> {
   const devices = await lockDevices(tx, commands)
-  const devicesOf = await devicesOfTokens(tx, commands)
-  const holds = ({ session }: SendCommand): boolean => devicesOf.get(session.tokenHash) === session.deviceRef
-  const first = await rememberTransactions(tx, commands.filter(holds))
-  const deliveries = address(
-    first.flatMap(({ messages }) => messages),
-    devices,
+  const decided = decideTogether(await readSenders(tx, commands), devices)
+  requireBatchFits(decided)
+  const noted = await rememberTransactions(tx, decided)
+  const deliveries = decided.flatMap((one) =>
+    one.decision.kind === 'deliver' && noted.has(nameOfTransaction(one)) ? one.decision.deliveries : [],
   )
   if (deliveries.length > 0) await deliver(core, tx, deliveries)
-  return commands.map((command) =>
-    holds(command)
-      ? { status: 'fulfilled', value: undefined }
-      : { status: 'rejected', reason: unknownToken() },
+  return decided.map(({ decision }) =>
+    decision.kind === 'refused'
+      ? { status: 'rejected', reason: decision.error }
+      : { status: 'fulfilled', value: undefined },
   )
 }
 
 type Recipients = {
   /** By user ID and device ID. */
-  readonly named: ReadonlyMap<string, DeviceRef>
+  readonly named: ReadonlyMap<string, KnownDevice>
   /** By user ID. */
-  readonly all: ReadonlyMap<string, readonly { readonly device: DeviceRef; readonly deviceId: string }[]>
+  readonly all: ReadonlyMap<string, readonly KnownDevice[]>
 }
 
-/** The devices that exist of those the messages are for. The senders' are locked with them, to keep the order. */
+/** Locks and returns the existing devices that the messages may be for. The senders' are locked with them, in order. */
 async function lockDevices(tx: Write, commands: readonly SendCommand[]): Promise<Recipients> {
   const messages = commands.flatMap((command) => command.messages)
   const named = messages.filter((message) => message.deviceId !== undefined)
@@ -100,95 +110,142 @@ async function lockDevices(tx: Write, commands: readonly SendCommand[]): Promise
     named.map(({ deviceId }) => deviceId),
     wild.map(({ userId }) => userId),
   )
-  if (rows.length > MAX_RECIPIENTS) throw tooMuch()
+  if (rows.length > MAX_RECIPIENTS) throw fanOutTooLarge()
+  const devices = rows.map((row) => ({
+    userId: row.user_id,
+    deviceRef: row.device_num,
+    deviceId: row.device_id,
+  }))
   return {
-    named: new Map(rows.map((row) => [nameOf(row.user_id, row.device_id), row.device_num])),
-    all: Map.groupBy(
-      rows.map((row) => ({ userId: row.user_id, device: row.device_num, deviceId: row.device_id })),
-      ({ userId }) => userId,
-    ),
+    named: new Map(devices.map((device) => [nameOf(device.userId, device.deviceId), device])),
+    all: Map.groupBy(devices, ({ userId }) => userId),
   }
+}
+
+function candidatesOf(
+  { userId, deviceId }: OutgoingMessage,
+  { named, all }: Recipients,
+): readonly KnownDevice[] {
+  if (deviceId === undefined) return all.get(userId) ?? []
+  const device = named.get(nameOf(userId, deviceId))
+  return device === undefined ? [] : [device]
 }
 
 function nameOf(userId: string, deviceId: string): string {
   return `${userId}\0${deviceId}`
 }
 
-/** After the senders' devices were locked: which of the sessions still hold. */
-async function devicesOfTokens(
-  tx: Write,
-  commands: readonly SendCommand[],
-): Promise<ReadonlyMap<TokenHash, DeviceRef>> {
-  const rows = await tx.all<{ token_hash: TokenHash; device_num: DeviceRef }>(
-    `select token_hash, device_num from access_tokens where token_hash = any($1::text[])`,
-    [...new Set(commands.map(({ session }) => session.tokenHash))],
+type Sender = {
+  readonly command: SendCommand
+  readonly transactionHash: string
+  /** False when the session has ended. */
+  readonly holds: boolean
+  /** When the session's device carried out this transaction. */
+  readonly sentTs: number | undefined
+}
+
+/** After the senders' devices were locked. Each look-up has a limit, or the planner would read whole tables for a batch. */
+async function readSenders(tx: Write, commands: readonly SendCommand[]): Promise<Sender[]> {
+  const hashes = commands.map(hashOf)
+  const rows = await tx.all<{ place: number; ts: number | null }>(
+    `select place, ts
+     from unnest($1::int[], $2::text[], $3::bigint[], $4::text[])
+         as asked (place, token_hash, device_num, transaction_id)
+       cross join lateral (
+         select 1 from access_tokens
+         where token_hash = asked.token_hash and device_num = asked.device_num limit 1) as token
+       left join lateral (
+         select ts from sent_transactions
+         where device_num = asked.device_num and transaction_id = asked.transaction_id limit 1) as sent on true`,
+    commands.map((_, place) => place),
+    commands.map(({ session }) => session.tokenHash),
+    commands.map(({ session }) => session.deviceRef),
+    hashes,
   )
-  return new Map(rows.map((row) => [row.token_hash, row.device_num]))
+  const byPlace = new Map(rows.map((row) => [row.place, row]))
+  return commands.map((command, place) => ({
+    command,
+    transactionHash: hashes[place] ?? '',
+    holds: byPlace.has(place),
+    sentTs: byPlace.get(place)?.ts ?? undefined,
+  }))
 }
 
-/**
- * Those that are to be carried out: of several with one transaction ID the first, and none that was before. In order,
- * because another process that notes the same ones is waited for.
- */
-async function rememberTransactions(tx: Write, commands: readonly SendCommand[]): Promise<SendCommand[]> {
-  const byId = new Map<string, SendCommand>()
-  for (const command of commands) {
-    const id = nameOfTransaction(command.session.deviceRef, hashOf(command))
-    if (!byId.has(id)) byId.set(id, command)
-  }
-  const asked = [...byId.values()]
-  if (asked.length === 0) return []
-  const latest = asked.reduce((ts, { now }) => Math.max(ts, now), 0)
-  const rows = await tx.all<{ device_num: DeviceRef; transaction_id: string }>(
-    `with forgotten as (
-       delete from sent_transactions where (device_num, transaction_id) in
-         (select device_num, transaction_id from sent_transactions where ts < $4
-          limit $5 for update skip locked))
-     insert into sent_transactions (device_num, transaction_id, ts)
-     select * from unnest($1::bigint[], $2::text[], $3::bigint[]) as asked (device_num, transaction_id, ts)
-     order by device_num, transaction_id
-     on conflict (device_num, transaction_id) do nothing returning device_num, transaction_id`,
-    asked.map(({ session }) => session.deviceRef),
-    asked.map(hashOf),
-    asked.map(({ now }) => now),
-    latest - REMEMBER_TRANSACTION_MS,
-    SWEEP * asked.length,
-  )
-  const noted = new Set(rows.map((row) => nameOfTransaction(row.device_num, row.transaction_id)))
-  return [...byId].filter(([id]) => noted.has(id)).map(([, command]) => command)
-}
-
-function nameOfTransaction(device: DeviceRef, transactionHash: string): string {
-  return `${device} ${transactionHash}`
-}
-
-/** The ID's text may hold U+0000, which PostgreSQL's does not. */
+/** PostgreSQL's text cannot hold the U+0000 that separates the parts of the ID. */
 function hashOf({ transactionId }: SendCommand): string {
   return hash('sha256', transactionId, 'base64url')
 }
 
-/** Unknown devices are passed over. */
-function address(messages: readonly OutgoingMessage[], { named, all }: Recipients): Delivery[] {
-  const deliveries: Delivery[] = []
-  let length = 0
-  for (const { userId, deviceId, exceptDeviceIds, event } of messages) {
-    const one = deviceId === undefined ? undefined : named.get(nameOf(userId, deviceId))
-    const everyone = deviceId === undefined ? (all.get(userId) ?? []) : []
-    const devices = [
-      ...(one === undefined ? [] : [one]),
-      ...everyone.filter((known) => !exceptDeviceIds?.has(known.deviceId)).map(({ device }) => device),
-    ]
-    length += devices.length * event.length
-    if (length > MAX_FAN_OUT_LENGTH) throw tooMuch()
-    for (const device of devices) deliveries.push({ device, event })
-  }
-  return deliveries
+/** In order: a transaction that an earlier command of the batch carries out counts as carried out. */
+function decideTogether(senders: readonly Sender[], devices: Recipients): readonly Decided[] {
+  const sent = new Map<string, number>()
+  return senders.map(({ command, transactionHash, holds, sentTs }) => {
+    const name = nameOfTransaction({ command, transactionHash })
+    const decision = holds
+      ? decideSend(
+          {
+            sentTs: sent.get(name) ?? sentTs,
+            messages: command.messages.map((message) => ({
+              ...message,
+              candidates: candidatesOf(message, devices),
+            })),
+          },
+          command.now,
+        )
+      : ({ kind: 'refused', error: unknownToken() } as const)
+    if (decision.kind === 'deliver') sent.set(name, command.now)
+    return { command, transactionHash, decision }
+  })
 }
 
-function tooMuch(): Error {
-  return tooLarge(
-    `With all its recipients the request has more than ${MAX_FAN_OUT_LENGTH} characters of messages.`,
+/** A batch that exceeds what one request may write is rejected before it writes, and then sent one by one (batches.ts). */
+function requireBatchFits(decided: readonly Decided[]): void {
+  let length = 0
+  for (const { decision } of decided) {
+    if (decision.kind !== 'deliver') continue
+    for (const { event } of decision.deliveries) length += event.length
+  }
+  if (length > MAX_FAN_OUT_LENGTH) throw fanOutTooLarge()
+}
+
+/**
+ * Notes the transactions to carry out, and returns those that were noted: not the ones that another process has carried
+ * out since they were read. In order, because another process that notes the same ones is waited for.
+ */
+async function rememberTransactions(tx: Write, decided: readonly Decided[]): Promise<ReadonlySet<string>> {
+  const asked = decided.filter(({ decision }) => decision.kind === 'deliver')
+  if (asked.length === 0) return new Set()
+  const times = asked.map(({ command }) => command.now)
+  const rows = await tx.all<{ device_num: DeviceRef; transaction_id: string }>(
+    `with forgotten as (
+       delete from sent_transactions where (device_num, transaction_id) in
+         (select device_num, transaction_id from sent_transactions where ts < $5
+          limit $6 for update skip locked))
+     insert into sent_transactions as sent (device_num, transaction_id, ts)
+     select * from unnest($1::bigint[], $2::text[], $3::bigint[]) as asked (device_num, transaction_id, ts)
+     order by device_num, transaction_id
+     on conflict (device_num, transaction_id) do update set ts = excluded.ts
+       where sent.ts < excluded.ts - $4::bigint
+     returning device_num, transaction_id`,
+    asked.map(({ command }) => command.session.deviceRef),
+    asked.map(({ transactionHash }) => transactionHash),
+    times,
+    REMEMBER_TRANSACTION_MS,
+    transactionsForgottenBefore(Math.min(...times)),
+    SWEEP * asked.length,
   )
+  return new Set(rows.map((row) => transactionName(row.device_num, row.transaction_id)))
+}
+
+function nameOfTransaction({
+  command,
+  transactionHash,
+}: Pick<Decided, 'command' | 'transactionHash'>): string {
+  return transactionName(command.session.deviceRef, transactionHash)
+}
+
+function transactionName(device: DeviceRef, transactionHash: string): string {
+  return `${device} ${transactionHash}`
 }
 
 async function deliver(core: Core, tx: Write, deliveries: readonly Delivery[]): Promise<void> {
@@ -202,19 +259,7 @@ async function deliver(core: Core, tx: Write, deliveries: readonly Delivery[]): 
   })
 }
 
-function loadsOf(deliveries: readonly Delivery[]): ReadonlyMap<DeviceRef, Load> {
-  const loads = new Map<DeviceRef, Load>()
-  for (const { device, event } of deliveries) {
-    const known = loads.get(device)
-    loads.set(device, {
-      messages: (known?.messages ?? 0) + 1,
-      length: (known?.length ?? 0) + event.length,
-    })
-  }
-  return loads
-}
-
-/** Drops what a device has confirmed. Nothing waits for it: until it is done the same messages come again at worst. */
+/** Deletes what a device has confirmed. No answer waits for it: until it is done the same messages are sent again. */
 export function confirmMessages(core: Core, { deviceRef }: Session, position: Position): void {
   core.db
     .run(`delete from inbox where device_num = $1 and pos <= $2`, deviceRef, position)

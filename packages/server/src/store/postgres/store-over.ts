@@ -22,7 +22,7 @@ import { inspectPool } from './inspect-pool.ts'
 import { claimServerName } from './meta.ts'
 import { publishedKeys } from './published-keys.ts'
 import { endOfStream, readSync } from './read-sync.ts'
-import { removeAllDevices, removeDevices } from './remove-devices.ts'
+import { removeDevices } from './remove-devices.ts'
 import { sends } from './send-messages.ts'
 import { openSession } from './sessions.ts'
 import { overviews } from './sync-overview.ts'
@@ -70,8 +70,8 @@ function deviceStore(core: Core): DeviceStore {
     list: (user) => listDevices(core, user),
     get: (user, deviceId) => getDevice(core, user, deviceId),
     rename: (session, deviceId, displayName) => renameDevice(core, session, deviceId, displayName),
-    remove: (session, deviceIds, now) => removeDevices(core, session, deviceIds, now),
-    removeAll: (session, now) => removeAllDevices(core, session, now),
+    remove: (session, deviceIds, now) => removeDevices(core, session, { kind: 'named', deviceIds }, now),
+    removeAll: (session, now) => removeDevices(core, session, { kind: 'all' }, now),
     published: (userIds) => publishedKeys(core, userIds),
     track: (session, userIds) => trackUsers(core, session, userIds),
     changedSince: (user, since, upTo) => changedSince(core.db, user, since, upTo),

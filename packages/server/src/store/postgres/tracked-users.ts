@@ -1,41 +1,38 @@
 /**
- * Device lists without rooms: who has asked for whose keys, and whose lists have changed since. A change of a user's
- * list concerns all her observers (users.list_pos); one that a single observer alone can see has its position in
- * the pair's own row (tracked_users.pos). Who asked for a name that nobody has waits for it (awaited_users).
+ * Tracked device lists (devices/tracking.ts), and the lists that changed. A change of a user's list concerns all
+ * observers of that user (users.list_pos). One that a single observer can see has its position in the row of the pair
+ * (tracked_users.pos). Names without an account are in awaited_users.
  *
- * Nobody may begin to wait for a name while its account is being made, or would wait for ever: waiting takes the lock of
- * names shared, making an account takes it alone.
+ * A user who began to await a name while its account is created would wait without end. So awaiting a name takes the lock
+ * of names shared, and creating an account takes it exclusively.
  */
 import type { UserId } from '@latchkey/protocol'
+import { type AskedUser, decideTracking, MAX_AWAITED, type Tracking } from '../../devices/tracking.ts'
 import type { Position, Session, UserRef } from '../../session.ts'
 import { type Core, write } from './core.ts'
 import type { Queries } from './database.ts'
 import { requireToken } from './session-device.ts'
 
-/** How many names that nobody has yet one user may wait for; over it the oldest are forgotten. */
-const MAX_AWAITED = 1000
-/** Of all advisory locks of this program. */
+/** One of the advisory locks of this program. */
 const NAMES_LOCK = 0x6c6b_0001
 
-/** A query for users who are all known already, the usual one, costs one look-up and no commit. */
+/** A query for users who are all tracked already, the usual case, costs one look-up and no commit. */
 export async function trackUsers(core: Core, session: Session, userIds: readonly UserId[]): Promise<void> {
   const observer = session.userRef
-  const seen = await split(core.db, observer, userIds)
+  const seen = await readTracking(core.db, observer, userIds)
   if (seen.targets.length === 0 && seen.names.length === 0) return
   await write(core, async (tx) => {
     await tx.run(`select pg_advisory_xact_lock_shared($1, hashtext(current_schema()))`, NAMES_LOCK)
     await requireToken(tx, session)
-    // Anew: an account may have been made since.
-    const { targets, names } = await split(tx, observer, userIds)
+    // An account may have been created since.
+    const { targets, names } = await readTracking(tx, observer, userIds)
     await track(tx, observer, targets)
     await wait(tx, observer, names)
   })
 }
 
-type Untracked = { readonly targets: readonly UserRef[]; readonly names: readonly UserId[] }
-
-/** Those not tracked yet: accounts by their number, names without one, of which no more than are kept, as they are. */
-async function split(db: Queries, observer: UserRef, userIds: readonly UserId[]): Promise<Untracked> {
+/** Users who are tracked already, and the observer, do not come back from the database: they change nothing. */
+async function readTracking(db: Queries, observer: UserRef, userIds: readonly UserId[]): Promise<Tracking> {
   const rows = await db.all<{ user_id: UserId; user_num: UserRef | null; is_awaited: boolean }>(
     `select wanted.user_id, user_num, awaited.observer_num is not null as is_awaited
      from unnest($2::text[]) with ordinality as wanted (user_id, i)
@@ -48,14 +45,14 @@ async function split(db: Queries, observer: UserRef, userIds: readonly UserId[])
     observer,
     userIds,
   )
-  const nameless = rows.filter((row) => row.user_num === null).slice(0, MAX_AWAITED)
-  return {
-    targets: rows.flatMap((row) => row.user_num ?? []),
-    names: nameless.filter((row) => !row.is_awaited).map((row) => row.user_id),
-  }
+  const asked = rows.map(
+    ({ user_id: userId, user_num: userRef, is_awaited: awaited }): AskedUser =>
+      userRef === null ? { kind: 'name', userId, awaited } : { kind: 'account', userRef, tracked: false },
+  )
+  return decideTracking(observer, asked)
 }
 
-/** In the order of the index, as everyone does: two that insert the same rows cannot wait for each other. */
+/** In the order of the index, as every transaction does, so that two with the same rows do not deadlock. */
 async function track(tx: Queries, observer: UserRef, targets: readonly UserRef[]): Promise<void> {
   if (targets.length === 0) return
   await tx.run(
@@ -67,11 +64,12 @@ async function track(tx: Queries, observer: UserRef, targets: readonly UserRef[]
   )
 }
 
+/** In the order of the names (devices/tracking.ts), which is that of the index: two with the same rows do not deadlock. */
 async function wait(tx: Queries, observer: UserRef, names: readonly UserId[]): Promise<void> {
   if (names.length === 0) return
   await tx.run(
     `insert into awaited_users (user_id, observer_num)
-     select user_id, $1 from unnest($2::text[]) as user_id order by user_id collate "C"
+     select user_id, $1 from unnest($2::text[]) with ordinality as awaited (user_id, i) order by i
      on conflict (user_id, observer_num) do nothing`,
     observer,
     names,
@@ -85,8 +83,8 @@ async function wait(tx: Queries, observer: UserRef, names: readonly UserId[]): P
 }
 
 /**
- * Whoever waited for this name tracks the account that has it now: what it publishes first is a change. Inside the
- * transaction that makes the account, after the row of the user: no position is needed, for there are no keys yet.
+ * Makes the users who awaited this name track its account, so that its first keys are a change. Inside the transaction
+ * that creates the account, after the row of the user: without keys no position is needed.
  */
 export async function trackAwaited(tx: Queries, userId: UserId, target: UserRef): Promise<void> {
   await tx.run(`select pg_advisory_xact_lock($1, hashtext(current_schema()))`, NAMES_LOCK)
@@ -99,7 +97,7 @@ export async function trackAwaited(tx: Queries, userId: UserId, target: UserRef)
   )
 }
 
-/** `since` -1 means everyone the user has asked about, and herself. */
+/** `since` -1 means everyone whom the user tracks, and the user. */
 export async function changedSince(
   db: Queries,
   user: UserRef,

@@ -1,23 +1,29 @@
 /** Accounts, their passwords, and the registration tokens that make them. */
 import type { UserId } from '@latchkey/protocol'
 import type { Account, AccountStore, NewAccount, NewRegistrationToken } from '../../accounts/port.ts'
-import { MatrixError } from '../../matrix-error.ts'
-import type { DeviceRef, Session, UserRef } from '../../session.ts'
+import { isUsable, requireRegistrable, type StoredRegistrationToken } from '../../accounts/registration.ts'
+import type { UserRef } from '../../session.ts'
 import type { Core } from './core.ts'
-import { devicesOf, removeInTransaction, removing } from './remove-devices.ts'
+import { removeInTransaction, removing } from './remove-devices.ts'
 import { requireDevice } from './session-device.ts'
 import { trackAwaited } from './tracked-users.ts'
 
-/** What needs neither pools nor positions: it may run in another process beside the server (`latchkey user add`). */
+/** Needs neither pools nor positions: it may run in another process next to the server (`latchkey user add`). */
 type Beside = Pick<Core, 'db' | 'queue'>
 
 export function createAccount(core: Beside, account: NewAccount): Promise<Account> {
   return core.queue.guarded(() => {
     const { userId, passwordHash, registrationTokenHash, now } = account
-    if (findAccount(core, userId) !== undefined) {
-      throw new MatrixError(400, 'M_USER_IN_USE', 'This user name is taken.')
-    }
-    if (registrationTokenHash !== undefined) spendRegistrationToken(core, registrationTokenHash, now)
+    requireRegistrable(
+      {
+        nameTaken: findAccount(core, userId) !== undefined,
+        ...(registrationTokenHash !== undefined && {
+          token: { stored: findRegistrationToken(core, registrationTokenHash) },
+        }),
+      },
+      now,
+    )
+    if (registrationTokenHash !== undefined) spendRegistrationToken(core, registrationTokenHash)
     const userRef = core.db.insert(
       `insert into users (user_id, password_hash, created_ts) values (?, ?, ?)`,
       userId,
@@ -37,23 +43,26 @@ export function findAccount(core: Pick<Core, 'db'>, userId: UserId): Account | u
   return row && { userRef: row.user_num, userId, passwordHash: row.password_hash }
 }
 
-/** What makes a registration token good for one more account, given its hash and the time. */
-const TOKEN_HOLDS = `token_hash = ?1 and (uses_allowed is null or uses < uses_allowed)
-  and (expires_ts is null or expires_ts > ?2)`
-
 export function registrationTokenValid(core: Core, tokenHash: string, now: number): boolean {
-  return core.db.one(`select 1 from registration_tokens where ${TOKEN_HOLDS}`, tokenHash, now) !== undefined
+  return isUsable(findRegistrationToken(core, tokenHash), now)
 }
 
-function spendRegistrationToken(core: Beside, tokenHash: string, now: number): void {
-  const spent = core.db.run(
-    `update registration_tokens set uses = uses + 1 where ${TOKEN_HOLDS}`,
-    tokenHash,
-    now,
+function findRegistrationToken({ db }: Pick<Core, 'db'>, hash: string): StoredRegistrationToken | undefined {
+  const row = db.one<{ uses: number; uses_allowed: number | null; expires_ts: number | null }>(
+    `select uses, uses_allowed, expires_ts from registration_tokens where token_hash = ?`,
+    hash,
   )
-  if (spent === 0) {
-    throw new MatrixError(401, 'M_FORBIDDEN', 'The registration token is used up, has expired or is unknown.')
-  }
+  return (
+    row && {
+      uses: row.uses,
+      usesAllowed: row.uses_allowed ?? undefined,
+      expiresTs: row.expires_ts ?? undefined,
+    }
+  )
+}
+
+function spendRegistrationToken({ db }: Pick<Core, 'db'>, tokenHash: string): void {
+  db.run(`update registration_tokens set uses = uses + 1 where token_hash = ?`, tokenHash)
 }
 
 export function createRegistrationToken(core: Beside, token: NewRegistrationToken): Promise<void> {
@@ -72,19 +81,11 @@ export function setPassword(
   core: Core,
   { session, passwordHash, endOthers, now }: Parameters<AccountStore['setPassword']>[0],
 ): Promise<void> {
-  const others = (): DeviceRef[] => (endOthers ? otherDevices(core, session) : [])
-  return core.queue.guarded(
-    (tx) => {
-      requireDevice(core, session)
-      core.db.run(`update users set password_hash = ? where user_num = ?`, passwordHash, session.userRef)
-      removeInTransaction(core, tx, session.userRef, others(), now)
-    },
-    removing(core, others),
-  )
-}
-
-function otherDevices(core: Core, session: Session): DeviceRef[] {
-  return devicesOf(core, session.userRef)
-    .map((device) => device.device_num)
-    .filter((ref) => ref !== session.deviceRef)
+  const { userRef, deviceRef } = session
+  const removal = endOthers ? removing(core, userRef, { kind: 'others', than: deviceRef }) : undefined
+  return core.queue.guarded((tx) => {
+    requireDevice(core, session)
+    core.db.run(`update users set password_hash = ? where user_num = ?`, passwordHash, userRef)
+    if (removal !== undefined) removeInTransaction(core, tx, userRef, removal.chosen(), now)
+  }, removal)
 }

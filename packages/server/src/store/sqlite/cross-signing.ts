@@ -1,71 +1,57 @@
-/**
- * Cross-signing keys and the signatures between keys. The checks are devices/cross-signing.ts and
- * devices/signatures.ts; here is who hears of a change: of master and self-signing keys everyone who tracks the user,
- * of her user-signing key only herself, of her signature on another user's key only herself.
- */
+/** Cross-signing keys and the signatures between keys (devices/replace-keys.ts, devices/add-signatures.ts). */
+import { decideSignatures } from '../../devices/add-signatures.ts'
 import type { CrossSigningKey, KeySignature } from '../../devices/port.ts'
-import { forbidden, quoted } from '../../matrix-error.ts'
+import { type Audience, decideReplacement } from '../../devices/replace-keys.ts'
 import type { DeviceRef, Session, UserRef } from '../../session.ts'
 import { type Core, deviceListChanged } from './core.ts'
-import { listChangedFor } from './tracked-users.ts'
+import { crossSigningKeys } from './published-keys.ts'
 import { requireDevice } from './session-device.ts'
+import { listChangedFor } from './tracked-users.ts'
 
-/** A key that is stored already, as it is, counts as no change: a lost answer is repaired by the same request again. */
 export function putCrossSigning(
   core: Core,
   session: Session,
   keys: readonly CrossSigningKey[],
   seenMaster: string | undefined,
 ): Promise<void> {
+  const { userRef } = session
   return core.queue.guarded(() => {
     requireDevice(core, session)
-    requireMaster(core, session.userRef, seenMaster)
-    for (const key of keys) requireNoDeviceNamed(core, session.userRef, key.publicKey)
-    const changed = keys.filter((key) => putKey(core, session.userRef, key))
-    if (changed.some((key) => key.usage !== 'user_signing')) deviceListChanged(core, session.userRef)
-    else if (changed.length > 0) listChangedFor(core, session.userRef, session.userRef)
+    const facts = {
+      stored: crossSigningKeys(core, userRef),
+      deviceIds: devicesNamed(core, userRef, keys),
+    }
+    const { put, replaced, audience } = decideReplacement(facts, keys, seenMaster)
+    for (const publicKey of replaced) dropSignatures(core, userRef, publicKey)
+    for (const key of put) putKey(core, userRef, key)
+    if (audience !== undefined) tell(core, audience, userRef, userRef)
   })
 }
 
-/** What the caller was allowed to do depends on the master key it saw: two first uploads at once are not both the first. */
-function requireMaster({ db }: Core, user: UserRef, seen: string | undefined): void {
-  const sql = `select public_key from cross_signing_keys where user_num = ? and usage = 'master'`
-  if (db.one<{ public_key: string }>(sql, user)?.public_key === seen) return
-  throw forbidden(
-    'Another request changed the cross-signing keys at the same time: look at them and try again.',
-  )
-}
-
-/** Device IDs and cross-signing public keys share one name space: signatures name the key they are on by either. */
-function requireNoDeviceNamed({ db }: Core, user: UserRef, publicKey: string): void {
-  const sql = `select 1 from devices where user_num = ? and device_id = ? and removed_ts is null`
-  if (db.one<unknown>(sql, user, publicKey) === undefined) return
-  throw forbidden(
-    `The public key ${quoted(publicKey)} is the ID of one of the user's devices; expected a key of its own.`,
-  )
-}
-
-function putKey({ db }: Core, user: UserRef, key: CrossSigningKey): boolean {
-  const old = db.one<{ public_key: string; json: string }>(
-    `select public_key, json from cross_signing_keys where user_num = ? and usage = ?`,
+/** The devices of the user that a public key names. */
+function devicesNamed({ db }: Core, user: UserRef, keys: readonly CrossSigningKey[]): ReadonlySet<string> {
+  const rows = db.all<{ device_id: string }>(
+    `select device_id from devices
+     where user_num = ? and device_id in (select value from json_each(?)) and removed_ts is null`,
     user,
-    key.usage,
+    JSON.stringify(keys.map((key) => key.publicKey)),
   )
-  if (old?.json === key.json) return false
-  if (old !== undefined && old.public_key !== key.publicKey) dropSignatures(db, user, old.public_key)
+  return new Set(rows.map((row) => row.device_id))
+}
+
+function putKey({ db }: Core, user: UserRef, { usage, publicKey, json }: CrossSigningKey): void {
   db.run(
     `insert into cross_signing_keys (user_num, usage, public_key, json) values (?1, ?2, ?3, ?4)
      on conflict do update set public_key = ?3, json = ?4`,
     user,
-    key.usage,
-    key.publicKey,
-    key.json,
+    usage,
+    publicKey,
+    json,
   )
-  return true
 }
 
-/** Signatures on a replaced key, and by it on the user's own keys, say nothing any more. */
-function dropSignatures(db: Core['db'], user: UserRef, publicKey: string): void {
+/** Deletes the signatures on a replaced key, and those by it on the user's own keys. */
+function dropSignatures({ db }: Core, user: UserRef, publicKey: string): void {
   db.run(`delete from key_signatures where user_num = ? and key_id = ?`, user, publicKey)
   db.run(
     `delete from key_signatures where user_num = ?1 and signer_num = ?1 and signer_key_id = ?2`,
@@ -80,19 +66,23 @@ export function addSignatures(
   target: UserRef,
   signatures: readonly KeySignature[],
 ): Promise<void> {
+  const signer = session.userRef
+  const { put, replacesOthers, audience } = decideSignatures(signer, target, signatures)
   return core.queue.guarded(() => {
     requireDevice(core, session)
-    const signer = session.userRef
     let changed = false
-    for (const signature of signatures) {
-      // A user has one user-signing key: what a former one of hers said of another user's key goes.
-      if (target !== signer) dropOthers(core, target, signer, signature)
+    for (const signature of put) {
+      if (replacesOthers) dropOthers(core, target, signer, signature)
       changed = addSignature(core, target, signer, signature) || changed
     }
-    if (!changed) return
-    if (target === signer) deviceListChanged(core, target)
-    else listChangedFor(core, signer, target)
+    if (changed) tell(core, audience, signer, target)
   })
+}
+
+/** Marks the device list of `target` as changed by `user`. */
+function tell(core: Core, audience: Audience, user: UserRef, target: UserRef): void {
+  if (audience === 'everyone') deviceListChanged(core, target)
+  else listChangedFor(core, user, target)
 }
 
 function dropOthers({ db }: Core, target: UserRef, signer: UserRef, signature: KeySignature): void {
@@ -105,7 +95,7 @@ function dropOthers({ db }: Core, target: UserRef, signer: UserRef, signature: K
   )
 }
 
-/** What was said of a device says nothing of another one with its ID. Inside a transaction. */
+/** Signatures on a device say nothing about another one with its ID. Inside a transaction. */
 export function dropDeviceSignatures({ db }: Core, device: DeviceRef): void {
   db.run(
     `delete from key_signatures where (user_num, key_id) in

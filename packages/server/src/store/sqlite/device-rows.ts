@@ -1,6 +1,7 @@
-/** A user's devices as she manages them: list, look up, rename. */
+/** A user's own devices: list, look up, rename. */
 import type { DeviceId } from '@latchkey/protocol'
 import type { Device } from '../../devices/port.ts'
+import { decideRenaming } from '../../devices/rename.ts'
 import type { DeviceRef, Session, UserRef } from '../../session.ts'
 import { type Core, deviceListChanged } from './core.ts'
 import { requireDevice } from './session-device.ts'
@@ -34,7 +35,6 @@ export function getDevice(core: Core, user: UserRef, deviceId: DeviceId): Device
   return row && toDevice(core, row)
 }
 
-/** A name is published with the device's keys, so a new one changes the device list. */
 export function renameDevice(
   core: Core,
   session: Session,
@@ -44,11 +44,12 @@ export function renameDevice(
   return core.queue.guarded(() => {
     requireDevice(core, session)
     const device = getDevice(core, session.userRef, deviceId)
-    if (device === undefined) return false
-    if (device.displayName === displayName) return true
-    core.db.run(`update devices set display_name = ? where device_num = ?`, displayName, device.deviceRef)
-    deviceListChanged(core, session.userRef)
-    return true
+    const { found, changesList } = decideRenaming(device, displayName)
+    if (device !== undefined && changesList) {
+      core.db.run(`update devices set display_name = ? where device_num = ?`, displayName, device.deviceRef)
+      deviceListChanged(core, session.userRef)
+    }
+    return found
   })
 }
 

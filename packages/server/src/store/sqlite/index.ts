@@ -30,7 +30,7 @@ import { openFence, type OpenFenceOptions } from './open-fence.ts'
 import { inspectPool } from './inspect-pool.ts'
 import { publishedKeys } from './published-keys.ts'
 import { readSync } from './read-sync.ts'
-import { removeAllDevices, removeDevices } from './remove-devices.ts'
+import { removeDevices } from './remove-devices.ts'
 import { sendMessages } from './send-messages.ts'
 import { findSession, openSession } from './sessions.ts'
 import { startSweeping } from './sweep.ts'
@@ -142,8 +142,8 @@ function deviceStore(core: Core): DeviceStore {
     list: async (user) => listDevices(core, user),
     get: async (user, deviceId) => getDevice(core, user, deviceId),
     rename: (session, deviceId, displayName) => renameDevice(core, session, deviceId, displayName),
-    remove: (session, deviceIds, now) => removeDevices(core, session, deviceIds, now),
-    removeAll: (session, now) => removeAllDevices(core, session, now),
+    remove: (session, deviceIds, now) => removeDevices(core, session, { kind: 'named', deviceIds }, now),
+    removeAll: (session, now) => removeDevices(core, session, { kind: 'all' }, now),
     published: async (userIds) => publishedKeys(core, userIds),
     track: (session, userIds) => trackUsers(core, session, userIds),
     changedSince: async (user, since, upTo) => changedSince(core, user, since, upTo),

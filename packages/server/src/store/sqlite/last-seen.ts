@@ -1,23 +1,14 @@
-/**
- * When and from where devices were last seen. Requests only note it; it is written for many devices at once, now and
- * then, and lost at worst: a commit for every first request of a device would cost more than the request.
- */
-import { LRUCache } from 'lru-cache'
-import type { DeviceRef, Session, TokenHash } from '../../session.ts'
+/** Writes when and from where devices were last seen (devices/last-seen.ts), many at once with the next commit. */
+import { type Seen, SeenSessions, WRITE_SEEN_AFTER_MS, WRITE_SEEN_AT } from '../../devices/last-seen.ts'
+import type { DeviceRef, Session } from '../../session.ts'
 import type { CommitQueue } from './commit-queue.ts'
 import type { Database } from './database.ts'
-
-/** How often at most the last use of a session is written. */
-const INTERVAL_MS = 10 * 60 * 1000
-const MAX_SESSIONS = 50_000
-const WRITE_AFTER_MS = 5_000
-const WRITE_AT = 5_000
 
 export class LastSeen {
   readonly #db: Database
   readonly #queue: CommitQueue
-  readonly #notedTs = new LRUCache<TokenHash, number>({ max: MAX_SESSIONS })
-  #unwritten = new Map<DeviceRef, { readonly ts: number; readonly ip: string }>()
+  readonly #sessions = new SeenSessions()
+  #unwritten = new Map<DeviceRef, Seen>()
   #timer: NodeJS.Timeout | undefined
 
   constructor(db: Database, queue: CommitQueue) {
@@ -26,12 +17,11 @@ export class LastSeen {
   }
 
   note({ tokenHash, deviceRef }: Session, ip: string, now: number): void {
-    const notedTs = this.#notedTs.get(tokenHash)
-    if (notedTs !== undefined && Math.abs(now - notedTs) < INTERVAL_MS) return
-    this.#notedTs.set(tokenHash, now)
+    if (!this.#sessions.isDue(tokenHash, now)) return
+    this.#sessions.noted(tokenHash, now)
     this.#unwritten.set(deviceRef, { ts: now, ip })
-    if (this.#unwritten.size >= WRITE_AT) this.write()
-    else this.#timer ??= setTimeout(() => this.write(), WRITE_AFTER_MS).unref()
+    if (this.#unwritten.size >= WRITE_SEEN_AT) this.write()
+    else this.#timer ??= setTimeout(() => this.write(), WRITE_SEEN_AFTER_MS).unref()
   }
 
   /** Writes what was noted, with the next commit. */
@@ -56,7 +46,7 @@ export class LastSeen {
   }
 
   /** A device as it was last seen, if that is not written yet. */
-  unwritten(device: DeviceRef): { readonly ts: number; readonly ip: string } | undefined {
+  unwritten(device: DeviceRef): Seen | undefined {
     return this.#unwritten.get(device)
   }
 }

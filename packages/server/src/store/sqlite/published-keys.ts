@@ -1,4 +1,4 @@
-/** What is published of users: their devices' keys, their cross-signing keys, and the signatures put on them since. */
+/** Published keys of users: their devices' keys, their cross-signing keys, and the signatures added to them. */
 import type { DeviceId, UserId } from '@latchkey/protocol'
 import type { CrossSigningKey, CrossSigningUsage, KeySignature, PublishedKeys } from '../../devices/port.ts'
 import type { UserRef } from '../../session.ts'
@@ -49,7 +49,7 @@ function keysOf(core: Core, userId: UserId): PublishedKeys | undefined {
   }
 }
 
-function crossSigningKeys(core: Core, user: UserRef): CrossSigningKey[] {
+export function crossSigningKeys(core: Core, user: UserRef): CrossSigningKey[] {
   return core.db
     .all<{ usage: CrossSigningUsage; public_key: string; json: string }>(
       `select usage, public_key, json from cross_signing_keys where user_num = ?`,

@@ -1,10 +1,11 @@
 /**
- * One reading for `/sync`. Itself synchronous, so no commit falls into it: counts, digest and messages belong together.
- * A token that proves that the database went back, and a purge that is due, come first.
+ * One reading for `/sync` (sync/reading.ts). It is synchronous, so no commit falls into it: counts, digest and messages
+ * are of one instant. A token that proves a rollback of the database, and a purge that is due, come first.
  */
 import { unknownToken } from '../../matrix-error.ts'
 import type { DeviceRef, Position, Session, UserRef } from '../../session.ts'
 import type { SyncQuery, SyncReading } from '../../sync/port.ts'
+import { acknowledgedUpTo, advertisesCounts, completeUpTo, rangeOf } from '../../sync/reading.ts'
 import { type Continuation, continueFrom, type SyncToken } from '../../sync/token.ts'
 import type { Core } from './core.ts'
 import { isStale, purgeStaleNow } from './purge-stale-pools.ts'
@@ -13,10 +14,7 @@ import { confirmMessages } from './send-messages.ts'
 import { findSession } from './sessions.ts'
 import { changedSince } from './tracked-users.ts'
 
-/** Below every position: everything is newer. */
-const BEGINNING = -1
-
-/** @throws {MatrixError} 401 when the session has ended, 503 when memory cannot be read anew after a failure. */
+/** @throws {MatrixError} 401 when the session has ended, 503 when memory cannot be read again after a failure. */
 export async function readSync(core: Core, session: Session, query: SyncQuery): Promise<SyncReading> {
   for (;;) {
     core.queue.mend()
@@ -30,18 +28,17 @@ export async function readSync(core: Core, session: Session, query: SyncQuery): 
 
 function readFrom(core: Core, session: Session, query: SyncQuery, start: Continuation): SyncReading {
   const { deviceRef } = session
-  const { since } = start
-  if (query.confirms && since !== undefined) {
-    acknowledgeAdvertised(core, deviceRef, since)
-    confirmMessages(core, session, since)
+  const acknowledged = acknowledgedUpTo(start, query)
+  if (acknowledged !== undefined) {
+    acknowledgeAdvertised(core, deviceRef, acknowledged)
+    confirmMessages(core, session, acknowledged)
   }
   const reading = readSince(core, session, start, query)
-  // A token that stays where it was proves nothing when it comes again: the answer may have been lost.
-  if (reading.position !== since && query.isAnswer(reading)) noteAdvertised(core, deviceRef, reading.position)
+  if (advertisesCounts(reading, query)) noteAdvertised(core, deviceRef, reading.position)
   return reading
 }
 
-/** Raises the fence, unless it has been raised for the same proof meanwhile: many may bring it at once. */
+/** Raises the fence, unless it was raised for the same proof since: many clients may bring it at once. */
 function raiseFor(core: Core, token: SyncToken | undefined): Promise<void> {
   return core.queue.plain(() => {
     const { proof } = continueFrom(token, core.fence.endOfStream(token))
@@ -54,29 +51,26 @@ function raiseFor(core: Core, token: SyncToken | undefined): Promise<void> {
 function readSince(
   core: Core,
   { deviceRef, userRef }: Session,
-  { since, newEpoch, everyone }: Continuation,
-  { toDeviceLimit, everyoneFromBeginning }: SyncQuery,
+  start: Continuation,
+  query: SyncQuery,
 ): SyncReading {
-  const from = since ?? BEGINNING
+  const { from, listsFrom } = rangeOf(start, query)
   const { epoch, position: last } = core.fence.endOfStream()
   const messages =
-    core.news.lastMessage(deviceRef) > from ? messagesSince(core, deviceRef, from, toDeviceLimit) : []
-  const userHasNews = core.news.lastForUser(userRef) > from
-  // When there may be more, the answer tells everything only up to its last message.
-  const full = messages.length === toDeviceLimit
-  const listsSince = everyone ? BEGINNING : (since ?? (everyoneFromBeginning ? BEGINNING : undefined))
+    core.news.lastMessage(deviceRef) > from ? messagesSince(core, deviceRef, from, query.toDeviceLimit) : []
+  const newestForUser = core.news.lastForUser(userRef)
   const device = core.keys.byRef(deviceRef)
   return {
     epoch,
-    since,
-    newEpoch,
-    position: (full ? messages.at(-1)?.pos : undefined) ?? last,
+    since: start.since,
+    newEpoch: start.newEpoch,
+    position: completeUpTo(messages, query, last),
     toDevice: messages.map((message) => message.event),
     changedUsers:
-      listsSince === undefined || !(userHasNews || everyone)
-        ? []
-        : changedSince(core, userRef, listsSince, last),
-    accountData: userHasNews ? accountDataSince(core, userRef, from) : [],
+      listsFrom !== undefined && newestForUser > listsFrom
+        ? changedSince(core, userRef, listsFrom, last)
+        : [],
+    accountData: newestForUser > from ? accountDataSince(core, userRef, from) : [],
     signalled: device !== undefined && device.signalPos > from,
     pools: poolStatus(core, deviceRef),
   }

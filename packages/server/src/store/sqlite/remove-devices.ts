@@ -1,67 +1,41 @@
-/**
- * The end of devices: logout, deletion, a change of password. One transaction takes the tokens, the keys, the messages
- * and what was signed. The row and the log of its pools stay, marked as removed: they are the memory that keeps issued
- * keys from being issued again, should the device ID be used once more (sessions.ts).
- */
+/** Removal of devices, in one transaction with all that devices/remove.ts says belongs to them. */
 import type { DeviceId } from '@latchkey/protocol'
+import {
+  chosenDevices,
+  type Choice,
+  DELETED_WITH_DEVICE,
+  type DeletedWithDevice,
+  EMPTIED_WITH_DEVICE,
+  type ExistingDevice,
+} from '../../devices/remove.ts'
+import { REMOVAL_PURGE } from '../../pool/purge.ts'
 import type { DeviceRef, Session, TokenHash, UserRef } from '../../session.ts'
 import { type Core, deviceListChanged } from './core.ts'
 import { dropDeviceSignatures } from './cross-signing.ts'
 import type { Transaction } from './database.ts'
-import { REMOVAL_PURGE } from '../../pool/purge.ts'
 import { purgePools } from './purge-pools.ts'
 import { bringUpToDate } from './purge-stale-pools.ts'
 import { requireDevice } from './session-device.ts'
 
-type DeviceName = { readonly device_num: DeviceRef; readonly device_id: DeviceId }
-
-export function removeDevices(
-  core: Core,
-  session: Session,
-  deviceIds: readonly DeviceId[],
-  now: number,
-): Promise<void> {
-  const wanted = new Set(deviceIds)
-  return removeChosen(core, session, now, (device) => wanted.has(device.device_id))
+export function removeDevices(core: Core, session: Session, choice: Choice, now: number): Promise<void> {
+  const removal = removing(core, session.userRef, choice)
+  return core.queue.guarded((tx) => {
+    requireDevice(core, session)
+    removeInTransaction(core, tx, session.userRef, removal.chosen(), now)
+  }, removal)
 }
 
-export function removeAllDevices(core: Core, session: Session, now: number): Promise<void> {
-  return removeChosen(core, session, now, () => true)
+type Removal = {
+  readonly chosen: () => readonly DeviceRef[]
+  readonly before: (tx: Transaction) => void
+  readonly undone: () => void
 }
 
-function removeChosen(
-  core: Core,
-  session: Session,
-  now: number,
-  isChosen: (device: DeviceName) => boolean,
-): Promise<void> {
-  const chosen = (): DeviceRef[] =>
-    devicesOf(core, session.userRef)
-      .filter(isChosen)
-      .map((device) => device.device_num)
-  return core.queue.guarded(
-    (tx) => {
-      requireDevice(core, session)
-      removeInTransaction(core, tx, session.userRef, chosen(), now)
-    },
-    removing(core, chosen),
-  )
-}
-
-/** The devices that a user has. */
-export function devicesOf(core: Core, user: UserRef): DeviceName[] {
-  return core.db.all<DeviceName>(
-    `select device_num, device_id from devices where user_num = ? and removed_ts is null`,
-    user,
-  )
-}
-
-/** What stands around a guarded operation that removes `chosen` devices: their pools leave memory before it. */
-export function removing(
-  core: Core,
-  chosen: () => readonly DeviceRef[],
-): { readonly before: (tx: Transaction) => void; readonly undone: () => void } {
+/** The frame of a guarded operation that removes devices: their pools are settled before it, which stays if it fails. */
+export function removing(core: Core, user: UserRef, choice: Choice): Removal {
+  const chosen = (): readonly DeviceRef[] => chosenDevices(devicesOf(core, user), choice)
   return {
+    chosen,
     before(tx) {
       for (const device of chosen()) bringUpToDate(core, tx, device)
     },
@@ -74,7 +48,16 @@ export function removing(
   }
 }
 
-/** Removes a user's existing devices, inside a transaction that `removing` stands around. */
+function devicesOf(core: Core, user: UserRef): ExistingDevice[] {
+  return core.db
+    .all<{ device_num: DeviceRef; device_id: DeviceId }>(
+      `select device_num, device_id from devices where user_num = ? and removed_ts is null`,
+      user,
+    )
+    .map((row) => ({ deviceRef: row.device_num, deviceId: row.device_id }))
+}
+
+/** Removes existing devices of a user, inside an operation in the frame of `removing`. */
 export function removeInTransaction(
   core: Core,
   tx: Transaction,
@@ -87,10 +70,10 @@ export function removeInTransaction(
     endTokens(core, device)
     purgePools(tx, device, REMOVAL_PURGE, now)
     core.keys.forget(device)
-    deleteBelongings(core, device)
+    for (const belonging of DELETED_WITH_DEVICE) DELETE[belonging](core, device)
     core.db.run(
-      `update devices set removed_ts = ?, display_name = null, last_seen_ts = null, last_seen_ip = null,
-         device_keys = null, ed25519 = null, curve25519 = null, identity_changed = 0
+      `update devices set removed_ts = ?, identity_changed = 0,
+         ${EMPTIED_WITH_DEVICE.map((column) => `${column} = null`).join(', ')}
        where device_num = ?`,
       now,
       device,
@@ -98,6 +81,18 @@ export function removeInTransaction(
     core.inboxes.forget(device)
   }
   deviceListChanged(core, user)
+}
+
+const DELETE: Readonly<Record<DeletedWithDevice, (core: Core, device: DeviceRef) => void>> = {
+  signatures_on_it: dropDeviceSignatures,
+  former_identities: from('former_identities'),
+  inbox: from('inbox'),
+  sent_transactions: from('sent_transactions'),
+  reset_answers: from('reset_answers'),
+}
+
+function from(table: DeletedWithDevice): (core: Core, device: DeviceRef) => void {
+  return ({ db }, device) => void db.run(`delete from ${table} where device_num = ?`, device)
 }
 
 /** Ends the sessions of a device, and its waiting syncs with them, inside a transaction. */
@@ -108,12 +103,4 @@ export function endTokens(core: Core, device: DeviceRef): void {
   )
   for (const { token_hash } of ended) core.sessions.forget(token_hash)
   core.wakes.device(device)
-}
-
-function deleteBelongings(core: Core, device: DeviceRef): void {
-  dropDeviceSignatures(core, device)
-  core.db.run(`delete from former_identities where device_num = ?`, device)
-  core.db.run(`delete from inbox where device_num = ?`, device)
-  core.db.run(`delete from sent_transactions where device_num = ?`, device)
-  core.db.run(`delete from reset_answers where device_num = ?`, device)
 }

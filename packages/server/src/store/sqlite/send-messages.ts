@@ -1,73 +1,93 @@
 /** To-device messages: into inboxes once per transaction ID, out of them when the device's next token confirms them. */
-import { tooLarge } from '../../matrix-error.ts'
+import { unknownToken } from '../../matrix-error.ts'
 import type { OutgoingMessage, SendCommand } from '../../messages/port.ts'
+import {
+  decideSend,
+  type Delivery,
+  type KnownDevice,
+  transactionsForgottenBefore,
+} from '../../messages/send.ts'
 import type { DeviceRef, Position, Session } from '../../session.ts'
 import type { Core } from './core.ts'
-import { requireDevice } from './session-device.ts'
 
-/** What one request may write, `*` multiplied out: as much as it could carry itself, and a half more. */
-const MAX_FAN_OUT_LENGTH = 16 * 1024 * 1024
-/** How long a transaction ID is remembered. */
-const REMEMBER_TRANSACTION_MS = 24 * 60 * 60 * 1000
-/** Forgotten ones are swept a few at a time, by whoever sends next. */
+/** Forgotten transactions that each send deletes. */
 const SWEEP = 20
 
 export function sendMessages(core: Core, command: SendCommand): Promise<void> {
-  const touched = new Set<DeviceRef>()
-  return core.queue.guarded(() => send(core, command, touched), {
+  const changed = new Set<DeviceRef>()
+  return core.queue.guarded(() => send(core, command, changed), {
     undone() {
-      for (const device of touched) core.inboxes.forget(device)
+      for (const device of changed) core.inboxes.forget(device)
     },
   })
 }
 
-function send(core: Core, command: SendCommand, touched: Set<DeviceRef>): void {
-  requireDevice(core, command.session)
-  if (!rememberTransaction(core, command)) return
-  let bytes = 0
-  for (const message of command.messages) {
-    for (const device of recipients(core, message)) {
-      bytes += message.event.length
-      if (bytes > MAX_FAN_OUT_LENGTH) {
-        throw tooLarge(
-          `With all its recipients the request has more than ${MAX_FAN_OUT_LENGTH} characters of messages.`,
-        )
-      }
-      touched.add(device)
-      deliver(core, device, message.event)
-    }
+function send(core: Core, command: SendCommand, changed: Set<DeviceRef>): void {
+  const { messages, now } = command
+  const decision = decideSend(
+    {
+      sentTs: lastSent(core, command),
+      messages: messages.map((message) => ({ ...message, candidates: candidatesOf(core, message) })),
+    },
+    now,
+  )
+  if (decision.kind === 'refused') throw decision.error
+  if (decision.kind === 'repeat') return
+  rememberTransaction(core, command)
+  for (const delivery of decision.deliveries) {
+    changed.add(delivery.device)
+    deliver(core, delivery)
   }
 }
 
-/** False when this transaction was carried out before. */
-function rememberTransaction(core: Core, { session, transactionId, now }: SendCommand): boolean {
-  core.db.run(
+/**
+ * When the session's device carried out this transaction. The session is checked by the same statement.
+ *
+ * @throws {MatrixError} 401 when the session has ended.
+ */
+function lastSent({ db }: Core, { session, transactionId }: SendCommand): number | undefined {
+  const row = db.one<{ ts: number | null }>(
+    `select ts from access_tokens join devices using (device_num)
+       left join sent_transactions as sent on sent.device_num = devices.device_num and transaction_id = ?
+     where token_hash = ? and devices.device_num = ? and removed_ts is null`,
+    transactionId,
+    session.tokenHash,
+    session.deviceRef,
+  )
+  if (row === undefined) throw unknownToken()
+  return row.ts ?? undefined
+}
+
+function rememberTransaction({ db }: Core, { session, transactionId, now }: SendCommand): void {
+  db.run(
     `delete from sent_transactions where (device_num, transaction_id) in
        (select device_num, transaction_id from sent_transactions where ts < ? limit ${SWEEP})`,
-    now - REMEMBER_TRANSACTION_MS,
+    transactionsForgottenBefore(now),
   )
-  const changes = core.db.run(
-    `insert into sent_transactions (device_num, transaction_id, ts) values (?, ?, ?) on conflict do nothing`,
+  db.run(
+    `insert into sent_transactions (device_num, transaction_id, ts) values (?, ?, ?)
+     on conflict do update set ts = excluded.ts`,
     session.deviceRef,
     transactionId,
     now,
   )
-  return changes === 1
 }
 
-function recipients(core: Core, { userId, deviceId, exceptDeviceIds }: OutgoingMessage): DeviceRef[] {
+function candidatesOf(core: Core, { userId, deviceId }: OutgoingMessage): KnownDevice[] {
   if (deviceId !== undefined) {
     const device = core.keys.byName(userId, deviceId)
-    return device === undefined ? [] : [device.deviceRef]
+    return device === undefined ? [] : [{ deviceRef: device.deviceRef, deviceId }]
   }
-  const rows = core.db.all<{ device_num: DeviceRef; device_id: string }>(
-    `select device_num, device_id from devices join users using (user_num) where user_id = ? and removed_ts is null`,
-    userId,
-  )
-  return rows.filter((row) => !exceptDeviceIds?.has(row.device_id)).map((row) => row.device_num)
+  return core.db
+    .all<{ device_num: DeviceRef; device_id: string }>(
+      `select device_num, device_id from devices join users using (user_num)
+       where user_id = ? and removed_ts is null`,
+      userId,
+    )
+    .map((row) => ({ deviceRef: row.device_num, deviceId: row.device_id }))
 }
 
-function deliver(core: Core, device: DeviceRef, event: string): void {
+function deliver(core: Core, { device, event }: Delivery): void {
   core.db.run(
     `insert into inbox (device_num, pos, event) values (?, ?, ?)`,
     device,
@@ -78,7 +98,7 @@ function deliver(core: Core, device: DeviceRef, event: string): void {
   core.inboxes.added(device, event.length)
 }
 
-/** Drops what a device has confirmed. Nothing waits for it: until it is done the same messages come again at worst. */
+/** Deletes what a device has confirmed. No answer waits for it: until it is done the same messages are sent again. */
 export function confirmMessages(core: Core, { deviceRef }: Session, position: Position): void {
   if (core.news.lastMessage(deviceRef) === 0) return
   core.queue

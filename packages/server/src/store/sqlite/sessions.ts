@@ -1,7 +1,7 @@
-/** Sessions: how a login makes or takes up a device and gives it a token, and how requests find it again. */
+/** Sessions: a login on a device (accounts/open-session.ts), and the look-up of the session behind a token. */
 import type { DeviceId, UserId } from '@latchkey/protocol'
-import type { Account, NewSession } from '../../accounts/port.ts'
-import { forbidden, invalidParam, quoted } from '../../matrix-error.ts'
+import { decideLogin, type LoginFacts } from '../../accounts/open-session.ts'
+import type { NewSession } from '../../accounts/port.ts'
 import type { DeviceRef, Session, TokenHash, UserRef } from '../../session.ts'
 import { type Core, deviceListChanged } from './core.ts'
 import { endTokens } from './remove-devices.ts'
@@ -9,8 +9,7 @@ import { endTokens } from './remove-devices.ts'
 export function openSession(core: Core, session: NewSession): Promise<Session> {
   return core.queue.guarded(() => {
     const { account, deviceId, tokenHash, now } = session
-    requireSamePassword(core, account)
-    const deviceRef = takeUpDevice(core, session) ?? createDevice(core, session)
+    const deviceRef = openDevice(core, session)
     core.db.run(
       `insert into access_tokens (token_hash, device_num, created_ts) values (?, ?, ?)`,
       tokenHash,
@@ -21,35 +20,55 @@ export function openSession(core: Core, session: NewSession): Promise<Session> {
   })
 }
 
-function requireSamePassword({ db }: Core, { userRef, passwordHash }: Account): void {
-  const row = db.one<{ password_hash: string }>(`select password_hash from users where user_num = ?`, userRef)
-  if (row?.password_hash !== passwordHash) throw forbidden('The password was changed during this login.')
+function openDevice(core: Core, session: NewSession): DeviceRef {
+  const decision = decideLogin(loginFacts(core, session), session, core.limits)
+  if (decision.kind === 'renew') {
+    renewDevice(core, decision.deviceRef, session)
+    return decision.deviceRef
+  }
+  deviceListChanged(core, session.account.userRef)
+  if (decision.kind === 'create') return createDevice(core, session)
+  restoreDevice(core, decision.deviceRef, session)
+  return decision.deviceRef
 }
 
-/** A device of this ID that the user has or had; undefined when there was none. */
-function takeUpDevice(
-  core: Core,
-  { account: { userRef }, deviceId, displayName, ip, now }: NewSession,
-): DeviceRef | undefined {
-  const row = core.db.one<{ device_num: DeviceRef; removed_ts: number | null }>(
-    `select device_num, removed_ts from devices where user_num = ? and device_id = ?`,
+function loginFacts({ db }: Core, { account: { userRef }, deviceId }: NewSession): LoginFacts {
+  const row = db.one<{
+    password_hash: string
+    device_num: DeviceRef | null
+    removed_ts: number | null
+    names_key: number
+    device_count: number
+  }>(
+    `select password_hash, device_num, removed_ts,
+       exists (select 1 from cross_signing_keys where user_num = ?1 and public_key = ?2) as names_key,
+       (select count(*) from devices where user_num = ?1 and removed_ts is null) as device_count
+     from users left join devices on devices.user_num = users.user_num and device_id = ?2
+     where users.user_num = ?1`,
     userRef,
     deviceId,
   )
-  if (row === undefined) return undefined
-  if (row.removed_ts === null) {
-    // The same device logs in again: it keeps its name and its keys, and only this login's token holds.
-    endTokens(core, row.device_num)
-    core.db.run(
-      `update devices set last_seen_ts = ?, last_seen_ip = ? where device_num = ?`,
-      now,
-      ip ?? null,
-      row.device_num,
-    )
-    return row.device_num
+  if (row === undefined) throw new Error(`user ${userRef} does not exist`)
+  return {
+    passwordHash: row.password_hash,
+    device:
+      row.device_num === null ? undefined : { deviceRef: row.device_num, isRemoved: row.removed_ts !== null },
+    namesKey: row.names_key === 1,
+    deviceCount: row.device_count,
   }
-  requireNoKeyNamed(core, userRef, deviceId)
-  requireRoom(core, userRef)
+}
+
+function renewDevice(core: Core, deviceRef: DeviceRef, { ip, now }: NewSession): void {
+  endTokens(core, deviceRef)
+  core.db.run(
+    `update devices set last_seen_ts = ?, last_seen_ip = ? where device_num = ?`,
+    now,
+    ip ?? null,
+    deviceRef,
+  )
+}
+
+function restoreDevice(core: Core, deviceRef: DeviceRef, { displayName, ip, now }: NewSession): void {
   core.db.run(
     `update devices set removed_ts = null, created_ts = ?1, last_seen_ts = ?1, last_seen_ip = ?2, display_name = ?3,
        fence = ?4
@@ -58,19 +77,15 @@ function takeUpDevice(
     ip ?? null,
     displayName ?? null,
     core.fence.number,
-    row.device_num,
+    deviceRef,
   )
-  deviceListChanged(core, userRef)
-  return row.device_num
 }
 
 function createDevice(
   core: Core,
   { account: { userRef }, deviceId, displayName, ip, now }: NewSession,
 ): DeviceRef {
-  requireNoKeyNamed(core, userRef, deviceId)
-  requireRoom(core, userRef)
-  const deviceRef = core.db.insert(
+  return core.db.insert(
     `insert into devices (user_num, device_id, display_name, created_ts, last_seen_ts, last_seen_ip, fence)
      values (?1, ?2, ?3, ?4, ?4, ?5, ?6)`,
     userRef,
@@ -79,32 +94,10 @@ function createDevice(
     now,
     ip ?? null,
     core.fence.number,
-  )
-  deviceListChanged(core, userRef)
-  return deviceRef as DeviceRef
+  ) as DeviceRef
 }
 
-/** The other half of cross-signing.ts's rule: device IDs and cross-signing public keys share one name space. */
-function requireNoKeyNamed({ db }: Core, user: UserRef, deviceId: DeviceId): void {
-  const sql = `select 1 from cross_signing_keys where user_num = ? and public_key = ?`
-  if (db.one<unknown>(sql, user, deviceId) === undefined) return
-  throw invalidParam(
-    `device_id ${quoted(deviceId)} is one of this user's cross-signing public keys; expected an ID of its own.`,
-  )
-}
-
-function requireRoom(core: Core, user: UserRef): void {
-  const { devicesPerUser } = core.limits
-  const row = core.db.one<{ n: number }>(
-    `select count(*) as n from devices where user_num = ? and removed_ts is null`,
-    user,
-  )
-  if ((row?.n ?? 0) >= devicesPerUser) {
-    throw invalidParam(`This account has ${devicesPerUser} devices, the most it may have: log one out first.`)
-  }
-}
-
-/** The session of a token; undefined when there is none (any more). */
+/** The session of a token; undefined when it has ended or never was one. */
 export function findSession({ db, sessions }: Core, tokenHash: TokenHash): Session | undefined {
   const kept = sessions.get(tokenHash)
   if (kept !== undefined) return kept

@@ -1,25 +1,23 @@
 /**
- * Device lists without rooms: who has asked for whose keys, and whose lists have changed since. A change of a user's
- * list concerns all her observers (users.list_pos); one that a single observer alone can see has its position in
- * the pair's own row (tracked_users.pos). Who asked for a name that nobody has waits for it (awaited_users).
+ * Tracked device lists (devices/tracking.ts), and the lists that changed. A change of a user's list concerns all
+ * observers of that user (users.list_pos). One that a single observer can see has its position in the row of the pair
+ * (tracked_users.pos). Names without an account are in awaited_users.
  */
 import type { UserId } from '@latchkey/protocol'
+import { type AskedUser, decideTracking, MAX_AWAITED, type Tracking } from '../../devices/tracking.ts'
 import type { Position, Session, UserRef } from '../../session.ts'
 import type { Core } from './core.ts'
 import { requireDevice } from './session-device.ts'
 
-/** How many names that nobody has yet one user may wait for; over it the oldest are forgotten. */
-const MAX_AWAITED = 1000
-
-/** A query for users who are all known already, the usual one, costs a look-up each and no commit. */
+/** A query for users who are all tracked already, the usual case, costs a look-up each and no commit. */
 export function trackUsers(core: Core, session: Session, userIds: readonly UserId[]): Promise<void> {
-  const seen = split(core, session, userIds)
+  const seen = trackingOf(core, session, userIds)
   if (seen.targets.length === 0 && seen.names.length === 0) return Promise.resolve()
   return core.queue.guarded(() => {
     requireDevice(core, session)
     const observer = session.userRef
-    // Anew: an account may have been made since.
-    const { targets, names } = split(core, session, userIds)
+    // An account may have been created since.
+    const { targets, names } = trackingOf(core, session, userIds)
     core.news.forgetUser(observer)
     for (const target of targets) {
       core.db.run(`insert into tracked_users (observer_num, target_num) values (?, ?)`, observer, target)
@@ -31,29 +29,28 @@ export function trackUsers(core: Core, session: Session, userIds: readonly UserI
   })
 }
 
-type Untracked = { readonly targets: readonly UserRef[]; readonly names: readonly UserId[] }
-
-/** Those not tracked yet: accounts by their number, names without one, of which no more than are kept, as they are. */
-function split(core: Core, { userRef }: Session, userIds: readonly UserId[]): Untracked {
-  const targets: UserRef[] = []
-  const names: UserId[] = []
-  let nameless = 0
-  for (const userId of userIds) {
-    const target = findUser(core, userId)
-    if (target === undefined) {
-      if (++nameless <= MAX_AWAITED && !isAwaited(core, userRef, userId)) names.push(userId)
-    } else if (target !== userRef && !isTracked(core, userRef, target)) targets.push(target)
-  }
-  return { targets, names }
+function trackingOf(core: Core, { userRef }: Session, userIds: readonly UserId[]): Tracking {
+  const asked = userIds.map((userId): AskedUser => {
+    const account = findTracked(core, userRef, userId)
+    return account === undefined
+      ? { kind: 'name', userId, awaited: isAwaited(core, userRef, userId) }
+      : { kind: 'account', userRef: account.user_num, tracked: account.tracked === 1 }
+  })
+  return decideTracking(userRef, asked)
 }
 
-function findUser({ db }: Core, userId: UserId): UserRef | undefined {
-  return db.one<{ user_num: UserRef }>(`select user_num from users where user_id = ?`, userId)?.user_num
-}
-
-function isTracked({ db }: Core, observer: UserRef, target: UserRef): boolean {
-  const sql = `select 1 from tracked_users where observer_num = ? and target_num = ?`
-  return db.one<unknown>(sql, observer, target) !== undefined
+function findTracked(
+  { db }: Core,
+  observer: UserRef,
+  userId: UserId,
+): { readonly user_num: UserRef; readonly tracked: number } | undefined {
+  return db.one(
+    `select user_num, exists (
+       select 1 from tracked_users where observer_num = ? and target_num = user_num) as tracked
+     from users where user_id = ?`,
+    observer,
+    userId,
+  )
 }
 
 function isAwaited({ db }: Core, observer: UserRef, name: UserId): boolean {
@@ -71,8 +68,8 @@ function forgetOldestAwaited({ db }: Core, observer: UserRef): void {
 }
 
 /**
- * Whoever waited for this name tracks the account that has it now: what it publishes first is a change. Inside the
- * transaction that makes the account, which may be another process's: no position is needed, for there are no keys yet.
+ * Makes the users who awaited this name track its account, so that its first keys are a change. Inside the transaction
+ * that creates the account, which may be another process's: without keys no position is needed.
  */
 export function trackAwaited({ db }: Pick<Core, 'db'>, userId: UserId, target: UserRef): void {
   db.run(
@@ -84,7 +81,7 @@ export function trackAwaited({ db }: Pick<Core, 'db'>, userId: UserId, target: U
   db.run(`delete from awaited_users where user_id = ?`, userId)
 }
 
-/** `since` -1 means everyone the user has asked about, and herself. */
+/** `since` -1 means everyone whom the user tracks, and the user. */
 export function changedSince(core: Core, user: UserRef, since: Position, upTo: Position): readonly UserId[] {
   return core.db
     .all<{ user_id: UserId }>(
@@ -99,7 +96,7 @@ export function changedSince(core: Core, user: UserRef, since: Position, upTo: P
     .map((row) => row.user_id)
 }
 
-/** Marks a user's device list as changed for one observer (herself, for instance) and nobody else. Inside a transaction. */
+/** Marks a user's device list as changed for one observer alone, possibly the same user. Inside a transaction. */
 export function listChangedFor(core: Core, observer: UserRef, target: UserRef): void {
   core.db.run(
     `insert into tracked_users (observer_num, target_num, pos) values (?1, ?2, ?3)

@@ -1,0 +1,47 @@
+/**
+ * A login on a device, new or used before: which device the session gets, and what of it stays. The device ID decides:
+ *
+ *     unknown          create   a new device
+ *     existing         renew    it keeps its name, its keys and its messages; its earlier tokens end
+ *     removed before   restore  a new device to everyone, on the row that remembers its issued keys (devices/remove.ts)
+ */
+import type { DeviceId } from '@latchkey/protocol'
+import { type DeviceLimits, enforceDeviceLimit } from '../devices/device-limit.ts'
+import { requireFreeDeviceId } from '../devices/name-space.ts'
+import { forbidden } from '../matrix-error.ts'
+import type { DeviceRef } from '../session.ts'
+import type { NewSession } from './port.ts'
+
+export type LoginFacts = {
+  /** The account's password hash now. */
+  readonly passwordHash: string
+  /** The user's device of this ID; undefined when there has been none. */
+  readonly device: { readonly deviceRef: DeviceRef; readonly isRemoved: boolean } | undefined
+  /** The device ID is one of the user's cross-signing public keys. */
+  readonly namesKey: boolean
+  /** The user's devices, without removed ones. */
+  readonly deviceCount: number
+}
+
+/** The device list changes, except with `renew`. */
+export type LoginDecision =
+  | { readonly kind: 'create' }
+  | { readonly kind: 'renew' | 'restore'; readonly deviceRef: DeviceRef }
+
+/**
+ * A device that is created or restored has no key from before the fence, so it begins at the present fence.
+ *
+ * @throws {MatrixError} 403 when the password has changed since it was checked, 400 when the ID is a key's or the user
+ *   has as many devices as allowed.
+ */
+export function decideLogin(
+  { passwordHash, device, namesKey, deviceCount }: LoginFacts,
+  { account, deviceId }: { readonly account: NewSession['account']; readonly deviceId: DeviceId },
+  limits: DeviceLimits,
+): LoginDecision {
+  if (passwordHash !== account.passwordHash) throw forbidden('The password was changed during this login.')
+  if (device !== undefined && !device.isRemoved) return { kind: 'renew', deviceRef: device.deviceRef }
+  requireFreeDeviceId(deviceId, namesKey)
+  enforceDeviceLimit(deviceCount, limits)
+  return device === undefined ? { kind: 'create' } : { kind: 'restore', deviceRef: device.deviceRef }
+}

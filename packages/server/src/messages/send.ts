@@ -1,0 +1,74 @@
+/**
+ * Delivery of one request of to-device messages (client-server API, "Send-to-device messaging"): its recipients, the
+ * transaction memory and the fan-out limit. Pure: a store loads the facts, asks, and saves the deliveries.
+ */
+import { type MatrixError, tooLarge } from '../matrix-error.ts'
+import type { DeviceRef } from '../session.ts'
+import type { OutgoingMessage } from './port.ts'
+
+/** Characters that one request may write in all, `*` expanded: what a request body can carry, and half as much again. */
+export const MAX_FAN_OUT_LENGTH = 16 * 1024 * 1024
+/** Shorter than any event: `{"sender":"@a:b","type":"c","content":{}}` has 41 characters. */
+const MIN_EVENT_LENGTH = 32
+/** More recipients than this exceed `MAX_FAN_OUT_LENGTH` whatever the messages, so a store need not load more. */
+export const MAX_RECIPIENTS = MAX_FAN_OUT_LENGTH / MIN_EVENT_LENGTH
+/** Lifetime of a transaction ID. After it the same ID is a new transaction. */
+export const REMEMBER_TRANSACTION_MS = 24 * 60 * 60 * 1000
+
+/** A transaction that was carried out before this time counts as forgotten at `now`, whether or not it is swept. */
+export function transactionsForgottenBefore(now: number): number {
+  return now - REMEMBER_TRANSACTION_MS
+}
+
+export type KnownDevice = { readonly deviceRef: DeviceRef; readonly deviceId: string }
+
+/** A to-device message for one inbox. `event` is JSON text. */
+export type Delivery = { readonly device: DeviceRef; readonly event: string }
+
+/** An outgoing message, and the existing devices that it may be for: of its user all, or only the one it names. */
+export type AddressedMessage = OutgoingMessage & { readonly candidates: readonly KnownDevice[] }
+
+export type SendFacts = {
+  /** The last time this device carried out a transaction with this ID. */
+  readonly sentTs: number | undefined
+  readonly messages: readonly AddressedMessage[]
+}
+
+export type SendDecision =
+  | { readonly kind: 'repeat' }
+  | { readonly kind: 'refused'; readonly error: MatrixError }
+  | { readonly kind: 'deliver'; readonly deliveries: readonly Delivery[] }
+
+/** A repeat changes nothing, even if it would be refused now. A refused transaction is not remembered. */
+export function decideSend({ sentTs, messages }: SendFacts, now: number): SendDecision {
+  if (isRemembered(sentTs, now)) return { kind: 'repeat' }
+  let length = 0
+  const deliveries: Delivery[] = []
+  for (const message of messages) {
+    for (const device of recipientsOf(message)) {
+      length += message.event.length
+      if (length > MAX_FAN_OUT_LENGTH) return { kind: 'refused', error: fanOutTooLarge() }
+      deliveries.push({ device, event: message.event })
+    }
+  }
+  return { kind: 'deliver', deliveries }
+}
+
+export function fanOutTooLarge(): MatrixError {
+  return tooLarge(
+    `With all its recipients the request has more than ${MAX_FAN_OUT_LENGTH} characters of messages.`,
+  )
+}
+
+function isRemembered(sentTs: number | undefined, now: number): boolean {
+  return sentTs !== undefined && sentTs >= transactionsForgottenBefore(now)
+}
+
+/** The named device, or with `*` all of the user's devices but those with a message of their own. Unknown ones: none. */
+function recipientsOf({ deviceId, exceptDeviceIds, candidates }: AddressedMessage): DeviceRef[] {
+  return candidates
+    .filter((known) =>
+      deviceId === undefined ? !exceptDeviceIds?.has(known.deviceId) : known.deviceId === deviceId,
+    )
+    .map(({ deviceRef }) => deviceRef)
+}

@@ -1,0 +1,69 @@
+/**
+ * One reading of `/sync`: what it contains, up to which position it is complete, and what it acknowledges and
+ * advertises. Acknowledged: the device has shown a token, so it received the answer with that token; messages up to it
+ * are deleted, and its counts are the ones the device knows. Advertised: the counts of an answer that may not arrive.
+ */
+import type { Position } from '../session.ts'
+import type { SyncQuery, SyncReading } from './port.ts'
+import type { Continuation } from './token.ts'
+
+/** Below every position: everything is newer. */
+export const BEGINNING: Position = -1
+
+export type ReadingRange = {
+  /** Messages, signals and account data newer than this. */
+  readonly from: Position
+  /** Device lists that changed after this; undefined: none. */
+  readonly listsFrom: Position | undefined
+}
+
+/** A first sync has no device lists. A token that cannot be continued counts as a first sync with all of them. */
+export function rangeOf(
+  { since, everyone }: Pick<Continuation, 'since' | 'everyone'>,
+  { everyoneFromBeginning }: Pick<SyncQuery, 'everyoneFromBeginning'>,
+): ReadingRange {
+  if (since === undefined) {
+    return { from: BEGINNING, listsFrom: everyoneFromBeginning ? BEGINNING : undefined }
+  }
+  return { from: since, listsFrom: everyone ? BEGINNING : since }
+}
+
+/** A full page of messages may have more behind it, so the reading is complete only up to its last message. */
+export function completeUpTo(
+  messages: readonly { readonly pos: Position }[],
+  { toDeviceLimit }: Pick<SyncQuery, 'toDeviceLimit'>,
+  endOfStream: Position,
+): Position {
+  const isFull = messages.length >= toDeviceLimit
+  return (isFull ? messages.at(-1)?.pos : undefined) ?? endOfStream
+}
+
+/** The position up to which the request acknowledges answers; undefined: it acknowledges nothing. */
+export function acknowledgedUpTo(
+  { since }: Pick<Continuation, 'since'>,
+  { confirms }: Pick<SyncQuery, 'confirms'>,
+): Position | undefined {
+  return confirms ? since : undefined
+}
+
+/** Whether the reading is answered now. Otherwise the request waits for a wake-up and reads again. */
+export function isAnswer(reading: SyncReading, { mayWait }: Pick<SyncQuery, 'mayWait'>): boolean {
+  return !mayWait || reading.since === undefined || reading.newEpoch || hasNews(reading)
+}
+
+/**
+ * Whether the answer's counts are advertised with its position. A token that does not move proves nothing when it is
+ * presented again: the answer may have been lost.
+ */
+export function advertisesCounts(reading: SyncReading, query: Pick<SyncQuery, 'mayWait'>): boolean {
+  return reading.position !== reading.since && isAnswer(reading, query)
+}
+
+function hasNews(reading: SyncReading): boolean {
+  return (
+    reading.signalled ||
+    reading.toDevice.length > 0 ||
+    reading.changedUsers.length > 0 ||
+    reading.accountData.length > 0
+  )
+}
