@@ -4,7 +4,7 @@ export type Renaming = { readonly found: boolean; readonly changesList: boolean 
 
 /** @param device undefined when the user has no such device */
 export function decideRenaming(
-  device: { readonly displayName?: string } | undefined,
+  device: { readonly displayName?: string | undefined } | undefined,
   displayName: string,
 ): Renaming {
   return {

@@ -5,6 +5,7 @@ import { testDepletion } from './depletion.ts'
 import { testEndedSession } from './ended-session.ts'
 import { testPoolAgainstModel } from './pool-against-model.ts'
 import { postgres } from './postgres-store.ts'
+import { testRooms } from './rooms.ts'
 import { testSeveralStores } from './several-stores.ts'
 
 if (process.env['LATCHKEY_TEST_POSTGRES']) {
@@ -12,6 +13,7 @@ if (process.env['LATCHKEY_TEST_POSTGRES']) {
   testConcurrentClaims(postgres)
   testDepletion(postgres)
   testEndedSession(postgres)
+  testRooms(postgres)
   testSeveralStores()
 } else {
   test('the contract suite against PostgreSQL', {

@@ -11,6 +11,7 @@ import { testConcurrentClaims } from './concurrent-claims.ts'
 import { testDepletion } from './depletion.ts'
 import { testEndedSession } from './ended-session.ts'
 import { testPoolAgainstModel } from './pool-against-model.ts'
+import { testRooms } from './rooms.ts'
 import type { OpenStore, StoreUnderTest } from './store-under-test.ts'
 
 const sqlite: StoreUnderTest = {
@@ -54,3 +55,4 @@ testPoolAgainstModel(sqlite)
 testConcurrentClaims(sqlite)
 testDepletion(sqlite)
 testEndedSession(sqlite)
+testRooms(sqlite)

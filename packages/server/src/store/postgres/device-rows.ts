@@ -5,6 +5,7 @@ import { decideRenaming } from '../../devices/rename.ts'
 import type { DeviceRef, Session, UserRef } from '../../session.ts'
 import { type Core, write } from './core.ts'
 import type { Queries } from './database.ts'
+import type { LastSeen } from './last-seen.ts'
 import { lockUser, requireToken } from './session-device.ts'
 
 type DeviceRow = {
@@ -19,16 +20,18 @@ const COLUMNS =
   'device_num, device_id, display_name, coalesce(last_seen_ts, created_ts) as last_seen_ts, last_seen_ip'
 
 export async function listDevices(core: Core, user: UserRef): Promise<readonly Device[]> {
+  const seen = core.lastSeen.unwritten()
   const rows = await core.db.all<DeviceRow>(
     `select ${COLUMNS} from devices where user_num = $1 and removed_ts is null order by device_id`,
     user,
   )
-  return rows.map((row) => toDevice(core, row))
+  return rows.map((row) => toDevice(row, seen))
 }
 
 export async function getDevice(core: Core, user: UserRef, deviceId: DeviceId): Promise<Device | undefined> {
+  const seen = core.lastSeen.unwritten()
   const row = await findDevice(core.db, user, deviceId)
-  return row && toDevice(core, row)
+  return row && toDevice(row, seen)
 }
 
 export function renameDevice(
@@ -41,7 +44,10 @@ export function renameDevice(
     await lockUser(tx, session.userRef)
     await requireToken(tx, session)
     const row = await findDevice(tx, session.userRef, deviceId)
-    const { found, changesList } = decideRenaming(row && toDevice(core, row), displayName)
+    const { found, changesList } = decideRenaming(
+      row && { displayName: row.display_name ?? undefined },
+      displayName,
+    )
     if (row !== undefined && changesList) {
       await tx.run(`update devices set display_name = $1 where device_num = $2`, displayName, row.device_num)
       tx.changes.listChanged(session.userRef)
@@ -60,8 +66,8 @@ async function findDevice(db: Queries, user: UserRef, deviceId: DeviceId): Promi
   )
 }
 
-function toDevice(core: Core, row: DeviceRow): Device {
-  const noted = core.lastSeen.unwritten(row.device_num)
+function toDevice(row: DeviceRow, seen: ReturnType<LastSeen['unwritten']>): Device {
+  const noted = seen(row.device_num)
   const lastSeenTs = noted?.ts ?? row.last_seen_ts
   const lastSeenIp = noted?.ip ?? row.last_seen_ip
   return {

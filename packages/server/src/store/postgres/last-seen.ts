@@ -53,8 +53,12 @@ export class LastSeen {
     }
   }
 
-  /** A device as it was last seen, if that is not written yet. */
-  unwritten(device: DeviceRef): Seen | undefined {
-    return this.#unwritten.get(device) ?? this.#writing.get(device)
+  /**
+   * Devices as they were last seen, if that is not written yet. To be called before rows are read: a write that ends
+   * during the reading may be missing in both the rows and a later call.
+   */
+  unwritten(): (device: DeviceRef) => Seen | undefined {
+    const [unwritten, writing] = [this.#unwritten, this.#writing]
+    return (device) => unwritten.get(device) ?? writing.get(device)
   }
 }

@@ -9,6 +9,8 @@ export class LastSeen {
   readonly #queue: CommitQueue
   readonly #sessions = new SeenSessions()
   #unwritten = new Map<DeviceRef, Seen>()
+  /** Devices of writes that are not committed yet. */
+  readonly #writing = new Set<ReadonlyMap<DeviceRef, Seen>>()
   #timer: NodeJS.Timeout | undefined
 
   constructor(db: Database, queue: CommitQueue) {
@@ -31,6 +33,7 @@ export class LastSeen {
     if (this.#unwritten.size === 0) return
     const noted = this.#unwritten
     this.#unwritten = new Map()
+    this.#writing.add(noted)
     this.#queue
       .plain(() => {
         for (const [device, { ts, ip }] of noted) {
@@ -42,11 +45,13 @@ export class LastSeen {
           )
         }
       })
-      .catch(() => {})
+      .catch(() => {}) // lost: the devices are noted again after the interval
+      .finally(() => this.#writing.delete(noted))
   }
 
   /** A device as it was last seen, if that is not written yet. */
   unwritten(device: DeviceRef): Seen | undefined {
-    return this.#unwritten.get(device)
+    const noted = this.#unwritten.get(device)
+    return noted ?? [...this.#writing].findLast((other) => other.has(device))?.get(device)
   }
 }

@@ -1,0 +1,69 @@
+/** Rules of a login on a device: new, existing, or removed before. */
+import assert from 'node:assert/strict'
+import test, { describe } from 'node:test'
+import type { DeviceId, UserId } from '@latchkey/protocol'
+import { MatrixError } from '../matrix-error.ts'
+import type { DeviceRef, UserRef } from '../session.ts'
+import { decideLogin, type LoginDecision, type LoginFacts } from './open-session.ts'
+
+const LOGIN = {
+  account: { userRef: 1 as UserRef, userId: '@alice:test.example' as UserId, passwordHash: 'hash' },
+  deviceId: 'DEV' as DeviceId,
+}
+const FACTS: LoginFacts = { passwordHash: 'hash', device: undefined, namesKey: false, deviceCount: 0 }
+const EXISTING = { deviceRef: 7 as DeviceRef, isRemoved: false }
+const REMOVED = { deviceRef: 8 as DeviceRef, isRemoved: true }
+
+function decide(facts: Partial<LoginFacts>): LoginDecision | string {
+  try {
+    return decideLogin({ ...FACTS, ...facts }, LOGIN, { devicesPerUser: 3 })
+  } catch (error) {
+    if (error instanceof MatrixError)
+      return `${error.status} ${error.errcode}: ${error.message.split(' ').slice(0, 2).join(' ')}`
+    throw error
+  }
+}
+
+const OTHER_PASSWORD = '403 M_FORBIDDEN: The password'
+const NAME_OF_KEY = '400 M_INVALID_PARAM: device_id "DEV"'
+const TOO_MANY = '400 M_INVALID_PARAM: This account'
+
+describe('a login', () => {
+  const rows: readonly (readonly [string, Partial<LoginFacts>, LoginDecision | string])[] = [
+    ['under an unknown ID creates a device', {}, { kind: 'create' }],
+    [
+      'on an existing device renews it',
+      { device: EXISTING },
+      { kind: 'renew', deviceRef: EXISTING.deviceRef },
+    ],
+    [
+      'on a removed device restores it',
+      { device: REMOVED },
+      { kind: 'restore', deviceRef: REMOVED.deviceRef },
+    ],
+    ['creates the last device that is allowed', { deviceCount: 2 }, { kind: 'create' }],
+    ['creates no device above the limit', { deviceCount: 3 }, TOO_MANY],
+    ['restores no device above the limit', { deviceCount: 3, device: REMOVED }, TOO_MANY],
+    [
+      'renews a device whatever their number',
+      { deviceCount: 4, device: EXISTING },
+      { kind: 'renew', deviceRef: EXISTING.deviceRef },
+    ],
+    ['creates no device with the name of a key', { namesKey: true }, NAME_OF_KEY],
+    ['restores no device with the name of a key', { namesKey: true, device: REMOVED }, NAME_OF_KEY],
+    [
+      'renews a device although a key has its name',
+      { namesKey: true, device: EXISTING },
+      { kind: 'renew', deviceRef: EXISTING.deviceRef },
+    ],
+    ['names the key before the number of devices', { namesKey: true, deviceCount: 3 }, NAME_OF_KEY],
+    ['after a change of the password is refused', { passwordHash: 'new' }, OTHER_PASSWORD],
+    [
+      'after a change of the password renews no device',
+      { passwordHash: 'new', device: EXISTING },
+      OTHER_PASSWORD,
+    ],
+    ['checks the password first', { passwordHash: 'new', namesKey: true, deviceCount: 3 }, OTHER_PASSWORD],
+  ]
+  for (const [name, facts, expected] of rows) test(name, () => assert.deepEqual(decide(facts), expected))
+})

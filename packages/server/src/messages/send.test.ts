@@ -1,0 +1,107 @@
+/** Rules of a to-device request: recipients, transaction memory, fan-out limit. */
+import assert from 'node:assert/strict'
+import test, { describe } from 'node:test'
+import type { DeviceId, UserId } from '@latchkey/protocol'
+import type { DeviceRef } from '../session.ts'
+import {
+  type AddressedMessage,
+  decideSend,
+  type KnownDevice,
+  MAX_FAN_OUT_LENGTH,
+  MAX_RECIPIENTS,
+  transactionsForgottenBefore,
+} from './send.ts'
+
+const NOW = 1_700_000_000_000
+const DAY_MS = 24 * 60 * 60 * 1000
+const ALICE = '@alice:test.example' as UserId
+const DEVICES: readonly KnownDevice[] = ['A', 'B', 'C'].map((deviceId, place) => ({
+  deviceRef: (place + 1) as DeviceRef,
+  deviceId,
+}))
+
+function named(deviceId: string, candidates = DEVICES, event = `to ${deviceId}`): AddressedMessage {
+  return { userId: ALICE, deviceId: deviceId as DeviceId, event, candidates }
+}
+
+function wildcard(except: readonly string[], candidates = DEVICES, event = 'to all'): AddressedMessage {
+  return { userId: ALICE, exceptDeviceIds: new Set(except), event, candidates }
+}
+
+/** Deliveries as `device: event`, or the kind of any other decision. */
+function outcome(messages: readonly AddressedMessage[], sentTs?: number): string | string[] {
+  const decision = decideSend({ sentTs, messages }, NOW)
+  if (decision.kind === 'refused') return `${decision.error.status} ${decision.error.errcode}`
+  if (decision.kind === 'repeat') return 'repeat'
+  return decision.deliveries.map(({ device, event }) => `${device}: ${event}`)
+}
+
+describe('the recipients of a to-device message', () => {
+  const rows: readonly (readonly [string, readonly AddressedMessage[], string[]])[] = [
+    ['a named device receives it alone', [named('B')], ['2: to B']],
+    ['a device that does not exist is ignored', [named('X', [])], []],
+    ['a named device that is not among the candidates is ignored', [named('X')], []],
+    ['`*` reaches every device', [wildcard([])], ['1: to all', '2: to all', '3: to all']],
+    ['`*` spares devices with a message of their own', [wildcard(['A', 'C'])], ['2: to all']],
+    ['`*` of a user without devices reaches none', [wildcard([], [])], []],
+    [
+      'messages keep the order of the request',
+      [named('C'), wildcard(['C']), named('A', DEVICES, 'again')],
+      ['3: to C', '1: to all', '2: to all', '1: again'],
+    ],
+    ['a request without messages is carried out', [], []],
+  ]
+  for (const [name, messages, expected] of rows)
+    test(name, () => assert.deepEqual(outcome(messages), expected))
+})
+
+describe('the memory of transactions', () => {
+  const rows: readonly (readonly [string, number | undefined, string | string[]])[] = [
+    ['a new transaction ID is carried out', undefined, ['1: to A']],
+    ['one that was carried out just now is a repeat', NOW, 'repeat'],
+    ['one that was carried out a day ago is a repeat', NOW - DAY_MS, 'repeat'],
+    ['a millisecond later it is a new one, although its row is not swept', NOW - DAY_MS - 1, ['1: to A']],
+    ['one from the future, after the clock was set back, is a repeat', NOW + 1, 'repeat'],
+  ]
+  for (const [name, sentTs, expected] of rows)
+    test(name, () => assert.deepEqual(outcome([named('A')], sentTs), expected))
+
+  test('the sweep deletes only what is forgotten', () =>
+    assert.equal(transactionsForgottenBefore(NOW), NOW - DAY_MS))
+
+  test('a repeat is answered as one although it exceeds the fan-out limit by now', () =>
+    assert.equal(outcome([named('A', DEVICES, 'x'.repeat(MAX_FAN_OUT_LENGTH + 1))], NOW), 'repeat'))
+})
+
+describe('the fan-out limit', () => {
+  const third = 'x'.repeat(Math.floor(MAX_FAN_OUT_LENGTH / 3))
+  const rest = 'x'.repeat(MAX_FAN_OUT_LENGTH - 3 * third.length)
+  const rows: readonly (readonly [string, readonly AddressedMessage[], number | string])[] = [
+    [
+      'a request of exactly the limit is delivered',
+      [wildcard([], DEVICES, third), named('A', DEVICES, rest)],
+      4,
+    ],
+    [
+      'a character more is 413, `*` counted per device',
+      [wildcard([], DEVICES, third), named('A', DEVICES, `${rest}x`)],
+      '413 M_TOO_LARGE',
+    ],
+    [
+      'devices that receive nothing do not count',
+      [wildcard(['A'], DEVICES, third), named('X', [], third)],
+      2,
+    ],
+  ]
+  for (const [name, messages, expected] of rows) {
+    test(name, () => {
+      const found = outcome(messages)
+      assert.equal(typeof found === 'string' ? found : found.length, expected)
+    })
+  }
+
+  test('more recipients than `MAX_RECIPIENTS` exceed it with the shortest of events', () => {
+    const shortest = JSON.stringify({ sender: '@a:b', type: 'c', content: {} })
+    assert.ok((MAX_RECIPIENTS + 1) * shortest.length > MAX_FAN_OUT_LENGTH)
+  })
+})
