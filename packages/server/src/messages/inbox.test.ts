@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import test, { describe } from 'node:test'
 import type { DeviceRef } from '../session.ts'
-import { exceedsInbox, lastDropped, loadsOf } from './inbox.ts'
+import { exceedsInbox, lastDropped, loadsOf, messageLength } from './inbox.ts'
 
 /** Messages of these lengths, newest first; the oldest is at position 1. */
 function inbox(lengths: readonly number[]): { pos: number; length: number }[] {
@@ -38,12 +38,22 @@ describe('the newest dropped message', () => {
     test(name, () => assert.equal(lastDropped(inbox(lengths), { inboxMessages, inboxLength }), expected))
 })
 
+test('a message is as long as its characters, one outside the basic plane counted once', () => {
+  const rows = [
+    ['', 0],
+    ['{}', 2],
+    ['é\uFFFD', 2],
+    ['a😀b😀', 4],
+  ] as const
+  for (const [event, expected] of rows) assert.equal(messageLength(event), expected, event)
+})
+
 test('deliveries add their messages and characters to each inbox', () => {
   const [a, b] = [1 as DeviceRef, 2 as DeviceRef]
   const loads = loadsOf([
-    { device: a, event: 'four' },
-    { device: b, event: '' },
-    { device: a, event: 'xx' },
+    { device: a, event: '', length: 4 },
+    { device: b, event: '', length: 0 },
+    { device: a, event: '', length: 2 },
   ])
   assert.deepEqual(
     [...loads],

@@ -3,7 +3,9 @@
  * dropped.
  */
 import type { DeviceRef, Position } from '../session.ts'
-import type { Delivery } from './send.ts'
+
+/** A to-device message for one inbox. `event` is JSON text, `length` that of `messageLength`. */
+export type Delivery = { readonly device: DeviceRef; readonly event: string; readonly length: number }
 
 export type InboxLimits = {
   readonly inboxMessages: number
@@ -29,11 +31,22 @@ export function exceedsInbox({ messages, length }: InboxLoad, limits: InboxLimit
   return messages > limits.inboxMessages || length > limits.inboxLength
 }
 
+/**
+ * Length of a message in characters, where one outside the basic plane counts once: as SQL counts, so that both stores
+ * drop the same messages.
+ */
+export function messageLength(event: string): number {
+  if (!/[\ud800-\udbff]/.test(event)) return event.length
+  let length = 0
+  for (const _ of event) length++
+  return length
+}
+
 /** What deliveries add to each inbox. */
 export function loadsOf(deliveries: readonly Delivery[]): ReadonlyMap<DeviceRef, InboxLoad> {
   const loads = new Map<DeviceRef, InboxLoad>()
-  for (const { device, event } of deliveries) {
-    loads.set(device, addLoads(loads.get(device) ?? EMPTY_INBOX, { messages: 1, length: event.length }))
+  for (const { device, length } of deliveries) {
+    loads.set(device, addLoads(loads.get(device) ?? EMPTY_INBOX, { messages: 1, length }))
   }
   return loads
 }

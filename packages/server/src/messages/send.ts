@@ -4,6 +4,7 @@
  */
 import { type MatrixError, tooLarge } from '../matrix-error.ts'
 import type { DeviceRef } from '../session.ts'
+import { type Delivery, messageLength } from './inbox.ts'
 import type { OutgoingMessage } from './port.ts'
 
 /** Characters that one request may write in all, `*` expanded: what a request body can carry, and half as much again. */
@@ -21,9 +22,6 @@ export function transactionsForgottenBefore(now: number): number {
 }
 
 export type KnownDevice = { readonly deviceRef: DeviceRef; readonly deviceId: string }
-
-/** A to-device message for one inbox. `event` is JSON text. */
-export type Delivery = { readonly device: DeviceRef; readonly event: string }
 
 /** An outgoing message, and the existing devices that it may be for: of its user all, or only the one it names. */
 export type AddressedMessage = OutgoingMessage & { readonly candidates: readonly KnownDevice[] }
@@ -45,10 +43,12 @@ export function decideSend({ sentTs, messages }: SendFacts, now: number): SendDe
   let length = 0
   const deliveries: Delivery[] = []
   for (const message of messages) {
+    const { event } = message
+    const inboxLength = messageLength(event)
     for (const device of recipientsOf(message)) {
-      length += message.event.length
+      length += event.length
       if (length > MAX_FAN_OUT_LENGTH) return { kind: 'refused', error: fanOutTooLarge() }
-      deliveries.push({ device, event: message.event })
+      deliveries.push({ device, event, length: inboxLength })
     }
   }
   return { kind: 'deliver', deliveries }

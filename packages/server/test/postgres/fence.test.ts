@@ -9,6 +9,7 @@ import { test } from 'node:test'
 import type { DeviceId } from '@latchkey/protocol'
 import type { Session } from '../../src/session.ts'
 import { login, poolStatus, USER } from '../store-contract/test-device.ts'
+import { assertRestoredDevices } from '../support/restored-device.ts'
 import { RewindableDatabase, skip } from '../support/rewindable-database.ts'
 import {
   claim,
@@ -195,6 +196,13 @@ test('a token of an epoch that the store never had raises the fence, and the nex
   await sync(store, session, { epoch: 'NeverHad', position: 3 })
   await sync(store, session, { epoch: 'NeverHad', position: 7 })
   assert.equal(events.filter(({ kind }) => kind === 'raised').length, 1)
+})
+
+test('a device that was removed before the fence was raised is not purged again when it logs in', {
+  skip,
+}, async () => {
+  await using database = await RewindableDatabase.create()
+  await assertRestoredDevices((await database.open()).store)
 })
 
 test('a token of a former epoch acknowledges nothing beyond its end: no message is lost', {

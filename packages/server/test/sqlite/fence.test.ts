@@ -14,6 +14,7 @@ import type { Session } from '../../src/session.ts'
 import type { Store } from '../../src/store.ts'
 import { openSqliteStore } from '../../src/store/sqlite/index.ts'
 import { login, makeKey, poolStatus, USER } from '../store-contract/test-device.ts'
+import { assertRestoredDevices } from '../support/restored-device.ts'
 import { RewindableDirectory } from '../support/rewindable-directory.ts'
 import {
   claim,
@@ -412,4 +413,9 @@ test('without a witness nothing is counted, and a token is proof all the same', 
   assert.equal(countOf((await sync(store, session, told)).pools), 0)
   assert.deepEqual(kindsOf(events), ['stands', 'stands', 'stands', 'raised'])
   await store.close()
+})
+
+test('a device that was removed before the fence was raised is not purged again when it logs in', async () => {
+  await using directory = new RewindableDirectory()
+  await assertRestoredDevices((await directory.open()).store)
 })

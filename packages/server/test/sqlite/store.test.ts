@@ -22,6 +22,7 @@ import { openDatabase } from '../../src/store/sqlite/open-database.ts'
 import { openSqliteStore, storeOver } from '../../src/store/sqlite/index.ts'
 import { sweepOnce } from '../../src/store/sqlite/sweep.ts'
 import { claimer, DEVICE, login, makeKey, poolStatus, USER } from '../store-contract/test-device.ts'
+import { assertInboxFollowsDomain, INBOX_BOUNDS } from '../support/inbox-model.ts'
 
 let directory = ''
 beforeEach(() => {
@@ -312,4 +313,16 @@ suite('opening', () => {
       (error) => error instanceof StoreError && error.message.includes('latchkey.db'),
     )
   })
+})
+
+test('over its bound an inbox loses the messages that the domain drops', async () => {
+  for (const bound of INBOX_BOUNDS) {
+    const copy = mkdtempSync(join(directory, 'inbox-'))
+    const store = await openSqliteStore({ ...OPTIONS, ...bound, directory: copy })
+    try {
+      await assertInboxFollowsDomain([store], await login(store, 1), bound, 60)
+    } finally {
+      await store.close()
+    }
+  }
 })

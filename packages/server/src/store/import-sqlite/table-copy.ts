@@ -6,6 +6,7 @@
  * alone has (`wakes`).
  */
 import { hash } from 'node:crypto'
+import { messageLength } from '../../messages/inbox.ts'
 import type { Value } from './fingerprint.ts'
 import { issues, oneTimeKeys, pools } from './key-log.ts'
 import type { Columns, ColumnType, TableCopy } from './table-copy-type.ts'
@@ -72,7 +73,7 @@ export const TABLE_COPIES: readonly TableCopy[] = [
   alike('conflicts', { device_num: 'bigint', materials: 'text', ts: 'bigint' }),
   alike('reset_answers', { device_num: 'bigint', request_id: 'text', ts: 'bigint', answer: 'text' }),
   alike('inbox', { device_num: 'bigint', pos: 'bigint', event: 'text', length: 'int' }, ({ event }) => ({
-    length: textOf(event).length,
+    length: messageLength(textOf(event)),
   })),
   alike(
     'sent_transactions',

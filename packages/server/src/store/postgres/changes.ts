@@ -9,13 +9,11 @@
  *
  * Whoever takes locks in this order cannot deadlock.
  */
+import type { Delivery } from '../../messages/inbox.ts'
 import type { DeviceRef, Position, UserRef } from '../../session.ts'
 import type { Queries } from './database.ts'
 
 export type Woken = { readonly devices: readonly DeviceRef[]; readonly users: readonly UserRef[] }
-
-/** A to-device message on its way into an inbox. `event` is JSON text. */
-export type Delivery = { readonly device: DeviceRef; readonly event: string }
 
 export class Changes {
   #devices = new Set<DeviceRef>()
@@ -139,7 +137,7 @@ export class Changes {
       const before = parameter(this.#signals.size)
       const devices = parameter(this.#deliveries.map(({ device }) => device))
       const events = parameter(this.#deliveries.map(({ event }) => event))
-      const lengths = parameter(this.#deliveries.map(({ event }) => event.length))
+      const lengths = parameter(this.#deliveries.map(({ length }) => length))
       steps.push(`delivered as (
         insert into inbox (device_num, pos, event, length)
         select device, ended.pos - $1::bigint + ${before}::bigint + place, event, length

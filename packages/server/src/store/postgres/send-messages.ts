@@ -11,11 +11,10 @@
  */
 import { hash } from 'node:crypto'
 import { unknownToken } from '../../matrix-error.ts'
-import { loadsOf } from '../../messages/inbox.ts'
+import { type Delivery, loadsOf } from '../../messages/inbox.ts'
 import type { OutgoingMessage, SendCommand } from '../../messages/port.ts'
 import {
   decideSend,
-  type Delivery,
   fanOutTooLarge,
   type KnownDevice,
   MAX_FAN_OUT_LENGTH,

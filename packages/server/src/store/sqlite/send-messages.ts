@@ -1,12 +1,8 @@
 /** To-device messages: into inboxes once per transaction ID, out of them when the device's next token confirms them. */
 import { unknownToken } from '../../matrix-error.ts'
+import type { Delivery } from '../../messages/inbox.ts'
 import type { OutgoingMessage, SendCommand } from '../../messages/port.ts'
-import {
-  decideSend,
-  type Delivery,
-  type KnownDevice,
-  transactionsForgottenBefore,
-} from '../../messages/send.ts'
+import { decideSend, type KnownDevice, transactionsForgottenBefore } from '../../messages/send.ts'
 import type { DeviceRef, Position, Session } from '../../session.ts'
 import type { Core } from './core.ts'
 
@@ -87,7 +83,7 @@ function candidatesOf(core: Core, { userId, deviceId }: OutgoingMessage): KnownD
     .map((row) => ({ deviceRef: row.device_num, deviceId: row.device_id }))
 }
 
-function deliver(core: Core, { device, event }: Delivery): void {
+function deliver(core: Core, { device, event, length }: Delivery): void {
   core.db.run(
     `insert into inbox (device_num, pos, event) values (?, ?, ?)`,
     device,
@@ -95,7 +91,7 @@ function deliver(core: Core, { device, event }: Delivery): void {
     event,
   )
   core.wakes.device(device)
-  core.inboxes.added(device, event.length)
+  core.inboxes.added(device, length)
 }
 
 /** Deletes what a device has confirmed. No answer waits for it: until it is done the same messages are sent again. */
