@@ -54,11 +54,7 @@ export const NOT_YET: readonly string[] = [
   'packages/client/test',
   'packages/protocol/src',
   'packages/testing/src',
-  'packages/server/src/accounts',
-  'packages/server/src/devices',
-  'packages/server/src/messages',
   'packages/server/src/pool',
   'packages/server/src/store',
-  'packages/server/src/sync',
   'packages/server/test',
 ]

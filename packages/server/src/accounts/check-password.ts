@@ -1,10 +1,10 @@
 /**
- * Whether somebody knows the password of an account. Every try is counted before it is made, so that many at once are
- * no way around the limit; an account that does not exist takes as long and counts the same.
+ * Check of an account's password. Every attempt is counted before it is made, so that many at once do not evade the
+ * limit. An account that does not exist takes as long and counts the same.
  *
- * Tries to log in are counted per account and address, so that a stranger's do not lock the owner out; only together
- * with those from many other addresses do they reach the limit of the account. Who is logged in already, and confirms
- * an operation, is counted apart: no stranger can use that up.
+ * Login attempts are counted per account and address, so that those of another person do not lock the owner out. Only
+ * together with attempts from many other addresses do they reach the limit of the account. Attempts to confirm an
+ * operation within a session are counted separately, so that no one else can use them up.
  */
 import { type UserId, utf8Length } from '@latchkey/protocol'
 import type { TokenBuckets } from '../lib/token-bucket.ts'
@@ -15,14 +15,14 @@ import type { Account, AccountStore } from './port.ts'
 
 export type PasswordCheckDeps = { readonly accounts: AccountStore; readonly passwords: Passwords }
 
-/** Undefined: tries are not limited. */
+/** Undefined: attempts are not limited. */
 export type LoginLimits = {
   readonly loginPerAccount?: TokenBuckets
   readonly loginPerAccountInAll?: TokenBuckets
 }
 
 /**
- * Counts a try to log in. One that its address may not make does not count against the account in all.
+ * Counts a login attempt. One above the limit of its address does not count towards the limit of the account.
  *
  * @throws {MatrixError} 429 after too many tries.
  */
@@ -37,7 +37,7 @@ export function countLogin(
 }
 
 /**
- * Counts a try of somebody who is logged in to confirm an operation.
+ * Counts an attempt to confirm an operation within a session.
  *
  * @throws {MatrixError} 429 after too many tries.
  */

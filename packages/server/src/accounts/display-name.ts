@@ -1,7 +1,7 @@
 /** Names that users give their devices. */
 import { MatrixError } from '../matrix-error.ts'
 
-/** As other servers have it. */
+/** The limit of other servers. */
 const MAX_DISPLAY_NAME_LENGTH = 100
 
 /** @throws {MatrixError} 400 M_TOO_LARGE, the status and code that peers answer. */

@@ -1,11 +1,11 @@
 /**
- * User-interactive authentication (client-server API, "User-Interactive Authentication API"): who proves what before
- * an operation is carried out.
+ * User-interactive authentication (client-server API, "User-Interactive Authentication API"): the proofs that a
+ * client gives before an operation is carried out.
  *
  *     no auth -> challenge (a session) -> auth with the session, a stage at a time -> a flow is complete -> carried out
  *
- * A session serves one operation of one user, once, and lives a quarter of an hour. `auth` with a stage but without a
- * session is taken as well, as peers do: it proves no less.
+ * A session serves one operation of one user, once, and lasts 15 minutes. `auth` with a stage but without a session is
+ * accepted as well, as other servers do: it proves the same.
  */
 import { randomBytes } from 'node:crypto'
 import { isJsonObject, type JsonObject } from '@latchkey/protocol'
@@ -15,6 +15,7 @@ import { badJson, forbidden, missingParam, quoted } from '../matrix-error.ts'
 import type { Session } from '../session.ts'
 import { hashToken } from './access-token.ts'
 import { checkPassword, countConfirmation, type PasswordCheckDeps } from './check-password.ts'
+import { TOKEN_NOT_USABLE } from './registration.ts'
 import { meantUserId } from './user-name.ts'
 
 export type Stage = 'm.login.password' | 'm.login.dummy' | 'm.login.registration_token'
@@ -22,18 +23,18 @@ export type Stage = 'm.login.password' | 'm.login.dummy' | 'm.login.registration
 export type AuthRequest = {
   /** The `auth` member of the body, as it came. */
   readonly auth: unknown
-  /** Any one of these, all of its stages. */
+  /** Alternatives: all stages of any one of them suffice. */
   readonly flows: readonly (readonly Stage[])[]
-  /** What is to be carried out: method, path template and user. */
+  /** The operation to carry out: method, path template and user. */
   readonly operation: string
-  /** Who is logged in; without it no flow can ask for a password. */
+  /** The session of the request. Without it no flow can ask for a password. */
   readonly session?: Session
 }
 
-/** What was proved beside the user's identity. */
+/** Proofs in addition to the user's identity. */
 export type AuthResult = { readonly registrationTokenHash?: string }
 
-/** More has to be proved: answered 401 with this body. */
+/** More proof is needed: answered 401 with this body. */
 export class AuthenticationChallenge extends Error {
   override readonly name = 'AuthenticationChallenge'
   readonly body: JsonObject
@@ -51,7 +52,7 @@ type Progress = {
   registrationTokenHash?: string
 }
 
-/** Why a stage was not passed. The code is one of protocol's. */
+/** The reason why a stage was not passed. The code is one of the protocol's. */
 type Refusal = { readonly errcode: 'M_FORBIDDEN' | 'M_INVALID_PARAM'; readonly error: string }
 
 const SESSION_LIFETIME_MS = 15 * 60 * 1000
@@ -117,7 +118,7 @@ export class InteractiveAuth {
     })
   }
 
-  /** What was proved stays proved. A session that a concurrent request has used up meanwhile counts for nothing more. */
+  /** Keeps passed stages. A session that a concurrent request has used up in the meantime no longer counts. */
   #keep(
     request: AuthRequest,
     id: string | undefined,
@@ -169,7 +170,7 @@ export class InteractiveAuth {
     const user = userOf(auth)
     const password = optionalString(auth, 'password')
     if (password === undefined) throw missingParam('auth lacks the member "password".')
-    if (session === undefined) throw new Error('a flow asks for a password where nobody is logged in')
+    if (session === undefined) throw new Error('a flow asks for a password in a request without a session')
     if (meantUserId(user, this.#deps.serverName) !== session.userId) {
       throw forbidden('auth names another user than the one who is logged in.')
     }
@@ -183,10 +184,7 @@ export class InteractiveAuth {
     if (token === undefined) throw missingParam('auth lacks the member "token".')
     const tokenHash = hashToken(token)
     if (!(await this.#deps.accounts.registrationTokenValid(tokenHash, this.#deps.now()))) {
-      return {
-        errcode: 'M_FORBIDDEN',
-        error: 'The registration token is used up, has expired or is unknown.',
-      }
+      return { errcode: 'M_FORBIDDEN', error: TOKEN_NOT_USABLE }
     }
     progress.registrationTokenHash = tokenHash
     return undefined

@@ -1,4 +1,4 @@
-/** A login whose user is known by now: a device, new or taken up again, and a token for it. */
+/** A login of an authenticated user: a device, new or used before, and a token for it (open-session.ts). */
 import { MAX_DEVICE_ID_BYTES, type DeviceId, parseDeviceId } from '@latchkey/protocol'
 import { invalidParam } from '../matrix-error.ts'
 import type { Session } from '../session.ts'
@@ -6,14 +6,14 @@ import { hashToken, newAccessToken, newDeviceId } from './access-token.ts'
 import { requireDisplayName } from './display-name.ts'
 import type { Account, AccountStore } from './port.ts'
 
-/** What to-device messages are addressed to for all of a user's devices (client-server API, "Send-to-device messaging"). */
+/** The address of all devices of a user (client-server API, "Send-to-device messaging"). */
 const EVERY_DEVICE = '*'
 
-/** What a client says about the device that logs in. */
+/** The device that logs in, as its client describes it. */
 export type LoginDevice = { readonly deviceId: DeviceId; readonly displayName?: string }
 
 /**
- * The device of a login request, under a new ID if it names none.
+ * The device of a login request, with a new ID if the request has none.
  *
  * @throws {MatrixError} 400 for an empty, overlong or reserved ID or an overlong name.
  */
@@ -32,7 +32,9 @@ export function loginDevice(
   }
 }
 
-/** @throws {MatrixError} 400 when the account has as many devices as it may, 403 when its password changed meanwhile. */
+/**
+ * @throws {MatrixError} 400 when the account has as many devices as it may, 403 when its password has changed since.
+ */
 export async function logIn(
   { accounts, now }: { readonly accounts: AccountStore; readonly now: () => number },
   account: Account,

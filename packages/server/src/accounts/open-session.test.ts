@@ -45,7 +45,7 @@ describe('a login', () => {
     ['creates no device above the limit', { deviceCount: 3 }, TOO_MANY],
     ['restores no device above the limit', { deviceCount: 3, device: REMOVED }, TOO_MANY],
     [
-      'renews a device whatever their number',
+      'renews a device regardless of their number',
       { deviceCount: 4, device: EXISTING },
       { kind: 'renew', deviceRef: EXISTING.deviceRef },
     ],

@@ -12,7 +12,7 @@ function errcodeOf(password: string): string | undefined {
   }
 }
 
-test('a password has as many characters as asked for, whatever their bytes', () => {
+test('a password has at least the configured number of characters, regardless of their bytes', () => {
   assert.equal(errcodeOf('password'), undefined)
   assert.equal(errcodeOf('passwor'), 'M_WEAK_PASSWORD')
   assert.equal(errcodeOf('🔑'.repeat(7)), 'M_WEAK_PASSWORD')

@@ -1,8 +1,8 @@
-/** Which passwords an account may have. */
+/** Passwords that an account may have. */
 import { utf8Length } from '@latchkey/protocol'
 import { invalidParam, MatrixError } from '../matrix-error.ts'
 
-/** Nobody types more, and every byte is hashed. */
+/** More than anyone types. Every byte is hashed, so the length needs a bound. */
 export const MAX_PASSWORD_BYTES = 512
 
 /** @throws {MatrixError} 400 M_WEAK_PASSWORD when too short, M_INVALID_PARAM when too long. */

@@ -1,6 +1,6 @@
 /**
  * Passwords as argon2id hashes (RFC 9106, in the PHC text form), made by node:crypto off the main thread.
- * Each takes 19 MiB and some 30 ms, so only a few run at once and few wait.
+ * Each takes 19 MiB and about 30 ms, so only a few run at once and few wait.
  */
 import { argon2, randomBytes, timingSafeEqual } from 'node:crypto'
 import { promisify } from 'node:util'
@@ -25,7 +25,9 @@ export class Passwords {
     return `$argon2id$v=19$m=${memory},t=${passes},p=${parallelism}$${base64(salt)}$${base64(tag)}`
   }
 
-  /** Whether a password belongs to a hash. Takes as long for a missing account, so that none can be told apart. */
+  /**
+   * Whether a password belongs to a hash. Takes as long for a missing account, so that the two cannot be distinguished.
+   */
   async verify(password: string, stored: string | undefined): Promise<boolean> {
     const [, salt, tag] = /^\$argon2id\$v=19\$m=19456,t=2,p=1\$([^$]+)\$([^$]+)$/.exec(stored ?? '') ?? []
     const derived = await this.#derive(
@@ -53,7 +55,7 @@ export class Passwords {
     await new Promise<void>((resolve) => this.#waiting.push(resolve))
   }
 
-  /** Whoever waits longest takes the place over. */
+  /** Passes the place to the call that has waited longest. */
   #leave(): void {
     const next = this.#waiting.shift()
     if (next === undefined) this.#running--

@@ -1,4 +1,4 @@
-/** How an account comes to be: by `/register`, or by the operator's command. */
+/** Creation of an account, by `/register` or by the operator's command. */
 import type { UserId } from '@latchkey/protocol'
 import { requireGoodPassword } from './password-policy.ts'
 import type { Passwords } from './passwords.ts'
@@ -30,10 +30,10 @@ export async function requireFreeName(
 }
 
 /**
- * Makes an account; durable when it resolves.
+ * Creates an account; durable when it resolves.
  *
  * @throws {MatrixError} 400 M_INVALID_USERNAME, M_USER_IN_USE, M_WEAK_PASSWORD or M_INVALID_PARAM; 401 M_FORBIDDEN when
- * the registration token holds no more.
+ * the registration token is not usable.
  */
 export async function registerAccount(
   deps: RegistrationDeps,

@@ -4,7 +4,7 @@ import { hashToken } from './access-token.ts'
 import type { AccountStore } from './port.ts'
 
 /**
- * Makes a registration token and returns it: the only time it can be seen.
+ * Creates a registration token and returns it. It cannot be read again.
  *
  * @example await createRegistrationToken({ accounts, now: Date.now }, { usesAllowed: 1 })
  */

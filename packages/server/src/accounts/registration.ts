@@ -1,6 +1,8 @@
 /** Whether an account may be created: its name, and the registration token that it spends (MSC3231). */
 import { MatrixError } from '../matrix-error.ts'
 
+export const TOKEN_NOT_USABLE = 'The registration token is used up, has expired or is unknown.'
+
 /** A registration token as it is stored. */
 export type StoredRegistrationToken = {
   readonly uses: number
@@ -30,7 +32,7 @@ export function requireRegistrable(
 ): void {
   if (facts.nameTaken) throw nameTaken()
   if (facts.token === undefined || isUsable(facts.token.stored, now)) return
-  throw new MatrixError(401, 'M_FORBIDDEN', 'The registration token is used up, has expired or is unknown.')
+  throw new MatrixError(401, 'M_FORBIDDEN', TOKEN_NOT_USABLE)
 }
 
 export function nameTaken(): MatrixError {

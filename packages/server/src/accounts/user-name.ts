@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto'
 import { MAX_USER_ID_BYTES, parseUserId, type UserId, utf8Length } from '@latchkey/protocol'
 import { MatrixError, quoted } from '../matrix-error.ts'
 
-/** The grammar, before capitals are lowered: only ASCII ones, so that no other letter ever folds into the grammar. */
+/** The grammar before lower-casing. It has ASCII letters only, so that no other letter folds into it. */
 const LOCALPART = /^[a-zA-Z0-9._=/+-]+$/
 
 /**
@@ -28,7 +28,7 @@ export function newUserId(localpart: string, serverName: string): UserId {
   return userId as UserId
 }
 
-/** The account meant by a localpart or a whole user ID, in any case; undefined when it cannot be one of this server. */
+/** The account that a localpart or a whole user ID means, in any case; undefined when this server cannot have it. */
 export function meantUserId(user: string, serverName: string): UserId | undefined {
   const parsed = parseUserId(user)
   if (parsed !== undefined && parsed.serverName !== serverName) return undefined
@@ -37,7 +37,7 @@ export function meantUserId(user: string, serverName: string): UserId | undefine
   return `@${localpart.toLowerCase()}:${serverName}` as UserId
 }
 
-/** A localpart for whoever does not choose one. */
+/** A localpart for a user who does not choose one. */
 export function randomLocalpart(): string {
   return `u${randomBytes(8).toString('hex')}`
 }

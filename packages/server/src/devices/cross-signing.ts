@@ -17,9 +17,9 @@ import { badJson, invalidParam, invalidSignature, missingParam, quoted, tooLarge
 import type { CrossSigningKey, CrossSigningUsage } from './port.ts'
 import { parse } from './query-keys.ts'
 
-/** Public keys stand in JSON keys and in the names of signatures, so their text has to be the one normal form. */
+/** Public keys are part of JSON keys and of signature names, so their text must have one normal form. */
 const UNPADDED_BASE64_OF_32_BYTES = /^[A-Za-z0-9+/]{43}$/
-/** A cross-signing key with one signature is some 300 bytes. */
+/** A cross-signing key with one signature has about 300 bytes. */
 const MAX_KEY_BYTES = 65_536
 
 /** The member of the request that carries each key. */
@@ -101,7 +101,7 @@ function masterSignature(owner: UserId, master: CrossSigningKey, object: JsonObj
   return signatureBy(object, owner, `ed25519:${master.publicKey}`)
 }
 
-/** The same key with the same blessing of the master key. Other signatures go through `/keys/signatures/upload`. */
+/** The same key with the same signature of the master key. Other signatures are added by `/keys/signatures/upload`. */
 function isSameKey(
   owner: UserId,
   master: CrossSigningKey | undefined,

@@ -10,8 +10,8 @@ const TOKEN = 'token' as TokenHash
 const rows = [
   ['again within ten minutes is not noted', TEN_MINUTES_MS - 1, false],
   ['after ten minutes is noted', TEN_MINUTES_MS, true],
-  ['with a clock set back a little is not noted', 1 - TEN_MINUTES_MS, false],
-  ['with a clock set back by ten minutes is noted', -TEN_MINUTES_MS, true],
+  ['with a clock moved back a little is not noted', 1 - TEN_MINUTES_MS, false],
+  ['with a clock moved back by ten minutes is noted', -TEN_MINUTES_MS, true],
 ] as const
 for (const [name, afterMs, expected] of rows) {
   test(`a session seen ${name}`, () => {

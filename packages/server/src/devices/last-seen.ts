@@ -1,6 +1,6 @@
 /**
- * When and from where devices were last seen. Requests only note it. It is written for many devices at once, and lost at
- * worst: a commit for each first request of a device would cost more than the request.
+ * When and from where devices were last seen. Requests only note it. It is written for many devices at once, and lost
+ * at worst: a commit for each first request of a device would cost more than the request.
  */
 import type { TokenHash } from '../session.ts'
 import { LRUCache } from 'lru-cache'
@@ -20,7 +20,7 @@ export type Seen = { readonly ts: number; readonly ip: string }
 export class SeenSessions {
   readonly #notedTs = new LRUCache<TokenHash, number>({ max: MAX_SESSIONS })
 
-  /** Whether a request at `now` is to be noted. A clock that was set back by more than the interval does not stop notes. */
+  /** Whether to note a request at `now`. A clock that moved back by more than the interval does not stop notes. */
   isDue(session: TokenHash, now: number): boolean {
     const notedTs = this.#notedTs.get(session)
     return notedTs === undefined || Math.abs(now - notedTs) >= INTERVAL_MS

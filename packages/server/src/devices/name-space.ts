@@ -1,6 +1,7 @@
 /**
- * Device IDs and cross-signing public keys of a user share one name space, because signatures name the key they are on by
- * either (client-server API, "Cross-signing"). A name is free again when its device is removed or its key is replaced.
+ * Device IDs and cross-signing public keys of a user share one name space, because signatures name the key they are on
+ * by either (client-server API, "Cross-signing"). A name is free again when its device is removed or its key is
+ * replaced.
  */
 import type { DeviceId } from '@latchkey/protocol'
 import { forbidden, invalidParam, quoted } from '../matrix-error.ts'

@@ -1,6 +1,6 @@
 /**
- * What devices, device lists and cross-signing need from storage. Every operation is one transaction, durable before
- * its promise resolves; those that only read see every commit that was acknowledged before they were called.
+ * Storage of devices, device lists and cross-signing. Every operation is one transaction, durable before its promise
+ * resolves. One that only reads sees every commit that was acknowledged before it was called.
  */
 import type { DeviceId, UserId } from '@latchkey/protocol'
 import type { DeviceRef, Position, Session, UserRef } from '../session.ts'
@@ -30,7 +30,7 @@ export type CrossSigningKey = {
   readonly json: string
 }
 
-/** A signature that somebody put on a device or a cross-signing key of a user, apart from those in its own text. */
+/** A signature that was added to a device or a cross-signing key of a user, apart from those in its own text. */
 export type KeySignature = {
   /** A device ID, or a cross-signing public key. */
   readonly keyId: string
@@ -40,7 +40,7 @@ export type KeySignature = {
   readonly signature: string
 }
 
-/** Everything that can be known of one user's keys. */
+/** All published keys of one user. */
 export type PublishedKeys = {
   readonly userRef: UserRef
   readonly devices: readonly PublishedDevice[]
@@ -51,33 +51,33 @@ export type PublishedKeys = {
 export interface DeviceStore {
   list(user: UserRef): Promise<readonly Device[]>
   get(user: UserRef, deviceId: DeviceId): Promise<Device | undefined>
-  /** False when there is no such device. As everything that writes for a session: 401 when that holds no more. */
+  /** False when there is no such device. Like all writes for a session: 401 when the session has ended. */
   rename(session: Session, deviceId: DeviceId, displayName: string): Promise<boolean>
-  /** Ends the sessions of own devices and removes them with their keys and messages. Unknown IDs are passed over. */
+  /** Removes devices of the session's user (remove.ts). Unknown IDs are ignored. */
   remove(session: Session, deviceIds: readonly DeviceId[], now: number): Promise<void>
   removeAll(session: Session, now: number): Promise<void>
 
-  /** What is published of local users, at one instant; without those that do not exist. */
+  /** Published keys of local users, at one instant. Users that do not exist are missing. */
   published(userIds: readonly UserId[]): Promise<ReadonlyMap<UserId, PublishedKeys>>
   /**
-   * Notes that a user asked for local users' keys, so that she hears of their changes: of the first ones too, when
-   * there is no such user yet. Durable before it resolves.
+   * Makes the session's user track local users, so that their changes reach the user's syncs: first keys too, when
+   * there is no account of that name yet (tracking.ts). Durable before it resolves.
    */
   track(session: Session, userIds: readonly UserId[]): Promise<void>
-  /** Users of whom `session`'s user hears and whose lists changed after `since`, up to and including `upTo`. */
+  /** The users whom `user` tracks and whose lists changed after `since`, up to and including `upTo`. */
   changedSince(user: UserRef, since: Position, upTo: Position): Promise<readonly UserId[]>
 
   /**
-   * Replaces the given cross-signing keys of a user.
+   * Replaces the given cross-signing keys of a user (replace-keys.ts).
    *
    * @param seenMaster the public master key on which the decision to allow this was based
-   * @throws {MatrixError} 403 M_FORBIDDEN when a public key is the ID of a device, or the master key is another one by now.
+   * @throws {MatrixError} 403 M_FORBIDDEN when a public key is the ID of a device, or the master key has changed.
    */
   putCrossSigning(
     session: Session,
     keys: readonly CrossSigningKey[],
     seenMaster: string | undefined,
   ): Promise<void>
-  /** Adds signatures to keys of `target`. */
+  /** Adds signatures to keys of `target` (add-signatures.ts). */
   addSignatures(session: Session, target: UserRef, signatures: readonly KeySignature[]): Promise<void>
 }

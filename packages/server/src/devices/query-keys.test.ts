@@ -1,4 +1,4 @@
-/** What one user sees of another's published keys. */
+/** The part of a user's published keys that another user sees. */
 import assert from 'node:assert/strict'
 import test, { describe } from 'node:test'
 import type { DeviceId, UserId } from '@latchkey/protocol'
@@ -41,7 +41,7 @@ describe('published keys', () => {
   test('show the named devices that exist', () =>
     assert.deepEqual(Object.keys(visibleKeys(PUBLISHED, ALICE, ['B', 'X'], BOB).devices), ['B']))
 
-  test('have the display name beside the signed object', () => {
+  test('have the display name next to the signed object', () => {
     const { devices } = visibleKeys(PUBLISHED, ALICE, [], BOB)
     assert.deepEqual(devices['A'], { n: 1, unsigned: { device_display_name: 'first' } })
     assert.deepEqual(devices['B']?.['unsigned'], {})

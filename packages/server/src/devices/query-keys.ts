@@ -1,7 +1,8 @@
 /**
- * One user's part of the answer to `/keys/query`: stored signatures join those in the uploaded objects.
- * Who may see a signature (client-server API, "Cross-signing", "Key and signature security"): those a user put on her
- * own keys, everyone; those another user put on her master key, that other user alone; her user-signing key, herself.
+ * One user's part of the answer to `/keys/query`: stored signatures join those in the uploaded objects. Visibility
+ * (client-server API, "Cross-signing", "Key and signature security"): everyone sees the signatures of users on their
+ * own keys. A signature on another user's master key is visible to its signer alone, and a user-signing key to its user
+ * alone.
  */
 import { isJsonObject, type JsonObject, type UserId } from '@latchkey/protocol'
 import type { CrossSigningUsage, KeySignature, PublishedDevice, PublishedKeys } from './port.ts'
@@ -40,7 +41,7 @@ function deviceKeys(device: PublishedDevice, signatures: readonly KeySignature[]
   return { ...withSignatures(parse(device.json), signatures), unsigned }
 }
 
-/** An object with more signatures. A stored one goes before one of the same key in the object: it is the later. */
+/** An object with added signatures. An added one replaces one of the same key in the object, because it is later. */
 function withSignatures(object: JsonObject, added: readonly KeySignature[] = []): JsonObject {
   if (added.length === 0) return object
   const bySigner = new Map(Object.entries(asObject(object['signatures'])))

@@ -1,8 +1,8 @@
 /**
- * The checks of `/keys/signatures/upload` (client-server API, "Cross-signing"). Taken are exactly:
- * - on a device of one's own, the signature by one's self-signing key;
- * - on one's own master key, signatures by one's own devices;
- * - on another user's master key, the signature by one's user-signing key.
+ * The checks of `/keys/signatures/upload` (client-server API, "Cross-signing"). Accepted are exactly:
+ * - on an own device, the signature by the signer's self-signing key;
+ * - on the own master key, signatures by the signer's devices;
+ * - on another user's master key, the signature by the signer's user-signing key.
  */
 import { CanonicalJsonError, type JsonObject, signatureBy, signedText, type UserId } from '@latchkey/protocol'
 import { verifyEd25519 } from '../lib/ed25519.ts'
@@ -14,11 +14,11 @@ import { parse } from './query-keys.ts'
 /** A key that may have signed: its public half and its name in `signatures`. */
 type SigningKey = { readonly name: string; readonly publicKey: string }
 
-/** A user and what is published of her. */
+/** A user and the user's published keys. */
 export type KeyOwner = { readonly userId: UserId; readonly published: PublishedKeys }
 
 /**
- * The signatures of `signer` in an uploaded object that are valid and not yet published. None: all are there already.
+ * The signatures of `signer` in an uploaded object that are valid and not yet published. None: all are published.
  *
  * @param keyId a device ID, or a master public key, of `owner`
  * @throws {MatrixError} 404 M_NOT_FOUND: no such key; 400 M_UNKNOWN: not the published object;

@@ -19,7 +19,7 @@ export type Tracking = {
   readonly names: readonly UserId[]
 }
 
-/** What is to be stored so that `observer` learns of changes. Users know of their own changes without it. */
+/** The rows to add so that `observer` learns of changes. Users learn of their own changes without them. */
 export function decideTracking(observer: UserRef, asked: readonly AskedUser[]): Tracking {
   const names = asked.filter((user) => user.kind === 'name').slice(0, MAX_AWAITED)
   return {

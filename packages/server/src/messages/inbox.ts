@@ -42,7 +42,7 @@ export function messageLength(event: string): number {
   return length
 }
 
-/** What deliveries add to each inbox. */
+/** The load that deliveries add to each inbox. */
 export function loadsOf(deliveries: readonly Delivery[]): ReadonlyMap<DeviceRef, InboxLoad> {
   const loads = new Map<DeviceRef, InboxLoad>()
   for (const { device, length } of deliveries) {

@@ -1,4 +1,4 @@
-/** What to-device messages need from storage. One request is one transaction, durable before its promise resolves. */
+/** Storage of to-device messages. One request is one transaction, durable before its promise resolves. */
 import type { DeviceId, UserId } from '@latchkey/protocol'
 import type { Session } from '../session.ts'
 
@@ -14,13 +14,15 @@ export type OutgoingMessage = {
 
 export type SendCommand = {
   readonly session: Session
-  /** Event type and transaction ID: the same again from the same device changes nothing. */
+  /** Event type and transaction ID. A repeat from the same device changes nothing (send.ts). */
   readonly transactionId: string
   readonly messages: readonly OutgoingMessage[]
   readonly now: number
 }
 
 export interface MessageStore {
-  /** Puts messages into inboxes, once per transaction ID. Unknown devices are passed over, as the specification has it. */
+  /**
+   * Puts messages into inboxes, once per transaction ID. Unknown devices are ignored, as the specification requires.
+   */
   send(command: SendCommand): Promise<void>
 }

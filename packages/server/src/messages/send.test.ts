@@ -61,7 +61,7 @@ describe('the memory of transactions', () => {
     ['one that was carried out just now is a repeat', NOW, 'repeat'],
     ['one that was carried out a day ago is a repeat', NOW - DAY_MS, 'repeat'],
     ['a millisecond later it is a new one, although its row is not swept', NOW - DAY_MS - 1, ['1: to A']],
-    ['one from the future, after the clock was set back, is a repeat', NOW + 1, 'repeat'],
+    ['one from the future, after the clock moved back, is a repeat', NOW + 1, 'repeat'],
   ]
   for (const [name, sentTs, expected] of rows)
     test(name, () => assert.deepEqual(outcome([named('A')], sentTs), expected))

@@ -7,11 +7,13 @@ import type { DeviceRef } from '../session.ts'
 import { type Delivery, messageLength } from './inbox.ts'
 import type { OutgoingMessage } from './port.ts'
 
-/** Characters that one request may write in all, `*` expanded: what a request body can carry, and half as much again. */
+/**
+ * Characters that one request may write in all, `*` expanded: what a request body can carry, and half as much again.
+ */
 export const MAX_FAN_OUT_LENGTH = 16 * 1024 * 1024
 /** Shorter than any event: `{"sender":"@a:b","type":"c","content":{}}` has 41 characters. */
 const MIN_EVENT_LENGTH = 32
-/** More recipients than this exceed `MAX_FAN_OUT_LENGTH` whatever the messages, so a store need not load more. */
+/** More recipients than this exceed `MAX_FAN_OUT_LENGTH` with any messages, so a store need not load more. */
 export const MAX_RECIPIENTS = MAX_FAN_OUT_LENGTH / MIN_EVENT_LENGTH
 /** Lifetime of a transaction ID. After it the same ID is a new transaction. */
 export const REMEMBER_TRANSACTION_MS = 24 * 60 * 60 * 1000
@@ -64,7 +66,9 @@ function isRemembered(sentTs: number | undefined, now: number): boolean {
   return sentTs !== undefined && sentTs >= transactionsForgottenBefore(now)
 }
 
-/** The named device, or with `*` all of the user's devices but those with a message of their own. Unknown ones: none. */
+/**
+ * The named device, or with `*` all of the user's devices but those with a message of their own. Unknown ones: none.
+ */
 function recipientsOf({ deviceId, exceptDeviceIds, candidates }: AddressedMessage): DeviceRef[] {
   return candidates
     .filter((known) =>

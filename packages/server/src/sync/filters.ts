@@ -19,8 +19,8 @@ export type NewFilter = {
 export type FilterDecision = { readonly kind: 'known'; readonly filterId: number } | NewFilter
 
 /**
- * A client that uploads its filter at every start does not fill the table. Above the limit the oldest filter is dropped:
- * a client whose filter is unknown uploads it again.
+ * A client that uploads its filter at every start does not fill the table. Above the limit the oldest filter is
+ * dropped: a client whose filter is unknown uploads it again.
  */
 export function decideFilter(
   { same, newest }: FilterFacts,

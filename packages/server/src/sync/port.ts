@@ -1,6 +1,6 @@
 /**
- * What `/sync` needs from storage. Readings see every commit that was acknowledged before they were asked for; writes
- * are durable before their promises resolve.
+ * Storage for `/sync`. A reading sees every commit that was acknowledged before it was requested. Writes are durable
+ * before their promises resolve.
  */
 import type { UserId } from '@latchkey/protocol'
 import type { PoolStatus } from '../pool/commands.ts'
@@ -11,17 +11,17 @@ import type { StreamEnd, SyncToken } from './token.ts'
 export type SyncReading = {
   /** Positions compare only within one epoch. */
   readonly epoch: string
-  /** Where the reading begins: the token's position; undefined for the beginning (token.ts). */
+  /** The start of the reading: the token's position; undefined for the beginning (token.ts). */
   readonly since: Position | undefined
-  /** The token was of a former epoch: this is to be answered at once, and its token is of the present one (token.ts). */
+  /** The token was of a former epoch: the answer leaves at once, with a token of the present one (token.ts). */
   readonly newEpoch: boolean
-  /** The position up to which this reading tells everything. Never below `since`. */
+  /** The position up to which this reading is complete. Never below `since`. */
   readonly position: Position
   /** JSON texts of to-device events, oldest first, at most the limit. */
   readonly toDevice: readonly string[]
   readonly changedUsers: readonly UserId[]
   readonly accountData: readonly { readonly type: string; readonly content: string }[]
-  /** Something about the device's own keys happened after `since` that it should hear of at once (pool/wake.ts). */
+  /** The device's own keys changed after `since` in a way that wakes it (pool/wake.ts). */
   readonly signalled: boolean
   readonly pools: PoolStatus
 }
@@ -34,13 +34,13 @@ export type SyncQuery = {
    * up to there are deleted, and the counts that the answer advertised are acknowledged (reading.ts).
    */
   readonly confirms: boolean
-  /** From the beginning: list everyone the user has asked about. */
+  /** From the beginning: list everyone whom the user tracks. */
   readonly everyoneFromBeginning: boolean
   readonly toDeviceLimit: number
   /**
    * Whether the request waits if there is nothing new. A reading that will be answered advertises its counts: they are
-   * acknowledged (pool/wake.ts) once a request presents a token with its position. The answer may never arrive; until it
-   * is known that it did, wake-ups go by the counts that the device knew before.
+   * acknowledged (pool/wake.ts) once a request presents a token with its position. The answer may never arrive; until
+   * it is known that it did, wake-ups go by the counts that the device knew before.
    */
   readonly mayWait: boolean
 }
@@ -48,30 +48,30 @@ export type SyncQuery = {
 export type WakeListener = {
   readonly device: (ref: DeviceRef) => void
   readonly user: (ref: UserRef) => void
-  /** The fence was raised: everyone's pools are gone. */
+  /** The fence was raised: the pools of all devices are purged. */
   readonly everyone: () => void
 }
 
 export interface SyncStore {
   /**
-   * One reading. A token that proves that the database went back raises the fence first.
+   * One reading. A token that proves a rollback of the database raises the fence first.
    *
    * @throws {MatrixError} 401 when the session has ended.
    */
   read(session: Session, query: SyncQuery): Promise<SyncReading>
-  /** Where the stream ends now: a token of this position has nothing behind it. And where the token's epoch ended. */
+  /** The end of the stream now, behind which a token has nothing, and the end of the token's epoch. */
   end(token?: SyncToken): Promise<StreamEnd>
   /** The secret that authenticates sync tokens; the same for the life of the database. */
   readonly tokenSecret: string
   /**
-   * Tells of every commit that a waiting sync may have to hear of: after the commit, so that a reading asked for then
-   * shows it. Returns what ends it.
+   * Reports every commit that may wake a waiting sync, after the commit, so that a reading requested then shows it.
+   * Returns a function that ends the subscription.
    */
   subscribe(listener: WakeListener): () => void
 
   putFilter(session: Session, json: string): Promise<string>
   filter(user: UserRef, filterId: string): Promise<string | undefined>
-  /** @throws {MatrixError} 400 or 413 when the user has as much of it as she may. */
+  /** @throws {MatrixError} 400 or 413 when the user's account data would exceed its limits. */
   putAccountData(session: Session, type: string, content: string): Promise<void>
   accountData(user: UserRef, type: string): Promise<string | undefined>
 }

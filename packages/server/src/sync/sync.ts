@@ -1,14 +1,15 @@
 /**
- * `/sync` for a server without rooms: to-device messages, device lists, account data, and the state of one's own keys.
+ * `/sync` for a server without rooms: to-device messages, device lists, account data, and the state of the device's
+ * keys.
  *
  *     present a token -> register with the wake-ups -> read and confirm -> news, or nothing to wait for? -> answer
  *                                                      ^                   \-> wait for a wake, or the end
- *                                                      \---------------------- of the time: read anew
+ *                                                      \---------------------- of the time: read again
  *
- * No wake-up is lost: who registers before reading is woken by every commit that the reading may have missed, and one
- * that comes during a reading causes another. Counts are those of the reading that is answered, never of the one that
- * began the wait (synapse#17491). A bad or foreign token is answered like a first sync, with everyone the user asked
- * about as changed: an error would make SDKs retry for ever. Source: client-server API, "Syncing"; wake-ups: pool/wake.ts.
+ * No wake-up is lost: a sync that registers before it reads is woken by every commit that the reading may have missed,
+ * and a commit during a reading causes another one. Counts are those of the reading that is answered, never of the one
+ * that began the wait (synapse#17491). A bad or foreign token is answered like a first sync, with all tracked users as
+ * changed: an error would make SDKs retry without end. Source: client-server API, "Syncing"; wake-ups: pool/wake.ts.
  */
 import type { Session } from '../session.ts'
 import type { SyncReading, SyncStore } from './port.ts'
@@ -22,17 +23,17 @@ export type SyncRequest = {
   readonly since?: string
   readonly timeoutMs: number
   readonly toDeviceLimit: number
-  /** What is aborted when the client goes away; asked for only by those who wait. */
+  /** Aborted when the client disconnects. Requested only by syncs that wait. */
   readonly clientGone: () => AbortSignal
 }
 
 export type SyncAnswer = SyncReading & {
   readonly nextBatch: string
-  /** Whether changed users are worth a member at all: first syncs have none. */
+  /** Whether the answer has a member for changed users: first syncs have none. */
   readonly incremental: boolean
 }
 
-/** @throws {MatrixError} 401 when the session ends meanwhile. */
+/** @throws {MatrixError} 401 when the session ends in the meantime. */
 export async function sync(
   store: SyncStore,
   waiters: SyncWaiters,
@@ -46,7 +47,7 @@ export async function sync(
       ? undefined
       : waiters.register(session, timeoutMs, request.clientGone)
   for (let confirms = true; ; confirms = false) {
-    // Looked at before the reading: if the time runs out during it, the counts it found may be old by then.
+    // Checked before the reading: if the time runs out during it, its counts may be old by then.
     const waiting = waiter?.over === false ? waiter : undefined
     const mayWait = waiting !== undefined
     const reading = await store.read(session, {
@@ -63,7 +64,7 @@ export async function sync(
   }
 }
 
-/** Where nothing moved the token is the one that came: its text need not be made again. */
+/** If the position did not move, the token is the presented one: its text need not be computed again. */
 function nextBatch(store: SyncStore, { session, since }: SyncRequest, reading: SyncReading): string {
   return since !== undefined && !reading.newEpoch && reading.since === reading.position
     ? since

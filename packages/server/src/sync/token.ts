@@ -1,13 +1,13 @@
 /**
- * Sync tokens: `s1.EPOCH.POSITION.MAC`. Versioned, authenticated and bound to the device, so that a token can bear
- * witness for the rollback fence (key-pool.md) and nobody can confirm messages of another device.
+ * Sync tokens: `s1.EPOCH.POSITION.MAC`. Versioned, authenticated and bound to the device, so that a token can be
+ * evidence for the rollback fence (key-pool.md) and no client can confirm messages of another device.
  */
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import type { Position, Session } from '../session.ts'
 
 export type SyncToken = { readonly epoch: string; readonly position: Position }
 
-/** Where the stream stands, and where the token's epoch ended if it is a former one of this store. */
+/** The end of the stream, and the end of the token's epoch if it is a former one of this store. */
 export type StreamEnd = SyncToken & { readonly formerEnd: Position | undefined }
 
 const VERSION = 's1'
@@ -33,22 +33,23 @@ export function decodeToken(
   return given.length === MAC_BYTES && timingSafeEqual(given, mac(secret, session, token)) ? token : undefined
 }
 
-/** How a reading goes on from a token. */
+/** How a reading continues from a token. */
 export type Continuation = {
   /** Undefined: from the beginning. */
   readonly since: Position | undefined
   /** The token is of a former epoch: the answer leaves at once, with a token of this one. */
   readonly newEpoch: boolean
-  /** The client may have seen device lists that are no more: everyone it asked about counts as changed. */
+  /** The client may have seen device lists that are lost: all tracked users count as changed. */
   readonly everyone: boolean
-  /** The token proves that the database has gone back: the fence is to be raised before anything is answered. */
+  /** The token proves a rollback of the database: the fence must be raised before anything is answered. */
   readonly proof?: string
 }
 
 /**
- * A token of the current epoch goes on from its position. One of a former epoch acknowledges nothing beyond the place
- * where that epoch ended, so no message is lost that the client cannot have seen. One of a position that the stream has
- * not reached, or of an epoch that the store never had, was given out by this store and is proof that it went back.
+ * A token of the current epoch continues from its position. One of a former epoch acknowledges nothing beyond the end
+ * of that epoch, so no message is lost that the client cannot have seen. One with a position that the stream has not
+ * reached, or with an epoch that the store never had, was issued by this store and proves that the database was rolled
+ * back.
  */
 export function continueFrom(token: SyncToken | undefined, end: StreamEnd): Continuation {
   if (token === undefined) return BEGINNING

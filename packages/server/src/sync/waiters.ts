@@ -1,7 +1,7 @@
 /**
- * Syncs that wait for news, by device and by user. Whoever registers is woken from that moment on, waiting or not.
- * Those that wait are bounded, in all and per device: beyond the bound of a device its oldest one is answered, beyond
- * the bound in all a new one does not wait.
+ * Syncs that wait for news, by device and by user. A registered sync is woken from that moment on, waiting or not. The
+ * number of waiting syncs is bounded in total and per device: above the bound of a device its oldest one is answered,
+ * above the total a new one does not wait.
  */
 import type { DeviceRef, Session, UserRef } from '../session.ts'
 
@@ -18,14 +18,14 @@ export class SyncWaiters {
     this.#limits = limits
   }
 
-  /** How many wait. */
+  /** Waiting syncs. */
   get count(): number {
     return this.#count
   }
 
   /**
-   * Wakes a sync from now on, until it is disposed of. Its wait is over `timeoutMs` after it began, when the client goes
-   * away, or at close; whatever the reason, the caller reads once more.
+   * Wakes a sync from now on, until it is disposed of. Its wait ends `timeoutMs` after it began, when the client
+   * disconnects, or at close. In each case the caller reads once more.
    */
   register(session: Session, timeoutMs: number, clientGone: () => AbortSignal): Waiter {
     const { deviceRef, userRef } = session
@@ -52,9 +52,9 @@ export class SyncWaiters {
   }
 
   /**
-   * Wakes everyone, one after the other over a while, so that not everyone comes back at once.
+   * Wakes all syncs, spread over a while, so that not all clients come back at once.
    *
-   * @param spreadMs the longest anyone waits for it
+   * @param spreadMs the longest delay of a sync
    */
   wakeEveryone(spreadMs: number): void {
     for (const waiters of this.#byDevice.values()) {
@@ -62,13 +62,13 @@ export class SyncWaiters {
     }
   }
 
-  /** Answers everyone; nobody waits from now on. */
+  /** Answers all syncs. None waits from now on. */
   close(): void {
     this.#closed = true
     for (const waiters of this.#byDevice.values()) for (const waiter of waiters) waiter.finish()
   }
 
-  /** Takes a place among those that wait. False when there is none. */
+  /** Takes a place among the waiting syncs. False when there is none. */
   #begin(device: DeviceRef): boolean {
     if (this.#count >= this.#limits.waitingSyncs) return false
     const waiting = [...(this.#byDevice.get(device) ?? [])].filter((waiter) => waiter.waits)
@@ -80,7 +80,7 @@ export class SyncWaiters {
 
 type Places = { readonly begin: () => boolean; readonly end: () => void; readonly gone: () => void }
 
-/** One sync. A wake that comes while it reads is kept for its next wait, so that none is lost. */
+/** One sync. A wake-up during a reading is kept for the next wait, so that none is lost. */
 class Waiter implements Disposable {
   readonly #timeoutMs: number
   readonly #clientGone: () => AbortSignal
@@ -97,17 +97,17 @@ class Waiter implements Disposable {
     this.#places = places
   }
 
-  /** Nothing to wait for (any more). */
+  /** The wait has ended. */
   get over(): boolean {
     return this.#state === 'over'
   }
 
-  /** Has a place among those that wait. Kept while a wake makes it read again. */
+  /** Has a place among the waiting syncs. Kept while a wake-up makes it read again. */
   get waits(): boolean {
     return this.#state === 'waits'
   }
 
-  /** Resolves at the next wake, or at once if there was one since the last; at once, too, when the wait is over. */
+  /** Resolves at the next wake-up, or at once if there was one since the last or the wait has ended. */
   next(): Promise<void> {
     if (this.#state === 'registered' && !this.#woken) this.#begin()
     if (this.#woken || this.over) {
@@ -122,7 +122,7 @@ class Waiter implements Disposable {
     else this.#release()
   }
 
-  /** Wakes it at a moment of chance, at once if it does not wait yet. */
+  /** Wakes it at a random moment, at once if it does not wait yet. */
   wakeWithin(ms: number): void {
     if (!this.waits || ms === 0) return this.wake()
     setTimeout(() => this.wake(), Math.random() * ms).unref()

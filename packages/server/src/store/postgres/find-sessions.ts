@@ -1,19 +1,19 @@
 /**
- * The sessions that requests come with, looked up in batches. They are not cached, because another process may end them:
- * a look-up begins after its request arrived, so a token acts no more once its end was acknowledged.
+ * Sessions of requests, looked up in batches. They are not cached, because another process may end them: a look-up
+ * begins after its request arrived, so a token has no effect once its end was acknowledged.
  */
 import type { DeviceId, UserId } from '@latchkey/protocol'
 import type { DeviceRef, Session, TokenHash, UserRef } from '../../session.ts'
 import { Batches } from './batches.ts'
 import type { Queries } from './database.ts'
 
-/** Undefined for a token that there is not (any more). */
+/** Undefined for a token that has ended or never was one. */
 export type SessionLookUps = Batches<TokenHash, Session | undefined>
 
-/** With two at a time a batch need not wait for the answer to the last one, and each is still worth its statement. */
+/** With two at a time a batch need not wait for the answer to the last one, and each is still large enough. */
 const AT_ONCE = 2
 const MAX_TOKENS = 500
-/** What hangs on one connection must not stop everybody. */
+/** A connection that hangs must not stop all requests. */
 const SLOW_MS = 100
 
 export function sessionLookUps(db: Queries): SessionLookUps {

@@ -1,7 +1,7 @@
 /**
- * Sizes of inboxes, to keep them within their bounds (messages/inbox.ts). A device's inbox is counted once, and from then
- * on only what came after that. Messages confirmed through another process make the count too high, which costs an exact
- * count when it reaches the limit.
+ * Sizes of inboxes, to keep them within their bounds (messages/inbox.ts). A device's inbox is counted once, and from
+ * then on only what came after that. Messages confirmed through another process make the count too high, which costs an
+ * exact count when it reaches the limit.
  */
 import { LRUCache } from 'lru-cache'
 import {

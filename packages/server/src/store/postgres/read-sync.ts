@@ -18,7 +18,7 @@ import {
   statusOf,
 } from './pool-status.ts'
 import { confirmMessages } from './send-messages.ts'
-import { type Overview, type Overviews, readOverview, WentBack } from './sync-overview.ts'
+import { type Overview, type Overviews, readOverview, RollbackProved } from './sync-overview.ts'
 import { changedSince } from './tracked-users.ts'
 
 /** @throws {MatrixError} 401 when the session has ended. */
@@ -34,7 +34,7 @@ export async function readSync(
     } catch (error) {
       if (attempt === MAX_ATTEMPTS) throw error
       if (error instanceof StalePoolsError) await purgeStaleDevices(core, error.devices)
-      else if (error instanceof WentBack) await proveWentBack(core, error)
+      else if (error instanceof RollbackProved) await proveRollback(core, error)
       else throw error
     }
   }
@@ -43,7 +43,7 @@ export async function readSync(
 /** Raising the fence puts the device below it. More than both, and both again by another process, is a fault. */
 const MAX_ATTEMPTS = 5
 
-function proveWentBack({ db, fence }: Core, { token }: WentBack): Promise<void> {
+function proveRollback({ db, fence }: Core, { token }: RollbackProved): Promise<void> {
   return db.withConnection((connection) => fence.prove(connection, token))
 }
 

@@ -1,13 +1,13 @@
 /**
- * To-device messages: into inboxes once per transaction ID, out of them when the device's next token confirms them. Sends
- * that arrive while others commit go in the next transaction together (batches.ts), in their order. One transaction at a
- * time, because they would wait for each other's lock of the stream anyway.
+ * To-device messages: into inboxes once per transaction ID, out of them when the device's next token confirms them.
+ * Sends that arrive while others commit go in the next transaction together (batches.ts), in their order. One
+ * transaction at a time, because they would wait for each other's lock of the stream anyway.
  *
  *     lock senders and recipients, in order -> check the sessions, read the transactions -> decide (messages/send.ts)
  *       -> note the transactions, in order -> (stream) insert
  *
- * The locks are KEY SHARE: senders do not wait for each other, but no device is removed while a message is on its way to
- * it, and a removed device receives none.
+ * The locks are KEY SHARE: senders do not wait for each other, but no device is removed while a message is on its way
+ * to it, and a removed device receives none.
  */
 import { hash } from 'node:crypto'
 import { unknownToken } from '../../matrix-error.ts'
@@ -143,7 +143,9 @@ type Sender = {
   readonly sentTs: number | undefined
 }
 
-/** After the senders' devices were locked. Each look-up has a limit, or the planner would read whole tables for a batch. */
+/**
+ * After the senders' devices were locked. Each look-up has a limit, or the planner would read whole tables for a batch.
+ */
 async function readSenders(tx: Write, commands: readonly SendCommand[]): Promise<Sender[]> {
   const hashes = commands.map(hashOf)
   const rows = await tx.all<{ place: number; ts: number | null }>(
@@ -197,7 +199,9 @@ function decideTogether(senders: readonly Sender[], devices: Recipients): readon
   })
 }
 
-/** A batch that exceeds what one request may write is rejected before it writes, and then sent one by one (batches.ts). */
+/**
+ * A batch that exceeds what one request may write is rejected before it writes, and then sent one by one (batches.ts).
+ */
 function requireBatchFits(decided: readonly Decided[]): void {
   let length = 0
   for (const { decision } of decided) {

@@ -1,7 +1,7 @@
 /**
- * What is past its retention goes, a little at a time: the details of keys that left (their text, who claimed them),
- * removed devices with their memory, old answers to resets. That a key of an existing device was issued, evicted or
- * purged is never forgotten (key-pool.md "Enter once"). Of several processes one sweeps at a time.
+ * Deletion of rows past their retention, a little at a time: the details of keys that left (their text, their claimers),
+ * removed devices with their memory, old answers to resets. The fact that a key of an existing device was issued, evicted
+ * or purged is kept (key-pool.md "Enter once"). Of several processes one sweeps at a time.
  */
 import { HEAL_WITHIN_MS } from '../../pool/conflict.ts'
 import { REPLAY_RESET_MS } from '../../pool/reset-replay.ts'
@@ -14,7 +14,7 @@ const KEYS_PER_STEP = 2_000
 const DEVICES_PER_STEP = 5
 const ROWS_PER_STEP = 500
 const STEP_EVERY_MS = 5_000
-/** Of all advisory locks of this program. */
+/** One of the advisory locks of this program. */
 const SWEEP_LOCK = 0x6c6b_0002
 
 /** The last key that was looked at; the next step begins behind it. */
@@ -32,7 +32,7 @@ export function startSweeping(core: Core, retentionMs: number, now: () => number
     try {
       cursor = await sweepOnce(core, now() - retentionMs, now(), cursor)
     } catch {
-      // The database fails, and says so to whoever needs it.
+      // A failing database is reported by the requests that need it.
     } finally {
       sweeping = false
     }

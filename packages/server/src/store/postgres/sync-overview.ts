@@ -1,6 +1,7 @@
 /**
- * What one statement says for a `/sync`: everything when there is no news, which is the usual case. Overviews asked for at
- * the same time come from one statement; each is of the instant at which it began, after its request arrived.
+ * The overview that one statement reads for a `/sync`: everything when there are no news, which is the usual case.
+ * Overviews requested at the same time come from one statement. Each is of the instant at which the statement began,
+ * after its request arrived.
  */
 import { unknownToken } from '../../matrix-error.ts'
 import type { Position, Session } from '../../session.ts'
@@ -11,24 +12,24 @@ import { StalePoolsError } from './purge-stale-pools.ts'
 import { POOLS_JSON, type ReadSnapshot } from './pool-status.ts'
 
 type OverviewRow = ReadSnapshot & {
-  /** Where the stream ends. */
+  /** The end of the stream. */
   readonly position: Position
-  /** Where the token's epoch ended, if it is a former one. */
+  /** The end of the token's epoch, if it is a former one. */
   readonly former_end: Position | null
   readonly signal_pos: Position
   readonly first_message: Position | null
   readonly last_message: Position | null
-  /** Something newer than the token in device lists or account data; true without a token, or with one of a former epoch. */
+  /** Device lists or account data newer than the token; true without a token, or with one of a former epoch. */
   readonly user_has_news: boolean
 }
 
 export type Overview = OverviewRow & Continuation
 
-/** Whose sync, and the token that it presents. */
+/** The session of a sync, and the token that it presents. */
 export type Asked = { readonly session: Session; readonly token: SyncToken | undefined }
 
-/** The token proves that the database went back. */
-export class WentBack extends Error {
+/** The token proves that the database was rolled back. */
+export class RollbackProved extends Error {
   readonly token: SyncToken
 
   constructor(token: SyncToken, proof: string) {
@@ -44,7 +45,7 @@ const AT_ONCE = 2
 const MAX_OVERVIEWS = 200
 const SLOW_MS = 100
 
-/** Each rejects as `readOverview` does. */
+/** Each rejects like `readOverview`. */
 export function overviews(db: Queries): Overviews {
   return new Batches({
     atOnce: AT_ONCE,
@@ -52,7 +53,7 @@ export function overviews(db: Queries): Overviews {
     slowMs: SLOW_MS,
     async run(asked) {
       const rows = await readRows(db, asked)
-      return { outcomes: asked.map((one, i) => outcomeOf(() => judge(one, rows.get(i)))) }
+      return { outcomes: asked.map((one, i) => outcomeOf(() => toOverview(one, rows.get(i)))) }
     },
   })
 }
@@ -61,24 +62,26 @@ export function overviews(db: Queries): Overviews {
  * One overview, in the transaction's snapshot.
  *
  * @throws {MatrixError} 401 when the session has ended.
- * @throws {StalePoolsError | WentBack}
+ * @throws {StalePoolsError | RollbackProved}
  */
 export async function readOverview(db: Queries, asked: Asked): Promise<Overview> {
-  return judge(asked, (await readRows(db, [asked])).get(0))
+  return toOverview(asked, (await readRows(db, [asked])).get(0))
 }
 
-function judge({ session, token }: Asked, row: OverviewRow | undefined): Overview {
+function toOverview({ session, token }: Asked, row: OverviewRow | undefined): Overview {
   if (row === undefined) throw unknownToken()
   const { epoch, position, former_end: formerEnd } = row
   const continuation = continueFrom(token, { epoch, position, formerEnd: formerEnd ?? undefined })
-  if (continuation.proof !== undefined && token !== undefined) throw new WentBack(token, continuation.proof)
+  if (continuation.proof !== undefined && token !== undefined)
+    throw new RollbackProved(token, continuation.proof)
   if (row.stale) throw new StalePoolsError([session.deviceRef])
   return { ...row, ...continuation }
 }
 
 /**
- * By the place of who asked; those whose session has ended are missing. The oldest of the tokens is given beside as a
- * constant, from which the planner sees how few lists are newer; `limit 1` keeps it from reading whole tables for a batch.
+ * Rows by the place of their sync; syncs whose session has ended are missing. The oldest token is a constant in
+ * addition, from which the planner sees how few lists are newer. `limit 1` keeps it from reading whole tables for a
+ * batch.
  */
 async function readRows(db: Queries, asked: readonly Asked[]): Promise<ReadonlyMap<number, OverviewRow>> {
   const oldest = Math.min(...asked.map(({ token }) => token?.position ?? Number.MAX_SAFE_INTEGER))

@@ -3,8 +3,8 @@
  * observers of that user (users.list_pos). One that a single observer can see has its position in the row of the pair
  * (tracked_users.pos). Names without an account are in awaited_users.
  *
- * A user who began to await a name while its account is created would wait without end. So awaiting a name takes the lock
- * of names shared, and creating an account takes it exclusively.
+ * A user who began to await a name while its account is created would wait without end. So awaiting a name takes the
+ * lock of names shared, and creating an account takes it exclusively.
  */
 import type { UserId } from '@latchkey/protocol'
 import { type AskedUser, decideTracking, MAX_AWAITED, type Tracking } from '../../devices/tracking.ts'
@@ -64,7 +64,9 @@ async function track(tx: Queries, observer: UserRef, targets: readonly UserRef[]
   )
 }
 
-/** In the order of the names (devices/tracking.ts), which is that of the index: two with the same rows do not deadlock. */
+/**
+ * In the order of the names (devices/tracking.ts), which is that of the index: two with the same rows do not deadlock.
+ */
 async function wait(tx: Queries, observer: UserRef, names: readonly UserId[]): Promise<void> {
   if (names.length === 0) return
   await tx.run(

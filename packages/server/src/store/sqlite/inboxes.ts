@@ -1,6 +1,6 @@
 /**
- * Sizes of inboxes, to keep them within their bounds (messages/inbox.ts). Counted once and then kept in step; a count in
- * doubt is forgotten and made again.
+ * Sizes of inboxes, to keep them within their bounds (messages/inbox.ts). Counted once and then kept in step; a count
+ * in doubt is forgotten and made again.
  */
 import { LRUCache } from 'lru-cache'
 import {

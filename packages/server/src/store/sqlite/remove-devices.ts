@@ -31,7 +31,9 @@ type Removal = {
   readonly undone: () => void
 }
 
-/** The frame of a guarded operation that removes devices: their pools are settled before it, which stays if it fails. */
+/**
+ * The frame of a guarded operation that removes devices: their pools are settled before it, which stays if it fails.
+ */
 export function removing(core: Core, user: UserRef, choice: Choice): Removal {
   const chosen = (): readonly DeviceRef[] => chosenDevices(devicesOf(core, user), choice)
   return {

@@ -1,7 +1,7 @@
 /**
- * What is past its retention goes, a little at a time: the details of keys that left (their text, who claimed them),
- * removed devices with their memory, old answers to resets. That a key of an existing device was issued, evicted or
- * purged is never forgotten (key-pool.md "Enter once").
+ * Deletion of rows past their retention, a little at a time: the details of keys that left (their text, their claimers),
+ * removed devices with their memory, old answers to resets. The fact that a key of an existing device was issued, evicted
+ * or purged is kept (key-pool.md "Enter once").
  */
 import { HEAL_WITHIN_MS } from '../../pool/conflict.ts'
 import { REPLAY_RESET_MS } from '../../pool/reset-replay.ts'
