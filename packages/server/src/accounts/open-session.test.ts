@@ -24,38 +24,31 @@ function decide(facts: Partial<LoginFacts>): LoginDecision | string {
   }
 }
 
+const CREATE = { kind: 'create', endsTokens: false, changesList: true } as const
+const RENEW = { kind: 'renew', deviceRef: EXISTING.deviceRef, endsTokens: true, changesList: false } as const
+const RESTORE = {
+  kind: 'restore',
+  deviceRef: REMOVED.deviceRef,
+  endsTokens: false,
+  changesList: true,
+} as const
+
 const OTHER_PASSWORD = '403 M_FORBIDDEN: The password'
 const NAME_OF_KEY = '400 M_INVALID_PARAM: device_id "DEV"'
 const TOO_MANY = '400 M_INVALID_PARAM: This account'
 
 describe('a login', () => {
   const rows: readonly (readonly [string, Partial<LoginFacts>, LoginDecision | string])[] = [
-    ['under an unknown ID creates a device', {}, { kind: 'create' }],
-    [
-      'on an existing device renews it',
-      { device: EXISTING },
-      { kind: 'renew', deviceRef: EXISTING.deviceRef },
-    ],
-    [
-      'on a removed device restores it',
-      { device: REMOVED },
-      { kind: 'restore', deviceRef: REMOVED.deviceRef },
-    ],
-    ['creates the last device that is allowed', { deviceCount: 2 }, { kind: 'create' }],
+    ['under an unknown ID creates a device', {}, CREATE],
+    ['on an existing device renews it', { device: EXISTING }, RENEW],
+    ['on a removed device restores it', { device: REMOVED }, RESTORE],
+    ['creates the last device that is allowed', { deviceCount: 2 }, CREATE],
     ['creates no device above the limit', { deviceCount: 3 }, TOO_MANY],
     ['restores no device above the limit', { deviceCount: 3, device: REMOVED }, TOO_MANY],
-    [
-      'renews a device regardless of their number',
-      { deviceCount: 4, device: EXISTING },
-      { kind: 'renew', deviceRef: EXISTING.deviceRef },
-    ],
+    ['renews a device regardless of their number', { deviceCount: 4, device: EXISTING }, RENEW],
     ['creates no device with the name of a key', { namesKey: true }, NAME_OF_KEY],
     ['restores no device with the name of a key', { namesKey: true, device: REMOVED }, NAME_OF_KEY],
-    [
-      'renews a device although a key has its name',
-      { namesKey: true, device: EXISTING },
-      { kind: 'renew', deviceRef: EXISTING.deviceRef },
-    ],
+    ['renews a device although a key has its name', { namesKey: true, device: EXISTING }, RENEW],
     ['names the key before the number of devices', { namesKey: true, deviceCount: 3 }, NAME_OF_KEY],
     ['after a change of the password is refused', { passwordHash: 'new' }, OTHER_PASSWORD],
     [

@@ -23,10 +23,15 @@ export type LoginFacts = {
   readonly deviceCount: number
 }
 
-/** The device list changes, except with `renew`. */
-export type LoginDecision =
+export type LoginDecision = (
   | { readonly kind: 'create' }
   | { readonly kind: 'renew' | 'restore'; readonly deviceRef: DeviceRef }
+) & {
+  /** The earlier tokens of the device end: only this login's token is valid. */
+  readonly endsTokens: boolean
+  /** The user's device list has another device than before. */
+  readonly changesList: boolean
+}
 
 /**
  * A device that is created or restored has no key from before the fence, so it begins at the present fence.
@@ -40,8 +45,13 @@ export function decideLogin(
   limits: DeviceLimits,
 ): LoginDecision {
   if (passwordHash !== account.passwordHash) throw forbidden('The password was changed during this login.')
-  if (device !== undefined && !device.isRemoved) return { kind: 'renew', deviceRef: device.deviceRef }
+  if (device !== undefined && !device.isRemoved) {
+    return { kind: 'renew', deviceRef: device.deviceRef, endsTokens: true, changesList: false }
+  }
   requireFreeDeviceId(deviceId, namesKey)
   enforceDeviceLimit(deviceCount, limits)
-  return device === undefined ? { kind: 'create' } : { kind: 'restore', deviceRef: device.deviceRef }
+  const effects = { endsTokens: false, changesList: true }
+  return device === undefined
+    ? { kind: 'create', ...effects }
+    : { kind: 'restore', deviceRef: device.deviceRef, ...effects }
 }

@@ -25,14 +25,13 @@ export function openSession(core: Core, session: NewSession): Promise<Session> {
 
 async function openDevice(core: Core, tx: Write, session: NewSession): Promise<DeviceRef> {
   const decision = decideLogin(await loginFacts(tx, session), session, core.limits)
-  if (decision.kind === 'renew') {
-    await renewDevice(tx, decision.deviceRef, session)
-    return decision.deviceRef
-  }
-  tx.changes.listChanged(session.account.userRef)
+  if (decision.changesList) tx.changes.listChanged(session.account.userRef)
   if (decision.kind === 'create') return createDevice(tx, session)
-  await restoreDevice(tx, decision.deviceRef, session)
-  return decision.deviceRef
+  const { kind, deviceRef, endsTokens } = decision
+  if (endsTokens) await endTokens(tx, [deviceRef])
+  if (kind === 'renew') await renewDevice(tx, deviceRef, session)
+  else await restoreDevice(tx, deviceRef, session)
+  return deviceRef
 }
 
 /** Locks the user, then the device. Devices and cross-signing keys change under the lock of their user alone. */
@@ -64,7 +63,6 @@ async function loginFacts(tx: Write, { account: { userRef }, deviceId }: NewSess
 }
 
 async function renewDevice(tx: Write, deviceRef: DeviceRef, { ip, now }: NewSession): Promise<void> {
-  await endTokens(tx, [deviceRef])
   await tx.run(
     `update devices set last_seen_ts = $2, last_seen_ip = $3 where device_num = $1`,
     deviceRef,

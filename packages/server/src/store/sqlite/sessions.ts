@@ -22,14 +22,13 @@ export function openSession(core: Core, session: NewSession): Promise<Session> {
 
 function openDevice(core: Core, session: NewSession): DeviceRef {
   const decision = decideLogin(loginFacts(core, session), session, core.limits)
-  if (decision.kind === 'renew') {
-    renewDevice(core, decision.deviceRef, session)
-    return decision.deviceRef
-  }
-  deviceListChanged(core, session.account.userRef)
+  if (decision.changesList) deviceListChanged(core, session.account.userRef)
   if (decision.kind === 'create') return createDevice(core, session)
-  restoreDevice(core, decision.deviceRef, session)
-  return decision.deviceRef
+  const { kind, deviceRef, endsTokens } = decision
+  if (endsTokens) endTokens(core, deviceRef)
+  if (kind === 'renew') renewDevice(core, deviceRef, session)
+  else restoreDevice(core, deviceRef, session)
+  return deviceRef
 }
 
 function loginFacts({ db }: Core, { account: { userRef }, deviceId }: NewSession): LoginFacts {
@@ -59,7 +58,6 @@ function loginFacts({ db }: Core, { account: { userRef }, deviceId }: NewSession
 }
 
 function renewDevice(core: Core, deviceRef: DeviceRef, { ip, now }: NewSession): void {
-  endTokens(core, deviceRef)
   core.db.run(
     `update devices set last_seen_ts = ?, last_seen_ip = ? where device_num = ?`,
     now,
