@@ -1,4 +1,4 @@
-/** The bounds of an inbox as the domain has them, beside what a store keeps: message by message, through any store of several. */
+/** The bounds of an inbox as the domain has them, compared with the rows of a store, message by message. */
 import assert from 'node:assert/strict'
 import { type InboxLimits, lastDropped, messageLength } from '../../src/messages/inbox.ts'
 import type { Session } from '../../src/session.ts'

@@ -6,8 +6,8 @@ import { login, poolStatus, USER } from '../store-contract/test-device.ts'
 import { keys, NOW, OTHER, sync, upload } from './store-calls.ts'
 
 /**
- * A device that was removed before the fence is raised has no keys, so its next login purges nothing. One that is removed
- * after it is purged for the fence and then for its removal.
+ * A device that was removed before the fence is raised has no keys, so its next login purges nothing. One that is
+ * removed after it is purged for the fence and then for its removal.
  */
 export async function assertRestoredDevices(store: Store): Promise<void> {
   const witness = await login(store, NOW)
