@@ -165,6 +165,10 @@ export class History {
         const objects = { [device.userId]: { [step.device]: body } }
         return void (await ask(post(`${CLIENT}/keys/signatures/upload`, objects)))
       }
+      case 'request': {
+        const path = step.path.replace('{user}', encodeURIComponent(device.userId))
+        return void (await ask({ ...post(path, step.body), method: step.method }))
+      }
       case 'put account data':
         return void (await ask(put(`${own}/account_data/org.test${step.type}`, { content: step.content })))
       case 'get account data':
@@ -355,7 +359,7 @@ function get(path: string): PairRequest {
 }
 
 function post(path: string, body: unknown): PairRequest {
-  return { method: 'POST', path: both(() => path), body: both(() => body) }
+  return { method: 'POST', path: both(() => path), ...(body !== undefined && { body: both(() => body) }) }
 }
 
 function put(path: string, body: unknown): PairRequest {

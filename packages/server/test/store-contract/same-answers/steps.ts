@@ -79,6 +79,14 @@ export type Step =
   | { readonly do: 'put account data'; readonly by: Actor; readonly type: number; readonly content: number }
   | { readonly do: 'get account data'; readonly by: Actor; readonly type: number }
   | { readonly do: 'put filter'; readonly by: Actor; readonly limit: number }
+  /** Any request, with the token of the device. `{user}` in a path is its user ID. */
+  | {
+      readonly do: 'request'
+      readonly by: Actor
+      readonly method: string
+      readonly path: string
+      readonly body?: object
+    }
   | { readonly do: 'get filter'; readonly by: Actor; readonly filterId: number }
 
 const user = fc.nat(USERS - 1)
