@@ -1,13 +1,13 @@
 /**
- * The same requests get the same answers, whichever store a server has: a directed history for every difference that the
- * two stores once had, and random ones. Needs LATCHKEY_TEST_POSTGRES; PROPERTY_RUNS is the number of random histories.
+ * The same requests get the same answers on both stores: a directed history for every difference that the stores once
+ * had, and random histories. Needs LATCHKEY_TEST_POSTGRES; PROPERTY_RUNS is the number of random histories per policy.
  */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import fc from 'fast-check'
 import type { Config, RateLimits } from '../../src/config/config.ts'
 import { DEFAULT_POOL_POLICY, type PoolPolicy } from '../../src/pool/policy.ts'
-import { TEST_CONFIG } from '../support/test-server.ts'
+import { TEST_CONFIG } from '@latchkey/testing/test-server.ts'
 import { DIRECTED } from './same-answers/directed.ts'
 import { runHistory } from './same-answers/history.ts'
 import { isMasked } from './same-answers/known-differences.ts'
@@ -19,8 +19,9 @@ const skip =
   (process.env['LATCHKEY_TEST_POSTGRES'] ?? '') === '' &&
   'LATCHKEY_TEST_POSTGRES names no server; "npm run test:postgres" starts one'
 
-/** Random histories per policy, of some 40 requests each. */
-const RUNS = Number(process.env['PROPERTY_RUNS'] ?? 4)
+/** Random histories per policy, of some 30 requests each. */
+const RUNS = Number(process.env['PROPERTY_RUNS'] ?? 5)
+/** So many requests per history at least, on average: 300 in a default run. */
 const MIN_REQUESTS = 20
 /** Shrinking a failure ends after so long, with the shortest history found until then. */
 const SHRINK_MS = 60_000

@@ -1,7 +1,7 @@
 /** The bodies that the steps of a history send. */
-import { keyObject, material } from '../../support/test-client.ts'
-import { crossSigningPairs, type SigningKeyPair, signingKeyPair } from '../../support/signing.ts'
-import type { AnyJson, TestDevice } from '../../support/test-server.ts'
+import { keyObject, material } from '@latchkey/testing/test-client.ts'
+import { crossSigningPairs, type SigningKeyPair, signingKeyPair } from '@latchkey/testing/signing.ts'
+import type { AnyJson, TestDevice } from '@latchkey/testing/test-server.ts'
 import type { KeyPick } from './steps.ts'
 
 type Name = Pick<TestDevice, 'userId' | 'deviceId'>

@@ -1,6 +1,6 @@
 /** Whether two servers answered the same, once what each of them makes up for itself is taken out of the answers. */
 import { isDeepStrictEqual } from 'node:util'
-import type { AnyJson } from '../../support/test-server.ts'
+import type { AnyJson } from '@latchkey/testing/test-server.ts'
 import { type Answer, type Both, both, type StoreName } from './server-pair.ts'
 
 /** Access tokens, positions and cursors of one server, and the sessions of its interactive authentication. */

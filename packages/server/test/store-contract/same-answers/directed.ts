@@ -1,11 +1,12 @@
-/** Short histories, each of which the two stores once answered differently. */
+/** Short histories, most of which the two stores once answered differently. */
 import type { PoolPolicy } from '../../../src/pool/policy.ts'
 import type { DifferenceName } from './known-differences.ts'
 import type { KeyPick, Step } from './steps.ts'
 
 export type DirectedHistory = {
   readonly name: string
-  readonly shows: DifferenceName
+  /** Undefined where the stores never differed. */
+  readonly shows?: DifferenceName
   readonly policy?: Partial<PoolPolicy>
   readonly steps: readonly Step[]
 }
@@ -15,6 +16,22 @@ const BOB = { user: 1, device: 'A' }
 const SIGNED = 'signed_curve25519'
 const PLAIN = 'curve25519'
 const DAY_MS = 86_400_000
+
+const CLIENT = '/_matrix/client/v3'
+const EXTENSIONS = '/_matrix/client/unstable'
+/** U+0000, a lone surrogate, a character beyond the BMP, a decomposed one, a long text and others. */
+const ODD_TEXTS = [
+  'a\0b',
+  '\uD800',
+  '\u{10FFFF}',
+  'e\u0301',
+  "'\\%",
+  '\uFEFF',
+  'x'.repeat(300),
+  '__proto__',
+] as const
+/** A number that fits no four bytes. */
+const LONG_NUMBER = '999999999999999'
 
 export const DIRECTED: readonly DirectedHistory[] = [
   {
@@ -168,7 +185,52 @@ export const DIRECTED: readonly DirectedHistory[] = [
       ...Array.from({ length: 25 }, (): Step => ({ do: 'sync', by: BOB, since: 'last' })),
     ],
   },
+  {
+    name: 'texts that a database may refuse, in paths, queries and bodies',
+    steps: ODD_TEXTS.flatMap(requestsWith),
+  },
 ]
+
+/** Requests that have an odd text in every place. */
+function requestsWith(text: string): Step[] {
+  // Only well-formed text has an encoding for paths.
+  const encoded = text.isWellFormed() ? encodeURIComponent(text) : '%ED%A0%80'
+  const named = { [text]: { [text]: text } }
+  return [
+    request('GET', `${CLIENT}/devices/${encoded}`),
+    request('PUT', `${CLIENT}/devices/${encoded}`, { display_name: text }),
+    request('PUT', `${CLIENT}/devices/A`, { display_name: text }),
+    request('PUT', `${CLIENT}/sendToDevice/${encoded}/${encoded}`, { messages: {} }),
+    request('PUT', `${CLIENT}/sendToDevice/m.test/1`, { messages: { '@u:test.example': { [text]: {} } } }),
+    request('POST', `${CLIENT}/keys/claim`, { one_time_keys: { '@u:test.example': { [text]: text } } }),
+    request('POST', `${CLIENT}/keys/query`, { device_keys: { [`@${text}:test.example`]: [text] } }),
+    request('POST', `${CLIENT}/keys/upload`, { one_time_keys: { [`${text}:${text}`]: { key: text } } }),
+    request('POST', `${CLIENT}/keys/upload`, { fallback_keys: { [`${SIGNED}:${text}`]: { key: text } } }),
+    request('POST', `${CLIENT}/keys/signatures/upload`, named),
+    request('POST', `${EXTENSIONS}/org.matrix.msc4162/keys/reset`, {
+      key_ids: [`${SIGNED}:${text}`],
+      'dev.latchkey.request_id': text,
+    }),
+    request('GET', `${EXTENSIONS}/dev.latchkey/keys/pool?from=${encoded}&limit=1`),
+    request('GET', `${CLIENT}/keys/changes?from=${encoded}`),
+    request('GET', `${CLIENT}/sync?since=${encoded}`),
+    request('PUT', `${CLIENT}/user/{user}/account_data/${encoded}`, named),
+    request('GET', `${CLIENT}/user/{user}/account_data/${encoded}`),
+    request('POST', `${CLIENT}/user/{user}/filter`, named),
+    request('GET', `${CLIENT}/user/{user}/filter/${encoded}`),
+    request('GET', `${CLIENT}/user/{user}/filter/${LONG_NUMBER}`),
+    request('POST', `${CLIENT}/login`, {
+      type: 'm.login.password',
+      identifier: { type: 'm.id.user', user: text },
+      password: text,
+      device_id: text,
+    }),
+  ]
+}
+
+function request(method: string, path: string, body?: object): Step {
+  return { do: 'request', by: ALICE, method, path, ...(body && { body }) }
+}
 
 function key(id: string, material: number, algorithm = SIGNED): KeyPick {
   return { algorithm, id, material, signer: 'current' }

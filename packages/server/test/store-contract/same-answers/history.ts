@@ -8,22 +8,22 @@ import {
   REQUEST_ID,
   RESET_UNSTABLE_PATH,
 } from '@latchkey/protocol'
-import { crossSigningBody } from '../../support/signing.ts'
-import type { AnyJson } from '../../support/test-server.ts'
+import { crossSigningBody } from '@latchkey/testing/signing.ts'
+import type { AnyJson } from '@latchkey/testing/test-server.ts'
 import { at, crossSigning, deviceKeysOf, keysOf, signedDeviceKeys } from './bodies.ts'
 import { Epochs, firstDifference } from './compare.ts'
 import { MASKED } from './known-differences.ts'
+import { authOf, describe, get, PASSWORD, post, put } from './requests.ts'
 import { type Answer, type Both, both, type PairRequest, type ServerPair, STORES } from './server-pair.ts'
 import type { Actor, Step } from './steps.ts'
 
 type Of<Name extends Step['do']> = Extract<Step, { do: Name }>
 
 const CLIENT = '/_matrix/client/v3'
-const PASSWORD = 'password'
 const SERVER_NAME = 'test.example'
 /**
- * How often a reading is repeated while the answers differ: a confirmed message leaves its inbox, and the time at which a
- * device was seen is written, some time after the answer to the request that caused it.
+ * How often a reading is repeated while the answers differ. Both stores do two things some time after an answer: they
+ * remove confirmed messages, and they write when a device was last seen.
  */
 const READ_ATTEMPTS = 100
 /** Pages of `keys/pool` that are followed. */
@@ -127,11 +127,11 @@ export class History {
       case 'logout':
         return void (await ask(post(`${CLIENT}/logout${step.all === true ? '/all' : ''}`, {})))
       case 'delete devices': {
-        const auth = step.password && authOf(device, step.password)
+        const auth = step.password && authOf(device.userId, step.password)
         return void (await ask(post(`${CLIENT}/delete_devices`, { devices: step.devices, auth })))
       }
       case 'set password': {
-        const auth = step.password && authOf(device, step.password)
+        const auth = step.password && authOf(device.userId, step.password)
         const body = { new_password: PASSWORD, logout_devices: step.logsOut, auth }
         return void (await ask(post(`${CLIENT}/account/password`, body)))
       }
@@ -154,7 +154,7 @@ export class History {
         return void (await ask(post(`${CLIENT}/keys/query`, { device_keys: Object.fromEntries(users) })))
       }
       case 'cross-sign': {
-        const auth = step.password && authOf(device, step.password)
+        const auth = step.password && authOf(device.userId, step.password)
         const body = { ...crossSigningBody(device.userId, at(crossSigning, step.pairs)), auth }
         return void (await ask(post(`${CLIENT}/keys/device_signing/upload`, body)))
       }
@@ -344,31 +344,4 @@ function nameOf({ user, device }: Actor): string {
 
 function syncToken({ syncTokens }: Device, since: 'last' | 'former'): Both<string> | undefined {
   return since === 'last' ? syncTokens[0] : (syncTokens[1] ?? syncTokens[0])
-}
-
-function authOf({ userId }: Device, password: 'right' | 'wrong'): object {
-  return {
-    type: 'm.login.password',
-    identifier: { type: 'm.id.user', user: userId },
-    password: password === 'right' ? PASSWORD : 'not the password',
-  }
-}
-
-function get(path: string): PairRequest {
-  return { method: 'GET', path: both(() => path) }
-}
-
-function post(path: string, body: unknown): PairRequest {
-  return { method: 'POST', path: both(() => path), ...(body !== undefined && { body: both(() => body) }) }
-}
-
-function put(path: string, body: unknown): PairRequest {
-  return { ...post(path, body), method: 'PUT' }
-}
-
-const MAX_BODY_LENGTH = 600
-
-function describe({ method, path, body }: PairRequest): string {
-  const text = body === undefined ? '' : ` ${JSON.stringify(body.sqlite)}`
-  return `${method} ${path.sqlite}${text.slice(0, MAX_BODY_LENGTH)}`
 }

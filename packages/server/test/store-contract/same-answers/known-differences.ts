@@ -1,9 +1,8 @@
 /**
- * Differences that the two stores are known to have had, each of which can be masked: SAME_ANSWERS_MASK names those that a
- * run passes over, separated by commas. Nothing is masked by default. With all but one masked, the histories of this
- * folder fail on a server that has this one.
+ * Differences that the two stores once had. SAME_ANSWERS_MASK names those that a run ignores, separated by commas; by
+ * default it ignores none. With all but one ignored, the directed histories fail on stores that have this one.
  */
-import type { AnyJson } from '../../support/test-server.ts'
+import type { AnyJson } from '@latchkey/testing/test-server.ts'
 import type { Answer, Both } from './server-pair.ts'
 import type { Step } from './steps.ts'
 

@@ -1,11 +1,11 @@
 /**
- * A reset whose transaction runs again, because a claim in the same commit failed, is charged once. Sent at the same time
- * the two seldom miss the same commit; the clock then gives the budget back, and they are sent again.
+ * A reset is charged once, although its transaction runs again because a claim in the same commit failed. Two requests
+ * that are sent at the same time usually share a commit. The clock then refills the budget, and both are sent again.
  */
 import assert from 'node:assert/strict'
 import { RESET_UNSTABLE_PATH, SIGNED_CURVE25519 } from '@latchkey/protocol'
 import type { BucketRate } from '../../../src/lib/token-bucket.ts'
-import { keys, UPLOAD } from '../../support/test-client.ts'
+import { keys, UPLOAD } from '@latchkey/testing/test-client.ts'
 import { type Both, both, type PairRequest, type ServerPair, STORES } from './server-pair.ts'
 
 const ATTEMPTS = 20

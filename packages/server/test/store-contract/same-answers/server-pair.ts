@@ -1,6 +1,6 @@
 /**
- * Two real servers with one configuration and one clock: one over SQLite, one over PostgreSQL. Every request goes to the
- * one first and then to the other, never to both at once.
+ * Two real servers with one configuration and one clock: one over SQLite, one over PostgreSQL. A request goes to one of
+ * them and then to the other, never to both at once.
  */
 import { randomUUID } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -8,8 +8,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Config } from '../../../src/config/config.ts'
 import { type Server, startServer } from '../../../src/main.ts'
-import { type AnyJson, clientOf, TEST_CONFIG } from '../../support/test-server.ts'
-import { openTestSchema } from '../../support/test-schema.ts'
+import { type AnyJson, clientOf, TEST_CONFIG } from '@latchkey/testing/test-server.ts'
+import { openTestSchema } from '@latchkey/testing/test-schema.ts'
 
 export const STORES = ['sqlite', 'postgres'] as const
 export type StoreName = (typeof STORES)[number]
