@@ -3,8 +3,11 @@ import { isDeepStrictEqual } from 'node:util'
 import type { AnyJson } from '@latchkey/testing/test-server.ts'
 import { type Answer, type Both, both, type StoreName } from './server-pair.ts'
 
-/** Access tokens, positions and cursors of one server, and the sessions of its interactive authentication. */
-const OPAQUE: ReadonlySet<string> = new Set(['access_token', 'next_batch', 'session'])
+/**
+ * Access tokens, positions and cursors of one server, and the sessions of its interactive authentication. The time at
+ * which a device was last seen is approximate: it is written by a timer, and not where the device's row is locked.
+ */
+const OPAQUE: ReadonlySet<string> = new Set(['access_token', 'next_batch', 'session', 'last_seen_ts'])
 /** Lists without an order: users whose device lists changed. */
 const SETS: ReadonlySet<string> = new Set(['changed'])
 

@@ -21,11 +21,8 @@ type Of<Name extends Step['do']> = Extract<Step, { do: Name }>
 
 const CLIENT = '/_matrix/client/v3'
 const SERVER_NAME = 'test.example'
-/**
- * How often a reading is repeated while the answers differ. Both stores do two things some time after an answer: they
- * remove confirmed messages, and they write when a device was last seen.
- */
-const READ_ATTEMPTS = 100
+/** Confirmed messages leave the inbox some time after the answer: how often a sync is repeated while answers differ. */
+const SYNC_ATTEMPTS = 100
 /** Pages of `keys/pool` that are followed. */
 const MAX_PAGES = 10
 
@@ -266,13 +263,13 @@ export class History {
   async #sync(device: Device, since: 'last' | 'former' | undefined): Promise<void> {
     const token = since && syncToken(device, since)
     const path = both((store) => `${CLIENT}/sync${token === undefined ? '' : `?since=${token[store]}`}`)
-    const answers = await this.#ask('sync', { method: 'GET', path, token: device.token }, READ_ATTEMPTS)
+    const answers = await this.#ask('sync', { method: 'GET', path, token: device.token }, SYNC_ATTEMPTS)
     if (answers.sqlite.status !== 200) return
     device.syncTokens = [both((store) => String(answers[store].body.next_batch)), ...device.syncTokens]
   }
 
   async #readDevices({ token }: Device): Promise<void> {
-    await this.#ask('devices', { ...get(`${CLIENT}/devices`), token }, READ_ATTEMPTS)
+    await this.#ask('devices', { ...get(`${CLIENT}/devices`), token })
   }
 
   #targets({ targets }: Of<'claim'>): AnyJson {
