@@ -179,7 +179,8 @@ function addRoute(app: App, context: Context, endpoint: Endpoint, url: string, b
     },
     handler: async (request, reply) => {
       const { session } = request
-      await requireValidSession(context, session)
+      if (endpoint.method !== 'GET' && !endpoint.sessionProvedByStore)
+        await requireValidSession(context, session)
       if (session !== undefined) context.store.accounts.seen(session, clientAddress(request), context.now())
       return send(reply, await endpoint.handle(new RequestCall(context, request, reply)))
     },

@@ -48,6 +48,11 @@ type Common = {
   readonly versions?: readonly string[]
   /** Maximum body size; 64 KiB by default, and never more than the configured maximum. */
   readonly bodyBytes?: (sizes: SizeLimits) => number
+  /**
+   * The store proves the session in the transaction that the handler runs. Others have it looked up again once the body
+   * has arrived, because the session may have ended meanwhile.
+   */
+  readonly sessionProvedByStore?: true
   /** For bodies with signed JSON: numbers outside canonical JSON become NaN, so that the decoder can refuse them. */
   readonly exactNumbers?: boolean
 }

@@ -17,6 +17,7 @@ const RESERVED_TYPES: ReadonlySet<string> = new Set(['m.fully_read', 'm.push_rul
 export const putAccountData = endpoint({
   method: 'PUT',
   path: '/user/:userId/account_data/:type',
+  sessionProvedByStore: true,
   bodyBytes: ({ accountDataBytes }) => documentBody(accountDataBytes),
   body: Type.Object({}),
   async handle({ context, session, params, body }) {

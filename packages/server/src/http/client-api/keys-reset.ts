@@ -26,6 +26,7 @@ const MAX_NAMED_KEYS = 1000
 const reset = endpoint({
   method: 'POST',
   path: `/_matrix/client/${RESET_UNSTABLE_PATH}`,
+  sessionProvedByStore: true,
   bodyBytes: largeBody,
   exactNumbers: true,
   body: Type.Object({

@@ -12,6 +12,7 @@ import { outcomeMembers } from './encode-outcomes.ts'
 export const keysUpload = endpoint({
   method: 'POST',
   path: '/keys/upload',
+  sessionProvedByStore: true,
   bodyBytes: largeBody,
   exactNumbers: true,
   body: Type.Object({

@@ -4,6 +4,7 @@ import { endpoint } from '../endpoint.ts'
 export const logout = endpoint({
   method: 'POST',
   path: '/logout',
+  sessionProvedByStore: true,
   async handle({ context, session }) {
     await context.store.devices.remove(session, [session.deviceId], context.now())
     return {}
@@ -13,6 +14,7 @@ export const logout = endpoint({
 export const logoutAll = endpoint({
   method: 'POST',
   path: '/logout/all',
+  sessionProvedByStore: true,
   async handle({ context, session }) {
     await context.store.devices.removeAll(session, context.now())
     return {}

@@ -17,6 +17,7 @@ const MAX_MESSAGES = 10_000
 export const sendToDevice = endpoint({
   method: 'PUT',
   path: '/sendToDevice/:eventType/:txnId',
+  sessionProvedByStore: true,
   bodyBytes: largeBody,
   body: Type.Object({
     messages: Type.Object(
