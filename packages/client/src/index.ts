@@ -3,18 +3,14 @@ export { type Changes, type Snapshot, StaleStoreError, type Store, StoreError } 
 export { memoryStore } from './store/memory.ts'
 export { indexedDbStore, type IndexedDbStoreOptions } from './store/indexed-db.ts'
 export type { ClientEvent, ClientEventType, OnEvent, ServerLevel, Verdict } from './events.ts'
-export {
-  KeyManager,
-  type KeyManagerStatus,
-  type Received,
-  type RequestAnswer,
-  type SyncTicket,
-} from './manager/key-manager.ts'
+export { KeyManager } from './manager/key-manager.ts'
 export type { KeyManagerOptions } from './manager/options.ts'
 export type { LoopOptions } from './manager/loop.ts'
-export type { OutgoingRequest } from './manager/requests.ts'
+export type { OutgoingRequest, RequestAnswer } from './manager/requests.ts'
+export type { KeyManagerStatus } from './manager/status.ts'
+export type { SyncTicket } from './manager/sync-answer.ts'
 export type { DecryptedMessage } from './manager/records.ts'
-export type { Failure } from './manager/inbox.ts'
+export type { Failure, Received } from './manager/inbox.ts'
 export { OlmRefusal } from './olm/olm-account.ts'
 export type {
   IdentityKeys,

@@ -10,7 +10,7 @@ import type { Verdict } from '../events.ts'
 import { verdictOf } from '../ledger/explain.ts'
 import { FALLBACK_KEYS, ONE_TIME_KEYS } from '../ledger/key-record.ts'
 import { findByHash, hashOf, moveTo } from '../ledger/ledger.ts'
-import { type OlmMessage, OlmRefusal, type OlmSession } from '../olm/olm-account.ts'
+import { type OlmMessage, OlmRefusal } from '../olm/olm-account.ts'
 import { decodeOlmEvent, parsePreKeyMessage } from '../olm/pre-key-message.ts'
 import type { Kind, Transaction } from '../store/stored-state.ts'
 import { MANY_OPENED } from './fallback.ts'
@@ -22,9 +22,9 @@ import {
   ONLY,
   OPENED,
   SEEN,
-  type SessionRecord,
   SESSIONS,
 } from './records.ts'
+import { putSession, sessionsWith } from './sessions.ts'
 import { accountOf, type Step } from './step.ts'
 
 /** An encrypted message for this device, with the hashes that are taken beforehand, because steps are synchronous. */
@@ -46,6 +46,14 @@ export type Failure = {
   readonly verdict: Verdict
   /** The public key that the message names. */
   readonly key?: string
+}
+
+/** Outcome of one sync. */
+export type Received = {
+  /** Messages that this call decrypted, and once those that an earlier process left. */
+  readonly messages: readonly DecryptedMessage[]
+  /** Messages that could not be decrypted, each with the verdict on its key. */
+  readonly failures: readonly Failure[]
 }
 
 /**
@@ -171,41 +179,6 @@ function noteImportedUsed({ transaction }: Step): void {
   transaction.put(ACCOUNT, ONLY, { ...account, imported: { ...imported, held } })
 }
 
-/** The sessions with another device, the one that was used last first. */
-export function sessionsWith(transaction: Transaction, peer: string): [string, SessionRecord][] {
-  return [...transaction.all(SESSIONS)]
-    .filter(([, record]) => record.peer === peer)
-    .sort(([, a], [, b]) => b.usedAt - a.usedAt)
-}
-
-/**
- * Stores a session, and lets the oldest go where there are too many with this device. Where there are too many in all, it
- * is the oldest of whoever has most: nobody can push out the sessions of others.
- *
- * @returns who lost a session for want of room in all
- */
-export function putSession(
-  step: Step,
-  peer: string,
-  session: OlmSession,
-  sender?: string,
-): string | undefined {
-  const { transaction, settings, now } = step
-  const record = { peer, pickle: session.pickle(), usedAt: now, ...(sender !== undefined && { sender }) }
-  transaction.put(SESSIONS, session.id, record)
-  for (const [id] of sessionsWith(transaction, peer).slice(settings.sessionsPerPeer)) {
-    if (id !== session.id) transaction.delete(SESSIONS, id)
-  }
-  const all = [...transaction.all(SESSIONS)]
-  if (all.length <= settings.sessions) return undefined
-  const owners = Map.groupBy(all, ([, { sender: by, peer: of }]) => by ?? of)
-  const [[owner, theirs] = ['', all]] = [...owners].sort(([, a], [, b]) => b.length - a.length)
-  const [oldest] = theirs.filter(([id]) => id !== session.id).sort(([, a], [, b]) => a.usedAt - b.usedAt)
-  if (oldest === undefined) return undefined
-  transaction.delete(SESSIONS, oldest[0])
-  return owner
-}
-
 /** Remembers something, within bounds: the oldest go. */
 function remember(transaction: Transaction, kind: Kind<Memory>, id: string, max: number, of?: string): void {
   const all = transaction.all(kind)
@@ -236,4 +209,9 @@ function attempt<T>(call: () => T): T | undefined {
     if (error instanceof OlmRefusal) return undefined
     throw error
   }
+}
+
+/** Inbox messages with their numbers, oldest first. */
+export function inboxOf(inbox: ReadonlyMap<string, DecryptedMessage>): [string, DecryptedMessage][] {
+  return [...inbox].sort(([a], [b]) => Number(a) - Number(b))
 }

@@ -18,109 +18,36 @@
  * store hands out the same text. Everything that is decided is decided inside one update of one state: who finds that
  * another process wrote decides again. Nothing here has a timer; `start` runs the loop for those who want one.
  */
-import { SIGNED_CURVE25519 } from '@latchkey/protocol'
-import type { ServerLevel } from '../events.ts'
-import { healHistory, type HealRecord, HEALS } from '../heal/heals.ts'
+import { healHistory, type HealRecord } from '../heal/heals.ts'
 import { explain, type Explanation } from '../ledger/explain.ts'
-import { FALLBACK_KEYS, ONE_TIME_KEYS } from '../ledger/key-record.ts'
-import { LEDGER_HEAD } from '../ledger/ledger.ts'
 import type { IdentityKeys, OlmMessage } from '../olm/olm-account.ts'
 import { isFinal } from '../server/answers.ts'
-import { SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
-import { StoredState, type View } from '../store/stored-state.ts'
-import { StoreError } from '../store/store.ts'
-import { expireFormerFallback } from './fallback.ts'
-import { generatedToday } from './generation-budget.ts'
-import { ciphertextsFor, decryptAll, type Failure, putSession, sessionsWith } from './inbox.ts'
+import type { View } from '../store/stored-state.ts'
+import { ciphertextsFor, inboxOf, type Received } from './inbox.ts'
 import { Loop, type LoopOptions } from './loop.ts'
-import {
-  type KeyManagerOptions,
-  newAccount,
-  requireReadable,
-  requireSameDevice,
-  settingsOf,
-} from './options.ts'
+import { openCore } from './open.ts'
+import { type KeyManagerOptions, requireReadable } from './options.ts'
 import { settleReading } from './readings.ts'
+import { type DecryptedMessage, INBOX } from './records.ts'
 import {
-  ACCOUNT,
-  type DecryptedMessage,
-  INBOX,
-  NEW_STATUS,
-  ONLY,
-  OPENED,
-  PENDING,
-  SEEN,
-  SESSIONS,
-  STATUS,
-} from './records.ts'
-import { changeRequest, nextRequest, type OutgoingRequest, type Reading, readRequest } from './requests.ts'
+  changeRequest,
+  nextRequest,
+  type OutgoingRequest,
+  type Reading,
+  readRequest,
+  type RequestAnswer,
+} from './requests.ts'
 import { noteFailure } from './retry.ts'
-import { settle } from './settle.ts'
-import { expireIssued, heldKeys } from './slots.ts'
-import { accountOf, Core, statusOf } from './step.ts'
-import { decodeAnswer, noteLimited, takeSignals, toDeviceEvents } from './sync-answer.ts'
-import { prepareReset, prepareUpload, wantRoom } from './upload.ts'
+import { encrypt, startSession } from './sessions.ts'
+import { settlePending } from './settle.ts'
+import { type KeyManagerStatus, managerStatus } from './status.ts'
+import { accountOf, type Core, statusOf } from './step.ts'
+import { applySync, decodeAnswer, noteLimited, type SyncTicket, toDeviceEvents } from './sync-answer.ts'
+import { prepareReset, prepareUpload } from './upload.ts'
 import { newRequestId } from './wire-ids.ts'
 
-const KINDS = [
-  ACCOUNT,
-  STATUS,
-  PENDING,
-  SESSIONS,
-  INBOX,
-  SEEN,
-  OPENED,
-  ONE_TIME_KEYS,
-  FALLBACK_KEYS,
-  LEDGER_HEAD,
-  SERVER_VIEW,
-  HEALS,
-]
-
-/** To-device events in one sync answer that mean that more are waiting. */
-const FULL_PAGE = 100
-/** Messages that an app may leave unhandled before no more are taken in. */
-const MAX_UNHANDLED = 10_000
 /** Plans that are thrown away because another process was faster, before giving up until the next call. */
 const MAX_PLANS = 20
-
-/** The state in which a sync was begun: counts in an answer are no older than it. */
-export type SyncTicket = { readonly generation: number }
-
-/** What a sync brought. */
-export type Received = {
-  /** Messages that this call decrypted, and once those that an earlier process left. */
-  readonly messages: readonly DecryptedMessage[]
-  /** Messages that could not be decrypted, each with what is known of its key. */
-  readonly failures: readonly Failure[]
-}
-
-/** An answer to an outgoing request. */
-export type RequestAnswer = {
-  /** The HTTP status; 0 when no answer came. */
-  readonly status: number
-  /** The answer's text, or its decoded JSON. */
-  readonly body?: unknown
-  /** From a `Retry-After` header, ms. */
-  readonly retryAfterMs?: number
-}
-
-export type KeyManagerStatus = {
-  readonly level: ServerLevel | undefined
-  /** Why the account cannot be used any more. */
-  readonly dead: string | undefined
-  /** Whether the access token was refused; open anew with another one. */
-  readonly isTokenEnded: boolean
-  /** One-time keys that the server has, as far as is known. */
-  readonly available: number | undefined
-  /** Private one-time keys in the account, and how many it can hold. */
-  readonly held: number
-  readonly slots: number
-  readonly generatedToday: number
-  readonly pending: OutgoingRequest['type'] | undefined
-  /** How long `outgoingRequests` will hand out nothing because of a failure, ms. */
-  readonly retryInMs: number
-}
 
 /**
  * Owns an Olm account: keeps its keys on the server and in the store in step, and decrypts what comes.
@@ -167,22 +94,8 @@ export class KeyManager {
    * @throws {StoreError} when the store cannot be read, is damaged, or is another device's: never a fresh start instead
    */
   static async open(options: KeyManagerOptions): Promise<KeyManager> {
-    const { store, accounts, userId, deviceId } = options
-    const state = await StoredState.open(store, KINDS)
-    const core = new Core(state, accounts, settingsOf(options), options.onEvent)
-    await state.update((transaction) => {
-      const known = transaction.get(ACCOUNT, ONLY)
-      if (known === undefined && transaction.generation > 0 && transaction.get(STATUS, ONLY) !== undefined) {
-        throw new StoreError(
-          'corrupted',
-          'the store has no account, and is not empty. Restore it from a copy.',
-        )
-      }
-      if (known !== undefined) requireSameDevice(known, userId, deviceId)
-      else transaction.put(ACCOUNT, ONLY, newAccount(options))
-      if (transaction.get(STATUS, ONLY) === undefined) transaction.put(STATUS, ONLY, NEW_STATUS)
-    })
-    return state.read((view) => {
+    const core = await openCore(options)
+    return core.state.read((view) => {
       requireReadable(core.box, accountOf(view))
       return new KeyManager(core, view)
     })
@@ -208,34 +121,13 @@ export class KeyManager {
    */
   async receiveSync(answer: unknown, ticket?: SyncTicket): Promise<Received> {
     const sync = decodeAnswer(answer)
-    const events = toDeviceEvents(sync)
     const handled = [...this.#handedOut]
     const left = this.#left
     const begunAt = ticket?.generation ?? this.#begunAt
-    const next = sync['next_batch']
-    const ciphertexts = await ciphertextsFor(events, this.identityKeys.curve25519)
-    const { failures, messages, since, generation } = await this.#core.update((step) => {
-      const { transaction } = step
-      for (const number of handled) if (transaction.get(INBOX, number)) transaction.delete(INBOX, number)
-      if (transaction.all(INBOX).size >= MAX_UNHANDLED) {
-        throw new Error(
-          `${MAX_UNHANDLED} messages are waiting to be handled: take unhandledMessages() and call messagesHandled()`,
-        )
-      }
-      const { stored, failures } = decryptAll(step, ciphertexts)
-      takeSignals(step, sync, begunAt)
-      expireIssued(step)
-      expireFormerFallback(step)
-      wantRoom(step)
-      step.patch({
-        fullPages: events.length >= FULL_PAGE ? step.status.fullPages + 1 : 0,
-        ...(typeof next === 'string' && { since: next }),
-      })
-      noteLimited(step)
-      const ours = new Set([...left, ...stored])
-      const messages = inboxOf(transaction.all(INBOX)).filter(([number]) => ours.has(number))
-      return { failures, messages, since: step.status.since, generation: transaction.generation + 1 }
-    })
+    const ciphertexts = await ciphertextsFor(toDeviceEvents(sync), this.identityKeys.curve25519)
+    const { failures, messages, since, generation } = await this.#core.update((step) =>
+      applySync(step, { sync, ciphertexts, begunAt, handled, left }),
+    )
     for (const number of handled) this.#handedOut.delete(number)
     this.#left = new Set()
     this.#since = since
@@ -317,17 +209,11 @@ export class KeyManager {
       if (reading.type === 'versions' && isFinal(status)) this.#knowsVersions = true
       return
     }
+    const handedOut = this.#handedOutRequest
+    // Handed out by another process: its start is unknown, so everything learned since counts as newer.
+    const begunAt = handedOut?.id === id ? handedOut.begunAt : 0
     await this.#core.update((step) => {
-      for (const slot of ['heal', 'upload'] as const) {
-        const pending = step.transaction.get(PENDING, slot)
-        if (pending?.id !== id) continue
-        const handedOut = this.#handedOutRequest
-        // Handed out by another process: nothing is known of when, so what was learned since is not older.
-        const begunAt = handedOut?.id === id ? handedOut.begunAt : 0
-        const isSettled = settle(step, slot, pending, { ...answer, begunAt })
-        noteFailure(step, isSettled ? undefined : { answer: answer.body, retryAfterMs })
-        noteLimited(step)
-      }
+      if (settlePending(step, id, { ...answer, begunAt }, retryAfterMs)) noteLimited(step)
     })
   }
 
@@ -344,22 +230,7 @@ export class KeyManager {
   /** Where things stand, for a page in the app's settings. */
   status(): Promise<KeyManagerStatus> {
     const { state, settings } = this.#core
-    return state.read((view) => {
-      const status = statusOf(view)
-      const now = settings.now()
-      const { retry } = status
-      return {
-        level: status.level,
-        dead: status.dead,
-        isTokenEnded: this.#isTokenEnded,
-        available: view.get(SERVER_VIEW, SERVER_VIEW_ID)?.counts[SIGNED_CURVE25519],
-        held: heldKeys(view),
-        slots: accountOf(view).slots,
-        generatedToday: generatedToday(status, now),
-        pending: (view.get(PENDING, 'heal') ?? view.get(PENDING, 'upload'))?.type,
-        retryInMs: retry === undefined || now < retry.at ? 0 : Math.max(0, retry.at + retry.waitMs - now),
-      }
-    })
+    return state.read((view) => managerStatus(view, settings.now(), this.#isTokenEnded))
   }
 
   /**
@@ -368,15 +239,7 @@ export class KeyManager {
    * @returns the session's ID
    */
   startSession(theirIdentityKey: string, theirOneTimeKey: string): Promise<string> {
-    return this.#core.update((step) => {
-      const session = step.account().openOutbound(theirIdentityKey, theirOneTimeKey)
-      try {
-        putSession(step, theirIdentityKey, session)
-        return session.id
-      } finally {
-        session.free()
-      }
-    })
+    return this.#core.update((step) => startSession(step, theirIdentityKey, theirOneTimeKey))
   }
 
   /**
@@ -385,23 +248,7 @@ export class KeyManager {
    * @returns undefined when there is no session: claim a key and call `startSession`
    */
   encrypt(theirIdentityKey: string, plaintext: string): Promise<OlmMessage | undefined> {
-    return this.#core.update((step) => {
-      const [latest] = sessionsWith(step.transaction, theirIdentityKey)
-      if (latest === undefined) return undefined
-      const [id, record] = latest
-      const session = step.accounts.unpickleSession(record.pickle)
-      try {
-        const { type, body } = session.encrypt(plaintext)
-        step.transaction.put(SESSIONS, id, {
-          peer: theirIdentityKey,
-          pickle: session.pickle(),
-          usedAt: record.usedAt,
-        })
-        return { type, body }
-      } finally {
-        session.free()
-      }
-    })
+    return this.#core.update((step) => encrypt(step, theirIdentityKey, plaintext))
   }
 
   /** Signs canonical JSON text with the device's ed25519 key. @throws {OlmRefusal} when it is too long (libolm: 48 000 bytes) */
@@ -454,8 +301,4 @@ export class KeyManager {
     this.#readings.set(id, { type, begunAt })
     return this.#core.state.read((view) => readRequest(view, id, type))
   }
-}
-
-function inboxOf(inbox: ReadonlyMap<string, DecryptedMessage>): [string, DecryptedMessage][] {
-  return [...inbox].sort(([a], [b]) => Number(a) - Number(b))
 }

@@ -4,9 +4,11 @@
  */
 import { isJsonObject } from '@latchkey/protocol'
 import { parseObject } from '../server/answers.ts'
-import type { KeyManager, RequestAnswer } from './key-manager.ts'
+import type { Received } from './inbox.ts'
 import type { DecryptedMessage } from './records.ts'
-import type { OutgoingRequest } from './requests.ts'
+import type { OutgoingRequest, RequestAnswer } from './requests.ts'
+import type { KeyManagerStatus } from './status.ts'
+import type { SyncTicket } from './sync-answer.ts'
 
 const SYNC_MS = 30_000
 /** What a request may take beyond the time that the server may keep a sync open. */
@@ -29,14 +31,26 @@ export type LoopOptions = {
   readonly syncTimeoutMs?: number
 }
 
+/** The part of a `KeyManager` that the loop drives. */
+export interface LoopManager {
+  readonly since: string | undefined
+  status(): Promise<KeyManagerStatus>
+  syncStarted(): Promise<SyncTicket>
+  receiveSync(answer: unknown, ticket: SyncTicket): Promise<Received>
+  unhandledMessages(): Promise<readonly DecryptedMessage[]>
+  messagesHandled(): Promise<void>
+  outgoingRequests(): Promise<OutgoingRequest[]>
+  markRequestAsSent(id: string, answer: RequestAnswer): Promise<void>
+}
+
 /** One run of the loop. */
 export class Loop {
-  readonly #manager: KeyManager
+  readonly #manager: LoopManager
   readonly #options: LoopOptions
   readonly #abort = new AbortController()
   #isHandling = false
 
-  constructor(manager: KeyManager, options: LoopOptions) {
+  constructor(manager: LoopManager, options: LoopOptions) {
     this.#manager = manager
     this.#options = options
   }

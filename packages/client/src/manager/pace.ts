@@ -3,10 +3,8 @@
  * epoch every time, 409 for ever, a fallback key that is never there) would otherwise keep a client busy without end.
  * Nothing that a server says refills the allowance; only time does.
  */
-import type { Status } from './records.ts'
+import type { Paced, Status } from './records.ts'
 import type { Step } from './step.ts'
-
-export type Paced = 'keys_query' | 'keys_pool' | 'keys_reset' | 'fallback'
 
 /** So many at once, */
 const BURST = 8

@@ -3,7 +3,6 @@ import type { KeyName } from '@latchkey/protocol'
 import type { ServerLevel } from '../events.ts'
 import type { HealCause } from '../heal/heals.ts'
 import type { Kind } from '../store/stored-state.ts'
-import type { Paced } from './pace.ts'
 
 /** The account: whose it is, and all its private halves, pickled. */
 export type AccountRecord = {
@@ -35,6 +34,9 @@ export const ACCOUNT: Kind<AccountRecord> = {
     hasTexts(value, 'userId', 'deviceId', 'curve25519', 'ed25519', 'pickle') &&
     typeof (value as AccountRecord).slots === 'number',
 }
+
+/** Actions that are rate-limited (pace.ts). */
+export type Paced = 'keys_query' | 'keys_pool' | 'keys_reset' | 'fallback'
 
 /** Where things stand. A member that is undefined is not stored. */
 export type Status = {

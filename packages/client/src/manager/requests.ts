@@ -6,10 +6,10 @@
  */
 import { POOL_PATH } from '@latchkey/protocol'
 import type { View } from '../store/stored-state.ts'
-import { isAllowed, type Paced } from './pace.ts'
+import { isAllowed } from './pace.ts'
 import { isOver } from './pool-check.ts'
 import { POOL_QUERY } from './pool-reading.ts'
-import { PENDING, type PendingRequest } from './records.ts'
+import { type Paced, PENDING, type PendingRequest } from './records.ts'
 import { accountOf, type Settings, statusOf } from './step.ts'
 import { planReplacement, planUpload, type UploadPlan } from './upload.ts'
 
@@ -23,6 +23,16 @@ export type OutgoingRequest = {
   readonly path: string
   /** JSON text, to be sent as it is. */
   readonly body?: string
+}
+
+/** The answer to an outgoing request. */
+export type RequestAnswer = {
+  /** The HTTP status; 0 when no answer came. */
+  readonly status: number
+  /** The answer's text, or its decoded JSON. */
+  readonly body?: unknown
+  /** From a `Retry-After` header, ms. */
+  readonly retryAfterMs?: number
 }
 
 export type Reading = 'keys_pool' | 'versions' | 'keys_query'

@@ -27,6 +27,7 @@ import {
   wantReplacement,
 } from './pool-check.ts'
 import { PENDING, type PendingRequest, type PendingSlot } from './records.ts'
+import { noteFailure } from './retry.ts'
 import { confirmIssued, IN_DOUBT, letGo, noteIssued } from './slots.ts'
 import type { Step } from './step.ts'
 
@@ -44,8 +45,30 @@ export type Answer = {
   readonly begunAt: number
 }
 
-/** Settles the pending request in `slot` by its answer. Returns false when the same request has to be sent again. */
-export function settle(step: Step, slot: PendingSlot, pending: PendingRequest, answer: Answer): boolean {
+/**
+ * Settles the pending request `id` by its answer; a failure delays the next try.
+ *
+ * @returns false when no such request is pending: another process or a duplicate answer settled it
+ */
+export function settlePending(
+  step: Step,
+  id: string,
+  answer: Answer,
+  retryAfterMs: number | undefined,
+): boolean {
+  let isFound = false
+  for (const slot of ['heal', 'upload'] as const) {
+    const pending = step.transaction.get(PENDING, slot)
+    if (pending?.id !== id) continue
+    const isSettled = settle(step, slot, pending, answer)
+    noteFailure(step, isSettled ? undefined : { answer: answer.body, retryAfterMs })
+    isFound = true
+  }
+  return isFound
+}
+
+/** Settles the request in `slot`. Returns false when the same request has to be sent again. */
+function settle(step: Step, slot: PendingSlot, pending: PendingRequest, answer: Answer): boolean {
   if (answer.status >= 200 && answer.status < 300) {
     step.transaction.delete(PENDING, slot)
     if (pending.heal === undefined) settleUpload(step, pending, answer)

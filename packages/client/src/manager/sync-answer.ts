@@ -1,12 +1,26 @@
-/** What a sync answer brings beside messages: counts, digests, and what the server says of the fallback key. */
+/**
+ * Applies a sync answer in one step: decrypts its messages, and takes in counts, digests and the state of the fallback
+ * key.
+ */
 import { isJsonObject, type JsonObject, SIGNED_CURVE25519 } from '@latchkey/protocol'
 import { decodeSignals, parseObject } from '../server/answers.ts'
 import { judge, SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
+import { expireFormerFallback } from './fallback.ts'
 import { generatedToday } from './generation-budget.ts'
+import { type Ciphertext, decryptAll, type Failure, inboxOf } from './inbox.ts'
 import { takeIn } from './pool-check.ts'
+import { type DecryptedMessage, INBOX } from './records.ts'
+import { expireIssued } from './slots.ts'
 import type { Step } from './step.ts'
-import { budgetLeft, missingKeys } from './upload.ts'
+import { budgetLeft, missingKeys, wantRoom } from './upload.ts'
 
+/** The state in which a sync was begun: counts in an answer are no older than it. */
+export type SyncTicket = { readonly generation: number }
+
+/** To-device events in a sync answer that indicate that more are waiting. */
+const FULL_PAGE = 100
+/** Unhandled messages beyond which no more are accepted. */
+const MAX_UNHANDLED = 10_000
 const DAY_MS = 86_400_000
 
 /** Decoded JSON, or its text. What is neither is an answer that says nothing. */
@@ -21,8 +35,54 @@ export function toDeviceEvents(sync: JsonObject): readonly unknown[] {
   return Array.isArray(events) ? events : []
 }
 
+/** A sync answer, with what the manager knows about it. */
+export type SyncInput = {
+  readonly sync: JsonObject
+  readonly ciphertexts: readonly Ciphertext[]
+  /** The state's generation when the sync was sent. */
+  readonly begunAt: number
+  /** Inbox numbers of messages that the app has handled. */
+  readonly handled: readonly string[]
+  /** Inbox numbers of messages that an earlier process left. */
+  readonly left: ReadonlySet<string>
+}
+
+/** What one sync changed, and the messages to hand out. */
+export type SyncOutcome = {
+  readonly failures: readonly Failure[]
+  readonly messages: readonly [string, DecryptedMessage][]
+  readonly since: string | undefined
+  /** The state's generation after this step. */
+  readonly generation: number
+}
+
+/** Applies a sync answer: inbox, server view, expiries and sync position, all in this step. */
+export function applySync(step: Step, { sync, ciphertexts, begunAt, handled, left }: SyncInput): SyncOutcome {
+  const { transaction } = step
+  const next = sync['next_batch']
+  for (const number of handled) if (transaction.get(INBOX, number)) transaction.delete(INBOX, number)
+  if (transaction.all(INBOX).size >= MAX_UNHANDLED) {
+    throw new Error(
+      `${MAX_UNHANDLED} messages are waiting to be handled: take unhandledMessages() and call messagesHandled()`,
+    )
+  }
+  const { stored, failures } = decryptAll(step, ciphertexts)
+  takeSignals(step, sync, begunAt)
+  expireIssued(step)
+  expireFormerFallback(step)
+  wantRoom(step)
+  step.patch({
+    fullPages: toDeviceEvents(sync).length >= FULL_PAGE ? step.status.fullPages + 1 : 0,
+    ...(typeof next === 'string' && { since: next }),
+  })
+  noteLimited(step)
+  const ours = new Set([...left, ...stored])
+  const messages = inboxOf(transaction.all(INBOX)).filter(([number]) => ours.has(number))
+  return { failures, messages, since: step.status.since, generation: transaction.generation + 1 }
+}
+
 /** Takes in what the server says of the device's keys. `begunAt`: the state's generation when the sync was sent. */
-export function takeSignals(step: Step, sync: JsonObject, begunAt: number): void {
+function takeSignals(step: Step, sync: JsonObject, begunAt: number): void {
   const { counts, keyPool, unusedFallbackTypes } = decodeSignals(sync)
   const told = counts?.[SIGNED_CURVE25519]
   const view = step.transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
