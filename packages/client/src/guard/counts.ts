@@ -14,7 +14,7 @@ import { poolByDigest } from '../ledger/compare.ts'
 import { type Counts, decodeUpload, type SyncSignals } from '../server/answers.ts'
 import { judge, learn, type ServerView, SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
 import type { View } from '../store/stored-state.ts'
-import { A_MINUTE_MS, type Guarding, MAX_ALGORITHMS } from './guarding.ts'
+import { A_MINUTE_MS, type Guarding, MAX_ALGORITHMS } from './context.ts'
 
 /** The counts of an answer, corrected by the digest beside them. */
 export function countsByDigest(

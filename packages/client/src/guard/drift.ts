@@ -24,7 +24,7 @@ import {
   type Memory,
   tell,
   tellDrift,
-} from './guarding.ts'
+} from './context.ts'
 import { healOnce } from './heal-once.ts'
 import { reconcile, type Reconciled } from './reconcile.ts'
 import { takeBack } from './withdraw.ts'

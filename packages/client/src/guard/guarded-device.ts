@@ -4,8 +4,8 @@
  */
 import type { Kind, Transaction } from '../store/stored-state.ts'
 import { StoreError } from '../store/store.ts'
-import { A_MINUTE_MS, type Guarding, MAX_REMEMBERED, tell } from './guarding.ts'
-import type { OwnAnswer, OwnRequests } from './own-requests.ts'
+import { A_MINUTE_MS, type Guarding, MAX_REMEMBERED, tell } from './context.ts'
+import type { OwnAnswer, OwnRequests } from './homeserver-client.ts'
 import { levelOf } from '../server/capabilities.ts'
 import type { ServerLevel } from '../events.ts'
 

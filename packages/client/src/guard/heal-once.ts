@@ -6,7 +6,7 @@ import type { KeyName } from '@latchkey/protocol'
 import { type HealCause, HEALS, noteHeal, waitForHeal } from '../heal/heals.ts'
 import type { View } from '../store/stored-state.ts'
 import { knownLevel } from './guarded-device.ts'
-import { A_MINUTE_MS, type Guarding, tell } from './guarding.ts'
+import { A_MINUTE_MS, type Guarding, tell } from './context.ts'
 
 /** A heal did not work; the message says why, for the app's log. */
 export class HealFailed extends Error {

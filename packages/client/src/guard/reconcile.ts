@@ -17,11 +17,11 @@ import {
 import type { PoolKey, PoolOfAlgorithm } from '../server/answers.ts'
 import { learn, SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
 import type { Transaction } from '../store/stored-state.ts'
-import type { Target } from './disown.ts'
+import type { Target } from './abandon-keys.ts'
 import { guardedDevice, putGuardedDevice } from './guarded-device.ts'
-import { MAX_ALGORITHMS } from './guarding.ts'
-import { forgetFallbackKeys } from './offer.ts'
-import type { WholePool } from './own-requests.ts'
+import { MAX_ALGORITHMS } from './context.ts'
+import { forgetFallbackKeys } from './upload-payload.ts'
+import type { WholePool } from './homeserver-client.ts'
 
 export type Reconciled = {
   /** Keys taken over, when this was the first time. */

@@ -5,9 +5,9 @@ import { moveTo, recordUploading } from '../ledger/ledger.ts'
 import { decodeReset, parseObject } from '../server/answers.ts'
 import { learn, SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
 import { requireOwner, serverLevel } from './guarded-device.ts'
-import type { Guarding } from './guarding.ts'
-import { locked } from './locked.ts'
-import { readOffer, recordFallbackKeys, settleFallbackKeys, settleKeys } from './offer.ts'
+import type { Guarding } from './context.ts'
+import { locked } from './store-lock.ts'
+import { readOffer, recordFallbackKeys, settleFallbackKeys, settleKeys } from './upload-payload.ts'
 import type { SdkRequest } from './sdk-request.ts'
 
 export async function guardReset(guarding: Guarding, request: SdkRequest): Promise<Response> {

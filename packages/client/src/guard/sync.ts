@@ -11,13 +11,13 @@ import type { Transaction } from '../store/stored-state.ts'
 import { askCounts, countsByDigest, isDoubtful, verifyCounts } from './counts.ts'
 import { compareByDigest, poolMark, readAndHeal } from './drift.ts'
 import { guardedDevice, requireOwner, serverLevel, setLevel } from './guarded-device.ts'
-import { A_MINUTE_MS, type Guarding, tell } from './guarding.ts'
-import { type Named, namedKeys, type NamedTwice, noteNamed, toDeviceEvents } from './namings.ts'
-import { countsForSdk, newKeysLeft } from './new-keys.ts'
+import { A_MINUTE_MS, type Guarding, tell } from './context.ts'
+import { type Named, namedKeys, type NamedTwice, noteNamed, toDeviceEvents } from './prekey-sightings.ts'
+import { countsForSdk, newKeysLeft } from './new-key-budget.ts'
 import { rewrittenResponse } from './rewritten-response.ts'
 import type { SdkRequest } from './sdk-request.ts'
 import { spliceMember } from './splice.ts'
-import { isWithdrawalDue, withdrawOutstanding } from './withdraw-outstanding.ts'
+import { isWithdrawalDue, withdrawOutstanding } from './withdraw-pending.ts'
 
 /** Answers beyond this pass unread, as a first sync of a large account may be. */
 const MAX_ANSWER_CHARS = 50_000_000

@@ -8,8 +8,8 @@ import { decodeOlmEvent } from '../olm/pre-key-message.ts'
 import { parseObject } from '../server/answers.ts'
 import type { View } from '../store/stored-state.ts'
 import { guardedDevice } from './guarded-device.ts'
-import { type Named, namedKey, namingOf } from './namings.ts'
-import type { Guarding } from './guarding.ts'
+import { type Named, namedKey, namingOf } from './prekey-sightings.ts'
+import type { Guarding } from './context.ts'
 import { emit } from '../emit.ts'
 
 /** 32 bytes in base64. Not everything that is so long in a log line is a key of this device's: the ledger knows. */

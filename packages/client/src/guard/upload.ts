@@ -16,11 +16,11 @@ import type { Transaction } from '../store/stored-state.ts'
 import { conflictOf, healConflict } from './conflict.ts'
 import { countsByDigest } from './counts.ts'
 import { compareByDigest, poolMark, readPool } from './drift.ts'
-import { freshOf, surplus } from './flood.ts'
-import { giveUp } from './give-up.ts'
+import { freshOf, surplus } from './upload-limit.ts'
+import { giveUp } from './detect-store-replacement.ts'
 import { guardedDevice, knownLevel, requireOwner, serverLevel, setLevel } from './guarded-device.ts'
-import { type Guarding, tell, tellDrift } from './guarding.ts'
-import { chargeNewKeys, countsForSdk, newKeysLeft } from './new-keys.ts'
+import { type Guarding, tell, tellDrift } from './context.ts'
+import { chargeNewKeys, countsForSdk, newKeysLeft } from './new-key-budget.ts'
 import {
   type Offer,
   readOffer,
@@ -28,13 +28,13 @@ import {
   settleFallbackKeys,
   settleKeys,
   withoutKeys,
-} from './offer.ts'
-import { locked } from './locked.ts'
+} from './upload-payload.ts'
+import { locked } from './store-lock.ts'
 import { rewrittenResponse } from './rewritten-response.ts'
 import type { SdkRequest } from './sdk-request.ts'
 import { spliceMember } from './splice.ts'
-import { namesOf } from './to-withdraw.ts'
-import { withdrawOutstanding } from './withdraw-outstanding.ts'
+import { namesOf } from './pending-withdrawals.ts'
+import { withdrawOutstanding } from './withdraw-pending.ts'
 
 /** Bodies beyond this pass unread: servers refuse them. */
 const MAX_BODY_CHARS = 10_000_000

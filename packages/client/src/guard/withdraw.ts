@@ -20,11 +20,11 @@ import { isPublic, ONE_TIME_KEYS } from '../ledger/key-record.ts'
 import { findByHash, hashOf, moveTo } from '../ledger/ledger.ts'
 import { type Counts, decodeKeyPool, decodeReset, decodeUpload, type ResetAnswer } from '../server/answers.ts'
 import { learn, SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
-import type { Target } from './disown.ts'
+import type { Target } from './abandon-keys.ts'
 import { forgetLevel, guardedDevice, knownLevel } from './guarded-device.ts'
-import type { Guarding } from './guarding.ts'
+import type { Guarding } from './context.ts'
 import { HealFailed, LEVEL_UNKNOWN } from './heal-once.ts'
-import { forgetAllToWithdraw, forgetToWithdraw, namesOf, outstanding } from './to-withdraw.ts'
+import { forgetAllToWithdraw, forgetToWithdraw, namesOf, outstanding } from './pending-withdrawals.ts'
 
 /** How often a reset is tried anew because claims changed the pool meanwhile. */
 const MAX_RACES = 5

@@ -12,7 +12,7 @@
 import { FALLBACK_KEYS, type KeyRecord } from '../ledger/key-record.ts'
 import { moveTo } from '../ledger/ledger.ts'
 import type { View } from '../store/stored-state.ts'
-import { isAllowed } from './pace.ts'
+import { isAllowed } from './rate-limit.ts'
 import type { PendingRequest } from './records.ts'
 import { OPENED } from './records.ts'
 import { statusOf, type Settings, type Step } from './step.ts'

@@ -27,7 +27,7 @@ import { ciphertextsFor, inboxOf, type Received } from './inbox.ts'
 import { Loop, type LoopOptions } from './loop.ts'
 import { openCore } from './open.ts'
 import { type KeyManagerOptions, requireReadable } from './options.ts'
-import { settleReading } from './readings.ts'
+import { settleReading } from './settle-query.ts'
 import { type DecryptedMessage, INBOX } from './records.ts'
 import {
   changeRequest,

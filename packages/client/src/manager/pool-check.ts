@@ -8,7 +8,7 @@
  *
  * The ladder of heals: read -> withdraw what is unknown, if nothing changed since -> the same once more -> replace
  * everything, with a fresh fallback key -> report. Each rung waits for the budget (heal/heals.ts), none is repeated for
- * a pool that was looked at already, and however a server answers, only so much is asked and sent (pace.ts).
+ * a pool that was looked at already, and however a server answers, only so much is asked and sent (rate-limit.ts).
  */
 import { type KeyName, type KeyPool, SIGNED_CURVE25519 } from '@latchkey/protocol'
 import type { ServerLevel } from '../events.ts'
@@ -25,7 +25,7 @@ import {
   SERVER_VIEW_ID,
 } from '../server/server-view.ts'
 import { currentFallback } from './fallback.ts'
-import { isAllowed } from './pace.ts'
+import { isAllowed } from './rate-limit.ts'
 import { ACCOUNT, ONLY, PENDING } from './records.ts'
 import { inferIssued, noteIssued } from './slots.ts'
 import { accountOf, type Step } from './step.ts'

@@ -35,7 +35,7 @@ export const ACCOUNT: Kind<AccountRecord> = {
     typeof (value as AccountRecord).slots === 'number',
 }
 
-/** Actions that are rate-limited (pace.ts). */
+/** Actions that are rate-limited (rate-limit.ts). */
 export type Paced = 'keys_query' | 'keys_pool' | 'keys_reset' | 'fallback'
 
 /** Where things stand. A member that is undefined is not stored. */
@@ -61,7 +61,7 @@ export type Status = {
   readonly lastMessage: number
   /** The other identity that the server named for this device, once. */
   readonly suspected: string | undefined
-  /** What was asked and mended lately (pace.ts). */
+  /** What was asked and mended lately (rate-limit.ts). */
   readonly paced: { readonly [What in Paced]?: { readonly at: number; readonly left: number } }
   /** Why the pool is to be read. */
   readonly poolWanted: HealCause | undefined

@@ -6,9 +6,9 @@
  */
 import { POOL_PATH } from '@latchkey/protocol'
 import type { View } from '../store/stored-state.ts'
-import { isAllowed } from './pace.ts'
+import { isAllowed } from './rate-limit.ts'
 import { isOver } from './pool-check.ts'
-import { POOL_QUERY } from './pool-reading.ts'
+import { POOL_QUERY } from './reconcile-pool.ts'
 import { type Paced, PENDING, type PendingRequest } from './records.ts'
 import { accountOf, type Settings, statusOf } from './step.ts'
 import { planReplacement, planUpload, type UploadPlan } from './upload.ts'

@@ -15,7 +15,7 @@ import {
   type UploadAnswer,
 } from '../server/answers.ts'
 import { noteFallbackPublished } from './fallback.ts'
-import { isAllowed, notePaced } from './pace.ts'
+import { isAllowed, notePaced } from './rate-limit.ts'
 import {
   LONG_PAUSE_MS,
   noteFallbackHealed,

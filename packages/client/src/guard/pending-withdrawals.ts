@@ -6,7 +6,7 @@ import type { KeyName } from '@latchkey/protocol'
 import { HEAL_CAUSES, type HealCause } from '../heal/heals.ts'
 import { nameOf, ONE_TIME_KEYS } from '../ledger/key-record.ts'
 import type { Kind, Transaction, View } from '../store/stored-state.ts'
-import type { Target } from './disown.ts'
+import type { Target } from './abandon-keys.ts'
 
 type ToWithdraw = { readonly cause: HealCause }
 

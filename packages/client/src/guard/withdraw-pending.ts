@@ -4,9 +4,9 @@ import type { Counts } from '../server/answers.ts'
 import { SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
 import type { View } from '../store/stored-state.ts'
 import { knownLevel } from './guarded-device.ts'
-import type { Guarding } from './guarding.ts'
+import type { Guarding } from './context.ts'
 import { healOnce } from './heal-once.ts'
-import { forgetAllToWithdraw, namesOf, outstanding } from './to-withdraw.ts'
+import { forgetAllToWithdraw, namesOf, outstanding } from './pending-withdrawals.ts'
 import { takeBack, takeBackAll } from './withdraw.ts'
 
 /** Whether there is something to withdraw, and it may be done now. */

@@ -15,7 +15,7 @@ import { alignWithPool } from '../ledger/compare.ts'
 import { type KeyRecord, ONE_TIME_KEYS } from '../ledger/key-record.ts'
 import { moveTo, publicKeysOf, recordAdopted, recordLost } from '../ledger/ledger.ts'
 import type { PoolAnswer, PoolKey, PoolOfAlgorithm } from '../server/answers.ts'
-import { isAllowed } from './pace.ts'
+import { isAllowed } from './rate-limit.ts'
 import {
   BUDGET_SPENT,
   LONG_PAUSE_MS,

@@ -5,13 +5,13 @@
  */
 import { recordUploading } from '../ledger/ledger.ts'
 import { decodeUpload, parseObject, type UploadAnswer } from '../server/answers.ts'
-import { freshOf } from './flood.ts'
-import { giveUp } from './give-up.ts'
+import { freshOf } from './upload-limit.ts'
+import { giveUp } from './detect-store-replacement.ts'
 import { requireOwner } from './guarded-device.ts'
-import type { Guarding, Memory } from './guarding.ts'
+import type { Guarding, Memory } from './context.ts'
 import type { KeyTraffic } from './key-traffic.ts'
-import { chargeNewKeys } from './new-keys.ts'
-import { type Offer, readOffer, recordFallbackKeys, settleFallbackKeys, settleKeys } from './offer.ts'
+import { chargeNewKeys } from './new-key-budget.ts'
+import { type Offer, readOffer, recordFallbackKeys, settleFallbackKeys, settleKeys } from './upload-payload.ts'
 import type { SdkRequest } from './sdk-request.ts'
 
 export type Passed = {

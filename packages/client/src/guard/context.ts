@@ -7,8 +7,8 @@ import type { Freshness } from '../server/server-view.ts'
 import type { StoredState } from '../store/stored-state.ts'
 import type { KeyTraffic } from './key-traffic.ts'
 import type { Owner } from './guarded-device.ts'
-import type { OwnRequests } from './own-requests.ts'
-import type { Passed } from './passed.ts'
+import type { OwnRequests } from './homeserver-client.ts'
+import type { Passed } from './unguarded-uploads.ts'
 
 export type Mode = 'off' | 'report' | 'heal'
 

@@ -6,11 +6,11 @@ import { FALLBACK_KEYS, mayBeNamed } from '../ledger/key-record.ts'
 import { moveTo } from '../ledger/ledger.ts'
 import { SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
 import type { Transaction } from '../store/stored-state.ts'
-import { disownAll, disownSince, reusedNames, type Target } from './disown.ts'
+import { disownAll, disownSince, reusedNames, type Target } from './abandon-keys.ts'
 import { guardedDevice, knownLevel, putGuardedDevice, recordOwner } from './guarded-device.ts'
-import type { Guarding } from './guarding.ts'
-import type { Offer } from './offer.ts'
-import { noteAllToWithdraw, noteToWithdraw } from './to-withdraw.ts'
+import type { Guarding } from './context.ts'
+import type { Offer } from './upload-payload.ts'
+import { noteAllToWithdraw, noteToWithdraw } from './pending-withdrawals.ts'
 
 export type GivenUp = {
   /** The curve25519 key that the device had before, if it has another one now. */

@@ -1,7 +1,7 @@
 /** How often a manager asks: bounded by time alone, whichever way the clock goes. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { isAllowed } from './pace.ts'
+import { isAllowed } from './rate-limit.ts'
 import { NEW_STATUS } from './records.ts'
 
 const HOUR_MS = 3_600_000

@@ -1,6 +1,6 @@
 /**
  * How many new keys a device publishes in a day, whatever counts say: a server that always claims to have none must fill
- * neither its own pool nor the SDK's store. Once the day's keys are spent, more are kept from the server (flood.ts), and
+ * neither its own pool nor the SDK's store. Once the day's keys are spent, more are kept from the server (upload-limit.ts), and
  * the SDK is told of enough of them, because one that is told of too few makes new ones at every sync, and forgets the
  * private halves of the oldest to make room. The fallback key serves meanwhile. Durable: it holds over reloads.
  */
@@ -8,7 +8,7 @@ import { SIGNED_CURVE25519 } from '@latchkey/protocol'
 import { type Spent, spentToday, withGivenBack, withSpent } from '../heal/day-budget.ts'
 import type { Counts } from '../server/answers.ts'
 import type { Kind, Transaction, View } from '../store/stored-state.ts'
-import { type Guarding, type Settings, tell } from './guarding.ts'
+import { type Guarding, type Settings, tell } from './context.ts'
 
 type NewKeys = { readonly published: Spent }
 
