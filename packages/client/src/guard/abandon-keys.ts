@@ -8,11 +8,11 @@ import type { HashedKey } from '../ledger/ledger.ts'
 import type { Transaction, View } from '../store/stored-state.ts'
 
 /** A key that the server may have, and the ledger's record of it if there is one. */
-export type Target = { readonly name: KeyName; readonly id: string | undefined }
+export type WithdrawalTarget = { readonly name: KeyName; readonly id: string | undefined }
 
 /** Names that the ledger has, and that are now offered with other keys: an SDK never gives an ID to a second key. */
-export function reusedNames(view: View, offered: readonly HashedKey[]): KeyName[] {
-  return offered
+export function reusedNames(view: View, keys: readonly HashedKey[]): KeyName[] {
+  return keys
     .filter(({ name, hash }) => {
       const record = view.get(ONE_TIME_KEYS, name)
       return record !== undefined && record.hash !== hash && record.state !== 'lost'
@@ -24,26 +24,30 @@ export function reusedNames(view: View, offered: readonly HashedKey[]): KeyName[
  * Gives up every key of the ledger of the earliest batch among `names` and of all later ones. Their names become free:
  * what the SDK publishes under them from now on is new. Returns those that the server may still issue.
  */
-export function disownSince(transaction: Transaction, names: readonly KeyName[], now: number): Target[] {
+export function abandonSince(
+  transaction: Transaction,
+  names: readonly KeyName[],
+  now: number,
+): WithdrawalTarget[] {
   const batches = names.map((name) => transaction.get(ONE_TIME_KEYS, name)?.batch ?? Number.POSITIVE_INFINITY)
   const earliest = Math.min(...batches)
-  return disown(transaction, ({ batch }) => batch >= earliest, now, "the SDK's store went back")
+  return abandonKeys(transaction, ({ batch }) => batch >= earliest, now, "the SDK's store went back")
 }
 
 /** Gives up every key of the ledger. */
-export function disownAll(transaction: Transaction, now: number, cause: string): Target[] {
-  return disown(transaction, () => true, now, cause)
+export function abandonAll(transaction: Transaction, now: number, cause: string): WithdrawalTarget[] {
+  return abandonKeys(transaction, () => true, now, cause)
 }
 
-function disown(
+function abandonKeys(
   transaction: Transaction,
-  isGone: (record: KeyRecord) => boolean,
+  isAbandoned: (record: KeyRecord) => boolean,
   now: number,
   cause: string,
-): Target[] {
-  const targets: Target[] = []
+): WithdrawalTarget[] {
+  const targets: WithdrawalTarget[] = []
   for (const [id, record] of transaction.all(ONE_TIME_KEYS)) {
-    if (id.includes('~') || !isGone(record)) continue
+    if (id.includes('~') || !isAbandoned(record)) continue
     const aside = `${id}~${record.hash.slice(0, 8)}`
     const { share: _share, ...rest } = record
     const lost = { ...rest, state: 'lost', since: now, cause } as const

@@ -11,16 +11,16 @@
 import { CONFLICTS, type KeyName } from '@latchkey/protocol'
 import { ONE_TIME_KEYS } from '../ledger/key-record.ts'
 import { moveTo } from '../ledger/ledger.ts'
-import type { Target } from './abandon-keys.ts'
+import type { WithdrawalTarget } from './abandon-keys.ts'
 import { readPool } from './drift.ts'
 import { decodeConflict, parseObject } from '../server/answers.ts'
 import { guardedDevice, knownLevel, setLevel } from './guarded-device.ts'
-import { type Guarding, tellDrift } from './context.ts'
+import { emitDrift, type GuardContext } from './context.ts'
 import { HealFailed, healOnce } from './heal-once.ts'
-import { type Offer, withoutKeys } from './upload-payload.ts'
+import { type UploadPayload, withoutKeys } from './upload-payload.ts'
 import type { SdkRequest } from './sdk-request.ts'
-import { noteAllToWithdraw } from './pending-withdrawals.ts'
-import { takeBack, takeBackAll } from './withdraw.ts'
+import { addWithdrawAll } from './pending-withdrawals.ts'
+import { withdrawAll, withdrawKeys } from './withdraw.ts'
 
 type Names = readonly KeyName[]
 type Step = (names: Names) => Promise<string>
@@ -29,50 +29,50 @@ type Step = (names: Names) => Promise<string>
 const MAX_LEFT_OUT = 100
 
 /** The names that an answer refuses; undefined when it is none of a conflict. One that lists them is Latchkey's. */
-export async function conflictOf(guarding: Guarding, response: Response): Promise<Names | undefined> {
+export async function conflictOf(context: GuardContext, response: Response): Promise<Names | undefined> {
   if (response.status !== 400) return undefined
   const answer = parseObject(await response.clone().text())
   const names = answer && decodeConflict(response.status, answer)
-  if (names !== undefined && answer?.[CONFLICTS] !== undefined) setLevel(guarding, 'latchkey')
+  if (names !== undefined && answer?.[CONFLICTS] !== undefined) setLevel(context, 'latchkey')
   return names
 }
 
 /** Heals, and returns the answer to the replay that went through; undefined when the refusal stands. */
 export async function healConflict(
-  guarding: Guarding,
+  context: GuardContext,
   request: SdkRequest,
-  offer: Offer,
+  payload: UploadPayload,
   conflict: Names,
 ): Promise<Response | undefined> {
-  tellDrift(guarding, 'conflict', conflict)
+  emitDrift(context, 'conflict', conflict)
   // Where no pool can be read, or none was before, keys that nobody knows of may come after those that are refused.
-  const isPoolKnown = await guarding.state.update((transaction) => {
+  const isPoolKnown = await context.state.update((transaction) => {
     const isKnown =
-      knownLevel(guarding) === 'latchkey' && guardedDevice(transaction).reconciledAt !== undefined
-    if (!isKnown) noteAllToWithdraw(transaction, 'conflict')
+      knownLevel(context) === 'latchkey' && guardedDevice(transaction).reconciledAt !== undefined
+    if (!isKnown) addWithdrawAll(transaction, 'conflict')
     return isKnown
   })
-  const all: Step = () => takeBackAll(guarding)
-  const byPool: Step = (refused) => takeBackByPool(guarding, refused)
+  const all: Step = () => withdrawAll(context)
+  const byPool: Step = (refused) => withdrawByPool(context, refused)
   let accepted: Response | undefined
-  await healOnce(guarding, 'conflict', conflict, async () => {
+  await healOnce(context, 'conflict', conflict, async () => {
     const did: string[] = []
     let names: Names | undefined = conflict
     for (const step of isPoolKnown ? [byPool, all] : [all]) {
       const said = await step(names).catch(failure)
       did.push(typeof said === 'string' ? said : said.message)
       if (typeof said !== 'string') continue
-      const response = await request.sendText(JSON.stringify(offer.body))
-      names = await conflictOf(guarding, response)
+      const response = await request.sendText(JSON.stringify(payload.body))
+      names = await conflictOf(context, response)
       if (names === undefined) {
         accepted = requireAccepted(response)
         return did.join('; ')
       }
     }
-    if (knownLevel(guarding) !== 'bare') {
+    if (knownLevel(context) !== 'bare') {
       throw new HealFailed(`${did.join('; ')}; and the upload is refused still`)
     }
-    const left = await replayWithout(guarding, request, offer, names)
+    const left = await replayWithout(context, request, payload, names)
     accepted = left.response
     return [...did, `left ${left.count} refused keys out`].join('; ')
   })
@@ -80,31 +80,31 @@ export async function healConflict(
 }
 
 /** Withdraws what the pool has and should not have, and the names that are refused. */
-async function takeBackByPool(guarding: Guarding, names: Names): Promise<string> {
-  const found = await readPool(guarding)
+async function withdrawByPool(context: GuardContext, names: Names): Promise<string> {
+  const found = await readPool(context)
   if (found === undefined) throw new HealFailed('the pool could not be read')
-  const targets = new Map<KeyName, Target>(names.map((name) => [name, target(name)]))
-  for (const wrong of [...found.unknown, ...found.again]) targets.set(wrong.name, wrong)
-  return takeBack(guarding, [...targets.values()])
+  const targets = new Map<KeyName, WithdrawalTarget>(names.map((name) => [name, target(name)]))
+  for (const unwanted of [...found.unknown, ...found.spent]) targets.set(unwanted.name, unwanted)
+  return withdrawKeys(context, [...targets.values()])
 }
 
 async function replayWithout(
-  guarding: Guarding,
+  context: GuardContext,
   request: SdkRequest,
-  offer: Offer,
+  payload: UploadPayload,
   conflict: Names,
 ): Promise<{ response: Response; count: number }> {
   const without = new Set<KeyName>()
   let names: Names | undefined = conflict
   for (let attempt = 0; attempt < MAX_LEFT_OUT && names !== undefined; attempt++) {
     for (const name of names) without.add(name)
-    const response = await request.sendText(JSON.stringify(withoutKeys(offer.body, without)))
-    names = await conflictOf(guarding, response)
+    const response = await request.sendText(JSON.stringify(withoutKeys(payload.body, without)))
+    names = await conflictOf(context, response)
     if (names !== undefined) continue
-    await guarding.state.update((transaction) => {
+    await context.state.update((transaction) => {
       for (const name of without) {
         const cause = 'the server has another key under its ID'
-        moveTo(transaction, ONE_TIME_KEYS, name, 'unsent', guarding.settings.now(), { cause })
+        moveTo(transaction, ONE_TIME_KEYS, name, 'unsent', context.settings.now(), { cause })
       }
     })
     return { response: requireAccepted(response), count: without.size }
@@ -117,7 +117,7 @@ function requireAccepted(response: Response): Response {
   return response
 }
 
-function target(name: KeyName): Target {
+function target(name: KeyName): WithdrawalTarget {
   return { name, id: undefined }
 }
 

@@ -7,8 +7,8 @@ import type { Freshness } from '../server/server-view.ts'
 import type { StoredState } from '../store/stored-state.ts'
 import type { KeyTraffic } from './key-traffic.ts'
 import type { Owner } from './guarded-device.ts'
-import type { OwnRequests } from './homeserver-client.ts'
-import type { Passed } from './unguarded-uploads.ts'
+import type { HomeserverClient } from './homeserver-client.ts'
+import type { UnguardedUpload } from './unguarded-uploads.ts'
 
 export type Mode = 'off' | 'report' | 'heal'
 
@@ -25,18 +25,18 @@ export type Settings = {
 }
 
 /** What a guard remembers while the page or process lives. Losing it costs a request more, never a key. */
-export class Memory {
+export class GuardMemory {
   /** Tokens whose owner `/account/whoami` told, and whether that is the store's device. */
   readonly owners = new Map<string, Owner & { readonly isOwn: boolean }>()
   readonly levels = new Map<string, ServerLevel>()
   /** The epoch and version of the pool that was last held against the ledger. */
   compared: string | undefined
   /** What the server did that makes a reading of the pool necessary, whatever its digests say; until it was read. */
-  suspicion: Extract<Freshness, 'went_back' | 'new_epoch'> | undefined
+  suspicion: Extract<Freshness, 'rolled_back' | 'new_epoch'> | undefined
   /** Uploads that passed unguarded and are not in the ledger yet. */
-  passed: readonly Passed[] = []
+  unguardedUploads: readonly UnguardedUpload[] = []
   /** Whether the last doubtful count of a sync was right; undefined before there was one. */
-  areSyncsRight: boolean | undefined
+  areSyncCountsTrusted: boolean | undefined
   #readingPause = { from: 0, to: 0 }
   readonly #last = new Map<string, number>()
   readonly #running = new Map<string, Promise<unknown>>()
@@ -72,22 +72,22 @@ export class Memory {
 export const MAX_REMEMBERED = 1_000
 /** More algorithms than any client has; what a server says beyond is not read. */
 export const MAX_ALGORITHMS = 8
-export const A_MINUTE_MS = 60_000
-export const AN_HOUR_MS = 3_600_000
+export const MINUTE_MS = 60_000
+export const HOUR_MS = 3_600_000
 /** Names in one event. */
-export const MAX_NAMES_TOLD = 50
+export const MAX_NAMES_IN_EVENT = 50
 
 /** One request that is guarded: where it goes, and everything needed to look after it. */
-export type Guarding = {
+export type GuardContext = {
   readonly settings: Settings
   readonly state: StoredState
-  readonly memory: Memory
+  readonly memory: GuardMemory
   readonly traffic: KeyTraffic
-  readonly server: OwnRequests
+  readonly server: HomeserverClient
 }
 
-export function tell<Type extends ClientEventType>(
-  { settings }: Pick<Guarding, 'settings'>,
+export function emitEvent<Type extends ClientEventType>(
+  { settings }: Pick<GuardContext, 'settings'>,
   type: Type,
   details: EventDetails<Type>,
 ): void {
@@ -95,9 +95,9 @@ export function tell<Type extends ClientEventType>(
 }
 
 /** Tells of drift; of the same keys once an hour, because drift that may not be healed stays. */
-export function tellDrift(guarding: Guarding, reason: HealCause, keys: readonly KeyName[]): void {
-  const { memory, settings } = guarding
-  const names = keys.slice(0, MAX_NAMES_TOLD)
-  if (!memory.atMostEvery(AN_HOUR_MS, `drift ${reason} ${names.join()}`, settings.now())) return
-  tell(guarding, 'drift', { reason, keys: names })
+export function emitDrift(context: GuardContext, reason: HealCause, keys: readonly KeyName[]): void {
+  const { memory, settings } = context
+  const names = keys.slice(0, MAX_NAMES_IN_EVENT)
+  if (!memory.atMostEvery(HOUR_MS, `drift ${reason} ${names.join()}`, settings.now())) return
+  emitEvent(context, 'drift', { reason, keys: names })
 }

@@ -12,9 +12,9 @@
 import { type Algorithm, type KeyPool, SIGNED_CURVE25519 } from '@latchkey/protocol'
 import { poolByDigest } from '../ledger/compare.ts'
 import { type Counts, decodeUpload, type SyncSignals } from '../server/answers.ts'
-import { judge, learn, type ServerView, SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
+import { classifyAnswer, learn, SERVER_VIEW, SERVER_VIEW_ID, type ServerView } from '../server/server-view.ts'
 import type { View } from '../store/stored-state.ts'
-import { A_MINUTE_MS, type Guarding, MAX_ALGORITHMS } from './context.ts'
+import { type GuardContext, MAX_ALGORITHMS, MINUTE_MS } from './context.ts'
 
 /** The counts of an answer, corrected by the digest beside them. */
 export function countsByDigest(
@@ -54,26 +54,26 @@ function unchangedCount(
 /** Whether a sync's count is so much lower than what is known that it is to be verified: zero, or less than half. */
 export function isDoubtful(view: View, { counts, keyPool }: SyncSignals): boolean {
   const known = view.get(SERVER_VIEW, SERVER_VIEW_ID)?.counts[SIGNED_CURVE25519] ?? 0
-  const told = counts?.[SIGNED_CURVE25519]
-  return keyPool === undefined && told !== undefined && known > 0 && told < known / 2
+  const received = counts?.[SIGNED_CURVE25519]
+  return keyPool === undefined && received !== undefined && known > 0 && received < known / 2
 }
 
 /** Verifies counts that are in doubt. Returns those that hold; undefined: what was known before. */
 export async function verifyCounts(
-  guarding: Guarding,
+  context: GuardContext,
   doubtful: Counts,
   begunAt: number,
 ): Promise<Counts | undefined> {
-  const { memory } = guarding
-  const asked = await askCounts(guarding)
+  const { memory } = context
+  const asked = await askCounts(context)
   if (asked !== undefined && asked !== 'refused') {
     // Keys may have been claimed since the sync was answered.
-    memory.areSyncsRight = (asked[SIGNED_CURVE25519] ?? 0) <= (doubtful[SIGNED_CURVE25519] ?? 0)
+    memory.areSyncCountsTrusted = (asked[SIGNED_CURVE25519] ?? 0) <= (doubtful[SIGNED_CURVE25519] ?? 0)
     return asked
   }
   // Who cannot be asked is believed: a device must not starve for it.
-  if (asked === 'refused') memory.areSyncsRight = true
-  return memory.areSyncsRight ? learnCounts(guarding, doubtful, undefined, begunAt) : undefined
+  if (asked === 'refused') memory.areSyncCountsTrusted = true
+  return memory.areSyncCountsTrusted ? learnCounts(context, doubtful, undefined, begunAt) : undefined
 }
 
 /**
@@ -81,22 +81,22 @@ export async function verifyCounts(
  *
  * @returns `refused` when the server will not be asked; undefined when it has not answered, or was asked just now
  */
-export async function askCounts(guarding: Guarding): Promise<Counts | 'refused' | undefined> {
-  const { memory, server, settings, state } = guarding
+export async function askCounts(context: GuardContext): Promise<Counts | 'refused' | undefined> {
+  const { memory, server, settings, state } = context
   if (settings.mode !== 'heal') return undefined
-  if (!memory.atMostEvery(A_MINUTE_MS, 'counts', settings.now())) return undefined
+  if (!memory.atMostEvery(MINUTE_MS, 'counts', settings.now())) return undefined
   const begunAt = await state.read((view) => view.generation)
   const { status, body } = await server.upload({}).catch(() => ({ status: 0, body: {} }))
   if (status >= 400 && status < 500 && status !== TOO_MANY) return 'refused'
   const { counts, keyPool } = decodeUpload(body)
   if (status !== 200 || counts === undefined) return undefined
-  return learnCounts(guarding, counts, keyPool, begunAt)
+  return learnCounts(context, counts, keyPool, begunAt)
 }
 
 const TOO_MANY = 429
 
 function learnCounts(
-  { state }: Guarding,
+  { state }: GuardContext,
   counts: Counts,
   keyPool: KeyPool | undefined,
   begunAt: number,
@@ -105,7 +105,7 @@ function learnCounts(
     const view = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
     const right = countsByDigest(transaction, counts, keyPool)
     const learned = { counts: right, keyPool, begunAt, isChange: false }
-    if (judge(view, learned, transaction.generation) === 'stale') return view?.counts
+    if (classifyAnswer(view, learned, transaction.generation) === 'stale') return view?.counts
     transaction.put(SERVER_VIEW, SERVER_VIEW_ID, learn(view, learned, transaction.generation))
     return right
   })

@@ -17,17 +17,17 @@ import { type Freshness, SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-vi
 import type { Transaction } from '../store/stored-state.ts'
 import { guardedDevice } from './guarded-device.ts'
 import {
-  A_MINUTE_MS,
-  AN_HOUR_MS,
-  type Guarding,
+  emitDrift,
+  emitEvent,
+  type GuardContext,
+  type GuardMemory,
+  HOUR_MS,
   MAX_ALGORITHMS,
-  type Memory,
-  tell,
-  tellDrift,
+  MINUTE_MS,
 } from './context.ts'
 import { healOnce } from './heal-once.ts'
 import { reconcile, type Reconciled } from './reconcile.ts'
-import { takeBack } from './withdraw.ts'
+import { withdrawKeys } from './withdraw.ts'
 
 /**
  * Holds the digests of an answer that was just learned against the ledger; notes what has been issued. Returns whether
@@ -36,12 +36,12 @@ import { takeBack } from './withdraw.ts'
  */
 export function compareByDigest(
   transaction: Transaction,
-  memory: Memory,
+  memory: GuardMemory,
   keyPool: KeyPool,
   freshness: Freshness,
   now: number,
 ): boolean {
-  if (freshness === 'went_back' || freshness === 'new_epoch') memory.suspicion = freshness
+  if (freshness === 'rolled_back' || freshness === 'new_epoch') memory.suspicion = freshness
   if (memory.suspicion !== undefined) return true
   if (guardedDevice(transaction).reconciledAt === undefined) return true
   const verified = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)?.verified
@@ -56,7 +56,7 @@ export function compareByDigest(
     for (const [id] of found.before) moveTo(transaction, ONE_TIME_KEYS, id, 'issued', now, { issuedAt: now })
     // The digest has them in it: they arrived, even if the answer that says so did not.
     if (found.hasUploading)
-      for (const [id] of publicKeysOf(transaction, algorithm)) arrived(transaction, id, now)
+      for (const [id] of publicKeysOf(transaction, algorithm)) markArrived(transaction, id, now)
   }
   const fallbacks = new Set([...transaction.all(FALLBACK_KEYS).values()].map(({ hash }) => hash))
   const areKnown = Object.values(keyPool.fallback)
@@ -65,13 +65,13 @@ export function compareByDigest(
   return !isRight || !areKnown
 }
 
-function arrived(transaction: Transaction, id: KeyName, now: number): void {
+function markArrived(transaction: Transaction, id: KeyName, now: number): void {
   if (transaction.get(ONE_TIME_KEYS, id)?.state !== 'uploading') return
   moveTo(transaction, ONE_TIME_KEYS, id, 'available', now, { publishedAt: now })
 }
 
 /** Which version of the pool was compared. */
-export function poolMark({ epoch, version }: KeyPool): string {
+export function poolVersion({ epoch, version }: KeyPool): string {
   return `${epoch}/${version}`
 }
 
@@ -79,63 +79,64 @@ export function poolMark({ epoch, version }: KeyPool): string {
  * Reads the pool and heals what should not be there. The caller holds the store's lock. Returns the counts that hold
  * afterwards; undefined when the pool could not be read.
  */
-export async function readAndHeal(guarding: Guarding): Promise<Counts | undefined> {
-  const { memory, settings, state } = guarding
+export async function readAndHeal(context: GuardContext): Promise<Counts | undefined> {
+  const { memory, settings, state } = context
   const { suspicion } = memory
-  const found = await readPool(guarding)
+  const found = await readPool(context)
   if (found === undefined) {
-    memory.pauseReading(A_MINUTE_MS, settings.now())
+    memory.pauseReading(MINUTE_MS, settings.now())
     return undefined
   }
-  const { unknown, again } = found
-  const wrong = [...unknown, ...again]
+  const { unknown, spent } = found
+  const unwanted = [...unknown, ...spent]
   let isRight = true
-  if (wrong.length > 0) {
+  if (unwanted.length > 0) {
     const reason = reasonOf(found, suspicion)
-    const names = wrong.map(({ name }) => name)
-    tellDrift(guarding, reason, names)
-    isRight = await healOnce(guarding, reason, names, () => takeBack(guarding, wrong))
+    const names = unwanted.map(({ name }) => name)
+    emitDrift(context, reason, names)
+    isRight = await healOnce(context, reason, names, () => withdrawKeys(context, unwanted))
     if (!isRight) {
       memory.suspicion = suspicion
-      memory.pauseReading(await untilNextHeal(guarding), settings.now())
+      memory.pauseReading(await untilNextHeal(context), settings.now())
     }
   }
   const view = await state.read((it) => it.get(SERVER_VIEW, SERVER_VIEW_ID))
-  memory.compared = isRight && view?.keyPool ? poolMark(view.keyPool) : undefined
+  memory.compared = isRight && view?.keyPool ? poolVersion(view.keyPool) : undefined
   return view?.counts
 }
 
 /** When there is a use in looking again at what could not be healed: when a heal may begin, after an hour at most. */
-async function untilNextHeal({ settings, state }: Guarding): Promise<number> {
+async function untilNextHeal({ settings, state }: GuardContext): Promise<number> {
   const { mode, budget, now } = settings
-  if (mode !== 'heal') return AN_HOUR_MS
-  return Math.min(AN_HOUR_MS, await state.read((view) => waitForHeal(view, budget, now())))
+  if (mode !== 'heal') return HOUR_MS
+  return Math.min(HOUR_MS, await state.read((view) => waitForHeal(view, budget, now())))
 }
 
 /**
  * Reads the pool and brings the ledger up to it; tells what was adopted, and of fallback keys that nobody can take back.
  * Undefined when the server does not tell: what was suspected stays suspected.
  */
-export async function readPool(guarding: Guarding): Promise<Reconciled | undefined> {
-  const { memory, settings, server, state } = guarding
+export async function readPool(context: GuardContext): Promise<Reconciled | undefined> {
+  const { memory, settings, server, state } = context
   const pool = await server.pool().catch(failure)
   if (pool instanceof Error) {
-    if (memory.atMostEvery(A_MINUTE_MS, 'not_compared', settings.now())) {
-      tell(guarding, 'not_compared', { error: pool.message })
+    if (memory.atMostEvery(MINUTE_MS, 'not_compared', settings.now())) {
+      emitEvent(context, 'not_compared', { error: pool.message })
     }
     return undefined
   }
   const found = await state.update((transaction) => reconcile(transaction, pool, settings.now()))
   memory.suspicion = undefined
   memory.compared = undefined
-  if (found.adopted !== undefined && found.adopted > 0) tell(guarding, 'adopted', { count: found.adopted })
+  if (found.adopted !== undefined && found.adopted > 0)
+    emitEvent(context, 'adopted', { count: found.adopted })
   const { unknownFallbacks } = found
-  if (unknownFallbacks.length > 0 && memory.atMostEvery(A_MINUTE_MS, 'fallback_unknown', settings.now())) {
+  if (unknownFallbacks.length > 0 && memory.atMostEvery(MINUTE_MS, 'fallback_unknown', settings.now())) {
     const details = { reason: 'fallback_unknown', keys: unknownFallbacks } as const
-    tell(guarding, 'drift', details)
+    emitEvent(context, 'drift', details)
     const why =
       'no server can be asked to withdraw a fallback key, and the guard has none of its own; the SDK replaces it when it next rotates'
-    tell(guarding, 'not_healed', { ...details, why })
+    emitEvent(context, 'not_healed', { ...details, why })
   }
   return found
 }
@@ -144,7 +145,7 @@ function failure(error: unknown): Error {
   return error instanceof Error ? error : new Error(String(error))
 }
 
-function reasonOf({ unknown, again }: Reconciled, suspicion: Memory['suspicion']): HealCause {
+function reasonOf({ unknown, spent }: Reconciled, suspicion: GuardMemory['suspicion']): HealCause {
   if (suspicion !== undefined) return 'server_went_back'
-  return unknown.length >= again.length ? 'unknown_keys' : 'keys_again'
+  return unknown.length >= spent.length ? 'unknown_keys' : 'keys_again'
 }

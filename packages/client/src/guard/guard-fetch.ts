@@ -3,26 +3,26 @@
  * traffic passes untouched. Its own failures never stop traffic, and never start an empty ledger.
  */
 import type { OnEvent, ServerLevel, Verdict } from '../events.ts'
-import { type Budget, DEFAULT_BUDGET, HEALS, healHistory, type HealRecord } from '../heal/heals.ts'
+import { type Budget, DEFAULT_BUDGET, healHistory, type HealRecord, HEALS } from '../heal/heals.ts'
 import { explain, type Explanation } from '../ledger/explain.ts'
 import { FALLBACK_KEYS, type KeyState, ONE_TIME_KEYS } from '../ledger/key-record.ts'
 import type { Counts } from '../server/answers.ts'
 import { LEDGER_HEAD } from '../ledger/ledger.ts'
-import { NAMINGS } from './prekey-sightings.ts'
+import { PREKEY_SIGHTINGS } from './prekey-sightings.ts'
 import { NEW_KEYS } from './new-key-budget.ts'
 import { SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
 import { type Store, StoreError } from '../store/store.ts'
 import { type Kind, StoredState } from '../store/stored-state.ts'
 import { GUARDED_DEVICE, guardedDevice } from './guarded-device.ts'
-import { A_MINUTE_MS, type Guarding, Memory, type Mode, type Settings, tell } from './context.ts'
+import { emitEvent, type GuardContext, GuardMemory, MINUTE_MS, type Mode, type Settings } from './context.ts'
 import { type KeyTraffic, keyTrafficOf } from './key-traffic.ts'
-import { OwnRequests } from './homeserver-client.ts'
-import { passUnguarded, recordPassed } from './unguarded-uploads.ts'
+import { HomeserverClient } from './homeserver-client.ts'
+import { forwardUnguarded, recordUnguardedUploads } from './unguarded-uploads.ts'
 import { guardReset } from './reset.ts'
 import { SdkRequest } from './sdk-request.ts'
 import { guardSync } from './sync.ts'
-import { judge, reportUndecryptable } from './undecryptable.ts'
-import { TO_WITHDRAW } from './pending-withdrawals.ts'
+import { guardVerdict, reportUndecryptable } from './undecryptable.ts'
+import { PENDING_WITHDRAWALS } from './pending-withdrawals.ts'
 import { guardUpload } from './upload.ts'
 
 /** How a guard is set up. Only `store` is needed. */
@@ -87,9 +87,9 @@ const KINDS: readonly Kind<unknown>[] = [
   SERVER_VIEW,
   HEALS,
   GUARDED_DEVICE,
-  NAMINGS,
+  PREKEY_SIGHTINGS,
   NEW_KEYS,
-  TO_WITHDRAW,
+  PENDING_WITHDRAWALS,
 ]
 
 const MAX_PUBLISHED = 100
@@ -107,7 +107,7 @@ const TIMEOUT_MS = 10_000
  */
 export function guardFetch(fetch: typeof globalThis.fetch, options: GuardOptions): Guard {
   const settings = settingsOf(options)
-  const memory = new Memory()
+  const memory = new GuardMemory()
   // Browsers refuse to run their fetch as the method of another object.
   const plain: typeof fetch = (...args) => fetch(...args)
   let opening: Promise<StoredState> | undefined
@@ -120,17 +120,17 @@ export function guardFetch(fetch: typeof globalThis.fetch, options: GuardOptions
     return opening
   }
 
-  const tellUnguarded = (error: unknown): void => {
+  const emitUnguarded = (error: unknown): void => {
     const text = error instanceof Error ? error.message : String(error)
-    if (memory.atMostEvery(A_MINUTE_MS, `unguarded ${text}`, settings.now())) {
-      tell({ settings }, 'unguarded', { error: text })
+    if (memory.atMostEvery(MINUTE_MS, `unguarded ${text}`, settings.now())) {
+      emitEvent({ settings }, 'unguarded', { error: text })
     }
   }
   const trafficOf = (args: Parameters<typeof fetch>): KeyTraffic | undefined => {
     try {
       return settings.mode === 'off' ? undefined : keyTrafficOf(...args)
     } catch (error) {
-      tellUnguarded(error)
+      emitUnguarded(error)
       return undefined
     }
   }
@@ -140,23 +140,23 @@ export function guardFetch(fetch: typeof globalThis.fetch, options: GuardOptions
     if (traffic === undefined) return fetch(...args)
     const [input, init] = args
     const request = new SdkRequest(plain, input, init)
-    const guarding = async (): Promise<Guarding> => {
-      const server = new OwnRequests(plain, traffic, settings.timeoutMs)
+    const openContext = async (): Promise<GuardContext> => {
+      const server = new HomeserverClient(plain, traffic, settings.timeoutMs)
       return { settings, state: await open(), memory, traffic, server }
     }
     try {
       return await untilAborted(
         traffic.signal,
-        guarding().then((it) => handle(it, request)),
+        openContext().then((it) => handle(it, request)),
       )
     } catch (error) {
       if (traffic.signal?.aborted === true || request.failedWith(error)) throw error
-      tellUnguarded(error)
+      emitUnguarded(error)
       // Another device's keys are none of this ledger's.
       if (error instanceof StoreError && error.reason === 'foreign') return request.outcome()
       return untilAborted(
         traffic.signal,
-        passUnguarded(memory, traffic, request, async () => recordPassed(await guarding())),
+        forwardUnguarded(memory, traffic, request, async () => recordUnguardedUploads(await openContext())),
       )
     }
   }
@@ -164,7 +164,7 @@ export function guardFetch(fetch: typeof globalThis.fetch, options: GuardOptions
   return Object.assign(guarded, {
     explain: async (keyOrId: string) => {
       const state = await open()
-      return explain((look) => state.read(look), keyOrId, judge)
+      return explain((read) => state.read(read), keyOrId, guardVerdict)
     },
     history: async () => (await open()).read(healHistory),
     reportUndecryptable: async (report: unknown) =>
@@ -195,16 +195,16 @@ function settingsOf({
   }
 }
 
-async function handle(guarding: Guarding, request: SdkRequest): Promise<Response> {
-  await recordPassed(guarding)
-  switch (guarding.traffic.kind) {
+async function handle(context: GuardContext, request: SdkRequest): Promise<Response> {
+  await recordUnguardedUploads(context)
+  switch (context.traffic.kind) {
     case 'upload':
-      return guardUpload(guarding, request)
+      return guardUpload(context, request)
     case 'reset':
-      return guardReset(guarding, request)
+      return guardReset(context, request)
     case 'sync':
     case 'sliding_sync':
-      return guardSync(guarding, request)
+      return guardSync(context, request)
   }
 }
 
@@ -225,7 +225,7 @@ async function untilAborted<T>(signal: AbortSignal | undefined, work: Promise<T>
   }
 }
 
-function statusOf({ mode }: Settings, memory: Memory, state: StoredState): Promise<GuardStatus> {
+function statusOf({ mode }: Settings, memory: GuardMemory, state: StoredState): Promise<GuardStatus> {
   return state.read((view) => {
     const { userId, deviceId } = guardedDevice(view)
     const keys: Partial<Record<KeyState, number>> = {}

@@ -4,8 +4,8 @@
  */
 import type { Kind, Transaction } from '../store/stored-state.ts'
 import { StoreError } from '../store/store.ts'
-import { A_MINUTE_MS, type Guarding, MAX_REMEMBERED, tell } from './context.ts'
-import type { OwnAnswer, OwnRequests } from './homeserver-client.ts'
+import { emitEvent, type GuardContext, MAX_REMEMBERED, MINUTE_MS } from './context.ts'
+import type { HomeserverClient, ServerAnswer } from './homeserver-client.ts'
 import { levelOf } from '../server/capabilities.ts'
 import type { ServerLevel } from '../events.ts'
 
@@ -41,12 +41,18 @@ export function putGuardedDevice(transaction: Transaction, more: GuardedDevice):
  *
  * @throws {StoreError} `foreign`, for another device's token
  */
-export async function requireOwner({ memory, settings, traffic, server, state }: Guarding): Promise<void> {
+export async function requireOwner({
+  memory,
+  settings,
+  traffic,
+  server,
+  state,
+}: GuardContext): Promise<void> {
   const known = memory.owners.get(traffic.token)
   if (known?.isOwn === true) return
   const what = `owner ${traffic.token}`
   const ask = async (): Promise<Owner | undefined> =>
-    memory.atMostEvery(A_MINUTE_MS, what, settings.now()) ? askOwner(server) : undefined
+    memory.atMostEvery(MINUTE_MS, what, settings.now()) ? askOwner(server) : undefined
   const owner = known ?? (await memory.shared(what, ask))
   if (owner === undefined) return
   if (memory.owners.size >= MAX_REMEMBERED) memory.owners.clear()
@@ -58,7 +64,7 @@ export async function requireOwner({ memory, settings, traffic, server, state }:
 /** Whom a token belongs to. */
 export type Owner = { readonly userId: string; readonly deviceId: string | undefined }
 
-async function askOwner(server: OwnRequests): Promise<Owner | undefined> {
+async function askOwner(server: HomeserverClient): Promise<Owner | undefined> {
   const { status, body } = await server.whoami().catch(() => NO_ANSWER)
   const { user_id: userId, device_id: deviceId } = body
   if (status !== 200 || typeof userId !== 'string') return undefined
@@ -85,45 +91,45 @@ export function recordOwner(transaction: Transaction, owner: Owner): void {
   })
 }
 
-const NO_ANSWER: OwnAnswer = { status: 0, body: {} }
+const NO_ANSWER: ServerAnswer = { status: 0, body: {} }
 
 /**
  * What the server offers, by its own word: asked once for each base URL. While no answer comes it is not known, and asked
  * for again, by syncs once a minute; a failure says nothing of what a server can do.
  */
-export async function serverLevel(guarding: Guarding): Promise<ServerLevel | undefined> {
-  const { memory, settings, traffic, server } = guarding
-  const known = knownLevel(guarding)
+export async function serverLevel(context: GuardContext): Promise<ServerLevel | undefined> {
+  const { memory, settings, traffic, server } = context
+  const known = knownLevel(context)
   if (known !== undefined) return known
   const what = `versions ${traffic.baseUrl}`
-  const ask = async (): Promise<OwnAnswer> => {
+  const ask = async (): Promise<ServerAnswer> => {
     const isRare = traffic.kind === 'upload' || traffic.kind === 'reset'
-    if (!isRare && !memory.atMostEvery(A_MINUTE_MS, what, settings.now())) return NO_ANSWER
+    if (!isRare && !memory.atMostEvery(MINUTE_MS, what, settings.now())) return NO_ANSWER
     return server.versions().catch(() => NO_ANSWER)
   }
   const { status, body } = await memory.shared(what, ask)
   // An answer of Latchkey may have shown meanwhile what it is.
-  const shown = knownLevel(guarding)
+  const shown = knownLevel(context)
   if (shown !== undefined || status !== 200) return shown
   const level = levelOf(body)
-  setLevel(guarding, level)
+  setLevel(context, level)
   return level
 }
 
-export function knownLevel({ memory, traffic }: Guarding): ServerLevel | undefined {
+export function knownLevel({ memory, traffic }: GuardContext): ServerLevel | undefined {
   return memory.levels.get(traffic.baseUrl)
 }
 
 /** A server that is not what it said it was is asked anew. */
-export function forgetLevel({ memory, traffic }: Guarding): void {
+export function forgetLevel({ memory, traffic }: GuardContext): void {
   memory.levels.delete(traffic.baseUrl)
 }
 
 /** Notes what a server turned out to be; says so when that is news. */
-export function setLevel(guarding: Guarding, level: ServerLevel): void {
-  const { memory, traffic } = guarding
+export function setLevel(context: GuardContext, level: ServerLevel): void {
+  const { memory, traffic } = context
   if (memory.levels.get(traffic.baseUrl) === level) return
   if (memory.levels.size >= MAX_REMEMBERED) memory.levels.clear()
   memory.levels.set(traffic.baseUrl, level)
-  tell(guarding, 'server', { level, baseUrl: traffic.baseUrl })
+  emitEvent(context, 'server', { level, baseUrl: traffic.baseUrl })
 }

@@ -6,7 +6,7 @@ import type { KeyName } from '@latchkey/protocol'
 import { type HealCause, HEALS, noteHeal, waitForHeal } from '../heal/heals.ts'
 import type { View } from '../store/stored-state.ts'
 import { knownLevel } from './guarded-device.ts'
-import { A_MINUTE_MS, type Guarding, tell } from './context.ts'
+import { emitEvent, type GuardContext, MINUTE_MS } from './context.ts'
 
 /** A heal did not work; the message says why, for the app's log. */
 export class HealFailed extends Error {
@@ -17,10 +17,10 @@ export class HealFailed extends Error {
 export const LEVEL_UNKNOWN = 'what the server offers is not known: /versions has not been answered'
 
 const DAY_MS = 86_400_000
-const MAX_NAMES_TOLD = 50
+const MAX_NAMES_IN_EVENT = 50
 
 /** Heals of these causes mean that the device's own uploads did not fit what it had published. */
-const OF_UPLOADS: readonly HealCause[] = ['sdk_rolled_back', 'conflict']
+const UPLOAD_CAUSES: readonly HealCause[] = ['sdk_rolled_back', 'conflict']
 
 /**
  * Runs `work` if a heal is allowed now. `work` does it and says in words what it did.
@@ -28,16 +28,16 @@ const OF_UPLOADS: readonly HealCause[] = ['sdk_rolled_back', 'conflict']
  * @returns whether it healed; failures are told of, not thrown
  */
 export async function healOnce(
-  guarding: Guarding,
+  context: GuardContext,
   reason: HealCause,
   keys: readonly KeyName[],
   work: () => Promise<string>,
 ): Promise<boolean> {
-  const { settings, state } = guarding
+  const { settings, state } = context
   const { mode, budget, now } = settings
-  const names = keys.slice(0, MAX_NAMES_TOLD)
-  if (mode !== 'heal') return refuse(guarding, reason, names, `the mode is "${mode}"`)
-  if (knownLevel(guarding) === undefined) return refuse(guarding, reason, names, LEVEL_UNKNOWN)
+  const names = keys.slice(0, MAX_NAMES_IN_EVENT)
+  if (mode !== 'heal') return refuse(context, reason, names, `the mode is "${mode}"`)
+  if (knownLevel(context) === undefined) return refuse(context, reason, names, LEVEL_UNKNOWN)
   const isUpkeep = reason === 'private_keys_evicted'
   const wait = isUpkeep ? 0 : await state.read((view) => waitForHeal(view, budget, now()))
   if (wait > 0) {
@@ -45,7 +45,7 @@ export async function healOnce(
       wait === Number.POSITIVE_INFINITY
         ? `the budget of ${budget.healsPerDay} heals a day is spent`
         : `the pause after the last heal ends in ${Math.ceil(wait / 1000)} s`
-    return refuse(guarding, reason, names, why)
+    return refuse(context, reason, names, why)
   }
   const at = now()
   const heal = { at, cause: reason, keys: names } as const
@@ -63,21 +63,22 @@ export async function healOnce(
     transaction.put(HEALS, id, { ...heal, ...outcome })
     return uploadHealsToday(transaction, now())
   })
-  if (outcome.ok) tell(guarding, 'healed', { reason, did: outcome.did, keys: names })
-  else tell(guarding, 'not_healed', { reason, why: outcome.did, keys: names })
-  if (OF_UPLOADS.includes(reason) && uploadHeals > 1) tell(guarding, 'two_writers', { heals: uploadHeals })
+  if (outcome.ok) emitEvent(context, 'healed', { reason, did: outcome.did, keys: names })
+  else emitEvent(context, 'not_healed', { reason, why: outcome.did, keys: names })
+  if (UPLOAD_CAUSES.includes(reason) && uploadHeals > 1)
+    emitEvent(context, 'two_writers', { heals: uploadHeals })
   return outcome.ok
 }
 
-function refuse(guarding: Guarding, reason: HealCause, keys: readonly KeyName[], why: string): false {
-  const { memory, settings } = guarding
-  if (memory.atMostEvery(A_MINUTE_MS, `not_healed ${reason}`, settings.now())) {
-    tell(guarding, 'not_healed', { reason, why, keys })
+function refuse(context: GuardContext, reason: HealCause, keys: readonly KeyName[], why: string): false {
+  const { memory, settings } = context
+  if (memory.atMostEvery(MINUTE_MS, `not_healed ${reason}`, settings.now())) {
+    emitEvent(context, 'not_healed', { reason, why, keys })
   }
   return false
 }
 
 function uploadHealsToday(view: View, now: number): number {
   const heals = [...view.all(HEALS).values()]
-  return heals.filter(({ at, cause }) => OF_UPLOADS.includes(cause) && now - at < DAY_MS).length
+  return heals.filter(({ at, cause }) => UPLOAD_CAUSES.includes(cause) && now - at < DAY_MS).length
 }

@@ -6,7 +6,7 @@ import { type JsonObject, POOL_PATH, RESET_UNSTABLE_PATH } from '@latchkey/proto
 import { decodePool, parseObject, type PoolAnswer, type PoolOfAlgorithm } from '../server/answers.ts'
 import type { KeyTraffic } from './key-traffic.ts'
 
-export type OwnAnswer = { readonly status: number; readonly body: JsonObject }
+export type ServerAnswer = { readonly status: number; readonly body: JsonObject }
 
 /** A pool, with the issued keys of all pages that were read. */
 export type WholePool = PoolAnswer & {
@@ -20,7 +20,7 @@ const PAGE_KEYS = 1_000
 /** Answers beyond this are not read: no answer to the guard's own requests has a reason to be longer. */
 const MAX_ANSWER_CHARS = 5_000_000
 
-export class OwnRequests {
+export class HomeserverClient {
   readonly #fetch: typeof fetch
   readonly #to: KeyTraffic
   readonly #timeoutMs: number
@@ -31,25 +31,25 @@ export class OwnRequests {
     this.#timeoutMs = timeoutMs
   }
 
-  versions(): Promise<OwnAnswer> {
+  versions(): Promise<ServerAnswer> {
     return this.#call('GET', 'versions')
   }
 
-  whoami(): Promise<OwnAnswer> {
+  whoami(): Promise<ServerAnswer> {
     return this.#call('GET', `${this.#to.version}/account/whoami`)
   }
 
-  upload(body: JsonObject): Promise<OwnAnswer> {
+  upload(body: JsonObject): Promise<ServerAnswer> {
     return this.#call('POST', `${this.#to.version}/keys/upload`, body)
   }
 
-  claim(userId: string, deviceId: string, algorithm: string): Promise<OwnAnswer> {
+  claim(userId: string, deviceId: string, algorithm: string): Promise<ServerAnswer> {
     return this.#call('POST', `${this.#to.version}/keys/claim`, {
       one_time_keys: { [userId]: { [deviceId]: algorithm } },
     })
   }
 
-  reset(body: JsonObject): Promise<OwnAnswer> {
+  reset(body: JsonObject): Promise<ServerAnswer> {
     return this.#call('POST', RESET_UNSTABLE_PATH, body)
   }
 
@@ -68,7 +68,7 @@ export class OwnRequests {
     }
   }
 
-  async #call(method: 'GET' | 'POST', path: string, body?: JsonObject): Promise<OwnAnswer> {
+  async #call(method: 'GET' | 'POST', path: string, body?: JsonObject): Promise<ServerAnswer> {
     const response = await this.#fetch(`${this.#to.baseUrl}/_matrix/client/${path}`, {
       method,
       headers: {

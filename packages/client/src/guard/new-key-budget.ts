@@ -5,10 +5,10 @@
  * private halves of the oldest to make room. The fallback key serves meanwhile. Durable: it holds over reloads.
  */
 import { SIGNED_CURVE25519 } from '@latchkey/protocol'
-import { type Spent, spentToday, withGivenBack, withSpent } from '../heal/day-budget.ts'
+import { type Spent, spentToday, withRefund, withSpent } from '../heal/day-budget.ts'
 import type { Counts } from '../server/answers.ts'
 import type { Kind, Transaction, View } from '../store/stored-state.ts'
-import { type Guarding, type Settings, tell } from './context.ts'
+import { emitEvent, type GuardContext, type Settings } from './context.ts'
 
 type NewKeys = { readonly published: Spent }
 
@@ -17,7 +17,7 @@ export const NEW_KEYS: Kind<NewKeys> = {
   check: (value): value is NewKeys => Array.isArray((value as Partial<NewKeys> | null)?.published),
 }
 const NEW_KEYS_ID = 'day'
-const AN_HOUR_MS = 3_600_000
+const HOUR_MS = 3_600_000
 
 /** How many new keys may still be published today. */
 export function newKeysLeft(view: View, { newKeysPerDay, now }: Settings): number {
@@ -31,22 +31,22 @@ export function chargeNewKeys(transaction: Transaction, count: number, now: numb
 }
 
 /** Notes keys that were withdrawn for new ones to take their places. */
-export function giveBackNewKeys(transaction: Transaction, count: number): void {
-  transaction.put(NEW_KEYS, NEW_KEYS_ID, { published: withGivenBack(published(transaction), count) })
+export function refundNewKeys(transaction: Transaction, count: number): void {
+  transaction.put(NEW_KEYS, NEW_KEYS_ID, { published: withRefund(published(transaction), count) })
 }
 
 /** What the SDK is told: the true counts, or enough keys when it must not make more. */
 export function countsForSdk(
-  guarding: Guarding,
+  context: GuardContext,
   counts: Counts | undefined,
   left: number,
 ): Counts | undefined {
-  const { memory, settings } = guarding
+  const { memory, settings } = context
   const { maxPublished, newKeysPerDay, now, mode } = settings
   const count = counts?.[SIGNED_CURVE25519]
   if (mode !== 'heal' || left > 0 || count === undefined || count >= maxPublished) return counts
-  if (memory.atMostEvery(AN_HOUR_MS, 'generation_limited', now())) {
-    tell(guarding, 'generation_limited', { generated: newKeysPerDay, perDay: newKeysPerDay })
+  if (memory.atMostEvery(HOUR_MS, 'generation_limited', now())) {
+    emitEvent(context, 'generation_limited', { generated: newKeysPerDay, perDay: newKeysPerDay })
   }
   return { ...counts, [SIGNED_CURVE25519]: maxPublished }
 }

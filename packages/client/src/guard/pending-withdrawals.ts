@@ -6,35 +6,39 @@ import type { KeyName } from '@latchkey/protocol'
 import { HEAL_CAUSES, type HealCause } from '../heal/heals.ts'
 import { nameOf, ONE_TIME_KEYS } from '../ledger/key-record.ts'
 import type { Kind, Transaction, View } from '../store/stored-state.ts'
-import type { Target } from './abandon-keys.ts'
+import type { WithdrawalTarget } from './abandon-keys.ts'
 
-type ToWithdraw = { readonly cause: HealCause }
+type PendingWithdrawal = { readonly cause: HealCause }
 
 /** By ID of the ledger; `all` stands for everything that the server has, known or not. */
-export const TO_WITHDRAW: Kind<ToWithdraw> = {
+export const PENDING_WITHDRAWALS: Kind<PendingWithdrawal> = {
   name: 'withdraw',
-  check: (value): value is ToWithdraw =>
-    HEAL_CAUSES.includes((value as Partial<ToWithdraw> | null)?.cause as HealCause),
+  check: (value): value is PendingWithdrawal =>
+    HEAL_CAUSES.includes((value as Partial<PendingWithdrawal> | null)?.cause as HealCause),
 }
 const ALL = 'all'
 
-export function noteToWithdraw(transaction: Transaction, targets: readonly Target[], cause: HealCause): void {
-  for (const { id } of targets) if (id !== undefined) transaction.put(TO_WITHDRAW, id, { cause })
+export function addPendingWithdrawals(
+  transaction: Transaction,
+  targets: readonly WithdrawalTarget[],
+  cause: HealCause,
+): void {
+  for (const { id } of targets) if (id !== undefined) transaction.put(PENDING_WITHDRAWALS, id, { cause })
 }
 
-export function noteAllToWithdraw(transaction: Transaction, cause: HealCause): void {
-  transaction.put(TO_WITHDRAW, ALL, { cause })
+export function addWithdrawAll(transaction: Transaction, cause: HealCause): void {
+  transaction.put(PENDING_WITHDRAWALS, ALL, { cause })
 }
 
-export type Outstanding = {
+export type PendingWithdrawals = {
   readonly cause: HealCause
   readonly isAll: boolean
-  readonly targets: readonly Target[]
+  readonly targets: readonly WithdrawalTarget[]
 }
 
 /** What is still to be withdrawn; undefined when nothing is. */
-export function outstanding(view: View): Outstanding | undefined {
-  const noted = view.all(TO_WITHDRAW)
+export function pendingWithdrawals(view: View): PendingWithdrawals | undefined {
+  const noted = view.all(PENDING_WITHDRAWALS)
   const first = noted.get(ALL) ?? [...noted.values()][0]
   if (first === undefined) return undefined
   const ids = [...noted.keys()].filter((id) => id !== ALL && !isDone(view, id))
@@ -43,15 +47,18 @@ export function outstanding(view: View): Outstanding | undefined {
   return isAll || targets.length > 0 ? { cause: first.cause, isAll, targets } : undefined
 }
 
-export function forgetToWithdraw(transaction: Transaction, targets: readonly Target[]): void {
+export function removePendingWithdrawals(
+  transaction: Transaction,
+  targets: readonly WithdrawalTarget[],
+): void {
   for (const { id } of targets) {
-    if (id !== undefined && transaction.get(TO_WITHDRAW, id) !== undefined)
-      transaction.delete(TO_WITHDRAW, id)
+    if (id !== undefined && transaction.get(PENDING_WITHDRAWALS, id) !== undefined)
+      transaction.delete(PENDING_WITHDRAWALS, id)
   }
 }
 
-export function forgetAllToWithdraw(transaction: Transaction): void {
-  for (const id of transaction.all(TO_WITHDRAW).keys()) transaction.delete(TO_WITHDRAW, id)
+export function clearPendingWithdrawals(transaction: Transaction): void {
+  for (const id of transaction.all(PENDING_WITHDRAWALS).keys()) transaction.delete(PENDING_WITHDRAWALS, id)
 }
 
 /** A key is gone, too, when the server has taken another one under its name: it refuses that while it has the first. */
@@ -62,6 +69,6 @@ function isDone(view: View, id: string): boolean {
   return successor !== undefined && successor !== 'uploading' && successor !== 'unsent'
 }
 
-export function namesOf(targets: readonly Target[]): KeyName[] {
+export function namesOf(targets: readonly WithdrawalTarget[]): KeyName[] {
   return targets.map(({ name }) => name)
 }

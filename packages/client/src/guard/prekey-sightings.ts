@@ -6,15 +6,15 @@
  *     available, as the server says --named----> available: forged, or the next answer will say that it was issued
  *     available, server without pools --named--> used: nothing else will ever say so, and nothing is withdrawn for it
  */
-import { type JsonObject, isJsonObject, type KeyName } from '@latchkey/protocol'
+import { isJsonObject, type JsonObject, type KeyName } from '@latchkey/protocol'
 import type { ServerLevel } from '../events.ts'
-import { ONE_TIME_KEYS, type KeyState, nameOf } from '../ledger/key-record.ts'
+import { type KeyState, nameOf, ONE_TIME_KEYS } from '../ledger/key-record.ts'
 import { hashOf, moveTo } from '../ledger/ledger.ts'
 import { decodeOlmEvent, parsePreKeyMessage } from '../olm/pre-key-message.ts'
 import type { Kind, Transaction, View } from '../store/stored-state.ts'
 
 /** The sessions that named a key: the first, and the first other one. */
-export type Naming = {
+export type SightingRecord = {
   readonly at: number
   readonly session: string
   readonly sender: string
@@ -22,31 +22,38 @@ export type Naming = {
 }
 
 /** By the hash of the key. */
-export const NAMINGS: Kind<Naming> = {
+export const PREKEY_SIGHTINGS: Kind<SightingRecord> = {
   name: 'naming',
-  check: (value): value is Naming => typeof (value as Partial<Naming> | null)?.session === 'string',
+  check: (value): value is SightingRecord =>
+    typeof (value as Partial<SightingRecord> | null)?.session === 'string',
 }
 
 /** A pre-key message, reduced to what is noted. */
-export type Named = { readonly hash: string; readonly session: string; readonly sender: string }
+export type PreKeySighting = { readonly hash: string; readonly session: string; readonly sender: string }
 
-const MAX_NAMINGS = 2_000
+const MAX_SIGHTINGS = 2_000
 /** Messages of one sync that are looked at. */
 const MAX_MESSAGES = 5_000
 const SESSION_CHARS = 16
 
 /** The keys that the pre-key messages among to-device events name. `ownKey`: the device's curve25519 key, if known. */
-export function namedKeys(events: readonly unknown[], ownKey: string | undefined): Promise<Named[]> {
-  const named: Promise<Named>[] = []
+export function preKeySightings(
+  events: readonly unknown[],
+  ownKey: string | undefined,
+): Promise<PreKeySighting[]> {
+  const sightings: Promise<PreKeySighting>[] = []
   for (const event of events.slice(0, MAX_MESSAGES)) {
-    const it = namedKey(event, ownKey)
-    if (it !== undefined) named.push(it)
+    const it = preKeySighting(event, ownKey)
+    if (it !== undefined) sightings.push(it)
   }
-  return Promise.all(named)
+  return Promise.all(sightings)
 }
 
 /** The key that an event names; undefined when it is no pre-key message for this device. */
-export function namedKey(event: unknown, ownKey: string | undefined): Promise<Named> | undefined {
+export function preKeySighting(
+  event: unknown,
+  ownKey: string | undefined,
+): Promise<PreKeySighting> | undefined {
   const olm = decodeOlmEvent(event)
   if (olm === undefined) return undefined
   const [first] = Object.values(olm.ciphertexts)
@@ -66,29 +73,30 @@ export function toDeviceEvents(answer: JsonObject): readonly unknown[] {
   return Array.isArray(events) ? events : []
 }
 
-export type NamedTwice = { readonly key: KeyName; readonly senders: readonly string[] }
+export type SeenTwice = { readonly key: KeyName; readonly senders: readonly string[] }
 
 /** Notes namings of keys of the ledger, and returns those that are a second one. Other keys prove nothing. */
-export function noteNamed(
+export function recordSightings(
   transaction: Transaction,
-  named: readonly Named[],
+  sightings: readonly PreKeySighting[],
   level: ServerLevel | undefined,
   now: number,
-): NamedTwice[] {
-  const twice: NamedTwice[] = []
-  if (named.length === 0) return twice
+): SeenTwice[] {
+  const twice: SeenTwice[] = []
+  if (sightings.length === 0) return twice
   const ids = new Map([...transaction.all(ONE_TIME_KEYS)].map(([id, { hash }]) => [hash, id]))
-  for (const { hash, session, sender } of named) {
+  for (const { hash, session, sender } of sightings) {
     const id = ids.get(hash)
     const record = id === undefined ? undefined : transaction.get(ONE_TIME_KEYS, id)
     if (id === undefined || record === undefined) continue
-    const known = transaction.get(NAMINGS, hash)
+    const known = transaction.get(PREKEY_SIGHTINGS, hash)
     if (known === undefined) {
-      transaction.put(NAMINGS, hash, { at: now, session, sender })
-      if (isSpent(record.state, level)) moveTo(transaction, ONE_TIME_KEYS, id, 'used', now, { session })
+      transaction.put(PREKEY_SIGHTINGS, hash, { at: now, session, sender })
+      if (isUsedBySighting(record.state, level))
+        moveTo(transaction, ONE_TIME_KEYS, id, 'used', now, { session })
     } else if (known.session !== session && known.other === undefined) {
       // Told of once: whoever forges messages can make any number of further sessions.
-      transaction.put(NAMINGS, hash, { ...known, other: { session, sender } })
+      transaction.put(PREKEY_SIGHTINGS, hash, { ...known, other: { session, sender } })
       twice.push({ key: nameOf(id), senders: [known.sender, sender] })
     }
   }
@@ -97,17 +105,17 @@ export function noteNamed(
 }
 
 /** The sessions that are known to have named a key. */
-export function namingOf(view: View, hash: string): Naming | undefined {
-  return view.get(NAMINGS, hash)
+export function sightingOf(view: View, hash: string): SightingRecord | undefined {
+  return view.get(PREKEY_SIGHTINGS, hash)
 }
 
-function isSpent(state: KeyState, level: ServerLevel | undefined): boolean {
+function isUsedBySighting(state: KeyState, level: ServerLevel | undefined): boolean {
   return state === 'issued' || (state === 'available' && level !== undefined && level !== 'latchkey')
 }
 
 function forgetOldest(transaction: Transaction): void {
-  const namings = transaction.all(NAMINGS)
-  if (namings.size <= MAX_NAMINGS) return
-  const oldest = [...namings].sort(([, a], [, b]) => a.at - b.at).slice(0, namings.size - MAX_NAMINGS)
-  for (const [hash] of oldest) transaction.delete(NAMINGS, hash)
+  const stored = transaction.all(PREKEY_SIGHTINGS)
+  if (stored.size <= MAX_SIGHTINGS) return
+  const oldest = [...stored].sort(([, a], [, b]) => a.at - b.at).slice(0, stored.size - MAX_SIGHTINGS)
+  for (const [hash] of oldest) transaction.delete(PREKEY_SIGHTINGS, hash)
 }

@@ -17,7 +17,7 @@ import {
 import type { PoolKey, PoolOfAlgorithm } from '../server/answers.ts'
 import { learn, SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
 import type { Transaction } from '../store/stored-state.ts'
-import type { Target } from './abandon-keys.ts'
+import type { WithdrawalTarget } from './abandon-keys.ts'
 import { guardedDevice, putGuardedDevice } from './guarded-device.ts'
 import { MAX_ALGORITHMS } from './context.ts'
 import { forgetFallbackKeys } from './upload-payload.ts'
@@ -26,8 +26,8 @@ import type { WholePool } from './homeserver-client.ts'
 export type Reconciled = {
   /** Keys taken over, when this was the first time. */
   readonly adopted: number | undefined
-  readonly unknown: readonly Target[]
-  readonly again: readonly Target[]
+  readonly unknown: readonly WithdrawalTarget[]
+  readonly spent: readonly WithdrawalTarget[]
   /** Fallback keys that the server issues and the ledger has never seen. */
   readonly unknownFallbacks: readonly KeyName[]
 }
@@ -39,10 +39,10 @@ export function reconcile(transaction: Transaction, pool: WholePool, now: number
   const pools = [...pool.algorithms].slice(0, MAX_ALGORITHMS) as [Algorithm, PoolOfAlgorithm][]
   const isFirst = guardedDevice(transaction).reconciledAt === undefined
   let adopted = 0
-  const unknown: Target[] = []
-  const again: Target[] = []
+  const unknown: WithdrawalTarget[] = []
+  const spent: WithdrawalTarget[] = []
   const unknownFallbacks: KeyName[] = []
-  const wrongPools = new Set<string>()
+  const unwantedPools = new Set<string>()
   for (const [algorithm, ofAlgorithm] of pools) {
     if (isFirst) adopted += adopt(transaction, ofAlgorithm, now)
     const found = alignWithPool(transaction, algorithm, ofAlgorithm, { complete: pool.complete, now })
@@ -50,16 +50,19 @@ export function reconcile(transaction: Transaction, pool: WholePool, now: number
       recordLost(transaction, [...ofAlgorithm.available, ...ofAlgorithm.issued.slice(0, MAX_ISSUED)], now)
     }
     const hashes = new Map(ofAlgorithm.available.map(({ name, hash }) => [name, hash]))
-    const target = (name: KeyName): Target => ({ name, id: idOf(transaction, name, hashes.get(name)) })
-    const wrong = [...found.unknown, ...found.again].map(target)
+    const target = (name: KeyName): WithdrawalTarget => ({
+      name,
+      id: ledgerIdOf(transaction, name, hashes.get(name)),
+    })
+    const unwanted = [...found.unknown, ...found.spent].map(target)
     // Found before, and not withdrawn since: noted as lost, and unknown all the same.
-    const isUnknown = ({ name, id = name }: Target): boolean => {
+    const isUnknown = ({ name, id = name }: WithdrawalTarget): boolean => {
       const { state, cause } = transaction.get(ONE_TIME_KEYS, id) ?? {}
       return found.unknown.includes(name) || (state === 'lost' && cause === REPLACED_BY_OLDER)
     }
-    unknown.push(...wrong.filter(isUnknown))
-    again.push(...wrong.filter((it) => !isUnknown(it)))
-    if (wrong.length > 0) wrongPools.add(algorithm)
+    unknown.push(...unwanted.filter(isUnknown))
+    spent.push(...unwanted.filter((it) => !isUnknown(it)))
+    if (unwanted.length > 0) unwantedPools.add(algorithm)
     putInOrder(transaction, algorithm, ofAlgorithm)
     const { fallback } = ofAlgorithm
     if (fallback !== undefined && noteFallback(transaction, fallback, isFirst, now)) {
@@ -67,8 +70,8 @@ export function reconcile(transaction: Transaction, pool: WholePool, now: number
     }
   }
   if (isFirst) putGuardedDevice(transaction, { reconciledAt: now })
-  learnPool(transaction, pool, pools, wrongPools)
-  return { adopted: isFirst ? adopted : undefined, unknown, again, unknownFallbacks }
+  learnPool(transaction, pool, pools, unwantedPools)
+  return { adopted: isFirst ? adopted : undefined, unknown, spent, unknownFallbacks }
 }
 
 /**
@@ -79,7 +82,7 @@ function learnPool(
   transaction: Transaction,
   pool: WholePool,
   pools: readonly [Algorithm, PoolOfAlgorithm][],
-  wrong: ReadonlySet<string>,
+  unwanted: ReadonlySet<string>,
 ): void {
   const { epoch, version, generation } = pool
   const members = <T>(of: (pool: PoolOfAlgorithm) => T | undefined): Record<string, T> =>
@@ -100,7 +103,9 @@ function learnPool(
     },
     transaction.generation,
   )
-  const verified = Object.fromEntries(Object.entries(digest).filter(([algorithm]) => !wrong.has(algorithm)))
+  const verified = Object.fromEntries(
+    Object.entries(digest).filter(([algorithm]) => !unwanted.has(algorithm)),
+  )
   transaction.put(SERVER_VIEW, SERVER_VIEW_ID, { ...view, verified })
 }
 
@@ -162,7 +167,11 @@ function putInOrder(transaction: Transaction, algorithm: Algorithm, { available 
 }
 
 /** The record that stands for a key under a name: its own, or one that was set aside. */
-export function idOf(transaction: Transaction, name: KeyName, hash: string | undefined): string | undefined {
+export function ledgerIdOf(
+  transaction: Transaction,
+  name: KeyName,
+  hash: string | undefined,
+): string | undefined {
   if (hash === undefined) return undefined
   if (transaction.get(ONE_TIME_KEYS, name)?.hash === hash) return name
   const aside = `${name}~${hash.slice(0, 8)}`

@@ -2,11 +2,11 @@
  * The store's lock, with an end to the waiting: an upload that hangs in one tab, on a server that never answers, is not to
  * hold up those of the others for ever.
  */
-import type { Guarding } from './context.ts'
+import type { GuardContext } from './context.ts'
 
 /** Runs `work` under the store's lock. @throws when the lock does not come in time; `work` is not run then */
-export function locked<T>(
-  { settings, state }: Pick<Guarding, 'settings' | 'state'>,
+export function withStoreLock<T>(
+  { settings, state }: Pick<GuardContext, 'settings' | 'state'>,
   work: () => Promise<T>,
 ): Promise<T> {
   const { timeoutMs } = settings

@@ -6,18 +6,31 @@
 import { isJsonObject, type JsonObject, SIGNED_CURVE25519 } from '@latchkey/protocol'
 import type { ServerLevel } from '../events.ts'
 import { type Counts, COUNTS, decodeSignals, parseObject, type SyncSignals } from '../server/answers.ts'
-import { type Freshness, isKnown, judge, learn, SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
+import {
+  classifyAnswer,
+  type Freshness,
+  isKnown,
+  learn,
+  SERVER_VIEW,
+  SERVER_VIEW_ID,
+} from '../server/server-view.ts'
 import type { Transaction } from '../store/stored-state.ts'
 import { askCounts, countsByDigest, isDoubtful, verifyCounts } from './counts.ts'
-import { compareByDigest, poolMark, readAndHeal } from './drift.ts'
+import { compareByDigest, poolVersion, readAndHeal } from './drift.ts'
 import { guardedDevice, requireOwner, serverLevel, setLevel } from './guarded-device.ts'
-import { A_MINUTE_MS, type Guarding, tell } from './context.ts'
-import { type Named, namedKeys, type NamedTwice, noteNamed, toDeviceEvents } from './prekey-sightings.ts'
+import { emitEvent, type GuardContext, MINUTE_MS } from './context.ts'
+import {
+  type PreKeySighting,
+  preKeySightings,
+  recordSightings,
+  type SeenTwice,
+  toDeviceEvents,
+} from './prekey-sightings.ts'
 import { countsForSdk, newKeysLeft } from './new-key-budget.ts'
 import { rewrittenResponse } from './rewritten-response.ts'
 import type { SdkRequest } from './sdk-request.ts'
 import { spliceMember } from './splice.ts'
-import { isWithdrawalDue, withdrawOutstanding } from './withdraw-pending.ts'
+import { isWithdrawalDue, withdrawPending } from './withdraw-pending.ts'
 
 /** Answers beyond this pass unread, as a first sync of a large account may be. */
 const MAX_ANSWER_CHARS = 50_000_000
@@ -25,10 +38,10 @@ const MAX_ANSWER_CHARS = 50_000_000
 /** Where the device's own signals and messages stand in an answer. */
 type Place = { readonly path: readonly string[]; readonly signals: JsonObject; readonly messages: JsonObject }
 
-export async function guardSync(guarding: Guarding, request: SdkRequest): Promise<Response> {
-  const { state, traffic } = guarding
+export async function guardSync(context: GuardContext, request: SdkRequest): Promise<Response> {
+  const { state, traffic } = context
   const begun = await state.read((view) => ({ at: view.generation, ownKey: guardedDevice(view).curve25519 }))
-  const ready = Promise.all([serverLevel(guarding), requireOwner(guarding)])
+  const ready = Promise.all([serverLevel(context), requireOwner(context)])
   // Its failure counts when it is waited for, below.
   ready.catch(() => undefined)
   const response = await request.send()
@@ -38,16 +51,20 @@ export async function guardSync(guarding: Guarding, request: SdkRequest): Promis
   const place = answer && placeOf(answer, traffic.kind)
   if (place === undefined) return response
   const [level] = await ready
-  const told = decodeSignals(place.signals)
-  if (told.keyPool !== undefined) setLevel(guarding, 'latchkey')
-  const named = await namedKeys(toDeviceEvents(place.messages), begun.ownKey)
-  const counts = await newestCounts(guarding, { told, named, begunAt: begun.at, level })
-  if (counts === undefined || guarding.settings.mode !== 'heal') return response
-  const spliced = spliceMember(text, [...place.path, COUNTS], JSON.stringify({ ...told.counts, ...counts }))
+  const received = decodeSignals(place.signals)
+  if (received.keyPool !== undefined) setLevel(context, 'latchkey')
+  const sightings = await preKeySightings(toDeviceEvents(place.messages), begun.ownKey)
+  const counts = await newestCounts(context, { received, sightings, begunAt: begun.at, level })
+  if (counts === undefined || context.settings.mode !== 'heal') return response
+  const spliced = spliceMember(
+    text,
+    [...place.path, COUNTS],
+    JSON.stringify({ ...received.counts, ...counts }),
+  )
   return spliced === undefined ? response : rewrittenResponse(response, spliced)
 }
 
-function placeOf(answer: JsonObject, kind: Guarding['traffic']['kind']): Place | undefined {
+function placeOf(answer: JsonObject, kind: GuardContext['traffic']['kind']): Place | undefined {
   if (kind === 'sync') return { path: [], signals: answer, messages: answer }
   const { extensions } = answer
   if (!isJsonObject(extensions)) return undefined
@@ -56,51 +73,55 @@ function placeOf(answer: JsonObject, kind: Guarding['traffic']['kind']): Place |
   return { path: ['extensions', 'e2ee'], signals: isJsonObject(e2ee) ? e2ee : {}, messages: extensions }
 }
 
-type Answered = {
-  readonly told: SyncSignals
-  readonly named: readonly Named[]
+type SyncInput = {
+  readonly received: SyncSignals
+  readonly sightings: readonly PreKeySighting[]
   readonly begunAt: number
   readonly level: ServerLevel | undefined
 }
 
 /** The counts that the SDK should see instead of those that it was told; undefined when those are right. */
-async function newestCounts(guarding: Guarding, answered: Answered): Promise<Counts | undefined> {
-  const { memory, settings, state } = guarding
+async function newestCounts(context: GuardContext, answered: SyncInput): Promise<Counts | undefined> {
+  const { memory, settings, state } = context
   const now = settings.now()
-  const noted = await state.update((transaction) => note(guarding, transaction, answered, now))
-  for (const { key, senders } of noted.twice) tell(guarding, 'key_named_twice', { key, senders })
+  const noted = await state.update((transaction) => recordSync(context, transaction, answered, now))
+  for (const { key, senders } of noted.twice) emitEvent(context, 'key_named_twice', { key, senders })
   let { counts } = noted
   if (noted.doubtful !== undefined)
-    counts = (await verifyCounts(guarding, noted.doubtful, answered.begunAt)) ?? counts
+    counts = (await verifyCounts(context, noted.doubtful, answered.begunAt)) ?? counts
   if (noted.compared !== undefined) memory.compared = noted.compared
   if (noted.mustWithdraw) {
-    counts = (await inTime(guarding, () => state.exclusively(() => withdrawOutstanding(guarding)))) ?? counts
+    counts = (await inTime(context, () => state.exclusively(() => withdrawPending(context)))) ?? counts
   }
   if (noted.isSuspect && memory.mayRead(now)) {
-    counts = (await inTime(guarding, () => settleDrift(guarding))) ?? counts
+    counts = (await inTime(context, () => resolveDrift(context))) ?? counts
   }
-  const told = answered.told.counts?.[SIGNED_CURVE25519]
-  if (noted.isWrong || noted.doubtful !== undefined) tellStale(guarding, told, counts)
-  if (told === undefined) {
+  const received = answered.received.counts?.[SIGNED_CURVE25519]
+  if (noted.isWrong || noted.doubtful !== undefined) emitStaleCount(context, received, counts)
+  if (received === undefined) {
     // A sliding sync says only what has changed.
-    if (counts === undefined || guarding.traffic.kind === 'sliding_sync') return undefined
-    const asked = await askCounts(guarding)
+    if (counts === undefined || context.traffic.kind === 'sliding_sync') return undefined
+    const asked = await askCounts(context)
     if (asked !== undefined && asked !== 'refused') counts = asked
   }
-  const shown = countsForSdk(guarding, counts, noted.left)
-  return shown?.[SIGNED_CURVE25519] === told ? undefined : shown
+  const shown = countsForSdk(context, counts, noted.left)
+  return shown?.[SIGNED_CURVE25519] === received ? undefined : shown
 }
 
 /** Tells of a count that was not believed; of the same once a minute. */
-function tellStale(guarding: Guarding, told: number | undefined, counts: Counts | undefined): void {
-  const { memory, settings } = guarding
+function emitStaleCount(
+  context: GuardContext,
+  received: number | undefined,
+  counts: Counts | undefined,
+): void {
+  const { memory, settings } = context
   const used = counts?.[SIGNED_CURVE25519]
-  if (used === undefined || used === told) return
-  if (!memory.atMostEvery(A_MINUTE_MS, `stale_count ${told} ${used}`, settings.now())) return
-  tell(guarding, 'stale_count', { told, used })
+  if (used === undefined || used === received) return
+  if (!memory.atMostEvery(MINUTE_MS, `stale_count ${received} ${used}`, settings.now())) return
+  emitEvent(context, 'stale_count', { told: received, used })
 }
 
-type Noted = {
+type SyncFindings = {
   readonly freshness: Freshness
   /** The newest counts that are known. */
   readonly counts: Counts | undefined
@@ -112,27 +133,27 @@ type Noted = {
   /** Whether something that was put off is to be withdrawn now. */
   readonly mustWithdraw: boolean
   readonly compared: string | undefined
-  readonly twice: readonly NamedTwice[]
+  readonly twice: readonly SeenTwice[]
   /** New keys that may still be published today. */
   readonly left: number
 }
 
-function note(
-  guarding: Guarding,
+function recordSync(
+  context: GuardContext,
   transaction: Transaction,
-  { told, named, begunAt, level }: Answered,
+  { received, sightings, begunAt, level }: SyncInput,
   now: number,
-): Noted {
-  const { memory, settings } = guarding
-  const { keyPool } = told
+): SyncFindings {
+  const { memory, settings } = context
+  const { keyPool } = received
   const view = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
-  const right = countsByDigest(transaction, told.counts, keyPool)
-  const isDoubted = settings.mode === 'heal' && isDoubtful(transaction, told)
+  const right = countsByDigest(transaction, received.counts, keyPool)
+  const isDoubted = settings.mode === 'heal' && isDoubtful(transaction, received)
   const counts = isDoubted ? undefined : right
   const learned = { counts, keyPool, begunAt, isChange: false }
-  const freshness = judge(view, learned, transaction.generation)
+  const freshness = classifyAnswer(view, learned, transaction.generation)
   const isNews = freshness !== 'newer' || !isKnown(view, learned)
-  const mark = keyPool && poolMark(keyPool)
+  const mark = keyPool && poolVersion(keyPool)
   let isSuspect = false
   let compared: string | undefined
   if (freshness !== 'stale') {
@@ -144,14 +165,14 @@ function note(
       if (!isSuspect) compared = mark
     }
   }
-  const twice = noteNamed(transaction, named, keyPool === undefined ? level : 'latchkey', now)
+  const twice = recordSightings(transaction, sightings, keyPool === undefined ? level : 'latchkey', now)
   return {
     freshness,
     counts: transaction.get(SERVER_VIEW, SERVER_VIEW_ID)?.counts,
-    doubtful: isDoubted && freshness !== 'stale' ? told.counts : undefined,
-    isWrong: freshness === 'stale' || right?.[SIGNED_CURVE25519] !== told.counts?.[SIGNED_CURVE25519],
+    doubtful: isDoubted && freshness !== 'stale' ? received.counts : undefined,
+    isWrong: freshness === 'stale' || right?.[SIGNED_CURVE25519] !== received.counts?.[SIGNED_CURVE25519],
     isSuspect,
-    mustWithdraw: isWithdrawalDue(guarding, transaction),
+    mustWithdraw: isWithdrawalDue(context, transaction),
     compared,
     twice,
     left: newKeysLeft(transaction, settings),
@@ -159,23 +180,23 @@ function note(
 }
 
 /** Under the lock: an upload that was under way may have explained it meanwhile; else the pool says. */
-function settleDrift(guarding: Guarding): Promise<Counts | undefined> {
-  const { memory, settings, state } = guarding
+function resolveDrift(context: GuardContext): Promise<Counts | undefined> {
+  const { memory, settings, state } = context
   return state.exclusively(async () => {
     const settled = await state.update((transaction) => {
       const view = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
       if (view?.keyPool === undefined) return undefined
       const isSuspect = compareByDigest(transaction, memory, view.keyPool, 'newer', settings.now())
-      return isSuspect ? undefined : { counts: view.counts, mark: poolMark(view.keyPool) }
+      return isSuspect ? undefined : { counts: view.counts, mark: poolVersion(view.keyPool) }
     })
-    if (settled === undefined) return readAndHeal(guarding)
+    if (settled === undefined) return readAndHeal(context)
     memory.compared = settled.mark
     return settled.counts
   })
 }
 
 /** A sync goes on after the guard's timeout, whatever a heal, or another tab that holds the lock, still does. */
-async function inTime<T>({ settings }: Guarding, work: () => Promise<T>): Promise<T | undefined> {
+async function inTime<T>({ settings }: GuardContext, work: () => Promise<T>): Promise<T | undefined> {
   const { promise: late, resolve } = deferred<undefined>()
   const timer = setTimeout(() => resolve(undefined), settings.timeoutMs)
   const done = work()

@@ -5,38 +5,46 @@
  */
 import { recordUploading } from '../ledger/ledger.ts'
 import { decodeUpload, parseObject, type UploadAnswer } from '../server/answers.ts'
-import { freshOf } from './upload-limit.ts'
-import { giveUp } from './detect-store-replacement.ts'
+import { newKeysIn } from './upload-limit.ts'
+import { detectStoreReplacement } from './detect-store-replacement.ts'
 import { requireOwner } from './guarded-device.ts'
-import type { Guarding, Memory } from './context.ts'
+import type { GuardContext, GuardMemory } from './context.ts'
 import type { KeyTraffic } from './key-traffic.ts'
 import { chargeNewKeys } from './new-key-budget.ts'
-import { type Offer, readOffer, recordFallbackKeys, settleFallbackKeys, settleKeys } from './upload-payload.ts'
+import {
+  decodePayload,
+  recordFallbackKeys,
+  settleFallbackKeys,
+  settleKeys,
+  type UploadPayload,
+} from './upload-payload.ts'
 import type { SdkRequest } from './sdk-request.ts'
 
-export type Passed = {
+export type UnguardedUpload = {
   readonly token: string
-  readonly offer: Offer
+  readonly payload: UploadPayload
   /** The server's, when it was a 200. */
   readonly answer: UploadAnswer | undefined
 }
 
 /** Uploads that are remembered, the latest. */
-const MAX_PASSED = 20
+const MAX_UNGUARDED_UPLOADS = 20
 
 /** Sends the request, or returns what came of it if it was sent. `record`: tries `recordPassed`. */
-export async function passUnguarded(
-  memory: Memory,
+export async function forwardUnguarded(
+  memory: GuardMemory,
   { kind, token }: KeyTraffic,
   request: SdkRequest,
   record: () => Promise<void>,
 ): Promise<Response> {
   const hasKeys = kind === 'upload' || kind === 'reset'
   if (!hasKeys || request.wasSent) return request.outcome()
-  const offer = await offerOf(request).catch(() => undefined)
-  if (offer === undefined) return request.outcome()
+  const payload = await payloadOf(request).catch(() => undefined)
+  if (payload === undefined) return request.outcome()
   const note = async (answer: UploadAnswer | undefined): Promise<void> => {
-    memory.passed = [...memory.passed, { token, offer, answer }].slice(-MAX_PASSED)
+    memory.unguardedUploads = [...memory.unguardedUploads, { token, payload, answer }].slice(
+      -MAX_UNGUARDED_UPLOADS,
+    )
     // What the store does not take now is tried again with the next request.
     await record().catch(() => undefined)
   }
@@ -50,29 +58,29 @@ export async function passUnguarded(
 }
 
 /** Brings the ledger up to the uploads that passed. @throws {StoreError} */
-export async function recordPassed(guarding: Guarding): Promise<void> {
-  const { memory, settings, state, traffic } = guarding
-  if (memory.passed.length === 0) return
-  await requireOwner(guarding)
-  const own = memory.passed.filter(
+export async function recordUnguardedUploads(context: GuardContext): Promise<void> {
+  const { memory, settings, state, traffic } = context
+  if (memory.unguardedUploads.length === 0) return
+  await requireOwner(context)
+  const own = memory.unguardedUploads.filter(
     ({ token }) => token === traffic.token || memory.owners.get(token)?.isOwn === true,
   )
   const now = settings.now()
   await state.update((transaction) => {
-    for (const { offer, answer } of own) {
-      giveUp(transaction, guarding, offer)
-      chargeNewKeys(transaction, freshOf(transaction, offer.oneTimeKeys).length, now)
-      recordUploading(transaction, offer.oneTimeKeys, now)
-      recordFallbackKeys(transaction, offer.fallbackKeys, now)
+    for (const { payload, answer } of own) {
+      detectStoreReplacement(transaction, context, payload)
+      chargeNewKeys(transaction, newKeysIn(transaction, payload.oneTimeKeys).length, now)
+      recordUploading(transaction, payload.oneTimeKeys, now)
+      recordFallbackKeys(transaction, payload.fallbackKeys, now)
       if (answer === undefined) continue
-      settleKeys(transaction, offer.oneTimeKeys, answer, now)
-      settleFallbackKeys(transaction, offer.fallbackKeys, answer, now)
+      settleKeys(transaction, payload.oneTimeKeys, answer, now)
+      settleFallbackKeys(transaction, payload.fallbackKeys, answer, now)
     }
   })
-  memory.passed = memory.passed.filter((it) => !own.includes(it))
+  memory.unguardedUploads = memory.unguardedUploads.filter((it) => !own.includes(it))
 }
 
-async function offerOf(request: SdkRequest): Promise<Offer | undefined> {
+async function payloadOf(request: SdkRequest): Promise<UploadPayload | undefined> {
   const body = parseObject(await request.text())
-  return body && readOffer(body)
+  return body && decodePayload(body)
 }

@@ -8,42 +8,45 @@ import { ONE_TIME_KEYS } from '../ledger/key-record.ts'
 import { generatedSoFar, type HashedKey, publicKeysOf } from '../ledger/ledger.ts'
 import { SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
 import type { View } from '../store/stored-state.ts'
-import type { Target } from './abandon-keys.ts'
-import { A_MINUTE_MS, type Guarding, type Settings, tell } from './context.ts'
+import type { WithdrawalTarget } from './abandon-keys.ts'
+import { emitEvent, type GuardContext, MINUTE_MS, type Settings } from './context.ts'
 import { healOnce } from './heal-once.ts'
-import { giveBackNewKeys, newKeysLeft } from './new-key-budget.ts'
-import type { Offer } from './upload-payload.ts'
-import { takeBack } from './withdraw.ts'
+import { newKeysLeft, refundNewKeys } from './new-key-budget.ts'
+import type { UploadPayload } from './upload-payload.ts'
+import { withdrawKeys } from './withdraw.ts'
 
 type Names = readonly KeyName[]
 
 /** The names of keys that must not be published now. */
-export async function surplus(guarding: Guarding, { oneTimeKeys }: Offer): Promise<ReadonlySet<KeyName>> {
-  const { settings, state, memory } = guarding
-  const found = await state.read((view) => floodOf(view, oneTimeKeys, settings))
-  let stripped = found.stripped
-  const { published, mustMakeWay } = found
-  if (stripped.length > 0 && mustMakeWay.length > 0) {
-    const names = mustMakeWay.map(({ name }) => name)
-    const made = await healOnce(guarding, 'private_keys_evicted', names, () =>
-      takeBack(guarding, mustMakeWay),
+export async function keysOverLimit(
+  context: GuardContext,
+  { oneTimeKeys }: UploadPayload,
+): Promise<ReadonlySet<KeyName>> {
+  const { settings, state, memory } = context
+  const found = await state.read((view) => checkUploadLimit(view, oneTimeKeys, settings))
+  let withheld = found.withheld
+  const { published, aboutToExpire } = found
+  if (withheld.length > 0 && aboutToExpire.length > 0) {
+    const names = aboutToExpire.map(({ name }) => name)
+    const made = await healOnce(context, 'private_keys_evicted', names, () =>
+      withdrawKeys(context, aboutToExpire),
     )
     if (made) {
-      stripped = await state.update((transaction) => {
-        giveBackNewKeys(transaction, mustMakeWay.length)
-        return overBudget(transaction, freshOf(transaction, oneTimeKeys), settings)
+      withheld = await state.update((transaction) => {
+        refundNewKeys(transaction, aboutToExpire.length)
+        return overBudget(transaction, newKeysIn(transaction, oneTimeKeys), settings)
       })
     }
   }
-  if (stripped.length > 0 && memory.atMostEvery(A_MINUTE_MS, 'flood', settings.now())) {
-    tell(guarding, 'flood', { keys: stripped.length, published })
+  if (withheld.length > 0 && memory.atMostEvery(MINUTE_MS, 'flood', settings.now())) {
+    emitEvent(context, 'flood', { keys: withheld.length, published })
   }
-  return new Set(settings.mode === 'heal' ? stripped : [])
+  return new Set(settings.mode === 'heal' ? withheld : [])
 }
 
 /** Keys that the ledger does not have as published: new to the server. */
-export function freshOf(view: View, offered: readonly HashedKey[]): Names {
-  return offered
+export function newKeysIn(view: View, keys: readonly HashedKey[]): Names {
+  return keys
     .filter(({ name, hash }) => {
       const record = view.get(ONE_TIME_KEYS, name)
       return record?.hash !== hash || record.state === 'unsent' || record.state === 'withdrawn'
@@ -51,18 +54,18 @@ export function freshOf(view: View, offered: readonly HashedKey[]): Names {
     .map(({ name }) => name)
 }
 
-type Flood = {
-  readonly stripped: Names
+type UploadLimitCheck = {
+  readonly withheld: Names
   readonly published: number
   /** Keys on the server whose private halves the SDK is about to forget. */
-  readonly mustMakeWay: readonly Target[]
+  readonly aboutToExpire: readonly WithdrawalTarget[]
 }
 
-function floodOf(view: View, offered: readonly HashedKey[], settings: Settings): Flood {
-  const fresh = freshOf(view, offered)
+function checkUploadLimit(view: View, keys: readonly HashedKey[], settings: Settings): UploadLimitCheck {
+  const fresh = newKeysIn(view, keys)
   const algorithms = new Set(fresh.map((name) => name.slice(0, name.indexOf(':')) as Algorithm))
   const tooMany = new Set<KeyName>()
-  const mustMakeWay: Target[] = []
+  const aboutToExpire: WithdrawalTarget[] = []
   let published = 0
   for (const algorithm of algorithms) {
     const names = fresh.filter((name) => name.startsWith(`${algorithm}:`))
@@ -79,10 +82,10 @@ function floodOf(view: View, offered: readonly HashedKey[], settings: Settings):
       .filter(([, { state }]) => state === 'available')
     const oldest = last[0]?.[1].order ?? Number.POSITIVE_INFINITY
     if (generatedSoFar(view) - oldest <= settings.sdkSlots / 2) continue
-    mustMakeWay.push(...last.map(([name]) => ({ name, id: name })))
+    aboutToExpire.push(...last.map(([name]) => ({ name, id: name })))
   }
   const rest = fresh.filter((name) => !tooMany.has(name))
-  return { stripped: [...tooMany, ...overBudget(view, rest, settings)], published, mustMakeWay }
+  return { withheld: [...tooMany, ...overBudget(view, rest, settings)], published, aboutToExpire }
 }
 
 function overBudget(view: View, fresh: Names, settings: Settings): Names {

@@ -12,7 +12,7 @@ export type Identity = {
   readonly ed25519: string
 }
 
-export type Offer = {
+export type UploadPayload = {
   readonly body: JsonObject
   readonly oneTimeKeys: readonly HashedKey[]
   readonly fallbackKeys: readonly HashedKey[]
@@ -22,7 +22,7 @@ export type Offer = {
 /** Keys of one request beyond this are not recorded: no SDK sends so many, and servers refuse them. */
 const MAX_KEYS = 1_000
 
-export async function readOffer(body: JsonObject): Promise<Offer> {
+export async function decodePayload(body: JsonObject): Promise<UploadPayload> {
   const { one_time_keys: oneTimeKeys, fallback_keys: fallbackKeys, device_keys: deviceKeys } = body
   return {
     body,

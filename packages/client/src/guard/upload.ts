@@ -11,64 +11,64 @@ import { KEY_POOL, type KeyName, SIGNED_CURVE25519 } from '@latchkey/protocol'
 import { isPublic, ONE_TIME_KEYS } from '../ledger/key-record.ts'
 import { generatedSoFar, moveTo, recordUploading } from '../ledger/ledger.ts'
 import { type Counts, decodeUpload, parseObject, UPLOAD_COUNTS } from '../server/answers.ts'
-import { judge, learn, SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
+import { classifyAnswer, learn, SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
 import type { Transaction } from '../store/stored-state.ts'
 import { conflictOf, healConflict } from './conflict.ts'
 import { countsByDigest } from './counts.ts'
-import { compareByDigest, poolMark, readPool } from './drift.ts'
-import { freshOf, surplus } from './upload-limit.ts'
-import { giveUp } from './detect-store-replacement.ts'
+import { compareByDigest, poolVersion, readPool } from './drift.ts'
+import { keysOverLimit, newKeysIn } from './upload-limit.ts'
+import { detectStoreReplacement } from './detect-store-replacement.ts'
 import { guardedDevice, knownLevel, requireOwner, serverLevel, setLevel } from './guarded-device.ts'
-import { type Guarding, tell, tellDrift } from './context.ts'
+import { emitDrift, emitEvent, type GuardContext } from './context.ts'
 import { chargeNewKeys, countsForSdk, newKeysLeft } from './new-key-budget.ts'
 import {
-  type Offer,
-  readOffer,
+  decodePayload,
   recordFallbackKeys,
   settleFallbackKeys,
   settleKeys,
+  type UploadPayload,
   withoutKeys,
 } from './upload-payload.ts'
-import { locked } from './store-lock.ts'
+import { withStoreLock } from './store-lock.ts'
 import { rewrittenResponse } from './rewritten-response.ts'
 import type { SdkRequest } from './sdk-request.ts'
 import { spliceMember } from './splice.ts'
 import { namesOf } from './pending-withdrawals.ts'
-import { withdrawOutstanding } from './withdraw-pending.ts'
+import { withdrawPending } from './withdraw-pending.ts'
 
 /** Bodies beyond this pass unread: servers refuse them. */
 const MAX_BODY_CHARS = 10_000_000
 
-export async function guardUpload(guarding: Guarding, request: SdkRequest): Promise<Response> {
+export async function guardUpload(context: GuardContext, request: SdkRequest): Promise<Response> {
   const text = await request.text()
   const body = text.length <= MAX_BODY_CHARS ? parseObject(text) : undefined
   if (body === undefined) return request.send()
-  const [offer] = await Promise.all([readOffer(body), serverLevel(guarding), requireOwner(guarding)])
-  return locked(guarding, () => upload(guarding, request, offer))
+  const [payload] = await Promise.all([decodePayload(body), serverLevel(context), requireOwner(context)])
+  return withStoreLock(context, () => upload(context, request, payload))
 }
 
-async function upload(guarding: Guarding, request: SdkRequest, offer: Offer): Promise<Response> {
-  const { state } = guarding
+async function upload(context: GuardContext, request: SdkRequest, payload: UploadPayload): Promise<Response> {
+  const { state } = context
   const isNew = await state.read((view) => guardedDevice(view).reconciledAt === undefined)
-  if (knownLevel(guarding) === 'latchkey' && isNew) await readPool(guarding)
-  await giveUpDead(guarding, offer)
-  await withdrawOutstanding(guarding)
-  const stripped = await surplus(guarding, offer)
-  await record(guarding, offer, stripped)
+  if (knownLevel(context) === 'latchkey' && isNew) await readPool(context)
+  await handleStoreReplacement(context, payload)
+  await withdrawPending(context)
+  const withheld = await keysOverLimit(context, payload)
+  await record(context, payload, withheld)
   const begunAt = await state.read((view) => view.generation)
 
-  const body = stripped.size === 0 ? undefined : withoutKeys(offer.body, stripped)
-  const sent = { ...offer, ...(body !== undefined && { body }) }
+  const body = withheld.size === 0 ? undefined : withoutKeys(payload.body, withheld)
+  const sent = { ...payload, ...(body !== undefined && { body }) }
   const response = await (body === undefined ? request.send() : request.sendText(JSON.stringify(body)))
-  const conflict = await conflictOf(guarding, response)
-  const accepted = conflict === undefined ? response : await healConflict(guarding, request, sent, conflict)
-  const counts = accepted && (await settle(guarding, sent, accepted, begunAt))
-  return withCounts(guarding, await request.outcome(), counts)
+  const conflict = await conflictOf(context, response)
+  const accepted = conflict === undefined ? response : await healConflict(context, request, sent, conflict)
+  const counts = accepted && (await settle(context, sent, accepted, begunAt))
+  return withCounts(context, await request.outcome(), counts)
 }
 
 /** The answer with the counts that the SDK should see, where they are others than the server's. */
 async function withCounts(
-  { settings }: Guarding,
+  { settings }: GuardContext,
   response: Response,
   counts: Counts | undefined,
 ): Promise<Response> {
@@ -78,25 +78,29 @@ async function withCounts(
 }
 
 /** Gives up what the offer shows to be dead, and tells of it. */
-async function giveUpDead(guarding: Guarding, offer: Offer): Promise<void> {
-  const { former, reused } = await guarding.state.update((transaction) =>
-    giveUp(transaction, guarding, offer),
+async function handleStoreReplacement(context: GuardContext, payload: UploadPayload): Promise<void> {
+  const { former, reused } = await context.state.update((transaction) =>
+    detectStoreReplacement(transaction, context, payload),
   )
-  if (former !== undefined && offer.identity !== undefined) {
-    tell(guarding, 'identity_changed', { former, current: offer.identity.curve25519 })
+  if (former !== undefined && payload.identity !== undefined) {
+    emitEvent(context, 'identity_changed', { former, current: payload.identity.curve25519 })
   }
-  if (reused.length > 0) tellDrift(guarding, 'sdk_rolled_back', namesOf(reused))
+  if (reused.length > 0) emitDrift(context, 'sdk_rolled_back', namesOf(reused))
 }
 
-async function record(guarding: Guarding, offer: Offer, stripped: ReadonlySet<KeyName>): Promise<void> {
-  const { settings, state } = guarding
+async function record(
+  context: GuardContext,
+  payload: UploadPayload,
+  withheld: ReadonlySet<KeyName>,
+): Promise<void> {
+  const { settings, state } = context
   const now = settings.now()
   await state.update((transaction) => {
-    const fresh = freshOf(transaction, offer.oneTimeKeys).filter((name) => !stripped.has(name))
+    const fresh = newKeysIn(transaction, payload.oneTimeKeys).filter((name) => !withheld.has(name))
     chargeNewKeys(transaction, fresh.length, now)
-    recordUploading(transaction, offer.oneTimeKeys, now)
-    recordFallbackKeys(transaction, offer.fallbackKeys, now)
-    for (const name of stripped) {
+    recordUploading(transaction, payload.oneTimeKeys, now)
+    recordFallbackKeys(transaction, payload.fallbackKeys, now)
+    for (const name of withheld) {
       moveTo(transaction, ONE_TIME_KEYS, name, 'unsent', now, {
         cause: 'kept from the server: enough keys were published',
       })
@@ -119,26 +123,26 @@ function expireBeyondSlots(transaction: Transaction, slots: number, now: number)
 
 /** Settles what was sent. Returns the counts that the SDK should see; undefined when the answer has them. */
 async function settle(
-  guarding: Guarding,
-  offer: Offer,
+  context: GuardContext,
+  payload: UploadPayload,
   response: Response,
   begunAt: number,
 ): Promise<Counts | undefined> {
   if (response.status !== 200) return undefined
   const body = parseObject(await response.clone().text())
   if (body === undefined) return undefined
-  const { settings, state, memory } = guarding
+  const { settings, state, memory } = context
   const answer = decodeUpload(body)
-  if (body[KEY_POOL] !== undefined && answer.keyPool !== undefined) setLevel(guarding, 'latchkey')
+  if (body[KEY_POOL] !== undefined && answer.keyPool !== undefined) setLevel(context, 'latchkey')
   const now = settings.now()
   const { counts, left } = await state.update((transaction) => {
-    const sent = offer.oneTimeKeys.filter(({ name }) => isOffered(offer, name))
+    const sent = payload.oneTimeKeys.filter(({ name }) => isInPayload(payload, name))
     settleKeys(transaction, sent, answer, now)
-    settleFallbackKeys(transaction, offer.fallbackKeys, answer, now)
+    settleFallbackKeys(transaction, payload.fallbackKeys, answer, now)
     const counts = countsByDigest(transaction, answer.counts, answer.keyPool)
     const known = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
     const learned = { ...answer, counts, begunAt, isChange: true }
-    const freshness = judge(known, learned, transaction.generation)
+    const freshness = classifyAnswer(known, learned, transaction.generation)
     const left = newKeysLeft(transaction, settings)
     if (freshness === 'stale') return { counts: answer.counts, left }
     const view = learn(known, learned, transaction.generation)
@@ -146,15 +150,15 @@ async function settle(
     memory.compared = undefined
     if (answer.keyPool === undefined) return { counts, left }
     if (!compareByDigest(transaction, memory, answer.keyPool, freshness, now)) {
-      memory.compared = poolMark(answer.keyPool)
+      memory.compared = poolVersion(answer.keyPool)
     }
     return { counts, left }
   })
-  const shown = countsForSdk(guarding, counts, left)
+  const shown = countsForSdk(context, counts, left)
   return shown?.[SIGNED_CURVE25519] === answer.counts?.[SIGNED_CURVE25519] ? undefined : shown
 }
 
-function isOffered({ body }: Offer, name: string): boolean {
+function isInPayload({ body }: UploadPayload, name: string): boolean {
   const { one_time_keys: keys } = body
   return typeof keys === 'object' && keys !== null && Object.hasOwn(keys, name)
 }

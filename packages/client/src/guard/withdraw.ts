@@ -8,8 +8,8 @@ import {
   IF_VERSION,
   isJsonObject,
   type JsonObject,
-  type KeyJson,
   KEY_POOL,
+  type KeyJson,
   type KeyName,
   type KeyPool,
   REQUEST_ID,
@@ -20,11 +20,16 @@ import { isPublic, ONE_TIME_KEYS } from '../ledger/key-record.ts'
 import { findByHash, hashOf, moveTo } from '../ledger/ledger.ts'
 import { type Counts, decodeKeyPool, decodeReset, decodeUpload, type ResetAnswer } from '../server/answers.ts'
 import { learn, SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
-import type { Target } from './abandon-keys.ts'
+import type { WithdrawalTarget } from './abandon-keys.ts'
 import { forgetLevel, guardedDevice, knownLevel } from './guarded-device.ts'
-import type { Guarding } from './context.ts'
+import type { GuardContext } from './context.ts'
 import { HealFailed, LEVEL_UNKNOWN } from './heal-once.ts'
-import { forgetAllToWithdraw, forgetToWithdraw, namesOf, outstanding } from './pending-withdrawals.ts'
+import {
+  clearPendingWithdrawals,
+  namesOf,
+  pendingWithdrawals,
+  removePendingWithdrawals,
+} from './pending-withdrawals.ts'
 
 /** How often a reset is tried anew because claims changed the pool meanwhile. */
 const MAX_RACES = 5
@@ -36,15 +41,18 @@ const CLAIMS_AT_ONCE = 5
 const REQUEST_ID_BYTES = 16
 
 /** Withdraws keys that are known by name. Says in words what came of it. @throws {HealFailed} */
-export async function takeBack(guarding: Guarding, targets: readonly Target[]): Promise<string> {
-  const level = requireLevel(guarding)
-  if (level === 'bare') return drain(guarding)
+export async function withdrawKeys(
+  context: GuardContext,
+  targets: readonly WithdrawalTarget[],
+): Promise<string> {
+  const level = requireLevel(context)
+  if (level === 'bare') return drain(context)
   if (targets.length === 0) return 'nothing had to be withdrawn'
   let withdrawn: number | undefined = 0
   for (let start = 0; start < targets.length; start += MAX_NAMES) {
     const asked = targets.slice(start, start + MAX_NAMES)
-    const answer = await reset(guarding, level, { key_ids: namesOf(asked) })
-    await settleReset(guarding, answer, asked)
+    const answer = await reset(context, level, { key_ids: namesOf(asked) })
+    await settleReset(context, answer, asked)
     withdrawn = answer.withdrawn && withdrawn !== undefined ? withdrawn + answer.withdrawn.length : undefined
   }
   return withdrawn === undefined
@@ -53,22 +61,22 @@ export async function takeBack(guarding: Guarding, targets: readonly Target[]): 
 }
 
 /** Withdraws everything. Says in words what came of it. @throws {HealFailed} */
-export async function takeBackAll(guarding: Guarding): Promise<string> {
-  const level = requireLevel(guarding)
-  if (level === 'bare') return drain(guarding)
-  const targets = await guarding.state.read((view) => [
+export async function withdrawAll(context: GuardContext): Promise<string> {
+  const level = requireLevel(context)
+  if (level === 'bare') return drain(context)
+  const targets = await context.state.read((view) => [
     ...[...view.all(ONE_TIME_KEYS)]
       .filter(([, { state }]) => state === 'available')
       .map(([id]) => ({ name: id as KeyName, id })),
-    ...(outstanding(view)?.targets ?? []),
+    ...(pendingWithdrawals(view)?.targets ?? []),
   ])
-  const answer = await reset(guarding, level, { all: true })
-  await settleReset(guarding, answer, targets, true)
+  const answer = await reset(context, level, { all: true })
+  await settleReset(context, answer, targets, true)
   return `reset all keys${answer.withdrawn === undefined ? '' : ` (${answer.withdrawn.length} withdrawn)`}`
 }
 
-function requireLevel(guarding: Guarding): ServerLevel {
-  const level = knownLevel(guarding)
+function requireLevel(context: GuardContext): ServerLevel {
+  const level = knownLevel(context)
   if (level === undefined) throw new HealFailed(LEVEL_UNKNOWN)
   return level
 }
@@ -77,8 +85,8 @@ function requireLevel(guarding: Guarding): ServerLevel {
  * Latchkey is told which state of the pool the reset is for, so that one that was given up here and arrives late harms
  * no keys that were published since.
  */
-async function reset(guarding: Guarding, level: ServerLevel, body: JsonObject): Promise<ResetAnswer> {
-  const { server, state } = guarding
+async function reset(context: GuardContext, level: ServerLevel, body: JsonObject): Promise<ResetAnswer> {
+  const { server, state } = context
   let pool = await state.read((view) => view.get(SERVER_VIEW, SERVER_VIEW_ID)?.keyPool)
   for (let attempt = 1; ; attempt++) {
     const precise = level === 'latchkey' ? { ...preconditions(body, pool), [REQUEST_ID]: randomId() } : {}
@@ -90,7 +98,7 @@ async function reset(guarding: Guarding, level: ServerLevel, body: JsonObject): 
       continue
     }
     const code = typeof answer['errcode'] === 'string' ? ` ${answer['errcode']}` : ''
-    if (answer['errcode'] === 'M_UNRECOGNIZED') forgetLevel(guarding)
+    if (answer['errcode'] === 'M_UNRECOGNIZED') forgetLevel(context)
     throw new HealFailed(`/keys/reset answered ${status}${code}`)
   }
 }
@@ -105,9 +113,9 @@ function preconditions(body: JsonObject, pool: KeyPool | undefined): JsonObject 
 }
 
 async function settleReset(
-  { settings, state }: Guarding,
+  { settings, state }: GuardContext,
   answer: ResetAnswer,
-  targets: readonly Target[],
+  targets: readonly WithdrawalTarget[],
   isAll = false,
 ): Promise<void> {
   const now = settings.now()
@@ -123,21 +131,21 @@ async function settleReset(
       }
     }
     const view = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
-    if (isAll) forgetAllToWithdraw(transaction)
-    else forgetToWithdraw(transaction, targets)
+    if (isAll) clearPendingWithdrawals(transaction)
+    else removePendingWithdrawals(transaction, targets)
     const learned = { ...answer, begunAt: transaction.generation, isChange: true }
     transaction.put(SERVER_VIEW, SERVER_VIEW_ID, learn(view, learned, transaction.generation))
   })
 }
 
 /** Claims the device's own keys until none is left. A fallback key that answers says that none is. */
-async function drain(guarding: Guarding): Promise<string> {
-  const { server, state } = guarding
+async function drain(context: GuardContext): Promise<string> {
+  const { server, state } = context
   const { userId, deviceId } = await state.read(guardedDevice)
   if (userId === undefined || deviceId === undefined) {
     throw new HealFailed('the server has no reset, and it is not known whose keys could be claimed')
   }
-  const count = await askCount(guarding)
+  const count = await askCount(context)
   let claimed = 0
   let isEmpty = count === 0
   while (!isEmpty && claimed < MAX_OWN_CLAIMS) {
@@ -151,7 +159,7 @@ async function drain(guarding: Guarding): Promise<string> {
       if (key !== undefined) keys.push(key)
       if (status !== 200) refused = status
     }
-    await noteClaimed(guarding, keys)
+    await noteClaimed(context, keys)
     claimed += keys.length
     if (refused !== undefined)
       throw new HealFailed(
@@ -162,14 +170,14 @@ async function drain(guarding: Guarding): Promise<string> {
     isEmpty = keys.length < claims.length || claimed >= count
   }
   // Keys that were uploaded by nobody else meanwhile cannot be there: the store's lock is held.
-  await noteCounts(guarding, { [SIGNED_CURVE25519]: Math.max(0, count - claimed) })
+  await noteCounts(context, { [SIGNED_CURVE25519]: Math.max(0, count - claimed) })
   if (!isEmpty) throw new HealFailed(`${claimed} own keys were claimed, and there are more`)
-  await state.update(forgetAllToWithdraw)
+  await state.update(clearPendingWithdrawals)
   return `claimed ${claimed} own keys, as the server has no reset`
 }
 
 /** The true number of available keys: an empty upload answers it and changes nothing. */
-async function askCount({ server }: Guarding): Promise<number> {
+async function askCount({ server }: GuardContext): Promise<number> {
   const { status, body } = await server.upload({})
   const counts = status === 200 ? decodeUpload(body).counts : undefined
   if (counts === undefined) throw new HealFailed(`an empty upload was answered with ${status} and no counts`)
@@ -187,7 +195,7 @@ function oneTimeKeyOf(answer: JsonObject, userId: string, deviceId: string): Key
     : undefined
 }
 
-async function noteClaimed({ settings, state }: Guarding, keys: readonly KeyJson[]): Promise<void> {
+async function noteClaimed({ settings, state }: GuardContext, keys: readonly KeyJson[]): Promise<void> {
   const hashes = await Promise.all(keys.map(hashOf))
   await state.update((transaction) => {
     for (const hash of hashes) {
@@ -199,7 +207,7 @@ async function noteClaimed({ settings, state }: Guarding, keys: readonly KeyJson
   })
 }
 
-async function noteCounts({ state }: Guarding, counts: Counts): Promise<void> {
+async function noteCounts({ state }: GuardContext, counts: Counts): Promise<void> {
   await state.update((transaction) => {
     const learned = { counts, keyPool: undefined, begunAt: transaction.generation, isChange: true }
     const view = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)

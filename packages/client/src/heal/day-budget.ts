@@ -28,7 +28,7 @@ export function withSpent(spent: Spent, count: number, now: number): Spent {
 }
 
 /** The record after `count` were given back, the latest first. */
-export function withGivenBack(spent: Spent, count: number): Spent {
+export function withRefund(spent: Spent, count: number): Spent {
   let left = count
   const kept = spent.toReversed().map((entry) => {
     const back = Math.min(left, entry.count)

@@ -61,9 +61,9 @@ export type Comparison = {
   /** The server would issue them, and this device has never offered them: another installation did, or a newer copy of this one. */
   readonly unknown: readonly KeyName[]
   /** The server would issue them, and they were issued, used or given up before: the server went back, or let them in again. */
-  readonly again: readonly KeyName[]
+  readonly spent: readonly KeyName[]
   /** This device believed them available, and the server neither has them nor says that it issued them. */
-  readonly gone: readonly KeyName[]
+  readonly missing: readonly KeyName[]
   /** Issued, and not known to be so until now. */
   readonly issued: readonly KeyName[]
 }
@@ -84,20 +84,20 @@ export function alignWithPool(
   const records = transaction.all(ONE_TIME_KEYS)
   const hashes = new Set([...records.values()].map((record) => record.hash))
   const unknown: KeyName[] = []
-  const again: KeyName[] = []
+  const spent: KeyName[] = []
   const available = new Set<KeyName>()
   for (const { name, hash } of pool.available) {
     available.add(name)
     const record = records.get(name)
     if (record?.hash !== hash) {
-      ;(hashes.has(hash) ? again : unknown).push(name)
-    } else if (!isPublic(record)) again.push(name)
+      ;(hashes.has(hash) ? spent : unknown).push(name)
+    } else if (!isPublic(record)) spent.push(name)
     else if (record.state === 'uploading') {
       moveTo(transaction, ONE_TIME_KEYS, name, 'available', now, { publishedAt: now })
     }
   }
   const issuedThere = new Map(pool.issued.map((key) => [key.hash, key.ts]))
-  const gone: KeyName[] = []
+  const missing: KeyName[] = []
   const issued: KeyName[] = []
   for (const [id, record] of records) {
     const name = id as KeyName
@@ -116,11 +116,11 @@ export function alignWithPool(
     if (issuedTs === undefined && (record.state === 'uploading' || complete)) {
       if (record.state === 'uploading') continue
       moveTo(transaction, ONE_TIME_KEYS, id, 'removed', now, { cause: 'the server has it no more' })
-      gone.push(name)
+      missing.push(name)
     } else {
       moveTo(transaction, ONE_TIME_KEYS, id, 'issued', now, { issuedAt })
       issued.push(name)
     }
   }
-  return { unknown, again, gone, issued }
+  return { unknown, spent, missing, issued }
 }

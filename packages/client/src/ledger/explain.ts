@@ -20,19 +20,19 @@ export type Explanation = {
 }
 
 /** What is to be said of a key; the owner of a ledger may know more of it than its record. */
-export type Judge = (view: View, kind: Explanation['kind'], record: KeyRecord) => Verdict
+export type VerdictFunction = (view: View, kind: Explanation['kind'], record: KeyRecord) => Verdict
 
 /**
  * Every key of the ledger that a public key, a key ID or a whole name stands for: mostly one, none for what was never
  * ours, several when an ID was used anew.
  */
 export async function explain(
-  look: <T>(read: (view: View) => T) => Promise<T>,
+  read: <T>(read: (view: View) => T) => Promise<T>,
   keyOrId: string,
-  judge: Judge = (_view, kind, record) => verdictOf(kind, record),
+  verdict: VerdictFunction = (_view, kind, record) => verdictOf(kind, record),
 ): Promise<Explanation[]> {
   const hash = await hashOf(keyOrId)
-  return look((view) => {
+  return read((view) => {
     const found: Explanation[] = []
     for (const [kind, records] of [
       ['one-time', view.all(ONE_TIME_KEYS)],
@@ -41,7 +41,7 @@ export async function explain(
       for (const [id, record] of records) {
         const name = nameOf(id)
         const isIt = record.hash === hash || name === keyOrId || name.slice(name.indexOf(':') + 1) === keyOrId
-        if (isIt) found.push(explanationOf(name, kind, record, judge(view, kind, record)))
+        if (isIt) found.push(explanationOf(name, kind, record, verdict(view, kind, record)))
       }
     }
     return found

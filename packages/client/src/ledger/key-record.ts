@@ -68,7 +68,7 @@ export function isPublic({ state }: KeyRecord): boolean {
 }
 
 /** May a message that names it still come? */
-export function mayBeNamed(record: KeyRecord): boolean {
+export function mayStillBeUsed(record: KeyRecord): boolean {
   return isPublic(record) || record.state === 'issued'
 }
 

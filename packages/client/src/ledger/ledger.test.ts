@@ -27,8 +27,8 @@ import {
   MAX_RECORDS,
   moveTo,
   publicKeysOf,
-  recordLost,
   recordAdopted,
+  recordLost,
   recordUploading,
 } from './ledger.ts'
 
@@ -197,8 +197,8 @@ test('held against a pool: unknown keys, keys that are back, gone ones, and news
   )
   assert.deepEqual(found, {
     unknown: [NAME('x')],
-    again: [NAME('a')],
-    gone: ['c', 'd'].map(NAME),
+    spent: [NAME('a')],
+    missing: ['c', 'd'].map(NAME),
     issued: [NAME('b')],
   })
   assert.deepEqual(await states(state), {
@@ -217,7 +217,7 @@ test('a key that the server lists no more counts as issued, not as gone, while i
     alignWithPool(transaction, SIGNED_CURVE25519, poolOf(only(mine, 'b')), { complete: false, now: NOW }),
   )
   assert.deepEqual(found.issued, [NAME('a')])
-  assert.deepEqual(found.gone, [])
+  assert.deepEqual(found.missing, [])
 })
 
 test('a key whose upload is under way is neither unknown nor gone', async () => {
@@ -228,7 +228,7 @@ test('a key whose upload is under way is neither unknown nor gone', async () => 
   const found = await state.update((transaction) =>
     alignWithPool(transaction, SIGNED_CURVE25519, poolOf(only(mine, 'a')), { complete: true, now: NOW }),
   )
-  assert.deepEqual(found, { unknown: [], again: [], gone: [], issued: [] })
+  assert.deepEqual(found, { unknown: [], spent: [], missing: [], issued: [] })
   assert.deepEqual(await states(state), { a: 'available', b: 'uploading' })
 })
 

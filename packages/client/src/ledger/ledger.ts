@@ -13,7 +13,14 @@ import {
   parseKeyName,
 } from '@latchkey/protocol'
 import type { Kind, Transaction, View } from '../store/stored-state.ts'
-import { isPublic, type KeyRecord, type KeyState, mayBeNamed, nameOf, ONE_TIME_KEYS } from './key-record.ts'
+import {
+  isPublic,
+  type KeyRecord,
+  type KeyState,
+  mayStillBeUsed,
+  nameOf,
+  ONE_TIME_KEYS,
+} from './key-record.ts'
 
 /** Counters of the ledger, never set back while the store lives. */
 export type LedgerHead = { readonly nextBatch: number; readonly nextOrder: number }
@@ -165,7 +172,7 @@ export function moveTo(
   if (record === undefined || (record.state === state && Object.keys(more).length === 0)) return
   const { cause: _former, inferred: _inferred, ...rest } = record
   const next: KeyRecord = { ...rest, ...more, state, since: record.state === state ? record.since : now }
-  if (mayBeNamed(next)) transaction.put(kind, id, next)
+  if (mayStillBeUsed(next)) transaction.put(kind, id, next)
   else {
     const { share: _share, key: _key, ...history } = next
     transaction.put(kind, id, history)
@@ -189,8 +196,8 @@ export function findByHash(view: View, kind: Kind<KeyRecord>, hash: string): [st
 
 function moveAside(transaction: Transaction, name: KeyName, known: KeyRecord): void {
   const { share: _share, ...rest } = known
-  const state = mayBeNamed(known) ? 'lost' : known.state
-  const cause = mayBeNamed(known) ? 'its ID was used for another key' : known.cause
+  const state = mayStillBeUsed(known) ? 'lost' : known.state
+  const cause = mayStillBeUsed(known) ? 'its ID was used for another key' : known.cause
   transaction.put(ONE_TIME_KEYS, `${name}~${known.hash.slice(0, 8)}`, {
     ...rest,
     state,
@@ -202,7 +209,7 @@ function forgetHistory(transaction: Transaction): void {
   const records = transaction.all(ONE_TIME_KEYS)
   let surplus = records.size - MAX_RECORDS
   if (surplus <= 0) return
-  const history = [...records].filter(([, record]) => !mayBeNamed(record))
+  const history = [...records].filter(([, record]) => !mayStillBeUsed(record))
   // Keys that the server never got explain nothing: they go first.
   const rank = ({ state, order }: KeyRecord): number => (state === 'unsent' ? -1 / order : order)
   for (const [id] of history.sort(([, a], [, b]) => rank(a) - rank(b))) {

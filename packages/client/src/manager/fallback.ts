@@ -15,7 +15,7 @@ import type { View } from '../store/stored-state.ts'
 import { isAllowed } from './rate-limit.ts'
 import type { PendingRequest } from './records.ts'
 import { OPENED } from './records.ts'
-import { statusOf, type Settings, type Step } from './step.ts'
+import { type Settings, statusOf, type Step } from './step.ts'
 
 /** The key that the account has as its current one: the newest. */
 export function currentFallback(view: View): [string, KeyRecord] | undefined {
@@ -44,7 +44,7 @@ export const MANY_OPENED = 5_000
 export type FallbackPlan =
   | { readonly kind: 'none' }
   /** Offer the current key again: the server does not have it, or its answer never came. */
-  | { readonly kind: 'again'; readonly name: string; readonly record: KeyRecord }
+  | { readonly kind: 'republish'; readonly name: string; readonly record: KeyRecord }
   | { readonly kind: 'new'; readonly why: NonNullable<PendingRequest['fallbackWhy']> }
 
 /** What is to be done about the fallback key now. */
@@ -52,11 +52,11 @@ export function planFallback(view: View, settings: Settings, now: number): Fallb
   const current = currentFallback(view)
   if (current === undefined) return { kind: 'new', why: 'missing' }
   const [name, record] = current
-  const { fallbackWanted } = statusOf(view)
-  if (record.state === 'uploading') return { kind: 'again', name, record }
-  if (fallbackWanted === 'heal') return { kind: 'new', why: 'heal' }
-  if (fallbackWanted === 'again' && isAllowed(statusOf(view), 'fallback', now)) {
-    return { kind: 'again', name, record }
+  const { fallbackAction } = statusOf(view)
+  if (record.state === 'uploading') return { kind: 'republish', name, record }
+  if (fallbackAction === 'heal') return { kind: 'new', why: 'heal' }
+  if (fallbackAction === 'republish' && isAllowed(statusOf(view), 'fallback', now)) {
+    return { kind: 'republish', name, record }
   }
   const why = whyRotate(view, settings, now - (record.publishedAt ?? record.since))
   if (why === undefined || !mayRotate(view, settings, now)) return { kind: 'none' }
@@ -64,10 +64,10 @@ export function planFallback(view: View, settings: Settings, now: number): Fallb
 }
 
 function whyRotate(view: View, settings: Settings, age: number): 'heal' | 'used' | 'age' | undefined {
-  const { fallbackWanted } = statusOf(view)
-  if (fallbackWanted === 'fresh') return 'heal'
+  const { fallbackAction } = statusOf(view)
+  if (fallbackAction === 'fresh') return 'heal'
   const isCrowded = view.all(OPENED).size >= MANY_OPENED
-  if (fallbackWanted === 'used' && (age >= USED_MINIMUM_MS || isCrowded)) return 'used'
+  if (fallbackAction === 'used' && (age >= USED_MINIMUM_MS || isCrowded)) return 'used'
   return age >= settings.fallbackRotateAfterMs || isCrowded ? 'age' : undefined
 }
 

@@ -31,7 +31,7 @@ export function readIdentity(step: Step, answer: JsonObject): boolean {
     step.patch({ deviceKeys: 'published', suspected: undefined })
   } else if (named === step.status.suspected) {
     const why = `the server knows ${account.deviceId} by another identity, whose keys are lost`
-    step.tell('device_dead', { why })
+    step.emit('device_dead', { why })
     step.patch({ dead: why })
   } else step.patch({ suspected: named })
   return true

@@ -18,9 +18,9 @@ import {
   ACCOUNT,
   type DecryptedMessage,
   INBOX,
-  type Memory,
   ONLY,
   OPENED,
+  type Remembered,
   SEEN,
   SESSIONS,
 } from './records.ts'
@@ -103,9 +103,9 @@ export function decryptAll(step: Step, ciphertexts: readonly Ciphertext[]): Decr
       continue
     }
     failures.push({ sender, senderKey, verdict: opened, ...(key !== undefined && { key }) })
-    step.tell('undecryptable', { sender, verdict: opened, ...(key !== undefined && { key }) })
+    step.emit('undecryptable', { sender, verdict: opened, ...(key !== undefined && { key }) })
   }
-  for (const [sender, count] of dropped) step.tell('sessions_dropped', { sender, count })
+  for (const [sender, count] of dropped) step.emit('sessions_dropped', { sender, count })
   return { stored, failures }
 }
 
@@ -180,7 +180,13 @@ function noteImportedUsed({ transaction }: Step): void {
 }
 
 /** Remembers something, within bounds: the oldest go. */
-function remember(transaction: Transaction, kind: Kind<Memory>, id: string, max: number, of?: string): void {
+function remember(
+  transaction: Transaction,
+  kind: Kind<Remembered>,
+  id: string,
+  max: number,
+  of?: string,
+): void {
   const all = transaction.all(kind)
   let n = 1
   for (const memory of all.values()) n = Math.max(n, memory.n + 1)

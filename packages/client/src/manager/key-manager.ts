@@ -27,14 +27,14 @@ import { ciphertextsFor, inboxOf, type Received } from './inbox.ts'
 import { Loop, type LoopOptions } from './loop.ts'
 import { openCore } from './open.ts'
 import { type KeyManagerOptions, requireReadable } from './options.ts'
-import { settleReading } from './settle-query.ts'
+import { settleQuery } from './settle-query.ts'
 import { type DecryptedMessage, INBOX } from './records.ts'
 import {
   changeRequest,
   nextRequest,
   type OutgoingRequest,
-  type Reading,
-  readRequest,
+  queryRequest,
+  type QueryType,
   type RequestAnswer,
 } from './requests.ts'
 import { noteFailure } from './retry.ts'
@@ -67,7 +67,7 @@ export class KeyManager {
   /** The device's public identity keys. */
   readonly identityKeys: IdentityKeys
   readonly #core: Core
-  readonly #readings = new Map<string, { readonly type: Reading; readonly begunAt: number }>()
+  readonly #queries = new Map<string, { readonly type: QueryType; readonly begunAt: number }>()
   #since: string | undefined
   #begunAt: number
   #knowsVersions = false
@@ -177,7 +177,7 @@ export class KeyManager {
           }
           return [changeRequest(next.request)]
         case 'read':
-          return [await this.#reading(next.type, next.generation)]
+          return [await this.#query(next.type, next.generation)]
         case 'prepare':
           await prepareUpload(this.#core, next.plan)
           break
@@ -199,14 +199,14 @@ export class KeyManager {
       this.#isTokenEnded = true
       return
     }
-    const reading = this.#readings.get(id)
-    if (reading !== undefined) {
-      this.#readings.delete(id)
+    const query = this.#queries.get(id)
+    if (query !== undefined) {
+      this.#queries.delete(id)
       await this.#core.update((step) => {
-        const isSettled = settleReading(step, reading, answer)
+        const isSettled = settleQuery(step, query, answer)
         noteFailure(step, isSettled ? undefined : { answer: answer.body, retryAfterMs })
       })
-      if (reading.type === 'versions' && isFinal(status)) this.#knowsVersions = true
+      if (query.type === 'versions' && isFinal(status)) this.#knowsVersions = true
       return
     }
     const handedOut = this.#handedOutRequest
@@ -291,14 +291,14 @@ export class KeyManager {
     this.#core.box.free()
   }
 
-  async #reading(type: Reading, begunAt: number): Promise<OutgoingRequest> {
-    for (const [id, reading] of this.#readings) {
+  async #query(type: QueryType, begunAt: number): Promise<OutgoingRequest> {
+    for (const [id, query] of this.#queries) {
       // Asked again before it was answered: the same request, as with those that are stored.
-      if (reading.type === type) return this.#core.state.read((view) => readRequest(view, id, type))
+      if (query.type === type) return this.#core.state.read((view) => queryRequest(view, id, type))
     }
     const id = newRequestId(this.#core.settings.random)
-    this.#readings.clear()
-    this.#readings.set(id, { type, begunAt })
-    return this.#core.state.read((view) => readRequest(view, id, type))
+    this.#queries.clear()
+    this.#queries.set(id, { type, begunAt })
+    return this.#core.state.read((view) => queryRequest(view, id, type))
   }
 }

@@ -17,8 +17,8 @@ import { poolByDigest } from '../ledger/compare.ts'
 import { FALLBACK_KEYS } from '../ledger/key-record.ts'
 import { findByHash, publicKeysOf } from '../ledger/ledger.ts'
 import {
+  classifyAnswer,
   type Freshness,
-  judge,
   learn,
   type Learned,
   SERVER_VIEW,
@@ -42,19 +42,19 @@ export const MAX_NAMED = 1_000
  *
  * @returns how the answer was judged
  */
-export function takeIn(step: Step, learned: Learned): Freshness {
+export function applyServerState(step: Step, learned: Learned): Freshness {
   const { transaction } = step
   const view = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
-  const freshness = judge(view, learned, transaction.generation)
+  const freshness = classifyAnswer(view, learned, transaction.generation)
   if (freshness === 'stale') return freshness
   const { keyPool } = learned
   transaction.put(SERVER_VIEW, SERVER_VIEW_ID, learn(view, learned, transaction.generation))
   if (keyPool !== undefined) noteLevel(step, 'latchkey')
-  if (freshness === 'new_epoch' || freshness === 'went_back') {
+  if (freshness === 'new_epoch' || freshness === 'rolled_back') {
     // The server is another one, or an older one: what it has of this device is to be asked for, identity included.
-    step.patch({ deviceKeys: 'unknown', understood: undefined, postponed: undefined, rung: 0 })
+    step.patch({ deviceKeys: 'unknown', explainedDigest: undefined, postponed: undefined, escalation: 0 })
     if (keyPool !== undefined) dropForeignUpload(step, keyPool.epoch)
-    wantPool(step, 'server_went_back')
+    requestPoolRead(step, 'server_went_back')
   }
   if (keyPool !== undefined && step.settings.mode !== 'off') checkPool(step, keyPool)
   // A server that has digests is not judged by a count that comes without one.
@@ -67,7 +67,7 @@ export function takeIn(step: Step, learned: Learned): Freshness {
 /** What kind of server this is. Told when it is news. */
 export function noteLevel(step: Step, level: ServerLevel): void {
   if (step.status.level === level) return
-  step.tell('server', { level, baseUrl: 'the homeserver' })
+  step.emit('server', { level, baseUrl: 'the homeserver' })
   step.patch({ level })
 }
 
@@ -84,25 +84,26 @@ function dropForeignUpload(step: Step, epoch: string): void {
 }
 
 /** The pool is to be read, unless it is already. */
-export function wantPool(step: Step, cause: HealCause): void {
-  if (step.settings.mode !== 'off' && step.status.poolWanted === undefined) step.patch({ poolWanted: cause })
+export function requestPoolRead(step: Step, cause: HealCause): void {
+  if (step.settings.mode !== 'off' && step.status.poolReadCause === undefined)
+    step.patch({ poolReadCause: cause })
 }
 
 function checkPool(step: Step, keyPool: KeyPool): void {
   const digest = keyPool.digest[SIGNED_CURVE25519]
   if (digest !== undefined) {
-    const { understood, postponed } = step.status
-    const isUnderstood = noteDigest(step, digest)
-    if (!isUnderstood && understood?.digest === digest) {
-      setCount(step, understood.count)
-      if (postponed !== undefined && isOver(postponed, step.now)) wantPool(step, 'unknown_keys')
-    } else if (!isUnderstood) wantPool(step, 'unknown_keys')
+    const { explainedDigest, postponed } = step.status
+    const isExplained = noteDigest(step, digest)
+    if (!isExplained && explainedDigest?.digest === digest) {
+      setCount(step, explainedDigest.count)
+      if (postponed !== undefined && hasElapsed(postponed, step.now)) requestPoolRead(step, 'unknown_keys')
+    } else if (!isExplained) requestPoolRead(step, 'unknown_keys')
   }
   checkFallback(step, keyPool.fallback[SIGNED_CURVE25519])
 }
 
 /** Whether something that had to wait has waited long enough. With the clock set back it has. */
-export function isOver(
+export function hasElapsed(
   { at, waitMs }: { readonly at: number; readonly waitMs: number },
   now: number,
 ): boolean {
@@ -120,10 +121,10 @@ export function noteDigest(step: Step, digest: string): boolean {
   if (found === undefined) return false
   const { count, before } = found
   for (const [name, { state }] of before) if (state !== 'uploading') noteIssued(step, name)
-  const { understood } = step.status
-  if (understood?.digest !== digest || understood.count !== count)
-    step.patch({ understood: { digest, count } })
-  if (step.status.poolWanted === undefined) step.patch({ rung: 0, postponed: undefined })
+  const { explainedDigest } = step.status
+  if (explainedDigest?.digest !== digest || explainedDigest.count !== count)
+    step.patch({ explainedDigest: { digest, count } })
+  if (step.status.poolReadCause === undefined) step.patch({ escalation: 0, postponed: undefined })
   setCount(step, count)
   // Whatever an imported account had there is gone.
   const { imported, ...account } = accountOf(step.transaction)
@@ -145,12 +146,12 @@ function checkFallback(step: Step, hash: string | undefined): void {
   const current = currentFallback(step.transaction)
   if (current === undefined || current[1].state === 'uploading') return
   if (hash === current[1].hash) {
-    if (step.status.fallbackWanted === 'again') step.patch({ fallbackWanted: undefined })
+    if (step.status.fallbackAction === 'republish') step.patch({ fallbackAction: undefined })
     return
   }
-  if (step.status.fallbackWanted === 'heal') return
+  if (step.status.fallbackAction === 'heal') return
   const known = hash === undefined ? undefined : findByHash(step.transaction, FALLBACK_KEYS, hash)
-  if (hash === undefined || known?.[1].key !== undefined) step.patch({ fallbackWanted: 'again' })
+  if (hash === undefined || known?.[1].key !== undefined) step.patch({ fallbackAction: 'republish' })
   else healFallback(step, hash)
 }
 
@@ -162,15 +163,15 @@ function healFallback(step: Step, hash: string): void {
   const wait = waitForHeal(step.transaction, step.settings.budget, step.now)
   if (wait === Number.POSITIVE_INFINITY) return report(step, reason, [name as KeyName], BUDGET_SPENT)
   if (wait > 0) return
-  step.tell('drift', { reason, keys: [name as KeyName] })
-  step.patch({ fallbackWanted: 'heal' })
+  step.emit('drift', { reason, keys: [name as KeyName] })
+  step.patch({ fallbackAction: 'heal' })
 }
 
 /** The server took the fresh fallback key. */
 export function noteFallbackHealed(step: Step, name: KeyName): void {
   const heal = { cause: 'fallback_unknown', did: 'published a fresh fallback key', keys: [name] } as const
   noteHeal(step.transaction, { ...heal, at: step.now, ok: true })
-  step.tell('healed', { reason: heal.cause, did: heal.did, keys: heal.keys })
+  step.emit('healed', { reason: heal.cause, did: heal.did, keys: heal.keys })
 }
 
 /** Tells of a drift that is not healed, once until something about it changes. */
@@ -179,8 +180,8 @@ export function report(step: Step, reason: HealCause, all: readonly KeyName[], w
   const reported = `${reason} ${keys.length} ${keys.slice(0, 20).join(' ')} ${why}`
   if (step.status.reported === reported) return
   step.patch({ reported })
-  step.tell('drift', { reason, keys })
-  step.tell('not_healed', { reason, why, keys })
+  step.emit('drift', { reason, keys })
+  step.emit('not_healed', { reason, why, keys })
 }
 
 /** Without a digest the count is all there is: keys leave in the order in which they were published. */
@@ -189,19 +190,20 @@ function checkCount(step: Step, count: number | undefined): void {
   if (count === undefined || step.transaction.get(PENDING, 'upload') !== undefined) return
   const keys = publicKeysOf(step.transaction, SIGNED_CURVE25519)
   for (const [name] of keys.slice(0, Math.max(0, keys.length - count))) inferIssued(step, name)
-  const surplus = count - keys.length - takeImported(step, Math.max(0, count - keys.length))
+  const surplus = count - keys.length - countImported(step, Math.max(0, count - keys.length))
   // What can be done about it depends on the server: until that is known nothing is said.
   if (surplus <= 0 || step.settings.mode === 'off' || step.status.level === undefined) return
   const why =
     step.settings.mode === 'report'
       ? 'mode is "report"'
       : `the server has ${surplus} keys that this device never published, and no way to withdraw them`
-  if (step.settings.mode === 'heal' && step.status.level === 'msc4162') wantReplacement(step, 'unknown_keys')
+  if (step.settings.mode === 'heal' && step.status.level === 'msc4162')
+    requestReplacement(step, 'unknown_keys')
   else report(step, 'unknown_keys', [], why)
 }
 
 /** Keys that no ledger knows are, in an account that was taken over, those of before: their number only falls. */
-function takeImported({ transaction }: Step, unknown: number): number {
+function countImported({ transaction }: Step, unknown: number): number {
   const account = accountOf(transaction)
   const { imported, slots } = account
   if (imported === undefined) return 0
@@ -214,12 +216,12 @@ function takeImported({ transaction }: Step, unknown: number): number {
 }
 
 /** The last rung that heals: everything is replaced, when the budget allows it. */
-export function wantReplacement(step: Step, cause: HealCause): void {
+export function requestReplacement(step: Step, cause: HealCause): void {
   const { transaction, settings, now, status } = step
-  if (status.replaceWanted !== undefined || transaction.get(PENDING, 'heal') !== undefined) return
+  if (status.replaceCause !== undefined || transaction.get(PENDING, 'heal') !== undefined) return
   const wait = waitForHeal(transaction, settings.budget, now)
   if (!isAllowed(status, 'keys_reset', now)) postpone(step, cause, [], LONG_PAUSE_MS, TOO_OFTEN)
-  else if (wait === 0) step.patch({ replaceWanted: cause, postponed: undefined })
+  else if (wait === 0) step.patch({ replaceCause: cause, postponed: undefined })
   else postpone(step, cause, [], wait, wait === Number.POSITIVE_INFINITY ? BUDGET_SPENT : undefined)
 }
 

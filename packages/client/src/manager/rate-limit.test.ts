@@ -7,12 +7,12 @@ import { NEW_STATUS } from './records.ts'
 const HOUR_MS = 3_600_000
 
 test('what is used up comes back with time', () => {
-  const spent = { ...NEW_STATUS, paced: { keys_query: { at: HOUR_MS, left: 0 } } }
+  const spent = { ...NEW_STATUS, rateLimits: { keys_query: { at: HOUR_MS, left: 0 } } }
   assert.equal(isAllowed(spent, 'keys_query', HOUR_MS), false)
   assert.equal(isAllowed(spent, 'keys_query', 2 * HOUR_MS), true)
 })
 
 test('a clock that is set back does not hold questions off until it has caught up', () => {
-  const spent = { ...NEW_STATUS, paced: { keys_query: { at: 1000 * HOUR_MS, left: 0 } } }
+  const spent = { ...NEW_STATUS, rateLimits: { keys_query: { at: 1000 * HOUR_MS, left: 0 } } }
   assert.equal(isAllowed(spent, 'keys_query', HOUR_MS), true)
 })

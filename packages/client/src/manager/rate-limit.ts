@@ -3,7 +3,7 @@
  * epoch every time, 409 for ever, a fallback key that is never there) would otherwise keep a client busy without end.
  * Nothing that a server says refills the allowance; only time does.
  */
-import type { Paced, Status } from './records.ts'
+import type { RateLimitedAction, Status } from './records.ts'
 import type { Step } from './step.ts'
 
 /** So many at once, */
@@ -12,19 +12,19 @@ const BURST = 8
 const REFILL_MS = { keys_query: 300_000, keys_pool: 300_000, keys_reset: 300_000, fallback: 3_600_000 }
 
 /** Whether one more is allowed now. */
-export function isAllowed({ paced }: Status, what: Paced, now: number): boolean {
-  return left(paced, what, now) >= 1
+export function isAllowed({ rateLimits }: Status, what: RateLimitedAction, now: number): boolean {
+  return left(rateLimits, what, now) >= 1
 }
 
 /** Counts one. */
-export function notePaced(step: Step, what: Paced): void {
-  const { paced } = step.status
-  const rest = Math.max(0, left(paced, what, step.now) - 1)
-  step.patch({ paced: { ...paced, [what]: { at: step.now, left: rest } } })
+export function countAction(step: Step, what: RateLimitedAction): void {
+  const { rateLimits } = step.status
+  const rest = Math.max(0, left(rateLimits, what, step.now) - 1)
+  step.patch({ rateLimits: { ...rateLimits, [what]: { at: step.now, left: rest } } })
 }
 
-function left(paced: Status['paced'], what: Paced, now: number): number {
-  const last = paced[what]
+function left(rateLimits: Status['rateLimits'], what: RateLimitedAction, now: number): number {
+  const last = rateLimits[what]
   // A clock that was set back must not stop the refill until it has caught up.
   if (last === undefined || now < last.at) return BURST
   return Math.min(BURST, last.left + (now - last.at) / REFILL_MS[what])

@@ -17,18 +17,18 @@ import { moveTo, publicKeysOf, recordAdopted, recordLost } from '../ledger/ledge
 import type { PoolAnswer, PoolKey, PoolOfAlgorithm } from '../server/answers.ts'
 import { isAllowed } from './rate-limit.ts'
 import {
+  applyServerState,
   BUDGET_SPENT,
   LONG_PAUSE_MS,
   MAX_NAMED,
   noteDigest,
   postpone,
   report,
-  takeIn,
+  requestReplacement,
   TOO_OFTEN,
-  wantReplacement,
 } from './pool-check.ts'
 import { ACCOUNT, ONLY, PENDING } from './records.ts'
-import { IN_DOUBT, letGo } from './slots.ts'
+import { dropPrivateKey, IN_DOUBT } from './slots.ts'
 import { accountOf, type Step } from './step.ts'
 import { RESET_PATH } from './upload.ts'
 import { newRequestId } from './wire-ids.ts'
@@ -42,14 +42,14 @@ const WITHDRAWALS = 2
 const STRICT_TRIES = 3
 
 /** Takes a reading in. `begunAt`: the state's generation when it was asked for. */
-export function takePool(step: Step, answer: PoolAnswer, begunAt: number): void {
+export function reconcilePool(step: Step, answer: PoolAnswer, begunAt: number): void {
   const pool = answer.algorithms.get(SIGNED_CURVE25519) ?? NO_POOL
   const { epoch, version, generation } = answer
   const digest = pool.digest === undefined ? {} : { [SIGNED_CURVE25519]: pool.digest }
   const fallback = pool.fallback === undefined ? {} : { [SIGNED_CURVE25519]: pool.fallback.hash }
   const count = pool.available.length
-  const cause = step.status.poolWanted ?? 'unknown_keys'
-  const freshness = takeIn(step, {
+  const cause = step.status.poolReadCause ?? 'unknown_keys'
+  const freshness = applyServerState(step, {
     counts: { [SIGNED_CURVE25519]: count },
     keyPool: { epoch, version, generation, digest, fallback },
     begunAt,
@@ -57,51 +57,51 @@ export function takePool(step: Step, answer: PoolAnswer, begunAt: number): void 
   })
   // It stays wanted: the next one will be begun after what overtook this one.
   if (freshness === 'stale') return
-  step.patch({ poolWanted: undefined })
+  step.patch({ poolReadCause: undefined })
   // Adopted keys are not held against the reading that they were adopted from.
   const isImport = adoptImported(step, pool)
-  const wrong = [...align(step, pool, answer.nextBatch === undefined), ...surplus(step)]
+  const unwanted = [...align(step, pool, answer.nextBatch === undefined), ...surplus(step)]
   if (!isImport) recordLost(step.transaction, [...pool.available, ...pool.issued], step.now)
   if (pool.digest !== undefined && !noteDigest(step, pool.digest)) {
-    step.patch({ understood: { digest: pool.digest, count } })
+    step.patch({ explainedDigest: { digest: pool.digest, count } })
   }
-  if (wrong.length === 0) step.patch({ rung: 0, postponed: undefined, reported: undefined })
-  else withdraw(step, wrong, answer, freshness === 'went_back' || cause === 'server_went_back')
+  if (unwanted.length === 0) step.patch({ escalation: 0, postponed: undefined, reported: undefined })
+  else withdraw(step, unwanted, answer, freshness === 'rolled_back' || cause === 'server_went_back')
 }
 
 const NO_POOL: PoolOfAlgorithm = { digest: undefined, available: [], issued: [], fallback: undefined }
 
-type Wrong = { readonly name: KeyName; readonly why: 'unknown' | 'again' | 'surplus' }
+type UnwantedKey = { readonly name: KeyName; readonly why: 'unknown' | 'spent' | 'surplus' }
 
-function align(step: Step, pool: PoolOfAlgorithm, complete: boolean): Wrong[] {
+function align(step: Step, pool: PoolOfAlgorithm, complete: boolean): UnwantedKey[] {
   const { transaction, now } = step
   const before = new Map(transaction.all(ONE_TIME_KEYS))
-  const { unknown, again, gone } = alignWithPool(transaction, SIGNED_CURVE25519, pool, { complete, now })
-  for (const name of gone) {
+  const { unknown, spent, missing } = alignWithPool(transaction, SIGNED_CURVE25519, pool, { complete, now })
+  for (const name of missing) {
     // A server that went back forgets whom it gave a key to; the private half stays until the deadline.
     const record: KeyRecord | undefined = before.get(name)
     if (record === undefined) continue
     const cause = 'the server has it no more; somebody may have been given it'
     transaction.put(ONE_TIME_KEYS, name, { ...record, state: 'issued', since: now, issuedAt: now, cause })
   }
-  if (complete) settleDoubt(step, pool)
+  if (complete) resolveDoubt(step, pool)
   return [
     ...unknown.map((name) => ({ name, why: 'unknown' as const })),
-    ...again.map((name) => ({ name, why: 'again' as const })),
+    ...spent.map((name) => ({ name, why: 'spent' as const })),
   ]
 }
 
 /** Keys whose upload was refused, and which the server neither has nor gave to anybody, never arrived. */
-function settleDoubt(step: Step, pool: PoolOfAlgorithm): void {
+function resolveDoubt(step: Step, pool: PoolOfAlgorithm): void {
   const arrived = new Set([...pool.available, ...pool.issued].map(({ hash }) => hash))
   for (const [id, { state, cause, hash }] of step.transaction.all(ONE_TIME_KEYS)) {
     if (state === 'issued' && cause === IN_DOUBT && !arrived.has(hash))
-      letGo(step, id, 'unsent', 'its upload was refused')
+      dropPrivateKey(step, id, 'unsent', 'its upload was refused')
   }
 }
 
 /** More keys than the account has room for cannot all be held: the oldest are withdrawn before anybody gets them. */
-function surplus({ transaction }: Step): Wrong[] {
+function surplus({ transaction }: Step): UnwantedKey[] {
   const available = publicKeysOf(transaction, SIGNED_CURVE25519).filter(
     ([, { state }]) => state === 'available',
   )
@@ -132,30 +132,35 @@ function adoptImported(step: Step, pool: PoolOfAlgorithm): boolean {
   for (const { name, ts } of issued) {
     moveTo(transaction, ONE_TIME_KEYS, name, 'issued', now, { issuedAt: ts > 0 ? Math.min(ts, now) : now })
   }
-  step.tell('adopted', { count: found.length })
+  step.emit('adopted', { count: found.length })
   return true
 }
 
-function causeOf(wrong: readonly Wrong[], wentBack: boolean): HealCause {
-  if (wrong.some(({ why }) => why === 'unknown')) return 'unknown_keys'
-  if (wrong.every(({ why }) => why === 'surplus')) return 'private_keys_evicted'
-  return wentBack ? 'server_went_back' : 'keys_again'
+function causeOf(unwanted: readonly UnwantedKey[], isRollback: boolean): HealCause {
+  if (unwanted.some(({ why }) => why === 'unknown')) return 'unknown_keys'
+  if (unwanted.every(({ why }) => why === 'surplus')) return 'private_keys_evicted'
+  return isRollback ? 'server_went_back' : 'keys_again'
 }
 
-function withdraw(step: Step, wrong: readonly Wrong[], answer: PoolAnswer, wentBack: boolean): void {
+function withdraw(
+  step: Step,
+  unwanted: readonly UnwantedKey[],
+  answer: PoolAnswer,
+  isRollback: boolean,
+): void {
   const { transaction, settings, now, status } = step
-  const keys = wrong.slice(0, MAX_NAMED).map(({ name }) => name)
-  const cause = causeOf(wrong, wentBack)
+  const keys = unwanted.slice(0, MAX_NAMED).map(({ name }) => name)
+  const cause = causeOf(unwanted, isRollback)
   if (settings.mode !== 'heal') return report(step, cause, keys, `mode is "${settings.mode}"`)
   if (transaction.get(PENDING, 'heal') !== undefined) return
-  if (status.rung >= WITHDRAWALS + STRICT_TRIES) return wantReplacement(step, cause)
+  if (status.escalation >= WITHDRAWALS + STRICT_TRIES) return requestReplacement(step, cause)
   if (!isAllowed(status, 'keys_reset', now)) return postpone(step, cause, keys, LONG_PAUSE_MS, TOO_OFTEN)
   const wait = waitForHeal(transaction, settings.budget, now)
   if (wait === Number.POSITIVE_INFINITY) return postpone(step, cause, keys, wait, BUDGET_SPENT)
   if (wait > 0) return postpone(step, cause, keys, wait)
-  step.tell('drift', { reason: cause, keys })
+  step.emit('drift', { reason: cause, keys })
   const id = newRequestId(settings.random)
-  const strict = status.rung < STRICT_TRIES
+  const strict = status.escalation < STRICT_TRIES
   transaction.put(PENDING, 'heal', {
     id,
     type: 'keys_reset',
@@ -171,5 +176,5 @@ function withdraw(step: Step, wrong: readonly Wrong[], answer: PoolAnswer, wentB
     hasDeviceKeys: false,
     heal: { cause, kind: 'withdraw', keys },
   })
-  step.patch({ rung: status.rung + 1 })
+  step.patch({ escalation: status.escalation + 1 })
 }

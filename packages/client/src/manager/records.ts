@@ -36,7 +36,7 @@ export const ACCOUNT: Kind<AccountRecord> = {
 }
 
 /** Actions that are rate-limited (rate-limit.ts). */
-export type Paced = 'keys_query' | 'keys_pool' | 'keys_reset' | 'fallback'
+export type RateLimitedAction = 'keys_query' | 'keys_pool' | 'keys_reset' | 'fallback'
 
 /** Where things stand. A member that is undefined is not stored. */
 export type Status = {
@@ -54,7 +54,7 @@ export type Status = {
   /** When the app was last told that the budget of new keys is spent. */
   readonly limitedAt: number | undefined
   /** The clock that keys in flight are waited for by: its time, and the other clock's when it was looked at (slots.ts). */
-  readonly waited: { readonly at: number; readonly time: number } | undefined
+  readonly waitClock: { readonly at: number; readonly time: number } | undefined
   /** Syncs in a row that were full of to-device events: more are waiting, and use keys that seem idle. */
   readonly fullPages: number
   /** The number of the last message: none is given twice, or one process would delete another's. */
@@ -62,23 +62,25 @@ export type Status = {
   /** The other identity that the server named for this device, once. */
   readonly suspected: string | undefined
   /** What was asked and mended lately (rate-limit.ts). */
-  readonly paced: { readonly [What in Paced]?: { readonly at: number; readonly left: number } }
+  readonly rateLimits: {
+    readonly [What in RateLimitedAction]?: { readonly at: number; readonly left: number }
+  }
   /** Why the pool is to be read. */
-  readonly poolWanted: HealCause | undefined
+  readonly poolReadCause: HealCause | undefined
   /** The digest of the pool that is understood: by the ledger, or by a reading that could not be healed. */
-  readonly understood: { readonly digest: string; readonly count: number } | undefined
+  readonly explainedDigest: { readonly digest: string; readonly count: number } | undefined
   /** A heal that had to wait: when it may be looked at again, and what was reported. */
   readonly postponed: { readonly at: number; readonly waitMs: number } | undefined
   /** The drift that was last told of without healing it. */
   readonly reported: string | undefined
   /** The next heal replaces everything. */
-  readonly replaceWanted: HealCause | undefined
+  readonly replaceCause: HealCause | undefined
   /** Withdrawals in a row after which the pool was still wrong. */
-  readonly rung: number
+  readonly escalation: number
   /** How often in a row an upload was refused. */
   readonly refusals: number
   /** About the fallback key: offer the same again, or a new one (`heal`: at once, because a dead one is published). */
-  readonly fallbackWanted: 'again' | 'used' | 'fresh' | 'heal' | undefined
+  readonly fallbackAction: 'republish' | 'used' | 'fresh' | 'heal' | undefined
   /** Failures in a row of the request that is due: it waits `waitMs` from `at` on. */
   readonly retry: { readonly at: number; readonly waitMs: number; readonly failures: number } | undefined
 }
@@ -91,19 +93,19 @@ export const NEW_STATUS: Status = {
   lastIdTime: 0,
   generated: [],
   limitedAt: undefined,
-  waited: undefined,
+  waitClock: undefined,
   fullPages: 0,
   lastMessage: 0,
   suspected: undefined,
-  paced: {},
-  poolWanted: undefined,
-  understood: undefined,
+  rateLimits: {},
+  poolReadCause: undefined,
+  explainedDigest: undefined,
   postponed: undefined,
   reported: undefined,
-  replaceWanted: undefined,
-  rung: 0,
+  replaceCause: undefined,
+  escalation: 0,
   refusals: 0,
-  fallbackWanted: undefined,
+  fallbackAction: undefined,
   retry: undefined,
 }
 
@@ -183,14 +185,15 @@ export const INBOX: Kind<DecryptedMessage> = {
 }
 
 /** Something remembered, and its place in the order of remembering. */
-export type Memory = { readonly n: number; readonly of?: string }
+export type Remembered = { readonly n: number; readonly of?: string }
 
-const isMemory = (value: unknown): value is Memory => typeof (value as Partial<Memory> | null)?.n === 'number'
+const isMemory = (value: unknown): value is Remembered =>
+  typeof (value as Partial<Remembered> | null)?.n === 'number'
 
 /** Ciphertexts that were decrypted, by hash: the same again is no failure. */
-export const SEEN: Kind<Memory> = { name: 'seen', check: isMemory }
+export const SEEN: Kind<Remembered> = { name: 'seen', check: isMemory }
 /** Sessions that were opened with a fallback key (`of`), by session ID: none is opened twice while the key lives. */
-export const OPENED: Kind<Memory> = { name: 'opened', check: isMemory }
+export const OPENED: Kind<Remembered> = { name: 'opened', check: isMemory }
 
 /** The one record of kinds that have one. */
 export const ONLY = 'only'

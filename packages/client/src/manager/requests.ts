@@ -7,9 +7,9 @@
 import { POOL_PATH } from '@latchkey/protocol'
 import type { View } from '../store/stored-state.ts'
 import { isAllowed } from './rate-limit.ts'
-import { isOver } from './pool-check.ts'
+import { hasElapsed } from './pool-check.ts'
 import { POOL_QUERY } from './reconcile-pool.ts'
-import { type Paced, PENDING, type PendingRequest } from './records.ts'
+import { PENDING, type PendingRequest, type RateLimitedAction } from './records.ts'
 import { accountOf, type Settings, statusOf } from './step.ts'
 import { planReplacement, planUpload, type UploadPlan } from './upload.ts'
 
@@ -35,41 +35,42 @@ export type RequestAnswer = {
   readonly retryAfterMs?: number
 }
 
-export type Reading = 'keys_pool' | 'versions' | 'keys_query'
+export type QueryType = 'keys_pool' | 'versions' | 'keys_query'
 
 export type Next =
   | { readonly kind: 'nothing' }
   | { readonly kind: 'pending'; readonly request: PendingRequest; readonly generation: number }
-  | { readonly kind: 'read'; readonly type: Reading; readonly generation: number }
+  | { readonly kind: 'read'; readonly type: QueryType; readonly generation: number }
   | { readonly kind: 'prepare'; readonly plan: UploadPlan }
   | { readonly kind: 'reset'; readonly generation: number }
 
 /** Decides what is due. `knowsVersions`: whether this process asked the server what it offers. */
 export function nextRequest(view: View, settings: Settings, now: number, knowsVersions: boolean): Next {
   const status = statusOf(view)
-  const read = (type: Reading): Next => ({ kind: 'read', type, generation: view.generation })
+  const read = (type: QueryType): Next => ({ kind: 'read', type, generation: view.generation })
   if (status.dead !== undefined) return { kind: 'nothing' }
-  if (status.retry !== undefined && !isOver(status.retry, now)) return { kind: 'nothing' }
+  if (status.retry !== undefined && !hasElapsed(status.retry, now)) return { kind: 'nothing' }
   if (!knowsVersions) return read('versions')
-  const isPaced = (what: Paced): boolean => isAllowed(status, what, now)
-  if (status.deviceKeys === 'unknown') return isPaced('keys_query') ? read('keys_query') : { kind: 'nothing' }
+  const isAllowedNow = (what: RateLimitedAction): boolean => isAllowed(status, what, now)
+  if (status.deviceKeys === 'unknown')
+    return isAllowedNow('keys_query') ? read('keys_query') : { kind: 'nothing' }
   const heal = view.get(PENDING, 'heal')
   if (heal !== undefined) return { kind: 'pending', request: heal, generation: view.generation }
-  if (status.poolWanted !== undefined && status.level === 'latchkey' && isPaced('keys_pool')) {
+  if (status.poolReadCause !== undefined && status.level === 'latchkey' && isAllowedNow('keys_pool')) {
     return read('keys_pool')
   }
   const upload = view.get(PENDING, 'upload')
   if (upload !== undefined) return { kind: 'pending', request: upload, generation: view.generation }
-  if (status.replaceWanted !== undefined && settings.mode === 'heal' && isPaced('keys_reset')) {
+  if (status.replaceCause !== undefined && settings.mode === 'heal' && isAllowedNow('keys_reset')) {
     if (status.level !== 'latchkey') return { kind: 'reset', generation: view.generation }
-    return { kind: 'prepare', plan: planReplacement(view, settings, now, status.replaceWanted) }
+    return { kind: 'prepare', plan: planReplacement(view, settings, now, status.replaceCause) }
   }
   const plan = planUpload(view, settings, now)
   return plan === undefined ? { kind: 'nothing' } : { kind: 'prepare', plan }
 }
 
 /** The request that asks something. */
-export function readRequest(view: View, id: string, type: Reading): OutgoingRequest {
+export function queryRequest(view: View, id: string, type: QueryType): OutgoingRequest {
   switch (type) {
     case 'versions':
       return { id, type, method: 'GET', path: '/_matrix/client/versions' }

@@ -3,21 +3,21 @@ import type { JsonObject } from '@latchkey/protocol'
 import { decodePool, isFinal } from '../server/answers.ts'
 import { levelOf } from '../server/capabilities.ts'
 import { readIdentity } from './identity.ts'
-import { notePaced } from './rate-limit.ts'
+import { countAction } from './rate-limit.ts'
 import { noteLevel, report } from './pool-check.ts'
-import { takePool } from './reconcile-pool.ts'
-import type { Reading } from './requests.ts'
+import { reconcilePool } from './reconcile-pool.ts'
+import type { QueryType } from './requests.ts'
 import type { Step } from './step.ts'
 
 /** Takes an answer in. Returns whether the question needs no further try. */
-export function settleReading(
+export function settleQuery(
   step: Step,
-  { type, begunAt }: { readonly type: Reading; readonly begunAt: number },
+  { type, begunAt }: { readonly type: QueryType; readonly begunAt: number },
   { status, body }: { readonly status: number; readonly body: JsonObject },
 ): boolean {
   const isOk = status >= 200 && status < 300
   // Without an answer nothing was asked of the server.
-  if (type !== 'versions' && status !== 0) notePaced(step, type)
+  if (type !== 'versions' && status !== 0) countAction(step, type)
   switch (type) {
     case 'versions':
       if (isFinal(status)) noteLevel(step, isOk ? levelOf(body) : 'bare')
@@ -26,10 +26,10 @@ export function settleReading(
       return isOk && readIdentity(step, body)
     case 'keys_pool': {
       const pool = isOk ? decodePool(body) : undefined
-      if (pool !== undefined) takePool(step, pool, begunAt)
+      if (pool !== undefined) reconcilePool(step, pool, begunAt)
       else if (isFinal(status)) {
-        const reason = step.status.poolWanted ?? 'unknown_keys'
-        step.patch({ poolWanted: undefined })
+        const reason = step.status.poolReadCause ?? 'unknown_keys'
+        step.patch({ poolReadCause: undefined })
         report(step, reason, [], `the server does not show its pool (${status})`)
       }
       return isFinal(status)

@@ -15,20 +15,20 @@ import {
   type UploadAnswer,
 } from '../server/answers.ts'
 import { noteFallbackPublished } from './fallback.ts'
-import { isAllowed, notePaced } from './rate-limit.ts'
+import { countAction, isAllowed } from './rate-limit.ts'
 import {
+  applyServerState,
   LONG_PAUSE_MS,
   noteFallbackHealed,
   postpone,
   report,
-  takeIn,
+  requestPoolRead,
+  requestReplacement,
   TOO_OFTEN,
-  wantPool,
-  wantReplacement,
 } from './pool-check.ts'
 import { PENDING, type PendingRequest, type PendingSlot } from './records.ts'
 import { noteFailure } from './retry.ts'
-import { confirmIssued, IN_DOUBT, letGo, noteIssued } from './slots.ts'
+import { confirmIssued, dropPrivateKey, IN_DOUBT, noteIssued } from './slots.ts'
 import type { Step } from './step.ts'
 
 /** Refusals of one upload before everything is replaced. */
@@ -73,7 +73,7 @@ function settle(step: Step, slot: PendingSlot, pending: PendingRequest, answer: 
     step.transaction.delete(PENDING, slot)
     if (pending.heal === undefined) settleUpload(step, pending, answer)
     else {
-      notePaced(step, 'keys_reset')
+      countAction(step, 'keys_reset')
       settleReset(step, pending, pending.heal, answer)
     }
     return true
@@ -90,11 +90,11 @@ function settle(step: Step, slot: PendingSlot, pending: PendingRequest, answer: 
 function settleUpload(step: Step, pending: PendingRequest, { body, begunAt }: Answer): void {
   const answer = decodeUpload(body)
   // The same key again: a server that has none whatever it is given would be given it for ever.
-  if (pending.fallbackKey !== undefined && pending.fallbackWhy === undefined) notePaced(step, 'fallback')
+  if (pending.fallbackKey !== undefined && pending.fallbackWhy === undefined) countAction(step, 'fallback')
   settleKeys(step, pending, answer)
   if (pending.hasDeviceKeys) step.patch({ deviceKeys: 'published' })
-  step.patch({ rung: 0, refusals: 0 })
-  takeChange(step, answer, begunAt)
+  step.patch({ escalation: 0, refusals: 0 })
+  applyChange(step, answer, begunAt)
 }
 
 function settleReset(
@@ -111,7 +111,7 @@ function settleReset(
   if (kind === 'replace') confirmIssued(step)
   for (const name of isOurs ? keys : []) {
     if (step.transaction.get(ONE_TIME_KEYS, name)?.state !== 'available') continue
-    if (withdrawn.has(name)) letGo(step, name, 'withdrawn', cause)
+    if (withdrawn.has(name)) dropPrivateKey(step, name, 'withdrawn', cause)
     else noteIssued(step, name, 'not withdrawn: somebody may have been given it')
   }
   settleKeys(step, pending, answer)
@@ -120,15 +120,15 @@ function settleReset(
       ? `withdrew ${withdrawn.size} of ${keys.length} keys`
       : `replaced everything: ${withdrawn.size} keys withdrawn, ${pending.oneTimeKeys.length} published`
   noteHeal(step.transaction, { at: step.now, cause, did, ok: true, keys })
-  step.tell('healed', { reason: cause, did, keys })
+  step.emit('healed', { reason: cause, did, keys })
   step.patch({
     reported: undefined,
-    ...(kind === 'replace' && { rung: 0 }),
+    ...(kind === 'replace' && { escalation: 0 }),
     ...(kind === 'replace' &&
       pending.fallbackKey === undefined &&
-      cause !== 'private_keys_evicted' && { fallbackWanted: 'fresh' }),
+      cause !== 'private_keys_evicted' && { fallbackAction: 'fresh' }),
   })
-  takeChange(step, answer, begunAt)
+  applyChange(step, answer, begunAt)
 }
 
 function settleKeys(step: Step, pending: PendingRequest, answer: UploadAnswer): void {
@@ -138,32 +138,33 @@ function settleKeys(step: Step, pending: PendingRequest, answer: UploadAnswer): 
     if (record === undefined || record.state !== 'uploading') continue
     const outcome = answer.outcomes.get(name)
     if (outcome === 'already_issued') noteIssued(step, name, 'issued before its upload was acknowledged')
-    else if (outcome === 'already_removed') letGo(step, name, 'removed', 'the server had removed it before')
+    else if (outcome === 'already_removed')
+      dropPrivateKey(step, name, 'removed', 'the server had removed it before')
     else moveTo(transaction, ONE_TIME_KEYS, name, 'available', now, { publishedAt: now })
   }
   for (const name of answer.evicted) {
     const record = transaction.get(ONE_TIME_KEYS, name)
     if (record !== undefined && isPublic(record))
-      letGo(step, name, 'removed', 'evicted: the pool was over its cap')
+      dropPrivateKey(step, name, 'removed', 'evicted: the pool was over its cap')
   }
   if (pending.fallbackKey === undefined) return
   if (answer.fallbackOutcomes.get(pending.fallbackKey) === 'already_replaced') {
     // The server has a newer one. If that is not ours either, its digest will show it.
     noteFallbackPublished(step, pending.fallbackKey)
-    step.patch({ fallbackWanted: 'fresh' })
+    step.patch({ fallbackAction: 'fresh' })
     return
   }
   const { fallbackWhy } = pending
   noteFallbackPublished(step, pending.fallbackKey)
-  if (fallbackWhy === 'heal' && step.status.fallbackWanted === 'heal') {
+  if (fallbackWhy === 'heal' && step.status.fallbackAction === 'heal') {
     noteFallbackHealed(step, pending.fallbackKey)
   }
-  step.patch({ fallbackWanted: undefined })
-  if (fallbackWhy !== undefined) step.tell('fallback_rotated', { key: pending.fallbackKey, why: fallbackWhy })
+  step.patch({ fallbackAction: undefined })
+  if (fallbackWhy !== undefined) step.emit('fallback_rotated', { key: pending.fallbackKey, why: fallbackWhy })
 }
 
-function takeChange(step: Step, { counts, keyPool }: UploadAnswer, begunAt: number): void {
-  takeIn(step, { counts, keyPool, begunAt, isChange: true })
+function applyChange(step: Step, { counts, keyPool }: UploadAnswer, begunAt: number): void {
+  applyServerState(step, { counts, keyPool, begunAt, isChange: true })
 }
 
 /** 409: the pool is not what it was read as. Anything else: again, a few times, and then it is given up and told of. */
@@ -175,13 +176,14 @@ function settleRefusedReset(
 ): boolean {
   const { transaction, now } = step
   if (status === 409) {
-    notePaced(step, 'keys_reset')
+    countAction(step, 'keys_reset')
     dropUnsent(step, pending)
     transaction.delete(PENDING, 'heal')
     const keyPool = decodeKeyPool(body[KEY_POOL])
-    if (keyPool !== undefined) takeIn(step, { counts: undefined, keyPool, begunAt, isChange: false })
+    if (keyPool !== undefined)
+      applyServerState(step, { counts: undefined, keyPool, begunAt, isChange: false })
     if (!isAllowed(step.status, 'keys_reset', now)) postpone(step, cause, keys, LONG_PAUSE_MS, TOO_OFTEN)
-    wantPool(step, cause)
+    requestPoolRead(step, cause)
     return true
   }
   const isMissing = (status === 404 || status === 405) && body['errcode'] === 'M_UNRECOGNIZED'
@@ -192,7 +194,7 @@ function settleRefusedReset(
     if (status !== 0) transaction.put(PENDING, 'heal', { ...pending, failures })
     return false
   }
-  notePaced(step, 'keys_reset')
+  countAction(step, 'keys_reset')
   keepInDoubt(step, pending)
   transaction.delete(PENDING, 'heal')
   const why = `the server refused the reset with ${status}`
@@ -211,9 +213,9 @@ function settleRefusedUpload(step: Step, pending: PendingRequest, { body }: Answ
   const refusals = step.status.refusals + 1
   step.patch({ refusals })
   if (conflicts === undefined && refusals < REFUSALS) return false
-  if (conflicts !== undefined) step.tell('drift', { reason: 'conflict', keys: conflicts })
+  if (conflicts !== undefined) step.emit('drift', { reason: 'conflict', keys: conflicts })
   if (step.settings.mode === 'heal' && refusals < REFUSALS && step.status.level === 'latchkey') {
-    wantPool(step, 'conflict')
+    requestPoolRead(step, 'conflict')
     // The comparison goes first, and need not wait.
     return true
   }
@@ -222,16 +224,16 @@ function settleRefusedUpload(step: Step, pending: PendingRequest, { body }: Answ
     if (refusals > REFUSALS) return false
     const { error } = body
     const why = typeof error === 'string' ? error : 'the server refused the upload with 400'
-    step.tell('not_healed', { reason: 'conflict', why, keys: pending.oneTimeKeys })
+    step.emit('not_healed', { reason: 'conflict', why, keys: pending.oneTimeKeys })
     return false
   }
   keepInDoubt(step, pending)
   step.transaction.delete(PENDING, 'upload')
-  if (step.settings.mode === 'heal' && step.status.level !== 'bare') wantReplacement(step, 'conflict')
+  if (step.settings.mode === 'heal' && step.status.level !== 'bare') requestReplacement(step, 'conflict')
   else
     report(step, 'conflict', conflicts, 'the next keys get new IDs; those that are there cannot be withdrawn')
   // The cure need not wait. What is refused again and again does, longer each time.
-  return step.status.replaceWanted !== undefined || refusals === 1
+  return step.status.replaceCause !== undefined || refusals === 1
 }
 
 /** Keys whose upload was given up stay, as in flight, until the pool shows that they never arrived, or their deadline. */
@@ -239,13 +241,13 @@ function keepInDoubt(step: Step, { oneTimeKeys }: PendingRequest): void {
   for (const name of oneTimeKeys) {
     if (step.transaction.get(ONE_TIME_KEYS, name)?.state === 'uploading') noteIssued(step, name, IN_DOUBT)
   }
-  if (oneTimeKeys.length > 0 && step.status.level === 'latchkey') wantPool(step, 'conflict')
+  if (oneTimeKeys.length > 0 && step.status.level === 'latchkey') requestPoolRead(step, 'conflict')
 }
 
 /** Keys that were not stored, by the word of a server that knows. A fallback key is offered again. */
 function dropUnsent(step: Step, { oneTimeKeys }: PendingRequest): void {
   for (const name of oneTimeKeys) {
     if (step.transaction.get(ONE_TIME_KEYS, name)?.state === 'uploading')
-      letGo(step, name, 'unsent', 'its upload was refused')
+      dropPrivateKey(step, name, 'unsent', 'its upload was refused')
   }
 }

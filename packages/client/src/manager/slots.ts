@@ -4,7 +4,7 @@
  * room left. A key that the server may still issue is never given up (MSC4162 "secondary motivation", hydrogen#185).
  */
 import { type KeyName, SIGNED_CURVE25519 } from '@latchkey/protocol'
-import { type KeyRecord, mayBeNamed, ONE_TIME_KEYS } from '../ledger/key-record.ts'
+import { type KeyRecord, mayStillBeUsed, ONE_TIME_KEYS } from '../ledger/key-record.ts'
 import { moveTo } from '../ledger/ledger.ts'
 import type { View } from '../store/stored-state.ts'
 import { ACCOUNT, ONLY } from './records.ts'
@@ -25,26 +25,26 @@ const WAIT_STEP_MS = 600_000
  * this device's clock, wrong for a while in whatever direction, nor the server's can make every key in flight expire. A
  * device that is seldom online waits the longer.
  */
-export function waitedTime(view: View): number {
-  return statusOf(view).waited?.time ?? 0
+export function waitClockTime(view: View): number {
+  return statusOf(view).waitClock?.time ?? 0
 }
 
-function goOnWaiting(step: Step): number {
+function advanceWaitClock(step: Step): number {
   const { now, status } = step
-  const { at, time } = status.waited ?? { at: now, time: 0 }
+  const { at, time } = status.waitClock ?? { at: now, time: 0 }
   const elapsed = now - at
   // Not at every sync, because it is written down.
-  if (status.waited === undefined || elapsed < 0 || elapsed >= WAIT_STEP_MS) {
+  if (status.waitClock === undefined || elapsed < 0 || elapsed >= WAIT_STEP_MS) {
     const next = time + Math.min(LONGEST_WAIT_MS, Math.max(0, elapsed))
-    step.patch({ waited: { at: now, time: next } })
+    step.patch({ waitClock: { at: now, time: next } })
   }
-  return waitedTime(step.transaction)
+  return waitClockTime(step.transaction)
 }
 
 /** How many private one-time keys are in the account, as far as it can be known. */
 export function heldKeys(view: View): number {
   let held = view.get(ACCOUNT, ONLY)?.imported?.held ?? 0
-  for (const record of view.all(ONE_TIME_KEYS).values()) if (mayBeNamed(record)) held++
+  for (const record of view.all(ONE_TIME_KEYS).values()) if (mayStillBeUsed(record)) held++
   return held
 }
 
@@ -52,7 +52,7 @@ export function heldKeys(view: View): number {
  * Gives up the private half of a key that cannot be needed any more, and notes why. An adopted key cannot be given up,
  * because only its hash is known: it takes its slot until its deadline, and so it is counted.
  */
-export function letGo(
+export function dropPrivateKey(
   step: Step,
   id: string,
   state: 'withdrawn' | 'removed' | 'unsent' | 'expired',
@@ -83,7 +83,7 @@ function moveToIssued(
   more: { readonly cause?: string; readonly inferred?: true },
 ): void {
   const record = step.transaction.get(ONE_TIME_KEYS, id)
-  if (record === undefined || !mayBeNamed(record) || record.state === 'issued') return
+  if (record === undefined || !mayStillBeUsed(record) || record.state === 'issued') return
   moveTo(step.transaction, ONE_TIME_KEYS, id, 'issued', step.now, { issuedAt: step.now, ...more })
 }
 
@@ -99,12 +99,12 @@ export function confirmIssued({ transaction, now }: Step): void {
 /** Gives up issued keys that were waited for long enough. */
 export function expireIssued(step: Step): void {
   const { transaction, now } = step
-  const time = goOnWaiting(step)
+  const time = advanceWaitClock(step)
   for (const [id, record] of transaction.all(ONE_TIME_KEYS)) {
     if (record.state !== 'issued') continue
     if (record.noticedAt === undefined) transaction.put(ONE_TIME_KEYS, id, { ...record, noticedAt: time })
     else if (time - record.noticedAt >= ISSUED_DEADLINE_MS) {
-      letGo(step, id, 'expired', 'nobody used it within 30 days of its issue')
+      dropPrivateKey(step, id, 'expired', 'nobody used it within 30 days of its issue')
     }
   }
   const account = accountOf(transaction)
@@ -130,7 +130,7 @@ export function areInDoubt(view: View): boolean {
 
 function longIssued(view: View): [KeyName, KeyRecord][] {
   const found: [KeyName, KeyRecord][] = []
-  const time = waitedTime(view)
+  const time = waitClockTime(view)
   for (const [id, record] of view.all(ONE_TIME_KEYS)) {
     const { noticedAt = time } = record
     const isLong = record.state === 'issued' && time - noticedAt >= ISSUED_MINIMUM_MS

@@ -51,7 +51,7 @@ export class Core {
       step.finish()
       return value
     })
-    for (const tell of last?.events ?? []) tell(this.#onEvent)
+    for (const emit of last?.events ?? []) emit(this.#onEvent)
     return result
   }
 }
@@ -98,7 +98,7 @@ export class Step {
     return this.account()
   }
 
-  tell<Type extends ClientEventType>(type: Type, details: EventDetails<Type>): void {
+  emit<Type extends ClientEventType>(type: Type, details: EventDetails<Type>): void {
     this.events.push((onEvent) => emit(onEvent, this.now, type, details))
   }
 

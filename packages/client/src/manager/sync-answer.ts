@@ -4,15 +4,15 @@
  */
 import { isJsonObject, type JsonObject, SIGNED_CURVE25519 } from '@latchkey/protocol'
 import { decodeSignals, parseObject } from '../server/answers.ts'
-import { judge, SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
+import { classifyAnswer, SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
 import { expireFormerFallback } from './fallback.ts'
 import { generatedToday } from './generation-budget.ts'
 import { type Ciphertext, decryptAll, type Failure, inboxOf } from './inbox.ts'
-import { takeIn } from './pool-check.ts'
+import { applyServerState } from './pool-check.ts'
 import { type DecryptedMessage, INBOX } from './records.ts'
 import { expireIssued } from './slots.ts'
 import type { Step } from './step.ts'
-import { budgetLeft, missingKeys, wantRoom } from './upload.ts'
+import { budgetLeft, missingKeys, requestRoom } from './upload.ts'
 
 /** The state in which a sync was begun: counts in an answer are no older than it. */
 export type SyncTicket = { readonly generation: number }
@@ -67,10 +67,10 @@ export function applySync(step: Step, { sync, ciphertexts, begunAt, handled, lef
     )
   }
   const { stored, failures } = decryptAll(step, ciphertexts)
-  takeSignals(step, sync, begunAt)
+  applySignals(step, sync, begunAt)
   expireIssued(step)
   expireFormerFallback(step)
-  wantRoom(step)
+  requestRoom(step)
   step.patch({
     fullPages: toDeviceEvents(sync).length >= FULL_PAGE ? step.status.fullPages + 1 : 0,
     ...(typeof next === 'string' && { since: next }),
@@ -82,26 +82,26 @@ export function applySync(step: Step, { sync, ciphertexts, begunAt, handled, lef
 }
 
 /** Takes in what the server says of the device's keys. `begunAt`: the state's generation when the sync was sent. */
-function takeSignals(step: Step, sync: JsonObject, begunAt: number): void {
+function applySignals(step: Step, sync: JsonObject, begunAt: number): void {
   const { counts, keyPool, unusedFallbackTypes } = decodeSignals(sync)
-  const told = counts?.[SIGNED_CURVE25519]
+  const received = counts?.[SIGNED_CURVE25519]
   const view = step.transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
   const known = view?.counts[SIGNED_CURVE25519]
   const learned = { counts, keyPool, begunAt, isChange: false }
   // Sliding sync may tell of the fallback key alone.
   const freshness =
     counts === undefined && keyPool === undefined
-      ? judge(view, learned, step.transaction.generation)
-      : takeIn(step, learned)
+      ? classifyAnswer(view, learned, step.transaction.generation)
+      : applyServerState(step, learned)
   if (freshness === 'stale') {
-    if (known !== undefined && told !== known) step.tell('stale_count', { told, used: known })
+    if (known !== undefined && received !== known) step.emit('stale_count', { told: received, used: known })
     return
   }
   if (unusedFallbackTypes === undefined) return
   const isUsed = !unusedFallbackTypes.includes(SIGNED_CURVE25519)
-  const { fallbackWanted } = step.status
-  if (isUsed && fallbackWanted === undefined) step.patch({ fallbackWanted: 'used' })
-  if (!isUsed && fallbackWanted === 'used') step.patch({ fallbackWanted: undefined })
+  const { fallbackAction } = step.status
+  if (isUsed && fallbackAction === undefined) step.patch({ fallbackAction: 'used' })
+  if (!isUsed && fallbackAction === 'used') step.patch({ fallbackAction: undefined })
 }
 
 /** Tells once a day that no more keys may be made although some are missing. */
@@ -110,7 +110,7 @@ export function noteLimited(step: Step): void {
   if (missingKeys(transaction) === 0 || budgetLeft(transaction, settings, now) > 0) return
   if (status.limitedAt !== undefined && status.limitedAt <= now && now - status.limitedAt < DAY_MS) return
   step.patch({ limitedAt: now })
-  step.tell('generation_limited', {
+  step.emit('generation_limited', {
     generated: generatedToday(status, now),
     perDay: settings.newKeysPerDay,
   })

@@ -115,14 +115,14 @@ function planOneTimeKeys(
  * On plain MSC4162 a server that always says 0 has all keys that it seems to have issued. Before any is dropped to make
  * room everything is reset, and then it is sure that nobody will be given them.
  */
-export function wantRoom(step: Step): void {
+export function requestRoom(step: Step): void {
   const { transaction, settings, now, status } = step
-  if (status.level !== 'msc4162' || settings.mode !== 'heal' || status.replaceWanted !== undefined) return
+  if (status.level !== 'msc4162' || settings.mode !== 'heal' || status.replaceCause !== undefined) return
   const hasRoom = heldKeys(transaction) < accountOf(transaction).slots
   if (hasRoom || Math.min(missingKeys(transaction), budgetLeft(transaction, settings, now)) === 0) return
   if (publicKeysOf(transaction, SIGNED_CURVE25519).length > 0) return
   if (droppable(transaction).length === 0 && areInDoubt(transaction)) {
-    step.patch({ replaceWanted: 'private_keys_evicted' })
+    step.patch({ replaceCause: 'private_keys_evicted' })
   }
 }
 
@@ -154,7 +154,7 @@ export async function prepareUpload(core: Core, plan: UploadPlan): Promise<boole
     const { transaction, now, status } = step
     for (const { name } of plan.drop) {
       moveTo(transaction, ONE_TIME_KEYS, name, 'expired', now, { cause: 'dropped to make room' })
-      step.tell('key_dropped', { key: name })
+      step.emit('key_dropped', { key: name })
     }
     recordUploading(transaction, oneTimeKeys, now, { withKey: true })
     const [fallback] = fallbackKeys
@@ -163,7 +163,7 @@ export async function prepareUpload(core: Core, plan: UploadPlan): Promise<boole
     step.patch({
       lastIdTime: idTime,
       ...(oneTimeKeys.length > 0 && { generated: withGenerated(status, oneTimeKeys.length, now) }),
-      ...(plan.replace !== undefined && { replaceWanted: undefined }),
+      ...(plan.replace !== undefined && { replaceCause: undefined }),
     })
     const pending = pendingOf(step, plan, batch)
     transaction.put(PENDING, plan.replace === undefined ? 'upload' : 'heal', pending)
@@ -204,7 +204,7 @@ function makeBatch(core: Core, record: AccountRecord, plan: UploadPlan, idTime: 
   const keys = plan.oneTimeKeys === 0 ? [] : account.generateOneTimeKeys(plan.oneTimeKeys)
   const oneTimeKeys = Object.fromEntries(keys.map((key, i) => [names[i], sign({ key })]))
   let fallbackKeys = {}
-  if (plan.fallback.kind === 'again') {
+  if (plan.fallback.kind === 'republish') {
     fallbackKeys = { [plan.fallback.name]: sign({ key: plan.fallback.record.key ?? '', fallback: true }) }
   } else if (plan.fallback.kind === 'new') {
     const key = account.generateFallbackKey()
@@ -266,7 +266,7 @@ function pendingOf(step: Step, plan: UploadPlan, batch: Batch): PendingRequest {
 export function prepareReset(core: Core, generation: number): Promise<boolean> {
   return core.update((step) => {
     const { transaction, status, settings } = step
-    if (transaction.generation !== generation || status.replaceWanted === undefined) return false
+    if (transaction.generation !== generation || status.replaceCause === undefined) return false
     transaction.put(PENDING, 'heal', {
       id: newRequestId(settings.random),
       type: 'keys_reset',
@@ -275,12 +275,12 @@ export function prepareReset(core: Core, generation: number): Promise<boolean> {
       oneTimeKeys: [],
       hasDeviceKeys: false,
       heal: {
-        cause: status.replaceWanted,
+        cause: status.replaceCause,
         kind: 'replace',
         keys: publicKeysOf(transaction, SIGNED_CURVE25519).map(([name]) => name),
       },
     })
-    step.patch({ replaceWanted: undefined })
+    step.patch({ replaceCause: undefined })
     return true
   })
 }

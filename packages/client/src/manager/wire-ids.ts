@@ -4,7 +4,7 @@
  * Fixed width, base32hex, so that code points sort as numbers do: 10 characters of time, 8 drawn for the batch, 2 of index.
  * IDs grow from batch to batch even with the clock set back, and a restored copy of the store draws other ones.
  */
-import { type KeyName, keyName, type KeyId, SIGNED_CURVE25519 } from '@latchkey/protocol'
+import { type KeyId, type KeyName, keyName, SIGNED_CURVE25519 } from '@latchkey/protocol'
 
 const DIGITS = '0123456789ABCDEFGHIJKLMNOPQRSTUV'
 const TIME_WIDTH = 10

@@ -5,7 +5,7 @@
  * Format (Olm specification, "Pre-key messages"): version byte 0x03, then protobuf fields: 0x0A the one-time key, 0x12
  * the sender's base key, 0x1A the sender's identity key, 0x22 the message.
  */
-import { type JsonObject, isJsonObject } from '@latchkey/protocol'
+import { isJsonObject, type JsonObject } from '@latchkey/protocol'
 
 export type PreKeyMessage = {
   /** Public keys, unpadded base64. */

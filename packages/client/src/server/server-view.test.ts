@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { isKnown, judge as judgeAt, type Learned, learn, type ServerView } from './server-view.ts'
+import { classifyAnswer as judgeAt, isKnown, learn, type Learned, type ServerView } from './server-view.ts'
 
 const pool = (version: number, epoch = 'one') => ({ epoch, version, generation: 0, digest: {}, fallback: {} })
 
@@ -13,46 +13,46 @@ function answer(more: Partial<Learned>): Learned {
 const VIEW: ServerView = learn(undefined, answer({ keyPool: pool(10) }), 4)
 
 /** In the state that the view was learned in, or a later one. */
-const judge = (view: ServerView | undefined, learned: Learned, generation = 100) =>
+const classifyAnswer = (view: ServerView | undefined, learned: Learned, generation = 100) =>
   judgeAt(view, learned, generation)
 
 test('the first answer is news', () => {
-  assert.equal(judge(undefined, answer({})), 'newer')
+  assert.equal(classifyAnswer(undefined, answer({})), 'newer')
 })
 
 test('a version that is the same or higher is newer, whenever its request was begun', () => {
-  assert.equal(judge(VIEW, answer({ keyPool: pool(10), begunAt: 0 })), 'newer')
-  assert.equal(judge(VIEW, answer({ keyPool: pool(11), begunAt: 0 })), 'newer')
+  assert.equal(classifyAnswer(VIEW, answer({ keyPool: pool(10), begunAt: 0 })), 'newer')
+  assert.equal(classifyAnswer(VIEW, answer({ keyPool: pool(11), begunAt: 0 })), 'newer')
 })
 
 test('a lower version is stale if its request was begun before the higher one was learned, and else the server went back', () => {
   assert.equal(VIEW.learnedAt, 5)
-  assert.equal(judge(VIEW, answer({ keyPool: pool(9), begunAt: 4 })), 'stale')
-  assert.equal(judge(VIEW, answer({ keyPool: pool(9), begunAt: 5 })), 'went_back')
+  assert.equal(classifyAnswer(VIEW, answer({ keyPool: pool(9), begunAt: 4 })), 'stale')
+  assert.equal(classifyAnswer(VIEW, answer({ keyPool: pool(9), begunAt: 5 })), 'rolled_back')
 })
 
 test('another epoch counts only in an answer to a request that was begun after the known one was learned', () => {
-  assert.equal(judge(VIEW, answer({ keyPool: pool(99, 'two'), begunAt: 4 })), 'stale')
-  assert.equal(judge(VIEW, answer({ keyPool: pool(1, 'two'), begunAt: 5 })), 'new_epoch')
+  assert.equal(classifyAnswer(VIEW, answer({ keyPool: pool(99, 'two'), begunAt: 4 })), 'stale')
+  assert.equal(classifyAnswer(VIEW, answer({ keyPool: pool(1, 'two'), begunAt: 5 })), 'new_epoch')
 })
 
 test('without versions, what was begun before the last acknowledged change is stale, and a change never is', () => {
   const view = learn(undefined, answer({ isChange: true }), 4)
-  assert.equal(judge(view, answer({ begunAt: 4 })), 'stale')
-  assert.equal(judge(view, answer({ begunAt: 5 })), 'newer')
-  assert.equal(judge(view, answer({ begunAt: 0, isChange: true })), 'newer')
+  assert.equal(classifyAnswer(view, answer({ begunAt: 4 })), 'stale')
+  assert.equal(classifyAnswer(view, answer({ begunAt: 5 })), 'newer')
+  assert.equal(classifyAnswer(view, answer({ begunAt: 0, isChange: true })), 'newer')
 })
 
 test('in a store that counts anew from a copy of the records, whatever is asked is newer, though more was written meanwhile', () => {
-  assert.equal(judge(VIEW, answer({ keyPool: pool(1, 'two'), begunAt: 1 }), 1), 'new_epoch')
-  assert.equal(judge(VIEW, answer({ keyPool: pool(9), begunAt: 1 }), 1), 'went_back')
-  assert.equal(judge(VIEW, answer({ keyPool: pool(1, 'two'), begunAt: 1 }), 3), 'new_epoch')
+  assert.equal(classifyAnswer(VIEW, answer({ keyPool: pool(1, 'two'), begunAt: 1 }), 1), 'new_epoch')
+  assert.equal(classifyAnswer(VIEW, answer({ keyPool: pool(9), begunAt: 1 }), 1), 'rolled_back')
+  assert.equal(classifyAnswer(VIEW, answer({ keyPool: pool(1, 'two'), begunAt: 1 }), 3), 'new_epoch')
   const relearned = learn(VIEW, answer({ keyPool: pool(11), begunAt: 1 }), 3)
-  assert.equal(judge(relearned, answer({ keyPool: pool(9), begunAt: 3 }), 4), 'stale')
+  assert.equal(classifyAnswer(relearned, answer({ keyPool: pool(9), begunAt: 3 }), 4), 'stale')
   const changed = learn(undefined, answer({ isChange: true }), 40)
-  assert.equal(judge(changed, answer({ begunAt: 1 }), 1), 'newer')
+  assert.equal(classifyAnswer(changed, answer({ begunAt: 1 }), 1), 'newer')
   const view = learn(changed, answer({ begunAt: 1 }), 1)
-  assert.equal(judge(view, answer({ begunAt: 1 }), 30), 'newer')
+  assert.equal(classifyAnswer(view, answer({ begunAt: 1 }), 30), 'newer')
 })
 
 test('unknown is not zero: an answer without counts changes none', () => {
@@ -89,13 +89,13 @@ test('whatever order the answers of a server arrive in, the view ends with its h
         const begunAt = Math.min(begun, generation)
         const version = begunAt + extra
         const learned = answer({ keyPool: pool(version), begunAt })
-        const verdict = judge(view, learned)
+        const verdict = classifyAnswer(view, learned)
         highest = Math.max(highest, version)
         if (verdict === 'stale') {
           assert.ok(version < (view?.keyPool?.version ?? 0))
           continue
         }
-        if (verdict === 'went_back') return // begun after a higher version was learned: not the order of one server
+        if (verdict === 'rolled_back') return // begun after a higher version was learned: not the order of one server
         view = learn(view, learned, generation++)
         assert.equal(view.keyPool?.version, highest)
       }

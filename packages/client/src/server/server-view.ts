@@ -53,10 +53,10 @@ export type Learned = {
   readonly isChange: boolean
 }
 
-export type Freshness = 'newer' | 'stale' | 'went_back' | 'new_epoch'
+export type Freshness = 'newer' | 'stale' | 'rolled_back' | 'new_epoch'
 
 /** Judges an answer by the table above. `generation` is that of the state that the view stands in. */
-export function judge(
+export function classifyAnswer(
   view: ServerView | undefined,
   { keyPool, begunAt, isChange }: Learned,
   generation: number,
@@ -69,7 +69,7 @@ export function judge(
   }
   if (keyPool.epoch !== known.epoch) return begunAfter ? 'new_epoch' : 'stale'
   if (keyPool.version >= known.version) return 'newer'
-  return begunAfter ? 'went_back' : 'stale'
+  return begunAfter ? 'rolled_back' : 'stale'
 }
 
 /** The view after an answer that was not stale. `generation` is that of the state before it is written. */

@@ -8,7 +8,7 @@
  * `change` is synchronous and sees nothing but the transaction, so it can be run again on newer state. Updates of one
  * process run one after another. A record that does not decode is damage, and damage is an error, not a fresh start.
  */
-import { StaleStoreError, StoreError, type Store } from './store.ts'
+import { StaleStoreError, type Store, StoreError } from './store.ts'
 
 /** A family of records with one shape. Values are plain JSON and never mutated. */
 export type Kind<T> = {
