@@ -1,16 +1,16 @@
 /**
- * Giving up keys whose private halves are gone although the ledger has them: the SDK's store went back, or was replaced.
- * An SDK generates a batch at once, so a store that lost one key of a batch lost the batch and all later ones.
+ * Abandons ledger keys whose private halves are lost because the SDK's store was rolled back or replaced. An SDK
+ * generates a batch at once, so a store that lost one key of a batch also lost the rest of it and all later batches.
  */
 import type { KeyName } from '@latchkey/protocol'
 import { isPublic, type KeyRecord, ONE_TIME_KEYS } from '../ledger/key-record.ts'
 import type { HashedKey } from '../ledger/ledger.ts'
 import type { Transaction, View } from '../store/stored-state.ts'
 
-/** A key that the server may have, and the ledger's record of it if there is one. */
+/** A key that the server may have, and the ID of its ledger record if there is one. */
 export type WithdrawalTarget = { readonly name: KeyName; readonly id: string | undefined }
 
-/** Names that the ledger has, and that are now offered with other keys: an SDK never gives an ID to a second key. */
+/** Names in an upload that the ledger has with another key: an SDK never assigns an ID to a second key. */
 export function reusedNames(view: View, keys: readonly HashedKey[]): KeyName[] {
   return keys
     .filter(({ name, hash }) => {
@@ -21,8 +21,8 @@ export function reusedNames(view: View, keys: readonly HashedKey[]): KeyName[] {
 }
 
 /**
- * Gives up every key of the ledger of the earliest batch among `names` and of all later ones. Their names become free:
- * what the SDK publishes under them from now on is new. Returns those that the server may still issue.
+ * Abandons every ledger key of the earliest batch among `names` and of all later batches. Their names become free for
+ * new keys of the SDK. Returns the keys that the server may still issue.
  */
 export function abandonSince(
   transaction: Transaction,
@@ -31,10 +31,10 @@ export function abandonSince(
 ): WithdrawalTarget[] {
   const batches = names.map((name) => transaction.get(ONE_TIME_KEYS, name)?.batch ?? Number.POSITIVE_INFINITY)
   const earliest = Math.min(...batches)
-  return abandonKeys(transaction, ({ batch }) => batch >= earliest, now, "the SDK's store went back")
+  return abandonKeys(transaction, ({ batch }) => batch >= earliest, now, "the SDK's store was rolled back")
 }
 
-/** Gives up every key of the ledger. */
+/** Abandons every key of the ledger. */
 export function abandonAll(transaction: Transaction, now: number, cause: string): WithdrawalTarget[] {
   return abandonKeys(transaction, () => true, now, cause)
 }
@@ -58,7 +58,7 @@ function abandonKeys(
   return targets
 }
 
-/** Whether a key was offered and is not known to have come back unissued. */
+/** Whether a key was uploaded and is not known to have been taken back unissued. */
 function wasPublished({ state }: KeyRecord): boolean {
   return state !== 'unsent' && state !== 'withdrawn' && state !== 'lost'
 }

@@ -1,12 +1,12 @@
 /**
- * An upload that was refused because the server has other keys under its IDs: the loop that today never ends. The SDK's
- * own request is replayed inside the same fetch, so that the SDK sees the answer that it would have got. By server:
+ * Heals an upload that was refused because the server has other keys under its IDs; SDKs retry such an upload
+ * endlessly. The SDK's request is replayed inside the same fetch, so the SDK receives a normal answer. By server level:
  *
- *     latchkey   read the pool, withdraw what should not be there, replay -> reset all, replay -> report
+ *     latchkey   read the pool, withdraw unwanted keys, replay -> reset all, replay -> report
  *     msc4162    reset all, replay -> report
- *     bare       claim the own keys until none is left, replay -> leave out the refused keys, replay -> report
+ *     bare       claim the device's own keys until none is left, replay -> omit the refused keys, replay -> report
  *
- * On a bare server emptying comes first: keys that are only left out stay on the server and are issued to somebody.
+ * On a bare server the pool is emptied first: keys that are only omitted stay on the server and are issued to others.
  */
 import { CONFLICTS, type KeyName } from '@latchkey/protocol'
 import { ONE_TIME_KEYS } from '../ledger/key-record.ts'
@@ -25,10 +25,10 @@ import { withdrawAll, withdrawKeys } from './withdraw.ts'
 type Names = readonly KeyName[]
 type Step = (names: Names) => Promise<string>
 
-/** Synapse names one conflict at a time, and SDKs upload at most 100 keys. */
+/** Replays that omit refused keys: Synapse names one conflict at a time, and SDKs upload at most 100 keys. */
 const MAX_LEFT_OUT = 100
 
-/** The names that an answer refuses; undefined when it is none of a conflict. One that lists them is Latchkey's. */
+/** The names that an answer refuses; undefined when it is not a conflict. Only Latchkey lists them all. */
 export async function conflictOf(context: GuardContext, response: Response): Promise<Names | undefined> {
   if (response.status !== 400) return undefined
   const answer = parseObject(await response.clone().text())
@@ -37,7 +37,7 @@ export async function conflictOf(context: GuardContext, response: Response): Pro
   return names
 }
 
-/** Heals, and returns the answer to the replay that went through; undefined when the refusal stands. */
+/** Heals, and returns the answer to the accepted replay; undefined when the upload is still refused. */
 export async function healConflict(
   context: GuardContext,
   request: SdkRequest,
@@ -45,7 +45,7 @@ export async function healConflict(
   conflict: Names,
 ): Promise<Response | undefined> {
   emitDrift(context, 'conflict', conflict)
-  // Where no pool can be read, or none was before, keys that nobody knows of may come after those that are refused.
+  // Without a pool to read, or before the first comparison, unknown keys may lie behind the refused ones.
   const isPoolKnown = await context.state.update((transaction) => {
     const isKnown =
       knownLevel(context) === 'latchkey' && guardedDevice(transaction).reconciledAt !== undefined
@@ -70,16 +70,16 @@ export async function healConflict(
       }
     }
     if (knownLevel(context) !== 'bare') {
-      throw new HealFailed(`${did.join('; ')}; and the upload is refused still`)
+      throw new HealFailed(`${did.join('; ')}; the upload is still refused`)
     }
     const left = await replayWithout(context, request, payload, names)
     accepted = left.response
-    return [...did, `left ${left.count} refused keys out`].join('; ')
+    return [...did, `omitted ${left.count} refused keys`].join('; ')
   })
   return accepted
 }
 
-/** Withdraws what the pool has and should not have, and the names that are refused. */
+/** Withdraws the unwanted keys of the pool, and the names that were refused. */
 async function withdrawByPool(context: GuardContext, names: Names): Promise<string> {
   const found = await readPool(context)
   if (found === undefined) throw new HealFailed('the pool could not be read')
@@ -113,7 +113,7 @@ async function replayWithout(
 }
 
 function requireAccepted(response: Response): Response {
-  if (response.status !== 200) throw new HealFailed(`the replay was answered with ${response.status}`)
+  if (response.status !== 200) throw new HealFailed(`the replay was answered with status ${response.status}`)
   return response
 }
 

@@ -1,4 +1,4 @@
-/** What all parts of the guard share: its settings, and what one request is about. */
+/** Context of one guarded request: settings, state, memory, and the request's server and token. */
 import type { KeyName } from '@latchkey/protocol'
 import type { ClientEventType, EventDetails, OnEvent, ServerLevel } from '../events.ts'
 import { emit } from '../emit.ts'
@@ -12,7 +12,7 @@ import type { UnguardedUpload } from './unguarded-uploads.ts'
 
 export type Mode = 'off' | 'report' | 'heal'
 
-/** The guard's options, with defaults filled in. */
+/** The guard's options, with defaults applied. */
 export type Settings = {
   readonly mode: Mode
   readonly onEvent: OnEvent | undefined
@@ -24,24 +24,24 @@ export type Settings = {
   readonly now: () => number
 }
 
-/** What a guard remembers while the page or process lives. Losing it costs a request more, never a key. */
+/** In-process memory of a guard. Losing it costs an extra request, never a key. */
 export class GuardMemory {
-  /** Tokens whose owner `/account/whoami` told, and whether that is the store's device. */
+  /** Owners of tokens by `/account/whoami`, and whether the owner is the store's device. */
   readonly owners = new Map<string, Owner & { readonly isOwn: boolean }>()
   readonly levels = new Map<string, ServerLevel>()
-  /** The epoch and version of the pool that was last held against the ledger. */
+  /** The epoch and version of the pool that was last compared with the ledger. */
   compared: string | undefined
-  /** What the server did that makes a reading of the pool necessary, whatever its digests say; until it was read. */
+  /** A server event that requires a pool read, whatever the digests say; cleared by that read. */
   suspicion: Extract<Freshness, 'rolled_back' | 'new_epoch'> | undefined
-  /** Uploads that passed unguarded and are not in the ledger yet. */
+  /** Uploads that were forwarded unguarded and are not in the ledger yet. */
   unguardedUploads: readonly UnguardedUpload[] = []
-  /** Whether the last doubtful count of a sync was right; undefined before there was one. */
+  /** Whether the last doubtful sync count was right; undefined before the first one. */
   areSyncCountsTrusted: boolean | undefined
   #readingPause = { from: 0, to: 0 }
   readonly #last = new Map<string, number>()
   readonly #running = new Map<string, Promise<unknown>>()
 
-  /** Runs `work` once for all who ask for the same thing at the same time. */
+  /** Runs `work` once for all concurrent callers with the same `what`. */
   shared<T>(what: string, work: () => Promise<T>): Promise<T> {
     const running = this.#running.get(what)
     if (running !== undefined) return running as Promise<T>
@@ -50,7 +50,7 @@ export class GuardMemory {
     return started
   }
 
-  /** Reading the pool is of no use for so long. A clock set back ends it. */
+  /** Suspends pool reads for `ms`. Setting the clock back ends the pause. */
   pauseReading(ms: number, now: number): void {
     this.#readingPause = { from: now, to: now + ms }
   }
@@ -59,7 +59,7 @@ export class GuardMemory {
     return now < this.#readingPause.from || now >= this.#readingPause.to
   }
 
-  /** True at most once in `ms` for each `what`. A clock set back counts as time that has passed. */
+  /** True at most once in `ms` for each `what`. A clock set back counts as elapsed time. */
   atMostEvery(ms: number, what: string, now: number): boolean {
     const last = this.#last.get(what)
     if (last !== undefined && now >= last && now - last < ms) return false
@@ -70,14 +70,14 @@ export class GuardMemory {
 }
 
 export const MAX_REMEMBERED = 1_000
-/** More algorithms than any client has; what a server says beyond is not read. */
+/** Algorithms read from one answer; no client uses more. */
 export const MAX_ALGORITHMS = 8
 export const MINUTE_MS = 60_000
 export const HOUR_MS = 3_600_000
-/** Names in one event. */
+/** Key names in one event. */
 export const MAX_NAMES_IN_EVENT = 50
 
-/** One request that is guarded: where it goes, and everything needed to look after it. */
+/** One guarded request, and everything needed to handle it. */
 export type GuardContext = {
   readonly settings: Settings
   readonly state: StoredState
@@ -94,7 +94,7 @@ export function emitEvent<Type extends ClientEventType>(
   emit(settings.onEvent, settings.now(), type, details)
 }
 
-/** Tells of drift; of the same keys once an hour, because drift that may not be healed stays. */
+/** Emits `drift`; for the same keys once an hour, because drift that may not be healed persists. */
 export function emitDrift(context: GuardContext, reason: HealCause, keys: readonly KeyName[]): void {
   const { memory, settings } = context
   const names = keys.slice(0, MAX_NAMES_IN_EVENT)

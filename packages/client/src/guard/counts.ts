@@ -1,13 +1,15 @@
 /**
- * Which counts are to be believed. A sync can be wrong: an SDK that is told of too few keys makes new ones each time.
+ * Decides which key counts to trust. A sync count can be wrong, and an SDK that receives too low a count generates new
+ * keys at every sync.
  *
- *     digest beside it -> the ledger has as many last keys with this digest -> so many, whatever the count says
- *                     \-> no such keys: the same pool as known -> what is known | another -> the pool will be read
- *     no digest        -> more than half of what is known is gone -> ask with an empty upload, whose answer is the truth
- *                     \-> else -> believed
+ *     with a digest    -> it matches the last n ledger keys -> n, whatever the count says
+ *                     \-> no match, same pool as known      -> the known count
+ *                     \-> no match, another pool            -> the count as received; the pool will be read
+ *     without a digest -> less than half of the known count -> verify with an empty upload, whose answer is exact
+ *                     \-> otherwise                         -> the count as received
  *
- * The question is put once a minute at most. In between, the last answer decides: was the sync right, then syncs are
- * believed; was it wrong, then what is known holds.
+ * Counts are verified once a minute at most. Until the next check the last result decides: if the sync was right, sync
+ * counts are trusted; if it was wrong, the known count stays.
  */
 import { type Algorithm, type KeyPool, SIGNED_CURVE25519 } from '@latchkey/protocol'
 import { poolByDigest } from '../ledger/compare.ts'
@@ -16,7 +18,7 @@ import { classifyAnswer, learn, SERVER_VIEW, SERVER_VIEW_ID, type ServerView } f
 import type { View } from '../store/stored-state.ts'
 import { type GuardContext, MAX_ALGORITHMS, MINUTE_MS } from './context.ts'
 
-/** The counts of an answer, corrected by the digest beside them. */
+/** The counts of an answer, corrected by its digests. */
 export function countsByDigest(
   view: View,
   counts: Counts | undefined,
@@ -28,7 +30,7 @@ export function countsByDigest(
     .slice(0, MAX_ALGORITHMS)
     .map(([name, count]) => {
       const unchanged = unchangedCount(known, keyPool, name)
-      // Most syncs: nothing to compute.
+      // The common case: nothing to compute.
       if (unchanged === count) return [name, count]
       const digest = keyPool.digest[name]
       const found = digest === undefined ? undefined : poolByDigest(view, name as Algorithm, digest)
@@ -37,7 +39,7 @@ export function countsByDigest(
   return Object.fromEntries(right)
 }
 
-/** What is known of a pool that has not changed since; undefined when it has. */
+/** The known count of a pool that has not changed since; undefined when it has changed. */
 function unchangedCount(
   known: ServerView | undefined,
   { epoch, version, digest }: KeyPool,
@@ -51,14 +53,14 @@ function unchangedCount(
   return isSame ? known.counts[algorithm] : undefined
 }
 
-/** Whether a sync's count is so much lower than what is known that it is to be verified: zero, or less than half. */
+/** Whether a sync's count is so far below the known count (zero, or less than half) that it needs verification. */
 export function isDoubtful(view: View, { counts, keyPool }: SyncSignals): boolean {
   const known = view.get(SERVER_VIEW, SERVER_VIEW_ID)?.counts[SIGNED_CURVE25519] ?? 0
   const received = counts?.[SIGNED_CURVE25519]
   return keyPool === undefined && received !== undefined && known > 0 && received < known / 2
 }
 
-/** Verifies counts that are in doubt. Returns those that hold; undefined: what was known before. */
+/** Verifies doubtful counts. Returns the counts to use; undefined: keep what was known. */
 export async function verifyCounts(
   context: GuardContext,
   doubtful: Counts,
@@ -71,15 +73,15 @@ export async function verifyCounts(
     memory.areSyncCountsTrusted = (asked[SIGNED_CURVE25519] ?? 0) <= (doubtful[SIGNED_CURVE25519] ?? 0)
     return asked
   }
-  // Who cannot be asked is believed: a device must not starve for it.
+  // Trust a server that refuses the question: otherwise the device could run out of keys.
   if (asked === 'refused') memory.areSyncCountsTrusted = true
   return memory.areSyncCountsTrusted ? learnCounts(context, doubtful, undefined, begunAt) : undefined
 }
 
 /**
- * The server's true counts: an empty upload answers them, and changes nothing. At most once a minute.
+ * The server's exact counts, from an empty upload that changes nothing. At most once a minute.
  *
- * @returns `refused` when the server will not be asked; undefined when it has not answered, or was asked just now
+ * @returns `refused` when the server refuses the request; undefined when it did not answer or was asked recently
  */
 export async function askCounts(context: GuardContext): Promise<Counts | 'refused' | undefined> {
   const { memory, server, settings, state } = context

@@ -1,6 +1,6 @@
 /**
- * What an upload shows to be dead: other identity keys, or IDs that come anew with other keys. Part of the same durable
- * step as recording the upload or ahead of it, whether the upload is guarded or passes while the guard cannot work.
+ * Detects from an upload that the SDK's store was rolled back or replaced: other identity keys, or known IDs with other
+ * keys. Runs in the same durable step as recording the upload or before it, for guarded and unguarded uploads.
  */
 import { FALLBACK_KEYS, mayStillBeUsed } from '../ledger/key-record.ts'
 import { moveTo } from '../ledger/ledger.ts'
@@ -13,9 +13,9 @@ import type { UploadPayload } from './upload-payload.ts'
 import { addPendingWithdrawals, addWithdrawAll } from './pending-withdrawals.ts'
 
 export type StoreReplacement = {
-  /** The curve25519 key that the device had before, if it has another one now. */
+  /** The device's previous curve25519 key, if it changed. */
   readonly former: string | undefined
-  /** Keys that the server may still issue although the SDK's store went back. */
+  /** Keys lost by a rollback of the SDK's store that the server may still issue. */
   readonly reused: readonly WithdrawalTarget[]
 }
 
@@ -32,7 +32,7 @@ export function detectStoreReplacement(
   return { former, reused }
 }
 
-/** Takes over the identity keys that a device publishes. Others than before: whatever was published is dead. */
+/** Records the identity keys that a device publishes. If they changed, every key published before is lost. */
 function noteIdentity(
   transaction: Transaction,
   context: GuardContext,
@@ -56,7 +56,7 @@ function noteIdentity(
   return curve25519
 }
 
-/** The former identity's counts say nothing of this one's pool. */
+/** The counts of the former identity do not apply to the new pool. */
 function forgetCounts(transaction: Transaction): void {
   const view = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
   if (view !== undefined) transaction.put(SERVER_VIEW, SERVER_VIEW_ID, { ...view, counts: {} })

@@ -1,11 +1,11 @@
 /**
- * Does the server offer what this device published? Held against each other whenever an answer brings news of the pool:
+ * Compares the server's pool with the ledger whenever an answer brings new information about the pool:
  *
- *     digest of the last keys of the ledger ---------------------------> the keys before them were issued
- *     any other digest, or the server went back ------> read the pool -> first time: adopt
- *                                                                      \-> keys that should not be there: withdraw them
+ *     digest matches the last keys of the ledger -------> the keys before them were issued
+ *     any other digest, or a server rollback -----------> read the pool -> first time: adopt
+ *                                                                      \-> unwanted keys: withdraw them
  *
- * Keys whose upload is still without an answer may be counted in or not, and are never withdrawn.
+ * Keys whose upload has no answer yet may or may not be included, and are never withdrawn.
  */
 import type { Algorithm, KeyName, KeyPool } from '@latchkey/protocol'
 import { type HealCause, waitForHeal } from '../heal/heals.ts'
@@ -30,9 +30,9 @@ import { reconcile, type Reconciled } from './reconcile.ts'
 import { withdrawKeys } from './withdraw.ts'
 
 /**
- * Holds the digests of an answer that was just learned against the ledger; notes what has been issued. Returns whether
- * the pool has to be read. A server that went back, or raised its epoch, is suspect until it was: digests that agree
- * meanwhile, or a reading that fails, do not end that.
+ * Compares the digests of an applied answer with the ledger and records issued keys. Returns whether the pool must be
+ * read. After a server rollback or a new epoch the pool stays suspect until it was read: matching digests and failed
+ * reads do not clear the suspicion.
  */
 export function compareByDigest(
   transaction: Transaction,
@@ -54,7 +54,7 @@ export function compareByDigest(
       continue
     }
     for (const [id] of found.before) moveTo(transaction, ONE_TIME_KEYS, id, 'issued', now, { issuedAt: now })
-    // The digest has them in it: they arrived, even if the answer that says so did not.
+    // The digest includes them: the upload arrived, even if its answer did not.
     if (found.hasUploading)
       for (const [id] of publicKeysOf(transaction, algorithm)) markArrived(transaction, id, now)
   }
@@ -70,14 +70,14 @@ function markArrived(transaction: Transaction, id: KeyName, now: number): void {
   moveTo(transaction, ONE_TIME_KEYS, id, 'available', now, { publishedAt: now })
 }
 
-/** Which version of the pool was compared. */
+/** Identifies the compared version of a pool. */
 export function poolVersion({ epoch, version }: KeyPool): string {
   return `${epoch}/${version}`
 }
 
 /**
- * Reads the pool and heals what should not be there. The caller holds the store's lock. Returns the counts that hold
- * afterwards; undefined when the pool could not be read.
+ * Reads the pool and withdraws unwanted keys. The caller holds the store's lock. Returns the counts afterwards;
+ * undefined when the pool could not be read.
  */
 export async function readAndHeal(context: GuardContext): Promise<Counts | undefined> {
   const { memory, settings, state } = context
@@ -105,7 +105,7 @@ export async function readAndHeal(context: GuardContext): Promise<Counts | undef
   return view?.counts
 }
 
-/** When there is a use in looking again at what could not be healed: when a heal may begin, after an hour at most. */
+/** Time until a retry of a blocked heal is useful: when the next heal is allowed, at most an hour. */
 async function untilNextHeal({ settings, state }: GuardContext): Promise<number> {
   const { mode, budget, now } = settings
   if (mode !== 'heal') return HOUR_MS
@@ -113,8 +113,8 @@ async function untilNextHeal({ settings, state }: GuardContext): Promise<number>
 }
 
 /**
- * Reads the pool and brings the ledger up to it; tells what was adopted, and of fallback keys that nobody can take back.
- * Undefined when the server does not tell: what was suspected stays suspected.
+ * Reads the pool and updates the ledger from it. Emits adopted keys, and fallback keys that cannot be withdrawn.
+ * Undefined when the pool cannot be read: an existing suspicion stays.
  */
 export async function readPool(context: GuardContext): Promise<Reconciled | undefined> {
   const { memory, settings, server, state } = context
@@ -135,7 +135,7 @@ export async function readPool(context: GuardContext): Promise<Reconciled | unde
     const details = { reason: 'fallback_unknown', keys: unknownFallbacks } as const
     emitEvent(context, 'drift', details)
     const why =
-      'no server can be asked to withdraw a fallback key, and the guard has none of its own; the SDK replaces it when it next rotates'
+      'a fallback key cannot be withdrawn, and the guard cannot publish one; the SDK replaces it at its next rotation'
     emitEvent(context, 'not_healed', { ...details, why })
   }
   return found

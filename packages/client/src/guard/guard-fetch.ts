@@ -1,6 +1,6 @@
 /**
- * The guard: a fetch that looks after one device's one-time keys for an SDK that knows nothing of it. What is not key
- * traffic passes untouched. Its own failures never stop traffic, and never start an empty ledger.
+ * The guard: a fetch that protects one device's one-time keys on behalf of an SDK that is unaware of it. All other
+ * traffic passes unchanged. A failure of the guard never blocks traffic and never starts an empty ledger.
  */
 import type { OnEvent, ServerLevel, Verdict } from '../events.ts'
 import { type Budget, DEFAULT_BUDGET, healHistory, type HealRecord, HEALS } from '../heal/heals.ts'
@@ -25,61 +25,65 @@ import { guardVerdict, reportUndecryptable } from './undecryptable.ts'
 import { PENDING_WITHDRAWALS } from './pending-withdrawals.ts'
 import { guardUpload } from './upload.ts'
 
-/** How a guard is set up. Only `store` is needed. */
+/** Options of `guardFetch`. Only `store` is required. */
 export type GuardOptions = {
-  /** Where the ledger is kept: one store for each device, shared by all its tabs or processes. */
+  /** Where the ledger is kept: one store per device, shared by all its tabs or processes. */
   readonly store: Store
   /**
-   * `heal` (default) withdraws keys, replays refused uploads, corrects counts. `report` keeps the ledger and tells events,
-   * and changes nothing on the wire; it only asks the server (`/versions`, `/account/whoami`, the pool). `off` does nothing.
+   * `heal` (default): withdraws keys, replays refused uploads, corrects counts.
+   * `report`: keeps the ledger and emits events, but changes no request or answer; its own requests only read
+   * (`/versions`, `/account/whoami`, the pool).
+   * `off`: does nothing.
    */
   readonly mode?: Mode
   readonly onEvent?: OnEvent
-  /** Heals in a day, and the pause between them. */
+  /** Heals per day, and the pause between them. */
   readonly budget?: Partial<Budget>
-  /** Keys on the server beyond which uploads are a flood. Default 100. */
+  /** Keys on the server above which further uploads are withheld. Default 100. */
   readonly maxPublished?: number
-  /** New keys in 24 hours, whatever the server says; more are kept from it. Default 1 000. */
+  /** New keys in 24 hours, whatever the server says; further keys are withheld. Default 1 000. */
   readonly newKeysPerDay?: number
   /** Private halves that the SDK keeps: 5 000 (default) for vodozemac, thus matrix-js-sdk; 100 for libolm. */
   readonly sdkSlots?: number
-  /** For the guard's own requests, and how long a sync waits for a heal, ms. Default 10 000. */
+  /** Timeout of the guard's own requests, and how long a sync waits for a heal, ms. Default 10 000. */
   readonly timeoutMs?: number
-  /** The clock, ms. */
+  /** The clock, ms since the epoch. Default `Date.now`. */
   readonly now?: () => number
 }
 
-/** What is known at the moment. */
+/** A snapshot for a settings page or a log. */
 export type GuardStatus = {
   readonly mode: Mode
   readonly userId?: string
   readonly deviceId?: string
-  /** What kind of server was met last; undefined before the first request. */
+  /** Level of the server contacted last; undefined before the first request. */
   readonly level?: ServerLevel
-  /** Available keys by algorithm, as the server last said. */
+  /** Available keys by algorithm, as last reported by the server. */
   readonly counts: Counts
-  /** Keys of the ledger by state. */
+  /** Number of ledger keys by state. */
   readonly keys: Readonly<Partial<Record<KeyState, number>>>
   readonly heals: number
 }
 
-/** A fetch, and what can be asked of the guard behind it. */
+/** A fetch, with access to the guard behind it. */
 export type Guard = typeof fetch & {
-  /** Every key of the ledger that a public key, a key ID or a name stands for. @throws {StoreError} */
+  /** Every ledger key that matches a public key, a key ID or a full key name. @throws {StoreError} */
   explain(keyOrId: string): Promise<Explanation[]>
-  /** The heals, the latest first. @throws {StoreError} */
+  /** All recorded heals, latest first. @throws {StoreError} */
   history(): Promise<HealRecord[]>
   /**
-   * Tells that a message could not be decrypted, which the guard cannot see. Takes the to-device event (object or JSON),
-   * the public key, or the SDK's log line that has the key in it: of several, the one that the ledger has.
+   * Reports an undecryptable message, which the guard cannot detect itself. Returns the verdict of the ledger on the
+   * message's key, and emits `undecryptable`.
+   *
+   * @param report the to-device event (object or JSON), the public key, or the SDK's log line containing the key
    * @throws {StoreError}
    */
   reportUndecryptable(report: unknown): Promise<Verdict>
-  /** @throws {StoreError} */
+  /** Current state, for a settings page. @throws {StoreError} */
   status(): Promise<GuardStatus>
 }
 
-/** The kinds of records in a guard's store. */
+/** Every kind of record in a guard's store. */
 const KINDS: readonly Kind<unknown>[] = [
   ONE_TIME_KEYS,
   FALLBACK_KEYS,
@@ -98,17 +102,25 @@ const VODOZEMAC_SLOTS = 5_000
 const TIMEOUT_MS = 10_000
 
 /**
- * Guards the key traffic of one device. Everything else, and every answer in which nothing has to be changed, passes as
- * it is: the same arguments, the same `Response`, streams and abort signals included.
+ * Guards the key traffic of one device. All other traffic, and every answer that needs no change, passes unchanged: the
+ * same arguments and the same `Response`, including streams and abort signals.
  *
- * @param fetch what the SDK would use
+ * The guard itself never throws: when its store fails it emits `unguarded`, and requests pass as if there were no
+ * guard.
+ *
+ * @param fetch the fetch that the SDK would use
+ * @returns a fetch for the SDK, with `explain`, `history`, `reportUndecryptable` and `status`
  * @example
- * const client = createClient({ baseUrl, userId, deviceId, accessToken, fetchFn: guardFetch(fetch, { store }) })
+ * const guard = guardFetch(fetch, {
+ *   store: indexedDbStore(`latchkey:${userId}:${deviceId}`),
+ *   onEvent: (event) => console.log(event.severity, event.type, event.cause),
+ * })
+ * const client = createClient({ baseUrl, userId, deviceId, accessToken, fetchFn: guard })
  */
 export function guardFetch(fetch: typeof globalThis.fetch, options: GuardOptions): Guard {
   const settings = settingsOf(options)
   const memory = new GuardMemory()
-  // Browsers refuse to run their fetch as the method of another object.
+  // Browsers refuse to call their fetch as a method of another object.
   const plain: typeof fetch = (...args) => fetch(...args)
   let opening: Promise<StoredState> | undefined
   const open = (): Promise<StoredState> => {
@@ -152,7 +164,7 @@ export function guardFetch(fetch: typeof globalThis.fetch, options: GuardOptions
     } catch (error) {
       if (traffic.signal?.aborted === true || request.failedWith(error)) throw error
       emitUnguarded(error)
-      // Another device's keys are none of this ledger's.
+      // Another device's keys do not belong in this ledger.
       if (error instanceof StoreError && error.reason === 'foreign') return request.outcome()
       return untilAborted(
         traffic.signal,
@@ -208,7 +220,7 @@ async function handle(context: GuardContext, request: SdkRequest): Promise<Respo
   }
 }
 
-/** What was begun goes on; the SDK hears of its abort at once. */
+/** Work in progress continues in the background; the SDK sees its abort at once. */
 async function untilAborted<T>(signal: AbortSignal | undefined, work: Promise<T>): Promise<T> {
   if (signal === undefined) return work
   const settled = new AbortController()

@@ -1,6 +1,6 @@
 /**
- * Whose keys a store is about. One store, one device: its first request says which, and a request of another device is
- * refused as foreign, so that two ledgers never mix. A new token of the same device is nothing new.
+ * The device that a store belongs to. The first request determines it; requests of other devices are refused as
+ * `foreign`, so ledgers never mix. A new token of the same device is accepted.
  */
 import type { Kind, Transaction } from '../store/stored-state.ts'
 import { StoreError } from '../store/store.ts'
@@ -12,10 +12,10 @@ import type { ServerLevel } from '../events.ts'
 export type GuardedDevice = {
   readonly userId?: string
   readonly deviceId?: string
-  /** The device's identity keys, from the `device_keys` that it published last. */
+  /** The device's identity keys, from the `device_keys` published last. */
   readonly curve25519?: string
   readonly ed25519?: string
-  /** When the ledger and the server's pool were first held against each other, ms. Before that, keys are adopted. */
+  /** When the ledger was first compared with the server's pool, ms. Before that, keys are adopted. */
   readonly reconciledAt?: number
 }
 
@@ -25,7 +25,7 @@ export const GUARDED_DEVICE: Kind<GuardedDevice> = {
 }
 const GUARDED_DEVICE_ID = 'device'
 
-/** What is stored of the device. */
+/** The stored device record. */
 export function guardedDevice(view: { get: Transaction['get'] }): GuardedDevice {
   return view.get(GUARDED_DEVICE, GUARDED_DEVICE_ID) ?? {}
 }
@@ -35,9 +35,9 @@ export function putGuardedDevice(transaction: Transaction, more: GuardedDevice):
 }
 
 /**
- * Makes sure that the request's token belongs to the store's device, and records the device at first. While the server
- * does not say who the token belongs to, which it is asked once a minute, the app is taken at its word: it gave the guard
- * this store, and a device that goes unguarded for as long would be worse off.
+ * Ensures that the request's token belongs to the store's device; records the device on first use. `/account/whoami` is
+ * asked at most once a minute. While it does not answer, the token is accepted: the app chose this store, and an
+ * unguarded device would be worse off.
  *
  * @throws {StoreError} `foreign`, for another device's token
  */
@@ -61,7 +61,7 @@ export async function requireOwner({
   memory.owners.set(traffic.token, { ...owner, isOwn: true })
 }
 
-/** Whom a token belongs to. */
+/** The user and device that a token belongs to. */
 export type Owner = { readonly userId: string; readonly deviceId: string | undefined }
 
 async function askOwner(server: HomeserverClient): Promise<Owner | undefined> {
@@ -71,7 +71,7 @@ async function askOwner(server: HomeserverClient): Promise<Owner | undefined> {
   return { userId, deviceId: typeof deviceId === 'string' ? deviceId : undefined }
 }
 
-/** @throws {StoreError} `foreign` */
+/** Records the owner, or checks it against the recorded one. @throws {StoreError} `foreign` */
 export function recordOwner(transaction: Transaction, owner: Owner): void {
   const known = guardedDevice(transaction)
   const { userId, deviceId = known.deviceId } = owner
@@ -82,7 +82,7 @@ export function recordOwner(transaction: Transaction, owner: Owner): void {
   if (isOther) {
     throw new StoreError(
       'foreign',
-      `the store is that of ${known.userId} ${known.deviceId}, the request is of ${userId} ${deviceId}. Give each device a store of its own.`,
+      `the store belongs to ${known.userId} ${known.deviceId}, the request to ${userId} ${deviceId}. Use one store per device.`,
     )
   }
   putGuardedDevice(transaction, {
@@ -94,8 +94,8 @@ export function recordOwner(transaction: Transaction, owner: Owner): void {
 const NO_ANSWER: ServerAnswer = { status: 0, body: {} }
 
 /**
- * What the server offers, by its own word: asked once for each base URL. While no answer comes it is not known, and asked
- * for again, by syncs once a minute; a failure says nothing of what a server can do.
+ * The server's level from `/versions`, asked once per base URL. Until it answers, the level is unknown, and syncs ask
+ * again once a minute; a failure says nothing about the server's capabilities.
  */
 export async function serverLevel(context: GuardContext): Promise<ServerLevel | undefined> {
   const { memory, settings, traffic, server } = context
@@ -108,7 +108,7 @@ export async function serverLevel(context: GuardContext): Promise<ServerLevel | 
     return server.versions().catch(() => NO_ANSWER)
   }
   const { status, body } = await memory.shared(what, ask)
-  // An answer of Latchkey may have shown meanwhile what it is.
+  // An answer with Latchkey's members may have revealed the level in the meantime.
   const shown = knownLevel(context)
   if (shown !== undefined || status !== 200) return shown
   const level = levelOf(body)
@@ -120,12 +120,12 @@ export function knownLevel({ memory, traffic }: GuardContext): ServerLevel | und
   return memory.levels.get(traffic.baseUrl)
 }
 
-/** A server that is not what it said it was is asked anew. */
+/** Forgets the level of a server that turned out to be different, so it is asked again. */
 export function forgetLevel({ memory, traffic }: GuardContext): void {
   memory.levels.delete(traffic.baseUrl)
 }
 
-/** Notes what a server turned out to be; says so when that is news. */
+/** Records the server's level; emits `server` when it is new. */
 export function setLevel(context: GuardContext, level: ServerLevel): void {
   const { memory, traffic } = context
   if (memory.levels.get(traffic.baseUrl) === level) return

@@ -1,6 +1,6 @@
 /**
- * One heal: allowed by mode and budget, noted before it begins (a crash in its middle counts), told of when it ends.
- * Whoever calls holds the store's lock, so there is one at a time whatever the number of tabs.
+ * One heal: permitted by mode and budget, recorded before it begins (a crash in the middle counts), reported when it
+ * ends. The caller holds the store's lock, so heals run one at a time across all tabs.
  */
 import type { KeyName } from '@latchkey/protocol'
 import { type HealCause, HEALS, noteHeal, waitForHeal } from '../heal/heals.ts'
@@ -8,24 +8,24 @@ import type { View } from '../store/stored-state.ts'
 import { knownLevel } from './guarded-device.ts'
 import { emitEvent, type GuardContext, MINUTE_MS } from './context.ts'
 
-/** A heal did not work; the message says why, for the app's log. */
+/** A heal failed; the message says why, for the app's log. */
 export class HealFailed extends Error {
   override readonly name = 'HealFailed'
 }
 
-/** Why nothing is done while `/versions` cannot be had. */
-export const LEVEL_UNKNOWN = 'what the server offers is not known: /versions has not been answered'
+/** Why no heal runs before `/versions` was answered. */
+export const LEVEL_UNKNOWN = 'the server level is unknown: /versions was not answered'
 
 const DAY_MS = 86_400_000
 const MAX_NAMES_IN_EVENT = 50
 
-/** Heals of these causes mean that the device's own uploads did not fit what it had published. */
+/** Causes which show that the device's uploads did not match what it had published. */
 const UPLOAD_CAUSES: readonly HealCause[] = ['sdk_rolled_back', 'conflict']
 
 /**
- * Runs `work` if a heal is allowed now. `work` does it and says in words what it did.
+ * Runs `work` if a heal is allowed now. `work` returns a description of what it did.
  *
- * @returns whether it healed; failures are told of, not thrown
+ * @returns whether the heal succeeded; failures are emitted as events, not thrown
  */
 export async function healOnce(
   context: GuardContext,
@@ -36,21 +36,21 @@ export async function healOnce(
   const { settings, state } = context
   const { mode, budget, now } = settings
   const names = keys.slice(0, MAX_NAMES_IN_EVENT)
-  if (mode !== 'heal') return refuse(context, reason, names, `the mode is "${mode}"`)
+  if (mode !== 'heal') return refuse(context, reason, names, `mode is "${mode}"`)
   if (knownLevel(context) === undefined) return refuse(context, reason, names, LEVEL_UNKNOWN)
   const isUpkeep = reason === 'private_keys_evicted'
   const wait = isUpkeep ? 0 : await state.read((view) => waitForHeal(view, budget, now()))
   if (wait > 0) {
     const why =
       wait === Number.POSITIVE_INFINITY
-        ? `the budget of ${budget.healsPerDay} heals a day is spent`
+        ? `the daily budget of ${budget.healsPerDay} heals is spent`
         : `the pause after the last heal ends in ${Math.ceil(wait / 1000)} s`
     return refuse(context, reason, names, why)
   }
   const at = now()
   const heal = { at, cause: reason, keys: names } as const
   const id = await state.update((transaction) =>
-    noteHeal(transaction, { ...heal, did: 'begun, and not finished', ok: false }),
+    noteHeal(transaction, { ...heal, did: 'started, not finished', ok: false }),
   )
   let outcome: { readonly did: string; readonly ok: boolean }
   try {

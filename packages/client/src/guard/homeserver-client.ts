@@ -1,6 +1,6 @@
 /**
- * The guard's own requests: with the SDK's token, over the fetch that it was given, each with an end. They never use the
- * SDK's abort signal: a heal that was begun is finished.
+ * The guard's own requests, sent with the SDK's token over the given fetch, each with a timeout. They ignore the SDK's
+ * abort signal: a started heal is completed.
  */
 import { type JsonObject, POOL_PATH, RESET_UNSTABLE_PATH } from '@latchkey/protocol'
 import { decodePool, parseObject, type PoolAnswer, type PoolOfAlgorithm } from '../server/answers.ts'
@@ -8,16 +8,16 @@ import type { KeyTraffic } from './key-traffic.ts'
 
 export type ServerAnswer = { readonly status: number; readonly body: JsonObject }
 
-/** A pool, with the issued keys of all pages that were read. */
+/** A pool, with the issued keys of all pages read. */
 export type WholePool = PoolAnswer & {
-  /** Whether the issued keys are all there. */
+  /** Whether every issued key is included. */
   readonly complete: boolean
 }
 
-/** Pages of issued keys that one reading of the pool follows, of 1 000 keys each. */
+/** Pages of issued keys read from one pool, 1 000 keys each. */
 const MAX_POOL_PAGES = 5
 const PAGE_KEYS = 1_000
-/** Answers beyond this are not read: no answer to the guard's own requests has a reason to be longer. */
+/** Longer answers are not read: no legitimate answer to these requests is longer. */
 const MAX_ANSWER_CHARS = 5_000_000
 
 export class HomeserverClient {
@@ -53,14 +53,14 @@ export class HomeserverClient {
     return this.#call('POST', RESET_UNSTABLE_PATH, body)
   }
 
-  /** The device's pools as the server has them. @throws when it does not tell */
+  /** The device's pools on the server. @throws when the server does not return them */
   async pool(): Promise<WholePool> {
     let from = ''
     let whole: PoolAnswer | undefined
     for (let page = 1; ; page++) {
       const { status, body } = await this.#call('GET', `${POOL_PATH}?limit=${PAGE_KEYS}${from}`)
       const answer = status === 200 ? decodePool(body) : undefined
-      if (answer === undefined) throw new Error(`the server's pool was answered with ${status}`)
+      if (answer === undefined) throw new Error(`GET keys/pool was answered with status ${status}`)
       whole = whole === undefined ? answer : { ...whole, algorithms: withIssued(whole, answer) }
       const complete = answer.nextBatch === undefined
       if (complete || page === MAX_POOL_PAGES) return { ...whole, complete }

@@ -1,13 +1,13 @@
 /**
- * Which requests concern the device's own keys, and what is to be known of them before they leave. Everything else is
- * none of the guard's business. Paths: client-server API `/keys/upload`, `/sync`; MSC4162 `/keys/reset`; MSC4186 sync.
+ * Recognises requests about the device's own keys, and extracts what the guard needs to know before they are sent.
+ * Paths: client-server API `/keys/upload`, `/sync`; MSC4162 `/keys/reset`; MSC4186 sliding sync.
  */
 
 export type KeyTraffic = {
   readonly kind: 'upload' | 'reset' | 'sync' | 'sliding_sync'
-  /** Everything before `/_matrix/client`: proxies put servers below paths. */
+  /** Everything before `/_matrix/client`: a reverse proxy may put the server below a path. */
   readonly baseUrl: string
-  /** The version of the API that the SDK speaks, for requests of the guard's own. */
+  /** The API version that the SDK uses, for the guard's own requests. */
   readonly version: 'r0' | 'v3'
   readonly token: string
   readonly signal: AbortSignal | undefined
@@ -19,11 +19,11 @@ const KEY_PATH = /^(.*)\/_matrix\/client\/(r0|v1|v3|unstable)\/(.+?)\/?$/
 const RESET_PATHS: readonly string[] = ['keys/reset', 'org.matrix.msc4162/keys/reset']
 const SLIDING_PATH = 'org.matrix.simplified_msc3575/sync'
 
-/** What kind of key traffic a request is; undefined for all that passes untouched. */
+/** The kind of key traffic of a request; undefined for requests that pass unchanged. */
 export function keyTrafficOf(input: Input, init: RequestInit | undefined): KeyTraffic | undefined {
   const request = isRequest(input) ? input : undefined
   const address = addressOf(input)
-  // Cheap first: most requests of an app are none of ours.
+  // Cheap check first: most requests of an app are not key traffic.
   if (!address.includes('/_matrix/client/')) return undefined
   const url = urlOf(address)
   const [, path, version, endpoint] = KEY_PATH.exec(url?.pathname ?? '') ?? []
@@ -43,12 +43,12 @@ export function keyTrafficOf(input: Input, init: RequestInit | undefined): KeyTr
   }
 }
 
-/** Whether an input is a request, of this realm or another: an iframe's, a polyfill's. */
+/** Whether an input is a Request, of this or another realm (an iframe, a polyfill). */
 export function isRequest(input: unknown): input is Request {
   return typeof input === 'object' && input !== null && 'url' in input && typeof input.url === 'string'
 }
 
-/** What fetch makes of anything that is no request: text. */
+/** The URL text that fetch derives from its input. */
 function addressOf(input: Input): string {
   return isRequest(input) ? input.url : String(input)
 }
@@ -56,7 +56,7 @@ function addressOf(input: Input): string {
 function kindOf(method: string, endpoint: string): KeyTraffic['kind'] | undefined {
   if (method === 'GET') return endpoint === 'sync' ? 'sync' : undefined
   if (method !== 'POST') return undefined
-  // An older form of the path ends with the device's ID.
+  // The old form of the path ends with the device ID.
   if (/^keys\/upload(\/[^/]+)?$/.test(endpoint)) return 'upload'
   if (RESET_PATHS.includes(endpoint)) return 'reset'
   return endpoint === SLIDING_PATH ? 'sliding_sync' : undefined

@@ -1,8 +1,8 @@
 /**
- * How many new keys a device publishes in a day, whatever counts say: a server that always claims to have none must fill
- * neither its own pool nor the SDK's store. Once the day's keys are spent, more are kept from the server (upload-limit.ts), and
- * the SDK is told of enough of them, because one that is told of too few makes new ones at every sync, and forgets the
- * private halves of the oldest to make room. The fallback key serves meanwhile. Durable: it holds over reloads.
+ * Daily budget of new keys, independent of reported counts: a server that always reports none must fill neither its own
+ * pool nor the SDK's store. When the budget is spent, further keys are withheld (upload-limit.ts), and the SDK is shown
+ * a sufficient count: otherwise it would generate keys at every sync and evict its oldest private halves. The fallback
+ * key serves in the meantime. The budget is stored, so it survives reloads.
  */
 import { SIGNED_CURVE25519 } from '@latchkey/protocol'
 import { type Spent, spentToday, withRefund, withSpent } from '../heal/day-budget.ts'
@@ -19,23 +19,23 @@ export const NEW_KEYS: Kind<NewKeys> = {
 const NEW_KEYS_ID = 'day'
 const HOUR_MS = 3_600_000
 
-/** How many new keys may still be published today. */
+/** New keys that may still be published today. */
 export function newKeysLeft(view: View, { newKeysPerDay, now }: Settings): number {
   return Math.max(0, newKeysPerDay - spentToday(published(view), now()))
 }
 
-/** Notes new keys that are about to be published. */
+/** Charges new keys that are about to be published. */
 export function chargeNewKeys(transaction: Transaction, count: number, now: number): void {
   if (count === 0) return
   transaction.put(NEW_KEYS, NEW_KEYS_ID, { published: withSpent(published(transaction), count, now) })
 }
 
-/** Notes keys that were withdrawn for new ones to take their places. */
+/** Refunds keys that were withdrawn to make room for new ones. */
 export function refundNewKeys(transaction: Transaction, count: number): void {
   transaction.put(NEW_KEYS, NEW_KEYS_ID, { published: withRefund(published(transaction), count) })
 }
 
-/** What the SDK is told: the true counts, or enough keys when it must not make more. */
+/** The counts that the SDK is shown: the true ones, or a sufficient count when it must not generate more. */
 export function countsForSdk(
   context: GuardContext,
   counts: Counts | undefined,

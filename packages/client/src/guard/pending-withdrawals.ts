@@ -1,6 +1,6 @@
 /**
- * Keys that have to be taken off the server, noted in the same durable step in which the ledger gives them up. The note
- * goes only when it is done: failures, crashes, pauses and mode `report` put it off, to the next upload or sync.
+ * Keys that must be withdrawn from the server, recorded in the same durable step in which the ledger abandons them. An
+ * entry stays until the withdrawal succeeds: failures, crashes, pauses and mode `report` only postpone it.
  */
 import type { KeyName } from '@latchkey/protocol'
 import { HEAL_CAUSES, type HealCause } from '../heal/heals.ts'
@@ -10,7 +10,7 @@ import type { WithdrawalTarget } from './abandon-keys.ts'
 
 type PendingWithdrawal = { readonly cause: HealCause }
 
-/** By ID of the ledger; `all` stands for everything that the server has, known or not. */
+/** By ledger ID; `all` stands for every key on the server, known or not. */
 export const PENDING_WITHDRAWALS: Kind<PendingWithdrawal> = {
   name: 'withdraw',
   check: (value): value is PendingWithdrawal =>
@@ -36,7 +36,7 @@ export type PendingWithdrawals = {
   readonly targets: readonly WithdrawalTarget[]
 }
 
-/** What is still to be withdrawn; undefined when nothing is. */
+/** Withdrawals that are still due; undefined when there are none. */
 export function pendingWithdrawals(view: View): PendingWithdrawals | undefined {
   const noted = view.all(PENDING_WITHDRAWALS)
   const first = noted.get(ALL) ?? [...noted.values()][0]
@@ -61,7 +61,7 @@ export function clearPendingWithdrawals(transaction: Transaction): void {
   for (const id of transaction.all(PENDING_WITHDRAWALS).keys()) transaction.delete(PENDING_WITHDRAWALS, id)
 }
 
-/** A key is gone, too, when the server has taken another one under its name: it refuses that while it has the first. */
+/** Also done when the server accepted another key under the name, which it refuses while it has the first. */
 function isDone(view: View, id: string): boolean {
   const record = view.get(ONE_TIME_KEYS, id)
   if (record !== undefined && record.state !== 'lost') return true

@@ -1,10 +1,10 @@
 /**
- * Which sessions named this device's one-time keys, as pre-key messages in syncs tell. Anybody can write a message that
- * names any key, so a naming explains and reports, and never makes a key one that the server should not have:
+ * Records which sessions used this device's one-time keys, as seen in the pre-key messages of syncs. Anyone can forge a
+ * message that names any key, so a sighting only explains and reports; it never causes a withdrawal:
  *
- *     issued, as the server said ----named----> used
- *     available, as the server says --named----> available: forged, or the next answer will say that it was issued
- *     available, server without pools --named--> used: nothing else will ever say so, and nothing is withdrawn for it
+ *     issued (according to the server)    --seen--> used
+ *     available (according to the server) --seen--> available: forged, or the next answer will report it issued
+ *     available (server without pools)    --seen--> used: there is no other source, and nothing is withdrawn for it
  */
 import { isJsonObject, type JsonObject, type KeyName } from '@latchkey/protocol'
 import type { ServerLevel } from '../events.ts'
@@ -13,7 +13,7 @@ import { hashOf, moveTo } from '../ledger/ledger.ts'
 import { decodeOlmEvent, parsePreKeyMessage } from '../olm/pre-key-message.ts'
 import type { Kind, Transaction, View } from '../store/stored-state.ts'
 
-/** The sessions that named a key: the first, and the first other one. */
+/** The sessions seen with a key: the first one, and the first different one. */
 export type SightingRecord = {
   readonly at: number
   readonly session: string
@@ -28,15 +28,15 @@ export const PREKEY_SIGHTINGS: Kind<SightingRecord> = {
     typeof (value as Partial<SightingRecord> | null)?.session === 'string',
 }
 
-/** A pre-key message, reduced to what is noted. */
+/** A pre-key message, reduced to what is recorded. */
 export type PreKeySighting = { readonly hash: string; readonly session: string; readonly sender: string }
 
 const MAX_SIGHTINGS = 2_000
-/** Messages of one sync that are looked at. */
+/** Messages examined per sync. */
 const MAX_MESSAGES = 5_000
 const SESSION_CHARS = 16
 
-/** The keys that the pre-key messages among to-device events name. `ownKey`: the device's curve25519 key, if known. */
+/** The pre-key messages among to-device events. `ownKey`: the device's curve25519 key, if known. */
 export function preKeySightings(
   events: readonly unknown[],
   ownKey: string | undefined,
@@ -49,7 +49,7 @@ export function preKeySightings(
   return Promise.all(sightings)
 }
 
-/** The key that an event names; undefined when it is no pre-key message for this device. */
+/** The key that an event names; undefined when it is not a pre-key message for this device. */
 export function preKeySighting(
   event: unknown,
   ownKey: string | undefined,
@@ -66,7 +66,7 @@ export function preKeySighting(
   )
 }
 
-/** To-device events of an answer. */
+/** The to-device events of an answer. */
 export function toDeviceEvents(answer: JsonObject): readonly unknown[] {
   const { to_device: toDevice } = answer
   const events = isJsonObject(toDevice) ? toDevice['events'] : undefined
@@ -75,7 +75,7 @@ export function toDeviceEvents(answer: JsonObject): readonly unknown[] {
 
 export type SeenTwice = { readonly key: KeyName; readonly senders: readonly string[] }
 
-/** Notes namings of keys of the ledger, and returns those that are a second one. Other keys prove nothing. */
+/** Records sightings of ledger keys. Returns keys seen with a second session. Unknown keys are ignored. */
 export function recordSightings(
   transaction: Transaction,
   sightings: readonly PreKeySighting[],
@@ -95,7 +95,7 @@ export function recordSightings(
       if (isUsedBySighting(record.state, level))
         moveTo(transaction, ONE_TIME_KEYS, id, 'used', now, { session })
     } else if (known.session !== session && known.other === undefined) {
-      // Told of once: whoever forges messages can make any number of further sessions.
+      // Reported once: a forger can create any number of further sessions.
       transaction.put(PREKEY_SIGHTINGS, hash, { ...known, other: { session, sender } })
       twice.push({ key: nameOf(id), senders: [known.sender, sender] })
     }
@@ -104,7 +104,7 @@ export function recordSightings(
   return twice
 }
 
-/** The sessions that are known to have named a key. */
+/** The recorded sightings of a key. */
 export function sightingOf(view: View, hash: string): SightingRecord | undefined {
   return view.get(PREKEY_SIGHTINGS, hash)
 }

@@ -1,7 +1,7 @@
 /**
- * Holding the ledger against the pool as the server has it. The first time adopts: what an existing app published before
- * it had a guard is taken over as it stands, and never withdrawn for being unknown. From then on, what the server has and
- * the ledger has not was published by a copy of the stores that is no more.
+ * Reconciles the ledger with the pool on the server. The first reconciliation adopts: keys that an existing app
+ * published before it had a guard are recorded as they are, and never withdrawn for being unknown. After that, keys
+ * that only the server has were published by a discarded copy of the stores.
  */
 import type { Algorithm, KeyName } from '@latchkey/protocol'
 import { alignWithPool } from '../ledger/compare.ts'
@@ -24,7 +24,7 @@ import { forgetFallbackKeys } from './upload-payload.ts'
 import type { WholePool } from './homeserver-client.ts'
 
 export type Reconciled = {
-  /** Keys taken over, when this was the first time. */
+  /** Number of adopted keys, on the first reconciliation. */
   readonly adopted: number | undefined
   readonly unknown: readonly WithdrawalTarget[]
   readonly spent: readonly WithdrawalTarget[]
@@ -32,7 +32,7 @@ export type Reconciled = {
   readonly unknownFallbacks: readonly KeyName[]
 }
 
-/** Issued keys that are taken over, the latest. */
+/** Issued keys that are adopted, latest first. */
 const MAX_ISSUED = 1_000
 
 export function reconcile(transaction: Transaction, pool: WholePool, now: number): Reconciled {
@@ -55,7 +55,7 @@ export function reconcile(transaction: Transaction, pool: WholePool, now: number
       id: ledgerIdOf(transaction, name, hashes.get(name)),
     })
     const unwanted = [...found.unknown, ...found.spent].map(target)
-    // Found before, and not withdrawn since: noted as lost, and unknown all the same.
+    // Found by an earlier read and not withdrawn since: recorded as lost, but still unknown to the SDK.
     const isUnknown = ({ name, id = name }: WithdrawalTarget): boolean => {
       const { state, cause } = transaction.get(ONE_TIME_KEYS, id) ?? {}
       return found.unknown.includes(name) || (state === 'lost' && cause === REPLACED_BY_OLDER)
@@ -75,8 +75,8 @@ export function reconcile(transaction: Transaction, pool: WholePool, now: number
 }
 
 /**
- * The pool that was read is the newest that is known of the server. The digests of pools without a key that should not be
- * there are right by definition; the others' stay wrong until somebody has withdrawn those.
+ * Applies the pool that was read as the newest server state. Digests of pools without unwanted keys are correct by
+ * definition; the others stay unverified until those keys are withdrawn.
  */
 function learnPool(
   transaction: Transaction,
@@ -121,7 +121,7 @@ function adopt(transaction: Transaction, pool: PoolOfAlgorithm, now: number): nu
   recordAdopted(transaction, available.map(foundKey), now)
   for (const { name, hash } of pool.available) {
     const record = transaction.get(ONE_TIME_KEYS, name)
-    // A server without pools could not say what became of its keys; what was guessed of them ends here.
+    // A server without pools reports no outcomes; its answer replaces what was inferred.
     if (record?.hash === hash && !isPublic(record)) moveTo(transaction, ONE_TIME_KEYS, name, 'available', now)
   }
   return available.length
@@ -151,7 +151,7 @@ function noteFallback(
   return !isFirst
 }
 
-/** Gives the ledger the server's order of issue, where answers that were lost made it another. */
+/** Restores the server's order of issue in the ledger, where lost answers changed it. */
 function putInOrder(transaction: Transaction, algorithm: Algorithm, { available }: PoolOfAlgorithm): void {
   const place = new Map(available.map(({ name }, index) => [name, index]))
   const keys = publicKeysOf(transaction, algorithm).filter(([name]) => place.has(name))
@@ -166,7 +166,7 @@ function putInOrder(transaction: Transaction, algorithm: Algorithm, { available 
   }
 }
 
-/** The record that stands for a key under a name: its own, or one that was set aside. */
+/** The ledger ID of a key: its name, or the ID under which it was moved aside. */
 export function ledgerIdOf(
   transaction: Transaction,
   name: KeyName,

@@ -1,4 +1,4 @@
-/** A reset that the app sends by itself: the ledger follows. */
+/** Follows a reset that the app sends itself. */
 import { isJsonObject, type KeyName } from '@latchkey/protocol'
 import { ONE_TIME_KEYS } from '../ledger/key-record.ts'
 import { moveTo, recordUploading } from '../ledger/ledger.ts'
@@ -45,7 +45,7 @@ export async function guardReset(context: GuardContext, request: SdkRequest): Pr
   })
 }
 
-/** The names that a request lists; undefined when it is for all. */
+/** The names listed in a request; undefined when it resets all. */
 function namesIn(body: { readonly [key: string]: unknown }): readonly KeyName[] | undefined {
   if (body['all'] === true) return undefined
   const { key_ids: names } = body

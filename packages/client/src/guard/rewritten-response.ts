@@ -1,4 +1,4 @@
-/** An answer with another body. What described the bytes of the former one goes; everything else stays. */
+/** A response with a replaced body. Headers that describe the original bytes are dropped; the rest is copied. */
 
 const ABOUT_BYTES = [
   'content-length',
@@ -14,7 +14,7 @@ export function rewrittenResponse(response: Response, text: string): Response {
   for (const name of ABOUT_BYTES) headers.delete(name)
   const { status, statusText } = response
   const rewritten = new Response(text, { status, statusText, headers })
-  // Constructed responses have neither of these, and SDKs look at them.
+  // Constructed responses lack these, and SDKs read them.
   for (const name of ['url', 'redirected', 'type'] as const) {
     Object.defineProperty(rewritten, name, { value: response[name] })
   }

@@ -1,6 +1,6 @@
 /**
- * A request of the SDK's: its body to read, to send as it came, and to send again with another body. What was sent is
- * remembered, so that a fault of the guard's never sends it twice or loses its answer.
+ * A request of the SDK: reads its body, sends it unchanged or with another body. The last outcome is kept, so a fault
+ * of the guard never sends a request twice or loses its answer.
  */
 import { type Input, isRequest } from './key-traffic.ts'
 
@@ -17,13 +17,13 @@ export class SdkRequest {
     this.#init = init
   }
 
-  /** The body. A stream can be read once, so it is sent as this text from then on. */
+  /** The body. A stream can be read only once, so it is sent as this text afterwards. */
   async text(): Promise<string> {
     this.#text ??= await this.#read()
     return this.#text
   }
 
-  /** Sends it exactly as the SDK gave it. */
+  /** Sends the request exactly as the SDK gave it. */
   send(): Promise<Response> {
     if (this.#init?.body instanceof ReadableStream && this.#text !== undefined) {
       return this.sendText(this.#text)
@@ -31,21 +31,21 @@ export class SdkRequest {
     return this.#note(() => this.#fetch(this.#input, this.#init))
   }
 
-  /** Sends it with another body, and the same of everything else. */
+  /** Sends the request with another body and otherwise unchanged. */
   sendText(body: string): Promise<Response> {
     const input = this.#input
     if (!isRequest(input)) return this.#note(() => this.#fetch(input, { ...this.#init, body }))
     if (input instanceof Request) {
       return this.#note(() => this.#fetch(new Request(input, { ...this.#init, body })))
     }
-    // Another realm's cannot be copied by this one's class.
+    // A Request of another realm cannot be copied by this realm's class.
     const { url, method, headers, signal, credentials, mode, cache, redirect, referrer, keepalive } = input
     const same = { method, headers, signal, credentials, mode, cache, redirect, referrer, keepalive }
     const given = Object.fromEntries(Object.entries(same).filter(([, value]) => value !== undefined))
     return this.#note(() => this.#fetch(url, { ...given, ...this.#init, body }))
   }
 
-  /** The answer that came last, or the failure; sends the request when that has not been done yet. */
+  /** The last answer or failure; sends the request if that has not happened yet. */
   outcome(): Promise<Response> {
     if (this.#last === undefined) return this.send()
     return 'response' in this.#last ? Promise.resolve(this.#last.response) : Promise.reject(this.#last.error)
@@ -55,7 +55,7 @@ export class SdkRequest {
     return this.#last !== undefined
   }
 
-  /** Whether an error is that of the request itself, not the guard's. */
+  /** Whether an error is the failure of the request itself, not of the guard. */
   failedWith(error: unknown): boolean {
     return this.#last !== undefined && 'error' in this.#last && this.#last.error === error
   }

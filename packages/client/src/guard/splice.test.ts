@@ -9,19 +9,19 @@ test('a member is replaced, and every other byte stays', () => {
   assert.equal(spliceMember(text, ['e'], 'null'), text.replace('12345678901234567890', 'null'))
 })
 
-test('a member that is missing is put into its object; an object that is missing is not made', () => {
+test('a missing member is added to its object; a missing object is not created', () => {
   assert.equal(spliceMember('{"a":{}}', ['a', 'b'], '1'), '{"a":{"b":1}}')
   assert.equal(spliceMember(' {"a":2}', ['b'], '1'), ' {"b":1,"a":2}')
   assert.equal(spliceMember('{"a":[]}', ['a', 'b'], '1'), undefined)
   assert.equal(spliceMember('{"a":1}', ['x', 'b'], '1'), undefined)
 })
 
-test('of members with one name the last counts, as for JSON.parse; escapes in names are read', () => {
+test('of duplicate members the last one counts, as in JSON.parse; escaped names are read', () => {
   const text = '{"a":1,"\\u0061":2}'
   assert.equal(spliceMember(text, ['a'], '3'), '{"a":1,"\\u0061":3}')
 })
 
-test('whatever the JSON: the value that is found is the one that JSON.parse finds', () => {
+test('for any JSON, the value found is the one that JSON.parse finds', () => {
   fc.assert(
     fc.property(
       fc.dictionary(fc.string(), fc.jsonValue()),

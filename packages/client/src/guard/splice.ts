@@ -1,14 +1,14 @@
 /**
- * Changes one member in a JSON text and leaves every other byte as it was: an answer may carry what a parser would lose
- * (large numbers, repeated members, the order of keys).
+ * Changes one member of a JSON text and keeps every other byte: an answer may contain what a parser would lose (large
+ * numbers, duplicate members, the order of keys).
  */
 
-/** Where something stands in a text: from `start` up to `end`, exclusive. */
+/** A range of a text: from `start` to `end`, exclusive. */
 export type Range = { readonly start: number; readonly end: number }
 
 /**
- * The text with the member at `path` set to `value` (JSON text). A member that is missing is put first into its object;
- * undefined when the object that should have it is not there.
+ * The text with the member at `path` set to `value` (JSON text). A missing member is inserted first in its object;
+ * undefined when that object is missing.
  */
 export function spliceMember(text: string, path: readonly string[], value: string): string | undefined {
   const name = path.at(-1)
@@ -27,8 +27,8 @@ export function spliceMember(text: string, path: readonly string[], value: strin
 }
 
 /**
- * The value of a member of the object that begins at `start`. Of members with one name it is the last, as for
- * JSON.parse. The text has been parsed before: it is JSON.
+ * The value of a member of the object at `start`. Of duplicate members it is the last, as in JSON.parse. The text must
+ * be valid JSON.
  */
 export function findMember(text: string, start: number, name: string): Range | undefined {
   if (text[start] !== '{') return undefined
@@ -64,7 +64,7 @@ function endOfValue(text: string, start: number): number {
   return text.length
 }
 
-/** The index after a string's closing quote: the first one that an even number of backslashes precedes. */
+/** The index after a string's closing quote: the first quote preceded by an even number of backslashes. */
 function endOfString(text: string, start: number): number {
   for (let at = start + 1; ; at++) {
     at = text.indexOf('"', at)

@@ -1,10 +1,7 @@
-/**
- * The store's lock, with an end to the waiting: an upload that hangs in one tab, on a server that never answers, is not to
- * hold up those of the others for ever.
- */
+/** The store's lock with a timeout, so that a hanging upload of one tab does not block the others indefinitely. */
 import type { GuardContext } from './context.ts'
 
-/** Runs `work` under the store's lock. @throws when the lock does not come in time; `work` is not run then */
+/** Runs `work` under the store's lock. @throws when the lock is not acquired in time; then `work` never runs */
 export function withStoreLock<T>(
   { settings, state }: Pick<GuardContext, 'settings' | 'state'>,
   work: () => Promise<T>,

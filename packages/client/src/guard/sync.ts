@@ -1,7 +1,7 @@
 /**
- * A sync of the SDK's, guarded: its counts are the newest that are known, what it tells of the pool is held against the
- * ledger, and the keys that its messages name are noted. An answer in which nothing is to be changed is returned as it
- * came; one that brings no news writes nothing.
+ * Guards a sync of the SDK: corrects its counts to the newest known ones, compares its pool state with the ledger, and
+ * records the keys seen in its messages. An answer that needs no change is returned unchanged; one without new
+ * information writes nothing.
  */
 import { isJsonObject, type JsonObject, SIGNED_CURVE25519 } from '@latchkey/protocol'
 import type { ServerLevel } from '../events.ts'
@@ -32,17 +32,17 @@ import type { SdkRequest } from './sdk-request.ts'
 import { spliceMember } from './splice.ts'
 import { isWithdrawalDue, withdrawPending } from './withdraw-pending.ts'
 
-/** Answers beyond this pass unread, as a first sync of a large account may be. */
+/** Longer answers pass unread, for example the first sync of a large account. */
 const MAX_ANSWER_CHARS = 50_000_000
 
-/** Where the device's own signals and messages stand in an answer. */
+/** Where an answer holds the device's signals and messages. */
 type Place = { readonly path: readonly string[]; readonly signals: JsonObject; readonly messages: JsonObject }
 
 export async function guardSync(context: GuardContext, request: SdkRequest): Promise<Response> {
   const { state, traffic } = context
   const begun = await state.read((view) => ({ at: view.generation, ownKey: guardedDevice(view).curve25519 }))
   const ready = Promise.all([serverLevel(context), requireOwner(context)])
-  // Its failure counts when it is waited for, below.
+  // A failure is handled where this is awaited, below.
   ready.catch(() => undefined)
   const response = await request.send()
   if (response.status !== 200) return response
@@ -69,7 +69,7 @@ function placeOf(answer: JsonObject, kind: GuardContext['traffic']['kind']): Pla
   const { extensions } = answer
   if (!isJsonObject(extensions)) return undefined
   const { e2ee } = extensions
-  // A sliding sync has its to-device events right under the extension.
+  // In a sliding sync the to-device events are directly under the extension.
   return { path: ['extensions', 'e2ee'], signals: isJsonObject(e2ee) ? e2ee : {}, messages: extensions }
 }
 
@@ -80,7 +80,7 @@ type SyncInput = {
   readonly level: ServerLevel | undefined
 }
 
-/** The counts that the SDK should see instead of those that it was told; undefined when those are right. */
+/** The counts that the SDK should see instead of the received ones; undefined when those are right. */
 async function newestCounts(context: GuardContext, answered: SyncInput): Promise<Counts | undefined> {
   const { memory, settings, state } = context
   const now = settings.now()
@@ -99,7 +99,7 @@ async function newestCounts(context: GuardContext, answered: SyncInput): Promise
   const received = answered.received.counts?.[SIGNED_CURVE25519]
   if (noted.isWrong || noted.doubtful !== undefined) emitStaleCount(context, received, counts)
   if (received === undefined) {
-    // A sliding sync says only what has changed.
+    // A sliding sync reports changes only.
     if (counts === undefined || context.traffic.kind === 'sliding_sync') return undefined
     const asked = await askCounts(context)
     if (asked !== undefined && asked !== 'refused') counts = asked
@@ -108,7 +108,7 @@ async function newestCounts(context: GuardContext, answered: SyncInput): Promise
   return shown?.[SIGNED_CURVE25519] === received ? undefined : shown
 }
 
-/** Tells of a count that was not believed; of the same once a minute. */
+/** Emits `stale_count`; for the same numbers once a minute. */
 function emitStaleCount(
   context: GuardContext,
   received: number | undefined,
@@ -123,14 +123,14 @@ function emitStaleCount(
 
 type SyncFindings = {
   readonly freshness: Freshness
-  /** The newest counts that are known. */
+  /** The newest known counts. */
   readonly counts: Counts | undefined
-  /** Counts that have to be verified before they are believed. */
+  /** Counts that need verification before they are trusted. */
   readonly doubtful: Counts | undefined
-  /** Whether the answer's own counts are old, or contradicted by its digest. */
+  /** Whether the answer's counts are stale, or contradicted by its digest. */
   readonly isWrong: boolean
   readonly isSuspect: boolean
-  /** Whether something that was put off is to be withdrawn now. */
+  /** Whether a postponed withdrawal is due now. */
   readonly mustWithdraw: boolean
   readonly compared: string | undefined
   readonly twice: readonly SeenTwice[]
@@ -179,7 +179,7 @@ function recordSync(
   }
 }
 
-/** Under the lock: an upload that was under way may have explained it meanwhile; else the pool says. */
+/** Under the lock: an upload in progress may have explained the drift by now; otherwise reads the pool. */
 function resolveDrift(context: GuardContext): Promise<Counts | undefined> {
   const { memory, settings, state } = context
   return state.exclusively(async () => {
@@ -195,7 +195,7 @@ function resolveDrift(context: GuardContext): Promise<Counts | undefined> {
   })
 }
 
-/** A sync goes on after the guard's timeout, whatever a heal, or another tab that holds the lock, still does. */
+/** Waits for `work` up to the guard's timeout, so that a sync never hangs on a heal or on another tab's lock. */
 async function inTime<T>({ settings }: GuardContext, work: () => Promise<T>): Promise<T | undefined> {
   const { promise: late, resolve } = deferred<undefined>()
   const timer = setTimeout(() => resolve(undefined), settings.timeoutMs)
@@ -208,7 +208,7 @@ async function inTime<T>({ settings }: GuardContext, work: () => Promise<T>): Pr
   }
 }
 
-/** `Promise.withResolvers`, which not every browser has that SDKs support. */
+/** `Promise.withResolvers`, which some supported browsers lack. */
 function deferred<T>(): { promise: Promise<T>; resolve: (value: T) => void } {
   let settle: ((value: T) => void) | undefined
   const promise = new Promise<T>((resolve) => (settle = resolve))

@@ -1,4 +1,4 @@
-/** "This could not be decrypted": what the ledger says of the key that a message, or an SDK's log line, names. */
+/** Verdicts on undecryptable messages: what the ledger knows of the key that a message or a log line names. */
 import { isJsonObject, type JsonObject, materialOf } from '@latchkey/protocol'
 import type { Verdict } from '../events.ts'
 import { type VerdictFunction, verdictOf } from '../ledger/explain.ts'
@@ -12,9 +12,9 @@ import { type PreKeySighting, preKeySighting, sightingOf } from './prekey-sighti
 import type { GuardContext } from './context.ts'
 import { emit } from '../emit.ts'
 
-/** 32 bytes in base64. Not everything that is so long in a log line is a key of this device's: the ledger knows. */
+/** Length of 32 bytes in base64. A log line may contain other words of this length; the ledger decides. */
 const KEY_CHARS = 43
-/** Keys of one line that are looked up. */
+/** Keys looked up per log line. */
 const MAX_KEYS = 100
 
 /**
@@ -26,7 +26,7 @@ export async function reportUndecryptable(
 ): Promise<Verdict> {
   const event = isJsonObject(report) ? report : typeof report === 'string' ? parseObject(report) : undefined
   const ownKey = await state.read((view) => guardedDevice(view).curve25519)
-  // A message to a former identity of the device is explained too.
+  // Messages to a former identity of the device are explained too.
   const sighting = event && (await (preKeySighting(event, ownKey) ?? preKeySighting(event, undefined)))
   const hashes = sighting
     ? [sighting.hash]
@@ -74,7 +74,7 @@ function verdictOnKeys(
   return { verdict: 'never_ours' }
 }
 
-/** The guard counts a key as used when a message names it, and never learns whether that could be decrypted. */
+/** The guard marks a key as used when a message names it; it cannot see whether that message was decrypted. */
 export const guardVerdict: VerdictFunction = (view, kind, record) => {
   if (kind === 'one-time' && sightingOf(view, record.hash)?.other !== undefined) return 'named_twice'
   return record.state === 'used' ? 'named' : verdictOf(kind, record)

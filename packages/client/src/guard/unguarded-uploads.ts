@@ -1,7 +1,7 @@
 /**
- * Uploads that pass while the guard cannot do its work: the store fails, or somebody else holds its lock. Their keys are
- * the device's own all the same. They are noted as soon as the store takes them, before the upload leaves if it does so
- * then: otherwise they would be withdrawn later for being unknown. Only what a reload forgets before that is lost.
+ * Uploads forwarded while the guard cannot work, because the store fails or its lock is held. Their keys belong to the
+ * device all the same: they are recorded as soon as the store accepts them, before the upload is sent if possible;
+ * otherwise they would later be withdrawn as unknown. Only a reload before that loses them.
  */
 import { recordUploading } from '../ledger/ledger.ts'
 import { decodeUpload, parseObject, type UploadAnswer } from '../server/answers.ts'
@@ -23,14 +23,14 @@ import type { SdkRequest } from './sdk-request.ts'
 export type UnguardedUpload = {
   readonly token: string
   readonly payload: UploadPayload
-  /** The server's, when it was a 200. */
+  /** The server's answer, if its status was 200. */
   readonly answer: UploadAnswer | undefined
 }
 
-/** Uploads that are remembered, the latest. */
+/** Uploads kept in memory; the oldest are dropped first. */
 const MAX_UNGUARDED_UPLOADS = 20
 
-/** Sends the request, or returns what came of it if it was sent. `record`: tries `recordPassed`. */
+/** Sends the request, or returns its outcome if it was sent. `record` runs `recordUnguardedUploads`. */
 export async function forwardUnguarded(
   memory: GuardMemory,
   { kind, token }: KeyTraffic,
@@ -45,7 +45,7 @@ export async function forwardUnguarded(
     memory.unguardedUploads = [...memory.unguardedUploads, { token, payload, answer }].slice(
       -MAX_UNGUARDED_UPLOADS,
     )
-    // What the store does not take now is tried again with the next request.
+    // If the store fails now, the next request tries again.
     await record().catch(() => undefined)
   }
   await note(undefined)
@@ -57,7 +57,7 @@ export async function forwardUnguarded(
   return response
 }
 
-/** Brings the ledger up to the uploads that passed. @throws {StoreError} */
+/** Records the unguarded uploads in the ledger. @throws {StoreError} */
 export async function recordUnguardedUploads(context: GuardContext): Promise<void> {
   const { memory, settings, state, traffic } = context
   if (memory.unguardedUploads.length === 0) return

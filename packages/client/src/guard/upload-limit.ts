@@ -1,7 +1,7 @@
 /**
- * Keys that are kept from the server: more than a device can use beside those that are there (matrix-js-sdk 42.3.0 uploads
- * 50 at every sync), and more new ones than a day's budget. An SDK that makes so many also evicts the oldest private
- * halves: before it comes to that, the keys on the server make way, and give their share of the budget back.
+ * Keys that are withheld from the server: more than a device can use (matrix-js-sdk 42.3.0 uploads 50 at every sync),
+ * or more new keys than the daily budget. An SDK that generates so many also evicts its oldest private halves; before
+ * that happens, their published keys are withdrawn and their share of the budget is refunded.
  */
 import type { Algorithm, KeyName } from '@latchkey/protocol'
 import { ONE_TIME_KEYS } from '../ledger/key-record.ts'
@@ -44,7 +44,7 @@ export async function keysOverLimit(
   return new Set(settings.mode === 'heal' ? withheld : [])
 }
 
-/** Keys that the ledger does not have as published: new to the server. */
+/** Keys that the ledger does not have as published. */
 export function newKeysIn(view: View, keys: readonly HashedKey[]): Names {
   return keys
     .filter(({ name, hash }) => {
@@ -57,7 +57,7 @@ export function newKeysIn(view: View, keys: readonly HashedKey[]): Names {
 type UploadLimitCheck = {
   readonly withheld: Names
   readonly published: number
-  /** Keys on the server whose private halves the SDK is about to forget. */
+  /** Keys on the server whose private halves the SDK is about to evict. */
   readonly aboutToExpire: readonly WithdrawalTarget[]
 }
 
@@ -72,11 +72,11 @@ function checkUploadLimit(view: View, keys: readonly HashedKey[], settings: Sett
     const ledger = publicKeysOf(view, algorithm)
     const there = view.get(SERVER_VIEW, SERVER_VIEW_ID)?.counts[algorithm] ?? ledger.length
     published += there
-    // A pool that is less than half full takes the SDK's batch, whatever its size.
+    // A pool that is less than half full accepts the SDK's batch, whatever its size.
     if (there >= settings.maxPublished / 2 && there + names.length > settings.maxPublished) {
       for (const name of names) tooMany.add(name)
     }
-    // Keys leave from the front, so the last of the ledger are those that are there.
+    // Keys leave from the front, so the last ones of the ledger are those on the server.
     const last = ledger
       .slice(Math.max(0, ledger.length - there))
       .filter(([, { state }]) => state === 'available')

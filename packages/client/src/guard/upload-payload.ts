@@ -1,4 +1,4 @@
-/** What an upload offers, taken apart and hashed, and what becomes of it in the ledger. */
+/** The key payload of an upload: decoded, hashed, and settled in the ledger by the server's answer. */
 import { isJsonObject, type Json, type JsonObject, type KeyJson, parseKeyName } from '@latchkey/protocol'
 import { FALLBACK_KEYS, type KeyState, ONE_TIME_KEYS } from '../ledger/key-record.ts'
 import { generatedSoFar, type HashedKey, hashKeys, moveTo } from '../ledger/ledger.ts'
@@ -19,7 +19,7 @@ export type UploadPayload = {
   readonly identity: Identity | undefined
 }
 
-/** Keys of one request beyond this are not recorded: no SDK sends so many, and servers refuse them. */
+/** Keys recorded per request: no SDK sends more, and servers refuse more. */
 const MAX_KEYS = 1_000
 
 export async function decodePayload(body: JsonObject): Promise<UploadPayload> {
@@ -32,7 +32,7 @@ export async function decodePayload(body: JsonObject): Promise<UploadPayload> {
   }
 }
 
-/** The body without some of its one-time keys. */
+/** The body without the named one-time keys. */
 export function withoutKeys(body: JsonObject, names: ReadonlySet<string>): JsonObject {
   const { one_time_keys: keys, ...rest } = body
   if (!isJsonObject(keys)) return body
@@ -40,7 +40,7 @@ export function withoutKeys(body: JsonObject, names: ReadonlySet<string>): JsonO
   return left.length === 0 ? rest : { ...rest, one_time_keys: Object.fromEntries(left) }
 }
 
-/** Moves the keys of an acknowledged upload to what became of them. A server without outcomes has them all. */
+/** Moves the keys of an acknowledged upload to their resulting states. Without outcomes all were stored. */
 export function settleKeys(
   transaction: Transaction,
   keys: readonly HashedKey[],
@@ -52,7 +52,7 @@ export function settleKeys(
     if (record?.hash !== hash || record.state !== 'uploading') continue
     const other = storedAs.get(name)
     if (other !== undefined && other !== name) {
-      // The server has the key under its former name alone.
+      // The server keeps the key under its former name only.
       moveTo(transaction, ONE_TIME_KEYS, name, 'unsent', now, { cause: `the server has it as ${other}` })
       continue
     }
@@ -73,7 +73,7 @@ const STATE_OF = {
   already_removed: 'removed',
 } as const satisfies Record<string, KeyState>
 
-/** Notes fallback keys before their upload leaves. */
+/** Records fallback keys before their upload is sent. */
 export function recordFallbackKeys(transaction: Transaction, keys: readonly HashedKey[], now: number): void {
   for (const { name, hash } of keys) {
     const known = transaction.get(FALLBACK_KEYS, name)
@@ -84,7 +84,10 @@ export function recordFallbackKeys(transaction: Transaction, keys: readonly Hash
   }
 }
 
-/** Notes fallback keys that the server has taken: each replaces the former one of its algorithm, whose private half SDKs keep once more. */
+/**
+ * Records fallback keys that the server accepted. Each replaces the former one of its algorithm, whose private half the
+ * SDK keeps for one more rotation.
+ */
 export function settleFallbackKeys(
   transaction: Transaction,
   keys: readonly HashedKey[],
@@ -111,7 +114,7 @@ export function settleFallbackKeys(
 
 const MAX_FALLBACK_KEYS = 50
 
-/** Forgets what is history, oldest first. */
+/** Forgets fallback keys that are history, oldest first. */
 export function forgetFallbackKeys(transaction: Transaction): void {
   const records = [...transaction.all(FALLBACK_KEYS)]
   const history = records.filter(([, { state }]) => state !== 'available' && state !== 'issued')

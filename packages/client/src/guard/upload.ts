@@ -1,11 +1,14 @@
 /**
- * An upload of the SDK's, guarded. Under the store's lock, so that two tabs never upload at once:
+ * Guards an upload of the SDK. Runs under the store's lock, so two tabs never upload at once:
  *
- *     first contact -> adopt | identity changed -> all former keys are lost | IDs used anew -> the SDK's store went back
- *     -> withdraw what is given up | too many keys -> strip them | record as uploading -> forward -> answer -> settle | conflict -> heal, replay
+ *     first contact                 -> adopt the pool
+ *     identity changed              -> all former keys are lost
+ *     known IDs with other keys     -> the SDK's store was rolled back: abandon the lost keys
+ *     then: withdraw abandoned keys -> withhold keys over the limit -> record as uploading -> forward
+ *           -> settle by the answer | conflict: heal, replay
  *
- * Each key is recorded before its request leaves. An answer that is lost leaves them `uploading`: the SDK sends the same
- * upload again, and that one's answer settles them.
+ * Each key is recorded before its request is sent. A lost answer leaves the keys `uploading`: the SDK repeats the
+ * upload, and the answer to that settles them.
  */
 import { KEY_POOL, type KeyName, SIGNED_CURVE25519 } from '@latchkey/protocol'
 import { isPublic, ONE_TIME_KEYS } from '../ledger/key-record.ts'
@@ -36,7 +39,7 @@ import { spliceMember } from './splice.ts'
 import { namesOf } from './pending-withdrawals.ts'
 import { withdrawPending } from './withdraw-pending.ts'
 
-/** Bodies beyond this pass unread: servers refuse them. */
+/** Longer bodies pass unread: servers refuse them. */
 const MAX_BODY_CHARS = 10_000_000
 
 export async function guardUpload(context: GuardContext, request: SdkRequest): Promise<Response> {
@@ -66,7 +69,7 @@ async function upload(context: GuardContext, request: SdkRequest, payload: Uploa
   return withCounts(context, await request.outcome(), counts)
 }
 
-/** The answer with the counts that the SDK should see, where they are others than the server's. */
+/** The answer with corrected counts, if the SDK should see others than the server's. */
 async function withCounts(
   { settings }: GuardContext,
   response: Response,
@@ -77,7 +80,7 @@ async function withCounts(
   return spliced === undefined ? response : rewrittenResponse(response, spliced)
 }
 
-/** Gives up what the offer shows to be dead, and tells of it. */
+/** Abandons keys of a replaced store, and emits what was detected. */
 async function handleStoreReplacement(context: GuardContext, payload: UploadPayload): Promise<void> {
   const { former, reused } = await context.state.update((transaction) =>
     detectStoreReplacement(transaction, context, payload),
@@ -102,18 +105,18 @@ async function record(
     recordFallbackKeys(transaction, payload.fallbackKeys, now)
     for (const name of withheld) {
       moveTo(transaction, ONE_TIME_KEYS, name, 'unsent', now, {
-        cause: 'kept from the server: enough keys were published',
+        cause: 'withheld: enough keys were published',
       })
     }
     expireBeyondSlots(transaction, settings.sdkSlots, now)
   })
 }
 
-/** SDKs keep the private halves of so many keys, the latest. */
+/** Expires keys beyond the private halves that the SDK keeps. */
 function expireBeyondSlots(transaction: Transaction, slots: number, now: number): void {
   const last = generatedSoFar(transaction)
   if (last <= slots) return
-  const cause = `the SDK keeps ${slots} private keys, and has made more since`
+  const cause = `the SDK keeps ${slots} private keys and has generated more since`
   for (const [id, key] of transaction.all(ONE_TIME_KEYS)) {
     if (key.order <= last - slots && (isPublic(key) || key.state === 'issued')) {
       moveTo(transaction, ONE_TIME_KEYS, id, 'expired', now, { cause })
@@ -121,7 +124,7 @@ function expireBeyondSlots(transaction: Transaction, slots: number, now: number)
   }
 }
 
-/** Settles what was sent. Returns the counts that the SDK should see; undefined when the answer has them. */
+/** Settles the sent keys. Returns the counts that the SDK should see; undefined when the answer has them. */
 async function settle(
   context: GuardContext,
   payload: UploadPayload,

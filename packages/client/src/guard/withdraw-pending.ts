@@ -1,4 +1,4 @@
-/** Withdrawing what was noted and not done yet. The caller holds the store's lock. */
+/** Carries out pending withdrawals. The caller holds the store's lock. */
 import { waitForHeal } from '../heal/heals.ts'
 import type { Counts } from '../server/answers.ts'
 import { SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
@@ -9,7 +9,7 @@ import { healOnce } from './heal-once.ts'
 import { clearPendingWithdrawals, namesOf, pendingWithdrawals } from './pending-withdrawals.ts'
 import { withdrawAll, withdrawKeys } from './withdraw.ts'
 
-/** Whether there is something to withdraw, and it may be done now. */
+/** Whether a withdrawal is pending and allowed now. */
 export function isWithdrawalDue(context: GuardContext, view: View): boolean {
   const { mode, budget, now } = context.settings
   if (mode !== 'heal' || pendingWithdrawals(view) === undefined || knownLevel(context) === undefined)
@@ -17,14 +17,14 @@ export function isWithdrawalDue(context: GuardContext, view: View): boolean {
   return waitForHeal(view, budget, now()) === 0
 }
 
-/** Returns the counts that hold afterwards; undefined when nothing was withdrawn. */
+/** Returns the counts afterwards; undefined when nothing was withdrawn. */
 export async function withdrawPending(context: GuardContext): Promise<Counts | undefined> {
   const { state } = context
   const found = await state.read(pendingWithdrawals)
   if (found === undefined) return undefined
   const { cause, isAll, targets } = found
   if (cause === 'identity_changed' && knownLevel(context) === 'latchkey') {
-    // It was noted before the server was known: Latchkey purges the pools of a device that changes its identity.
+    // Recorded before the level was known: Latchkey purges the pools of a device that changes its identity.
     await state.update(clearPendingWithdrawals)
     return undefined
   }

@@ -1,6 +1,6 @@
 /**
- * Taking keys off the server before somebody gets them, by what the server offers: Latchkey and MSC4162 have a reset;
- * of a bare server the device can only claim its own keys, as Element iOS did (element-ios#3818).
+ * Withdraws keys before they are issued, with the means of the server: Latchkey and MSC4162 have a reset; on a bare
+ * server the device can only claim its own keys, as Element iOS did (element-ios#3818).
  */
 import {
   EPOCH,
@@ -31,23 +31,23 @@ import {
   removePendingWithdrawals,
 } from './pending-withdrawals.ts'
 
-/** How often a reset is tried anew because claims changed the pool meanwhile. */
+/** Attempts of a reset that fail because claims changed the pool in the meantime. */
 const MAX_RACES = 5
-/** Latchkey's limit for the keys that one reset names. */
+/** Latchkey's limit of key names per reset. */
 const MAX_NAMES = 1_000
 const MAX_OWN_CLAIMS = 1_000
-/** Own claims at a time. */
+/** Concurrent claims of own keys. */
 const CLAIMS_AT_ONCE = 5
 const REQUEST_ID_BYTES = 16
 
-/** Withdraws keys that are known by name. Says in words what came of it. @throws {HealFailed} */
+/** Withdraws named keys. Returns a description of the result. @throws {HealFailed} */
 export async function withdrawKeys(
   context: GuardContext,
   targets: readonly WithdrawalTarget[],
 ): Promise<string> {
   const level = requireLevel(context)
   if (level === 'bare') return drain(context)
-  if (targets.length === 0) return 'nothing had to be withdrawn'
+  if (targets.length === 0) return 'nothing to withdraw'
   let withdrawn: number | undefined = 0
   for (let start = 0; start < targets.length; start += MAX_NAMES) {
     const asked = targets.slice(start, start + MAX_NAMES)
@@ -60,7 +60,7 @@ export async function withdrawKeys(
     : `withdrew ${withdrawn} of ${targets.length} keys`
 }
 
-/** Withdraws everything. Says in words what came of it. @throws {HealFailed} */
+/** Withdraws every key. Returns a description of the result. @throws {HealFailed} */
 export async function withdrawAll(context: GuardContext): Promise<string> {
   const level = requireLevel(context)
   if (level === 'bare') return drain(context)
@@ -82,8 +82,8 @@ function requireLevel(context: GuardContext): ServerLevel {
 }
 
 /**
- * Latchkey is told which state of the pool the reset is for, so that one that was given up here and arrives late harms
- * no keys that were published since.
+ * On Latchkey the request carries the pool state it was decided on, so that a reset that is abandoned here but arrives
+ * late does not affect keys published since.
  */
 async function reset(context: GuardContext, level: ServerLevel, body: JsonObject): Promise<ResetAnswer> {
   const { server, state } = context
@@ -124,7 +124,7 @@ async function settleReset(
     for (const { name, id } of targets) {
       const record = id === undefined ? undefined : transaction.get(ONE_TIME_KEYS, id)
       if (id === undefined || record === undefined) continue
-      // Without a list it is not known which keys were issued before; what is lost stays that.
+      // Without a list it is unknown which keys were issued before; lost keys stay lost.
       if (withdrawn?.has(name) ?? isPublic(record)) {
         const { cause } = record
         moveTo(transaction, ONE_TIME_KEYS, id, 'withdrawn', now, cause === undefined ? {} : { cause })
@@ -138,12 +138,12 @@ async function settleReset(
   })
 }
 
-/** Claims the device's own keys until none is left. A fallback key that answers says that none is. */
+/** Claims the device's own keys until none is left, which a fallback key in the answer indicates. */
 async function drain(context: GuardContext): Promise<string> {
   const { server, state } = context
   const { userId, deviceId } = await state.read(guardedDevice)
   if (userId === undefined || deviceId === undefined) {
-    throw new HealFailed('the server has no reset, and it is not known whose keys could be claimed')
+    throw new HealFailed('the server has no reset, and the device whose keys to claim is unknown')
   }
   const count = await askCount(context)
   let claimed = 0
@@ -169,14 +169,14 @@ async function drain(context: GuardContext): Promise<string> {
       )
     isEmpty = keys.length < claims.length || claimed >= count
   }
-  // Keys that were uploaded by nobody else meanwhile cannot be there: the store's lock is held.
+  // The store's lock is held, so no other upload can have added keys.
   await noteCounts(context, { [SIGNED_CURVE25519]: Math.max(0, count - claimed) })
-  if (!isEmpty) throw new HealFailed(`${claimed} own keys were claimed, and there are more`)
+  if (!isEmpty) throw new HealFailed(`${claimed} own keys were claimed, but more remain`)
   await state.update(clearPendingWithdrawals)
-  return `claimed ${claimed} own keys, as the server has no reset`
+  return `claimed ${claimed} own keys, because the server has no reset`
 }
 
-/** The true number of available keys: an empty upload answers it and changes nothing. */
+/** The exact number of available keys, from an empty upload that changes nothing. */
 async function askCount({ server }: GuardContext): Promise<number> {
   const { status, body } = await server.upload({})
   const counts = status === 200 ? decodeUpload(body).counts : undefined
@@ -201,7 +201,7 @@ async function noteClaimed({ settings, state }: GuardContext, keys: readonly Key
     for (const hash of hashes) {
       const [id, record] = findByHash(transaction, ONE_TIME_KEYS, hash) ?? []
       if (id === undefined || record === undefined) continue
-      const cause = isPublic(record) ? 'claimed by its own device, to empty the pool' : record.cause
+      const cause = isPublic(record) ? 'claimed by its own device to empty the pool' : record.cause
       moveTo(transaction, ONE_TIME_KEYS, id, 'removed', settings.now(), cause === undefined ? {} : { cause })
     }
   })

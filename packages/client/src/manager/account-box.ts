@@ -1,7 +1,7 @@
 /**
- * The one unpickled account of a manager. It stands for a pickle: whoever asks says which pickle the state has, and gets
- * the account as it is in that pickle. A change whose write failed leaves a box that stands for no stored pickle, and
- * the next one to ask gets the account of the state again (matrix-rust-sdk#3110: caches must not outlive what they mirror).
+ * Caches the one unpickled account of a manager. The cache is keyed by the stored pickle: a caller passes the pickle of
+ * the current state and gets the account it describes. If writing a change fails, the cached account matches no stored
+ * pickle, and the next caller unpickles again (matrix-rust-sdk#3110: a cache must not outlive what it mirrors).
  */
 import type { OlmAccount, OlmAccounts } from '../olm/olm-account.ts'
 
@@ -13,7 +13,7 @@ export class AccountBox {
     this.#accounts = accounts
   }
 
-  /** The account of a pickle, to read from. */
+  /** The account of a pickle, for reading. */
   of(pickle: string): OlmAccount {
     if (this.#held?.pickle !== pickle) {
       this.free()
@@ -22,14 +22,14 @@ export class AccountBox {
     return this.#held.account
   }
 
-  /** The account of a pickle, to be changed: until `changed` it stands for none. */
+  /** The account of a pickle, for changing: until `changed` is called it matches no pickle. */
   toChange(pickle: string): OlmAccount {
     const account = this.of(pickle)
     if (this.#held !== undefined) this.#held.pickle = undefined
     return account
   }
 
-  /** The pickle of the account after a change, for which the box stands from now on. */
+  /** Pickles the changed account, which is cached under this pickle from now on. */
   changed(): string {
     if (this.#held === undefined) throw new Error('no account is being changed')
     return (this.#held.pickle ??= this.#held.account.pickle())

@@ -1,13 +1,13 @@
 /**
- * When the fallback key is renewed, and when the former one's private half goes (MSC2732, MSC4081, matrix-rust-sdk#3127,
- * #3151). An account holds two: the current one, and the one before.
+ * Rotation of the fallback key, and expiry of the former one (MSC2732, MSC4081, matrix-rust-sdk#3127, #3151). An
+ * account holds two: the current key and the previous one.
  *
  *     uploading --acknowledged--> available --a newer one is acknowledged--> issued --grace time--> expired
  *
- * A new one is made when there is none, when the server says that it was used or does not have it, and by age. Making one
- * loses the private half of the one before the current, so none is made while that is still within its grace time, and
- * none for having been used within a day of the one before: a server that always says "used" would otherwise rotate away
- * what is in flight. Only a dead key on the server is replaced at once, because every message to it is lost.
+ * A new key is generated when there is none, when the server says it was used or lacks it, and by age. Generating one
+ * discards the previous key, so rotation waits for the previous key's grace time. Rotation for use happens at most once
+ * a day: otherwise a server that always says "used" would rotate away keys in flight. Only a fallback key on the server
+ * without a private half is replaced at once, because every message to it is lost.
  */
 import { FALLBACK_KEYS, type KeyRecord } from '../ledger/key-record.ts'
 import { moveTo } from '../ledger/ledger.ts'
@@ -17,7 +17,7 @@ import type { PendingRequest } from './records.ts'
 import { OPENED } from './records.ts'
 import { type Settings, statusOf, type Step } from './step.ts'
 
-/** The key that the account has as its current one: the newest. */
+/** The account's current fallback key: the newest. */
 export function currentFallback(view: View): [string, KeyRecord] | undefined {
   let current: [string, KeyRecord] | undefined
   for (const entry of view.all(FALLBACK_KEYS)) {
@@ -27,7 +27,7 @@ export function currentFallback(view: View): [string, KeyRecord] | undefined {
   return current
 }
 
-/** The one before it, whose private half is still there. */
+/** The previous fallback key, whose private half is still in the account. */
 export function formerFallback(view: View): [string, KeyRecord] | undefined {
   const current = currentFallback(view)
   for (const entry of view.all(FALLBACK_KEYS)) {
@@ -36,18 +36,18 @@ export function formerFallback(view: View): [string, KeyRecord] | undefined {
   return undefined
 }
 
-/** The least age at which a key is renewed for having been used. */
+/** Minimum age of a key that is rotated because it was used. */
 const USED_MINIMUM_MS = 86_400_000
-/** Sessions opened with fallback keys, past which the key is renewed: replays are known by what is remembered of them. */
+/** Sessions opened with fallback keys that trigger rotation: replay protection depends on remembering them all. */
 export const MANY_OPENED = 5_000
 
 export type FallbackPlan =
   | { readonly kind: 'none' }
-  /** Offer the current key again: the server does not have it, or its answer never came. */
+  /** Upload the current key again: the server lacks it, or its answer never came. */
   | { readonly kind: 'republish'; readonly name: string; readonly record: KeyRecord }
   | { readonly kind: 'new'; readonly why: NonNullable<PendingRequest['fallbackWhy']> }
 
-/** What is to be done about the fallback key now. */
+/** The fallback key action that is due now. */
 export function planFallback(view: View, settings: Settings, now: number): FallbackPlan {
   const current = currentFallback(view)
   if (current === undefined) return { kind: 'new', why: 'missing' }
@@ -71,13 +71,13 @@ function whyRotate(view: View, settings: Settings, age: number): 'heal' | 'used'
   return age >= settings.fallbackRotateAfterMs || isCrowded ? 'age' : undefined
 }
 
-/** Whether making a new key would cost no private half that is still within its grace time. */
+/** Whether a new key can be generated without discarding a private half within its grace time. */
 export function mayRotate(view: View, settings: Settings, now: number): boolean {
   const former = formerFallback(view)
   return former === undefined || isOverGrace(former[1], settings, now)
 }
 
-/** A new key was acknowledged: the one before it begins its grace time. */
+/** Records that a new key was acknowledged: the previous one begins its grace time. */
 export function noteFallbackPublished(step: Step, name: string): void {
   moveTo(step.transaction, FALLBACK_KEYS, name, 'available', step.now, { publishedAt: step.now })
   for (const [id, record] of step.transaction.all(FALLBACK_KEYS)) {
@@ -86,7 +86,7 @@ export function noteFallbackPublished(step: Step, name: string): void {
   }
 }
 
-/** Gives up the former key once its grace time is over. */
+/** Expires the previous key once its grace time is over. */
 export function expireFormerFallback(step: Step): void {
   const current = currentFallback(step.transaction)
   if (current?.[1].publishedAt !== undefined && current[1].publishedAt > step.now) {
@@ -96,7 +96,7 @@ export function expireFormerFallback(step: Step): void {
   if (former === undefined) return
   const [id, record] = former
   if (record.issuedAt !== undefined && record.issuedAt > step.now) {
-    // The clock was set back: begin the grace time anew, rather than keep the key until the clock has caught up.
+    // The clock was set back: restart the grace time instead of keeping the key until the clock has caught up.
     moveTo(step.transaction, FALLBACK_KEYS, id, 'issued', step.now, { issuedAt: step.now })
   } else if (isOverGrace(record, step.settings, step.now)) {
     step.accountToChange().forgetPreviousFallbackKey()
@@ -104,7 +104,7 @@ export function expireFormerFallback(step: Step): void {
   }
 }
 
-/** Notes that a private half is gone, and forgets the sessions that it need not be protected from any more. */
+/** Records that a private half was discarded, and forgets the sessions remembered only for its protection. */
 export function forgetFallback(step: Step, id: string, cause: string): void {
   moveTo(step.transaction, FALLBACK_KEYS, id, 'expired', step.now, { cause })
   for (const [session, { of }] of step.transaction.all(OPENED)) {
@@ -117,7 +117,7 @@ export function forgetFallback(step: Step, id: string, cause: string): void {
   }
 }
 
-/** Former fallback keys that are remembered for `explain`: a year of weeks. */
+/** Former fallback keys kept for `explain`: one year of weekly rotations. */
 const MAX_HISTORY = 52
 
 function isOverGrace({ state, issuedAt }: KeyRecord, { fallbackGraceMs }: Settings, now: number): boolean {

@@ -1,16 +1,16 @@
 /**
- * Does the server know this device by the identity that this account has? If it has another one, the store was lost under
- * an old device ID: other devices keep the former identity and will never trust this one, so no key is uploaded. The
- * device is dead and the user logs in as a new one (desync taxonomy: "crypto store wiped, credentials kept").
+ * Checks that the server knows this device by this account's identity. If it has another identity, the store was lost
+ * under an existing device ID: other devices keep the former identity and will never trust this one. No key is uploaded
+ * then; the account is unusable and the user must log in as a new device.
  */
 import { isJsonObject, type JsonObject } from '@latchkey/protocol'
 import { accountOf, type Step } from './step.ts'
 
 /**
- * Takes in an answer of `/keys/query` about the own device. One that makes no sense changes nothing, and another identity
- * has to be named twice: a device is declared dead for good.
+ * Applies an answer of `/keys/query` about this device. A malformed answer changes nothing. Another identity must be
+ * reported twice before the account is declared unusable, because that is final.
  *
- * @returns whether it made sense
+ * @returns whether the answer was well-formed
  */
 export function readIdentity(step: Step, answer: JsonObject): boolean {
   const account = accountOf(step.transaction)

@@ -1,10 +1,10 @@
 /**
- * Decrypting: what a sync brings becomes sessions, plaintexts and used keys in the same durable step as the sync position,
- * so that no crash can lose a message or keep a key that opened one.
+ * Decryption: a sync becomes sessions, plaintexts and used keys in the same durable step as the sync position, so a
+ * crash can neither lose a message nor keep a key that opened one.
  *
- * A private one-time key is given up only after a message with it was decrypted; a malformed or forged one changes
- * nothing (matrix-rust-sdk#1761). A pre-key message opens a session once: with a one-time key because the key is gone,
- * with a fallback key because the session's ID is remembered for as long as the private half lives (MSC2732).
+ * A private one-time key is dropped only after a message with it was decrypted; a malformed or forged message changes
+ * nothing (matrix-rust-sdk#1761). A pre-key message opens one session: with a one-time key because the key is dropped,
+ * with a fallback key because the session's ID is remembered as long as the private half exists (MSC2732).
  */
 import type { Verdict } from '../events.ts'
 import { verdictOf } from '../ledger/explain.ts'
@@ -27,13 +27,13 @@ import {
 import { putSession, sessionsWith } from './sessions.ts'
 import { accountOf, type Step } from './step.ts'
 
-/** An encrypted message for this device, with the hashes that are taken beforehand, because steps are synchronous. */
+/** An encrypted message for this device, with hashes computed beforehand because steps are synchronous. */
 export type Ciphertext = OlmMessage & {
   readonly sender: string
   readonly senderKey: string
-  /** Of sender key, type and body: the same again is the same message. */
+  /** Hash of sender key, type and body; equal for repeated messages. */
   readonly hash: string
-  /** The public key that a pre-key message names, and its hash. Without them it is none. */
+  /** The public key that a pre-key message names, and its hash. */
   readonly key?: string
   readonly keyHash?: string
 }
@@ -42,7 +42,7 @@ export type Ciphertext = OlmMessage & {
 export type Failure = {
   readonly sender: string
   readonly senderKey: string
-  /** What the ledger knows of the key that the message names; `no_session` where it names none and no session fits. */
+  /** The ledger's verdict on the key that the message names; `no_session` if it names none and no session matches. */
   readonly verdict: Verdict
   /** The public key that the message names. */
   readonly key?: string
@@ -57,16 +57,16 @@ export type Received = {
 }
 
 /**
- * The longest bodies that are looked at, in characters of base64. An event that a server passes on has 64 KiB; pre-key
- * messages have 2 kB mostly, and libolm cannot take much more than this (libolm-account.ts).
+ * Maximum body lengths, in base64 characters. Servers limit events to 64 KiB; pre-key messages are usually 2 kB, and
+ * libolm cannot take much more than this (libolm-account.ts).
  */
 const MAX_BODY_CHARS = { 0: 48_000, 1: 65_536 } as const
-/** Ciphertexts that are remembered, to tell a repeated message from one that fails. */
+/** Remembered ciphertexts, which distinguish a repeated message from a failing one. */
 const MAX_SEEN = 1_000
-/** Sessions opened with fallback keys that are remembered. */
+/** Remembered sessions that were opened with fallback keys. */
 const MAX_OPENED = 2 * MANY_OPENED
 
-/** The Olm messages among to-device events that are encrypted for a device. */
+/** The Olm messages for this device among to-device events. */
 export async function ciphertextsFor(events: readonly unknown[], identityKey: string): Promise<Ciphertext[]> {
   const found: Promise<Ciphertext>[] = []
   for (const event of events) {
@@ -85,10 +85,10 @@ async function hashed(message: Omit<Ciphertext, 'hash'>): Promise<Ciphertext> {
   return key === undefined ? { ...message, hash } : { ...message, hash, key, keyHash: await hashOf(key) }
 }
 
-/** What became of the messages of a sync: the numbers of those in the inbox, and those that could not be decrypted. */
+/** Result of decrypting a sync: inbox numbers of the decrypted messages, and the failures. */
 export type Decrypted = { readonly stored: readonly string[]; readonly failures: readonly Failure[] }
 
-/** Decrypts what a sync brought, in order, into the inbox. */
+/** Decrypts a sync's messages into the inbox, in order. */
 export function decryptAll(step: Step, ciphertexts: readonly Ciphertext[]): Decrypted {
   const failures: Failure[] = []
   const stored: string[] = []
@@ -120,7 +120,7 @@ function decrypt(step: Step, ciphertext: Ciphertext, dropped: Map<string, number
   return type === 0 ? openSession(step, ciphertext, dropped) : 'no_session'
 }
 
-/** Tries the sessions that there are; undefined when none of them is meant. */
+/** Tries the existing sessions; undefined when none of them matches. */
 function decryptWithSession(step: Step, ciphertext: Ciphertext): Opened | Verdict | undefined {
   const { transaction, now } = step
   const { senderKey, type, body } = ciphertext
@@ -133,7 +133,7 @@ function decryptWithSession(step: Step, ciphertext: Ciphertext): Opened | Verdic
         transaction.put(SESSIONS, id, { ...record, pickle: session.pickle(), usedAt: now })
         return { plaintext, sessionId: id }
       }
-      // A pre-key message of this very session, which was decrypted before or is damaged: never open it anew.
+      // A pre-key message of an existing session, already decrypted or damaged: never open that session again.
       if (type === 0) return 'used_before'
     } finally {
       session.free()
@@ -170,7 +170,7 @@ function openSession(
   }
 }
 
-/** A key that no ledger knows was in the account: one of an imported account. */
+/** A key in the account that the ledger does not know belongs to an imported account. */
 function noteImportedUsed({ transaction }: Step): void {
   const account = accountOf(transaction)
   const { imported } = account
@@ -179,7 +179,7 @@ function noteImportedUsed({ transaction }: Step): void {
   transaction.put(ACCOUNT, ONLY, { ...account, imported: { ...imported, held } })
 }
 
-/** Remembers something, within bounds: the oldest go. */
+/** Remembers an entry, up to `max`; the oldest are dropped. */
 function remember(
   transaction: Transaction,
   kind: Kind<Remembered>,
@@ -198,7 +198,7 @@ function remember(
   }
 }
 
-/** Puts a message into the inbox, under a number that no message had before. */
+/** Stores a message in the inbox, under a number that was never used before. */
 function putMessage(step: Step, message: DecryptedMessage): string {
   const { transaction, status } = step
   const lastMessage = status.lastMessage + 1
@@ -207,7 +207,7 @@ function putMessage(step: Step, message: DecryptedMessage): string {
   return String(lastMessage)
 }
 
-/** What a call returns, or undefined when Olm says "no". Anything else that is thrown ends the step. */
+/** The result of a call; undefined when Olm refuses. Any other exception aborts the step. */
 function attempt<T>(call: () => T): T | undefined {
   try {
     return call()

@@ -3,20 +3,20 @@
  *
  * One-time keys:
  *
- *     (none) --prepareUpload: generate, sign, store, one durable step--> uploading
- *     uploading --handed out, the same text until it is answered--> uploading
- *               --200, by outcome--> available | issued (somebody was faster) | removed
- *               --refused--> unsent                      --another epoch--> issued (unknown: kept until the deadline)
- *     available --the pool moved past it--> issued       --reset said "withdrawn"--> withdrawn
+ *     (none) --prepareUpload: generate, sign, store, in one durable step--> uploading
+ *     uploading --sent, the same text until it is answered--> uploading
+ *               --200, by outcome--> available | issued (claimed already) | removed
+ *               --refused--> unsent                 --another epoch--> issued (unknown: kept until the deadline)
+ *     available --the pool moved past it--> issued  --reset answered "withdrawn"--> withdrawn
  *     available, issued --a message with it was decrypted--> used
- *     issued --30 days, or 24 hours and no room for any other--> expired    (not one that a mere count shows as issued)
+ *     issued --30 days, or 24 hours when no other room is left--> expired   (not if only a count shows it as issued)
  *
- * The private half is in the account while a key is uploading, available or issued, and goes in the very step that moves
- * it on. So what the server may issue is a subset of what is held, whatever is lost on the way.
+ * The private half is in the account while a key is uploading, available or issued, and is dropped in the same step
+ * that changes this state. So the keys that the server may issue are always a subset of the keys held.
  *
- * Requests: at most one that changes keys is pending; it is a record of the store, and every process that shares the
- * store hands out the same text. Everything that is decided is decided inside one update of one state: who finds that
- * another process wrote decides again. Nothing here has a timer; `start` runs the loop for those who want one.
+ * Requests: at most one request that changes keys is pending. It is a stored record, so every process that shares the
+ * store sends the same text. Each decision is made inside one update of one state; a process that finds a newer state
+ * decides again. Nothing here uses timers; `start` runs a ready-made loop.
  */
 import { healHistory, type HealRecord } from '../heal/heals.ts'
 import { explain, type Explanation } from '../ledger/explain.ts'
@@ -46,18 +46,25 @@ import { applySync, decodeAnswer, noteLimited, type SyncTicket, toDeviceEvents }
 import { prepareReset, prepareUpload } from './upload.ts'
 import { newRequestId } from './wire-ids.ts'
 
-/** Plans that are thrown away because another process was faster, before giving up until the next call. */
+/** Discarded plans per call: each one means that another process was faster. */
 const MAX_PLANS = 20
 
 /**
- * Owns an Olm account: keeps its keys on the server and in the store in step, and decrypts what comes.
+ * Owns an Olm account: keeps its keys on the server and in the store consistent, and decrypts messages.
+ *
+ * All state is in the store. Methods reject with `StoreError` when the store fails; the state is then unchanged.
  *
  * @example
+ * // Ready-made loop:
  * const manager = await KeyManager.open({ store, accounts: libolmAccounts(Olm, secret), userId, deviceId })
+ * await manager.start({ baseUrl, accessToken, onMessages: (messages) => handle(messages) })
+ * @example
+ * // Driven by an SDK:
  * for (;;) {
  *   const ticket = await manager.syncStarted()
  *   const { messages } = await manager.receiveSync(await sync(manager.since), ticket)
  *   await handle(messages)
+ *   await manager.messagesHandled()
  *   for (let requests; (requests = await manager.outgoingRequests()).length > 0; ) {
  *     for (const request of requests) await manager.markRequestAsSent(request.id, await send(request))
  *   }
@@ -73,9 +80,9 @@ export class KeyManager {
   #knowsVersions = false
   #isTokenEnded = false
   #running: { readonly loop: Loop; readonly done: Promise<void> } | undefined
-  /** Messages that the app has and that are not known to be handled. Another process's are its own matter. */
+  /** Inbox numbers of messages handed out by this process and not yet handled. */
   readonly #handedOut = new Set<string>()
-  /** Messages that were in the store when it was opened: an earlier process died over them. */
+  /** Inbox numbers found when the store was opened: an earlier process did not handle them. */
   #left: ReadonlySet<string>
   #handedOutRequest: { readonly id: string; readonly begunAt: number } | undefined
 
@@ -89,9 +96,10 @@ export class KeyManager {
   }
 
   /**
-   * Opens the account in a store, or makes one where the store is empty.
+   * Opens the account in a store, or creates one in an empty store.
    *
-   * @throws {StoreError} when the store cannot be read, is damaged, or is another device's: never a fresh start instead
+   * @throws {StoreError} when the store cannot be read, is damaged, or belongs to another device; it never starts
+   * afresh
    */
   static async open(options: KeyManagerOptions): Promise<KeyManager> {
     const core = await openCore(options)
@@ -101,23 +109,25 @@ export class KeyManager {
     })
   }
 
-  /** The sync position to go on from; undefined for a first sync. */
+  /** The sync position to continue from; undefined for a first sync. */
   get since(): string | undefined {
     return this.#since
   }
 
-  /** To be called before a sync is sent; what it returns goes to `receiveSync` with the answer. */
+  /** Call this before sending a sync, and pass the result to `receiveSync` with the answer. */
   async syncStarted(): Promise<SyncTicket> {
     return { generation: await this.#core.state.read((view) => view.generation) }
   }
 
   /**
-   * Takes in an answer of `/sync`: decrypts, notes what the server says of the keys, and moves `since` on, all in one
-   * durable step. Messages stay in the store until `messagesHandled`, or the next call of this after they were handed out:
-   * an app that dies in between gets them again. Two processes each get what they decrypted themselves.
+   * Applies an answer of `/sync` in one durable step: decrypts messages, takes in the server's key counts and pool
+   * state, and advances `since`. Messages stay in the store until `messagesHandled`, or until the next call after they
+   * were handed out, so an app that crashes in between receives them again. Each of several processes receives what it
+   * decrypted itself.
    *
    * @param answer the decoded answer, or its text
-   * @param ticket from `syncStarted`; without it answers are taken to be begun after the last call of this ended
+   * @param ticket from `syncStarted`; without it the sync is assumed to have begun after the previous call
+   * @throws {StoreError} when the store fails; an Error when 10 000 messages are unhandled
    */
   async receiveSync(answer: unknown, ticket?: SyncTicket): Promise<Received> {
     const sync = decodeAnswer(answer)
@@ -135,20 +145,20 @@ export class KeyManager {
     return { messages: this.#handOut(messages), failures }
   }
 
-  /** All messages that were decrypted and not handled, by an earlier process or by another one that is still at work. */
+  /** All decrypted, unhandled messages, including those of earlier and concurrent processes. */
   async unhandledMessages(): Promise<readonly DecryptedMessage[]> {
     this.#left = new Set()
     return this.#handOut(await this.#core.state.read((view) => inboxOf(view.all(INBOX))))
   }
 
-  /** The messages that were handed out so far are dealt with, and go from the store. */
+  /** Acknowledges all messages handed out so far; they are deleted from the store. */
   async messagesHandled(): Promise<void> {
     const handled = [...this.#handedOut]
     if (handled.length === 0) return
     await this.#core.update(({ transaction }) => {
       for (const number of handled) if (transaction.get(INBOX, number)) transaction.delete(INBOX, number)
     })
-    // What was handed out meanwhile is not dealt with.
+    // Messages handed out in the meantime are not acknowledged.
     for (const number of handled) this.#handedOut.delete(number)
   }
 
@@ -158,8 +168,8 @@ export class KeyManager {
   }
 
   /**
-   * What is to be sent now: nothing, or one request. Asked again it says the same, until `markRequestAsSent`. After each
-   * answer there may be another one: call it until it returns nothing, and after each sync.
+   * The request to send now: none, or one. Repeated calls return the same request until `markRequestAsSent`. Call it
+   * after each sync and after each answer, until it returns an empty list.
    */
   async outgoingRequests(): Promise<OutgoingRequest[]> {
     if (this.#isTokenEnded) return []
@@ -190,8 +200,8 @@ export class KeyManager {
   }
 
   /**
-   * Tells what came of a request. An answer that does not settle it (none, 429, 5xx) leaves it due, after a pause. Answers
-   * to requests that were settled before, by another process or a duplicate, change nothing.
+   * Applies the answer to a request. An answer that does not settle it (none, 429, 5xx) leaves it due, after a pause.
+   * Answers to requests that are already settled, by another process or a duplicate, change nothing.
    */
   async markRequestAsSent(id: string, { status, body, retryAfterMs }: RequestAnswer): Promise<void> {
     const answer = { status, body: decodeAnswer(body) }
@@ -210,40 +220,44 @@ export class KeyManager {
       return
     }
     const handedOut = this.#handedOutRequest
-    // Handed out by another process: its start is unknown, so everything learned since counts as newer.
+    // Sent by another process: its start is unknown, so everything learned since counts as newer.
     const begunAt = handedOut?.id === id ? handedOut.begunAt : 0
     await this.#core.update((step) => {
       if (settlePending(step, id, { ...answer, begunAt }, retryAfterMs)) noteLimited(step)
     })
   }
 
-  /** What this device knows of a key, by its public half, its ID or its whole name. */
+  /** What the ledger knows of a key, by its public half, key ID or full name. */
   explain(publicKeyOrId: string): Promise<Explanation[]> {
     return explain((read) => this.#core.state.read(read), publicKeyOrId)
   }
 
-  /** The heals of this device, the latest first. */
+  /** The heals of this device, latest first. */
   history(): Promise<HealRecord[]> {
     return this.#core.state.read(healHistory)
   }
 
-  /** Where things stand, for a page in the app's settings. */
+  /** Current state, for a settings page. */
   status(): Promise<KeyManagerStatus> {
     const { state, settings } = this.#core
     return state.read((view) => managerStatus(view, settings.now(), this.#isTokenEnded))
   }
 
   /**
-   * Starts a session with another device, with a key of it that was claimed and whose signature was checked.
+   * Starts a session with another device.
    *
+   * @param theirIdentityKey the device's curve25519 identity key
+   * @param theirOneTimeKey a claimed key of that device; its signature must have been verified
    * @returns the session's ID
+   * @throws {OlmRefusal} when a key is malformed
    */
   startSession(theirIdentityKey: string, theirOneTimeKey: string): Promise<string> {
     return this.#core.update((step) => startSession(step, theirIdentityKey, theirOneTimeKey))
   }
 
   /**
-   * Encrypts for another device with the session that was used last. The session has moved on durably when this resolves.
+   * Encrypts for another device with the most recently used session. The session's new state is durable when this
+   * resolves.
    *
    * @returns undefined when there is no session: claim a key and call `startSession`
    */
@@ -251,20 +265,25 @@ export class KeyManager {
     return this.#core.update((step) => encrypt(step, theirIdentityKey, plaintext))
   }
 
-  /** Signs canonical JSON text with the device's ed25519 key. @throws {OlmRefusal} when it is too long (libolm: 48 000 bytes) */
+  /**
+   * Signs canonical JSON text with the device's ed25519 key.
+   *
+   * @returns the signature, unpadded base64
+   * @throws {OlmRefusal} when the text is too long (libolm: 48 000 bytes)
+   */
   sign(text: string): Promise<string> {
     return this.#core.update((step) => step.account().sign(text))
   }
 
   /**
-   * Runs the loop: long-polls `/sync`, hands messages to `onMessages`, and sends what is due. What an earlier process left
-   * unhandled comes first. Resolves after `stop`.
+   * Runs the loop: long-polls `/sync`, passes messages to `onMessages`, and sends due requests. Unhandled messages of
+   * an earlier process come first. Resolves after `stop`.
    *
-   * @throws {StoreError} when the store fails; an Error when the token was refused, when the device is dead, and whatever
-   * `onMessages` throws: the messages stay and come again
+   * @throws {StoreError} when the store fails; an Error when the token was refused or the account is unusable; any
+   * error of `onMessages`: its messages stay in the store and are delivered again
    */
   async start(options: LoopOptions): Promise<void> {
-    if (this.#running !== undefined) throw new Error('the loop is running already')
+    if (this.#running !== undefined) throw new Error('the loop is already running')
     const loop = new Loop(this, options)
     const done = loop.run()
     this.#running = { loop, done: done.catch(() => undefined) }
@@ -276,8 +295,8 @@ export class KeyManager {
   }
 
   /**
-   * Ends the loop, in the middle of a request if need be; resolves when nothing of it runs any more. Only a handler of the
-   * app that runs at the time is not waited for, because it may be the one that calls this: the promise of `start` tells.
+   * Ends the loop, aborting a request in progress; resolves when the loop has ended. It does not wait for a running
+   * handler of the app, which may itself call `stop`: await the promise of `start` for that.
    */
   async stop(): Promise<void> {
     if (this.#running === undefined) return
@@ -286,14 +305,14 @@ export class KeyManager {
     if (!loop.isHandling) await done
   }
 
-  /** Gives back the memory of the account. The store stays open; it is the app's. */
+  /** Frees the account's memory. The store stays open; it belongs to the app. */
   close(): void {
     this.#core.box.free()
   }
 
   async #query(type: QueryType, begunAt: number): Promise<OutgoingRequest> {
     for (const [id, query] of this.#queries) {
-      // Asked again before it was answered: the same request, as with those that are stored.
+      // Asked again before the answer: the same request, like the stored ones.
       if (query.type === type) return this.#core.state.read((view) => queryRequest(view, id, type))
     }
     const id = newRequestId(this.#core.settings.random)

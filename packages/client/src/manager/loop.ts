@@ -1,6 +1,6 @@
 /**
- * The ready-made loop over `fetch`: sync, inbox, then requests until none is due; never two requests at once. What fails
- * is tried again after a growing, jittered pause, or after what the server asks for. Every wait ends with the signal.
+ * The ready-made loop over `fetch`: sync, inbox, then requests until none is due; one request at a time. Failures are
+ * retried after a growing, jittered pause, or after the time the server asks for. Every wait ends with the signal.
  */
 import { isJsonObject } from '@latchkey/protocol'
 import { parseObject } from '../server/answers.ts'
@@ -11,11 +11,11 @@ import type { KeyManagerStatus } from './status.ts'
 import type { SyncTicket } from './sync-answer.ts'
 
 const SYNC_MS = 30_000
-/** What a request may take beyond the time that the server may keep a sync open. */
+/** Time a request may take in addition to the server's long-poll timeout. */
 const REQUEST_MS = 30_000
 const FIRST_PAUSE_MS = 1_000
 const LONGEST_PAUSE_MS = 60_000
-/** What a server may ask for. */
+/** Limit of a server's `retry-after`. */
 const LONGEST_ASKED_MS = 300_000
 
 export type LoopOptions = {
@@ -23,9 +23,9 @@ export type LoopOptions = {
   /** The homeserver's base URL, without `/_matrix`. */
   readonly baseUrl: string
   readonly accessToken: string
-  /** Handles messages; they are forgotten when it resolves, and come again when it does not. */
+  /** Handles messages. They are deleted when it resolves, and delivered again when it rejects. */
   readonly onMessages: (messages: readonly DecryptedMessage[]) => void | Promise<void>
-  /** The whole answer of each sync, for what else the app wants of it. */
+  /** Receives the whole answer of each sync. */
   readonly onSync?: (answer: Readonly<Record<string, unknown>>) => void | Promise<void>
   /** How long the server may keep a sync open, ms. Default 30 000. */
   readonly syncTimeoutMs?: number
@@ -70,8 +70,8 @@ export class Loop {
       await this.#handle(await this.#manager.unhandledMessages())
       for (let failures = 0, isFirst = true; !signal.aborted; ) {
         const { retryInMs, dead, isTokenEnded } = await this.#manager.status()
-        if (dead !== undefined) throw new Error(`the device cannot be used any more: ${dead}`)
-        if (isTokenEnded) throw new Error('the access token was refused; log in anew')
+        if (dead !== undefined) throw new Error(`the account cannot be used any more: ${dead}`)
+        if (isTokenEnded) throw new Error('the access token was refused; log in again')
         const longest = this.#options.syncTimeoutMs ?? SYNC_MS
         const openMs = isFirst ? 0 : retryInMs > 0 ? Math.min(retryInMs, longest) : longest
         const { isTaken, waitMs } = await this.#sync(openMs)
@@ -83,7 +83,7 @@ export class Loop {
         else {
           failures++
           const backoff = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** Math.min(failures - 1, 10))
-          // Half of it by chance, so that the clients of a server that comes back do not all come at once.
+          // Half of it is random, so that clients do not all return at once after an outage.
           await pause(Math.max(waitMs, backoff * (0.5 + Math.random() / 2)), signal)
         }
       }
@@ -92,7 +92,7 @@ export class Loop {
     }
   }
 
-  /** Whether the sync was taken in, and how long to wait before the next one, ms; undefined: not at all. */
+  /** Whether the sync was applied, and how long to wait before the next one, ms; undefined: no wait. */
   async #sync(openMs: number): Promise<{ readonly isTaken: boolean; readonly waitMs: number | undefined }> {
     const { since } = this.#manager
     const ticket = await this.#manager.syncStarted()
@@ -108,7 +108,7 @@ export class Loop {
       body,
       retryAfterMs = 0,
     } = await request(this.#options, { method: 'GET', path }, openMs, signal)
-    if (status === 401) throw new Error('the access token was refused; log in anew')
+    if (status === 401) throw new Error('the access token was refused; log in again')
     const next = isJsonObject(body) ? body['next_batch'] : undefined
     if (status !== 200 || !isJsonObject(body) || typeof next !== 'string') {
       return { isTaken: false, waitMs: retryAfterMs }
@@ -116,7 +116,7 @@ export class Loop {
     const { messages } = await this.#manager.receiveSync(body, ticket)
     await this.#inHandler(() => this.#options.onSync?.(body))
     await this.#handle(messages)
-    // A server that answers at once, and with nothing, does not wait as it was asked to.
+    // A server that answers at once with no changes ignores the long-poll timeout.
     const isIdle = next === since && performance.now() - begun < Math.min(openMs, FIRST_PAUSE_MS)
     return { isTaken: true, waitMs: isIdle ? retryAfterMs : undefined }
   }
@@ -136,7 +136,7 @@ export class Loop {
     }
   }
 
-  /** A request that failed is not due before its pause is over, and what is asked is limited, so this ends. */
+  /** Terminates: a failed request is not due before its pause is over, and requests are rate-limited. */
   async #sendAll(): Promise<void> {
     for (let due; (due = await this.#manager.outgoingRequests()).length > 0; ) {
       for (const outgoing of due) {
@@ -147,7 +147,7 @@ export class Loop {
   }
 }
 
-/** Sends; a network error or a time-out is status 0. @throws when the signal ended it */
+/** Sends; a network error or timeout is status 0. @throws when the signal aborts it */
 async function request(
   { fetch = globalThis.fetch, baseUrl, accessToken }: LoopOptions,
   { method, path, body }: Pick<OutgoingRequest, 'method' | 'path' | 'body'>,
@@ -168,7 +168,7 @@ async function request(
     const inHeader = Number(response.headers.get('retry-after') ?? Number.NaN) * 1_000
     const asked = Number.isFinite(inHeader) ? inHeader : decoded?.['retry_after_ms']
     if (typeof asked !== 'number' || !(asked >= 0)) return { status: response.status, body: decoded }
-    // A timer cannot wait for longer than 24 days, and nobody should be kept waiting for that long.
+    // Timers cannot exceed 24 days, and a shorter limit is reasonable anyway.
     return { status: response.status, body: decoded, retryAfterMs: Math.min(asked, LONGEST_ASKED_MS) }
   } catch (error) {
     if (signal.aborted) throw error

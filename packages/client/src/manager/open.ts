@@ -25,14 +25,14 @@ const KINDS = [
   HEALS,
 ]
 
-/** @throws {StoreError} when the store cannot be read, is damaged, or belongs to another device */
+/** Opens the store and the account in it. @throws {StoreError} when the store is unreadable, damaged or foreign */
 export async function openCore(options: KeyManagerOptions): Promise<Core> {
   const { store, accounts, userId, deviceId } = options
   const state = await StoredState.open(store, KINDS)
   await state.update((transaction) => {
     const known = transaction.get(ACCOUNT, ONLY)
     if (known === undefined && transaction.generation > 0 && transaction.get(STATUS, ONLY) !== undefined) {
-      throw new StoreError('corrupted', 'the store has no account, and is not empty. Restore it from a copy.')
+      throw new StoreError('corrupted', 'the store has records but no account. Restore it from a copy.')
     }
     if (known !== undefined) requireSameDevice(known, userId, deviceId)
     else transaction.put(ACCOUNT, ONLY, newAccount(options))

@@ -1,4 +1,4 @@
-/** What an app says when it opens a key manager, and what holds where it says nothing. */
+/** Options of `KeyManager.open`, their defaults, and the checks of an opened account. */
 import type { OnEvent } from '../events.ts'
 import { type Budget, DEFAULT_BUDGET } from '../heal/heals.ts'
 import { type OlmAccounts, OlmRefusal } from '../olm/olm-account.ts'
@@ -15,49 +15,49 @@ const SESSIONS_PER_PEER = 8
 const MAX_SESSIONS = 5_000
 
 export type KeyManagerOptions = {
-  /** Where everything is kept: one store for one device. */
+  /** Where everything is kept: one store per device. */
   readonly store: Store
   /** The Olm implementation: `libolmAccounts(Olm, pickleKey)`. */
   readonly accounts: OlmAccounts
   readonly userId: string
   readonly deviceId: string
-  /** A pickled account to take over when the store is empty; without it a new account is made. */
+  /** A pickled account to import into an empty store. Default: a new account. */
   readonly account?: string
   readonly onEvent?: OnEvent
-  /** `heal` (default) mends drift, `report` only tells of it, `off` does not look. */
+  /** `heal` (default) repairs drift, `report` only emits events, `off` does not compare. */
   readonly mode?: 'off' | 'report' | 'heal'
-  /** How many heals a day, and the pause between them. */
+  /** Heals per day, and the pause between them. */
   readonly budget?: Partial<Budget>
   readonly limits?: {
     /** New one-time keys in 24 hours, whatever the server says. Default 500. */
     readonly newKeysPerDay?: number
-    /** Sessions that are kept with one other device. Default 8. */
+    /** Sessions kept per other device. Default 8. */
     readonly sessionsPerPeer?: number
-    /** Sessions in all. Default 5 000. */
+    /** Sessions kept in total. Default 5 000. */
     readonly sessions?: number
   }
   readonly fallback?: {
     /**
-     * The age at which the fallback key is renewed although nobody used it, ms. Default 7 days. One that was used is
-     * renewed after a day at the earliest, however often the server says so.
+     * Age at which an unused fallback key is rotated, ms. Default 7 days. A used one is rotated after one day at the
+     * earliest, however often the server reports its use.
      */
     readonly rotateAfterMs?: number
     /**
-     * How long the private half of a former fallback key is kept, ms, counted from when the server took the new one.
-     * Default 1 hour, the specification's advice: a first message that was made with the former key and is on its way for
-     * longer than that is lost. Longer serves such messages (MSC4081 proposes 30 days); its cost is forward secrecy: who
-     * takes the store can for so long read the first messages of every session made with that key, and renewals wait for
-     * it, save that of a dead key on the server.
+     * How long the private half of a former fallback key is kept after the server accepted the new one, ms. Default 1
+     * hour, as the specification advises; a first message that uses the former key and takes longer is lost. A longer
+     * time serves such messages (MSC4081 proposes 30 days) at the cost of forward secrecy: whoever obtains the store
+     * can read the first messages of every session made with that key for that long. Rotation also waits for it, except
+     * when the server has a fallback key without a private half.
      */
     readonly graceMs?: number
   }
   /** The clock, ms since the epoch. */
   readonly now?: () => number
-  /** Cryptographically random bytes. */
+  /** Source of cryptographically random bytes. */
   readonly random?: Random
 }
 
-/** The settings, complete. */
+/** The settings with defaults applied. */
 export function settingsOf({ mode, budget, limits, fallback, now, random }: KeyManagerOptions): Settings {
   return {
     mode: mode ?? 'heal',
@@ -75,7 +75,7 @@ export function settingsOf({ mode, budget, limits, fallback, now, random }: KeyM
   }
 }
 
-/** What is stored of a new account, or of one that is taken over. */
+/** The record of a new or imported account. */
 export function newAccount({
   accounts,
   userId,
@@ -102,16 +102,16 @@ export function newAccount({
   }
 }
 
-/** @throws {StoreError} when the store is another device's. */
+/** @throws {StoreError} when the store belongs to another device */
 export function requireSameDevice(account: AccountRecord, userId: string, deviceId: string): void {
   if (account.userId === userId && account.deviceId === deviceId) return
   throw new StoreError(
     'foreign',
-    `the store is that of ${account.userId} ${account.deviceId}, not of ${userId} ${deviceId}. Give each device a store of its own.`,
+    `the store belongs to ${account.userId} ${account.deviceId}, not to ${userId} ${deviceId}. Use one store per device.`,
   )
 }
 
-/** @throws {StoreError} when the Olm implementation cannot read the account: now, not at the first message. */
+/** @throws {StoreError} when the Olm implementation cannot unpickle the account; better now than at a message */
 export function requireReadable(box: AccountBox, { pickle }: AccountRecord): void {
   try {
     box.of(pickle)
@@ -119,7 +119,7 @@ export function requireReadable(box: AccountBox, { pickle }: AccountRecord): voi
     if (!(error instanceof OlmRefusal)) throw error
     throw new StoreError(
       'unreadable',
-      `the account in the store cannot be opened (${error.message}). Give the pickle key that it was stored with.`,
+      `the account in the store cannot be opened (${error.message}). Use the pickle key that it was stored with.`,
       { cause: error },
     )
   }

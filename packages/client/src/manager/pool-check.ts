@@ -1,14 +1,14 @@
 /**
- * Does the server offer what this device can open? Every answer with counts is held against the ledger; where they do
- * not agree the pool is read, and what should not be there is withdrawn.
+ * Compares the server's pool with the ledger. Every answer with counts is checked; on a mismatch the pool is read, and
+ * unwanted keys are withdrawn.
  *
- *     answer --digest is that of the last n keys--> n are available, the ones before them were issued
+ *     answer --digest matches the last n keys--> n are available, the ones before them were issued
  *        |  \--no such n--> read the pool
  *        \--no digest (plain MSC4162, bare): the count alone, keys leave in order--> more than we published: drift
  *
- * The ladder of heals: read -> withdraw what is unknown, if nothing changed since -> the same once more -> replace
- * everything, with a fresh fallback key -> report. Each rung waits for the budget (heal/heals.ts), none is repeated for
- * a pool that was looked at already, and however a server answers, only so much is asked and sent (rate-limit.ts).
+ * Heals escalate: read -> withdraw unwanted keys, if nothing changed since -> once more -> replace everything, with a
+ * fresh fallback key -> report. Each heal needs budget (heal/heals.ts), none is repeated for a pool that was examined
+ * already, and all requests are rate-limited whatever the server answers (rate-limit.ts).
  */
 import { type KeyName, type KeyPool, SIGNED_CURVE25519 } from '@latchkey/protocol'
 import type { ServerLevel } from '../events.ts'
@@ -30,17 +30,17 @@ import { ACCOUNT, ONLY, PENDING } from './records.ts'
 import { inferIssued, noteIssued } from './slots.ts'
 import { accountOf, type Step } from './step.ts'
 
-/** How long a heal is left alone whose budget is spent, or that came to nothing. */
+/** Pause after a heal that failed or had no budget. */
 export const LONG_PAUSE_MS = 3_600_000
-export const BUDGET_SPENT = "the day's budget of heals is spent"
-export const TOO_OFTEN = 'it was tried too often lately; the server does not keep to what it says'
-/** Names that an event or a request carries at most. */
+export const BUDGET_SPENT = 'the daily budget of heals is spent'
+export const TOO_OFTEN = 'too many recent attempts; the server contradicts its own answers'
+/** Key names per event or request. */
 export const MAX_NAMED = 1_000
 
 /**
- * Takes in what an answer says of the pools, if it is not stale.
+ * Applies what an answer says of the pools, unless it is stale.
  *
- * @returns how the answer was judged
+ * @returns the classification of the answer
  */
 export function applyServerState(step: Step, learned: Learned): Freshness {
   const { transaction } = step
@@ -51,39 +51,39 @@ export function applyServerState(step: Step, learned: Learned): Freshness {
   transaction.put(SERVER_VIEW, SERVER_VIEW_ID, learn(view, learned, transaction.generation))
   if (keyPool !== undefined) noteLevel(step, 'latchkey')
   if (freshness === 'new_epoch' || freshness === 'rolled_back') {
-    // The server is another one, or an older one: what it has of this device is to be asked for, identity included.
+    // Another server, or an older state of it: ask what it has of this device, including its identity.
     step.patch({ deviceKeys: 'unknown', explainedDigest: undefined, postponed: undefined, escalation: 0 })
     if (keyPool !== undefined) dropForeignUpload(step, keyPool.epoch)
     requestPoolRead(step, 'server_went_back')
   }
   if (keyPool !== undefined && step.settings.mode !== 'off') checkPool(step, keyPool)
-  // A server that has digests is not judged by a count that comes without one.
+  // On a server with digests a count without a digest decides nothing.
   else if (step.settings.mode === 'off' || step.status.level !== 'latchkey') {
     checkCount(step, learned.counts?.[SIGNED_CURVE25519])
   }
   return freshness
 }
 
-/** What kind of server this is. Told when it is news. */
+/** Records the server's level; emits `server` when it is new. */
 export function noteLevel(step: Step, level: ServerLevel): void {
   if (step.status.level === level) return
   step.emit('server', { level, baseUrl: 'the homeserver' })
   step.patch({ level })
 }
 
-/** An upload that was decided in another epoch is dropped, not retried; its keys may have been stored and issued. */
+/** Drops an upload that was decided in another epoch. Its keys may have been stored and issued. */
 function dropForeignUpload(step: Step, epoch: string): void {
   for (const slot of ['upload', 'heal'] as const) {
     const pending = step.transaction.get(PENDING, slot)
     if (pending?.epoch === undefined || pending.epoch === epoch) continue
     for (const name of pending.oneTimeKeys) {
-      noteIssued(step, name, "dropped in the middle of its upload: the server's epoch changed")
+      noteIssued(step, name, "its upload was dropped: the server's epoch changed")
     }
     step.transaction.delete(PENDING, slot)
   }
 }
 
-/** The pool is to be read, unless it is already. */
+/** Requests a pool read, unless one is due already. */
 export function requestPoolRead(step: Step, cause: HealCause): void {
   if (step.settings.mode !== 'off' && step.status.poolReadCause === undefined)
     step.patch({ poolReadCause: cause })
@@ -102,7 +102,7 @@ function checkPool(step: Step, keyPool: KeyPool): void {
   checkFallback(step, keyPool.fallback[SIGNED_CURVE25519])
 }
 
-/** Whether something that had to wait has waited long enough. With the clock set back it has. */
+/** Whether a wait is over. Setting the clock back ends it. */
 export function hasElapsed(
   { at, waitMs }: { readonly at: number; readonly waitMs: number },
   now: number,
@@ -111,10 +111,10 @@ export function hasElapsed(
 }
 
 /**
- * Takes a digest that the ledger explains: keys leave from the front, so the pool is the last `n` of it, whatever a count
- * beside it says. An upload that was not answered may have arrived or not.
+ * Applies a digest that the ledger explains: keys leave from the front, so the pool is the last n keys, whatever the
+ * count next to it says. Keys of an unanswered upload may or may not be included.
  *
- * @returns whether it was explained
+ * @returns whether the ledger explains the digest
  */
 export function noteDigest(step: Step, digest: string): boolean {
   const found = poolByDigest(step.transaction, SIGNED_CURVE25519, digest)
@@ -126,7 +126,7 @@ export function noteDigest(step: Step, digest: string): boolean {
     step.patch({ explainedDigest: { digest, count } })
   if (step.status.poolReadCause === undefined) step.patch({ escalation: 0, postponed: undefined })
   setCount(step, count)
-  // Whatever an imported account had there is gone.
+  // No key of an imported account is left in the pool.
   const { imported, ...account } = accountOf(step.transaction)
   if (imported !== undefined) step.transaction.put(ACCOUNT, ONLY, account)
   return true
@@ -141,7 +141,7 @@ function setCount({ transaction }: Step, count: number): void {
   })
 }
 
-/** The fallback key that the server says it has: ours, a former one of ours, or one of which nothing is known. */
+/** Checks the server's fallback key: the current one, a former one, or an unknown one. */
 function checkFallback(step: Step, hash: string | undefined): void {
   const current = currentFallback(step.transaction)
   if (current === undefined || current[1].state === 'uploading') return
@@ -155,7 +155,7 @@ function checkFallback(step: Step, hash: string | undefined): void {
   else healFallback(step, hash)
 }
 
-/** The server would give out a fallback key whose private half is not here. */
+/** Heals a fallback key on the server whose private half is not in the account. */
 function healFallback(step: Step, hash: string): void {
   const reason = 'fallback_unknown'
   const name = `hash ${hash}`
@@ -167,14 +167,14 @@ function healFallback(step: Step, hash: string): void {
   step.patch({ fallbackAction: 'heal' })
 }
 
-/** The server took the fresh fallback key. */
+/** Records that the server accepted the fresh fallback key. */
 export function noteFallbackHealed(step: Step, name: KeyName): void {
   const heal = { cause: 'fallback_unknown', did: 'published a fresh fallback key', keys: [name] } as const
   noteHeal(step.transaction, { ...heal, at: step.now, ok: true })
   step.emit('healed', { reason: heal.cause, did: heal.did, keys: heal.keys })
 }
 
-/** Tells of a drift that is not healed, once until something about it changes. */
+/** Emits drift that is not healed, once until something about it changes. */
 export function report(step: Step, reason: HealCause, all: readonly KeyName[], why: string): void {
   const keys = all.slice(0, MAX_NAMED)
   const reported = `${reason} ${keys.length} ${keys.slice(0, 20).join(' ')} ${why}`
@@ -184,14 +184,14 @@ export function report(step: Step, reason: HealCause, all: readonly KeyName[], w
   step.emit('not_healed', { reason, why, keys })
 }
 
-/** Without a digest the count is all there is: keys leave in the order in which they were published. */
+/** Without a digest only the count is known: keys leave in the order in which they were published. */
 function checkCount(step: Step, count: number | undefined): void {
-  // While an upload is on its way it cannot be told which of the keys are counted.
+  // While an upload is in progress it is unknown which of its keys are counted.
   if (count === undefined || step.transaction.get(PENDING, 'upload') !== undefined) return
   const keys = publicKeysOf(step.transaction, SIGNED_CURVE25519)
   for (const [name] of keys.slice(0, Math.max(0, keys.length - count))) inferIssued(step, name)
   const surplus = count - keys.length - countImported(step, Math.max(0, count - keys.length))
-  // What can be done about it depends on the server: until that is known nothing is said.
+  // The remedy depends on the server's level: report nothing before it is known.
   if (surplus <= 0 || step.settings.mode === 'off' || step.status.level === undefined) return
   const why =
     step.settings.mode === 'report'
@@ -202,7 +202,7 @@ function checkCount(step: Step, count: number | undefined): void {
   else report(step, 'unknown_keys', [], why)
 }
 
-/** Keys that no ledger knows are, in an account that was taken over, those of before: their number only falls. */
+/** Keys unknown to the ledger belong to an imported account, if there was one; their number only decreases. */
 function countImported({ transaction }: Step, unknown: number): number {
   const account = accountOf(transaction)
   const { imported, slots } = account
@@ -215,7 +215,7 @@ function countImported({ transaction }: Step, unknown: number): number {
   return available
 }
 
-/** The last rung that heals: everything is replaced, when the budget allows it. */
+/** The last escalation: replaces everything, if the budget allows it. */
 export function requestReplacement(step: Step, cause: HealCause): void {
   const { transaction, settings, now, status } = step
   if (status.replaceCause !== undefined || transaction.get(PENDING, 'heal') !== undefined) return
@@ -225,7 +225,7 @@ export function requestReplacement(step: Step, cause: HealCause): void {
   else postpone(step, cause, [], wait, wait === Number.POSITIVE_INFINITY ? BUDGET_SPENT : undefined)
 }
 
-/** A heal has to wait: for its pause, or for so long that (`why`) it is told of. */
+/** Postpones a heal; `why` is reported when the wait is long. */
 export function postpone(
   step: Step,
   cause: HealCause,

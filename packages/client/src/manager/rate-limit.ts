@@ -1,22 +1,22 @@
 /**
- * How often a manager asks or mends, whatever the server answers. One whose answers each lead to another request (a new
- * epoch every time, 409 for ever, a fallback key that is never there) would otherwise keep a client busy without end.
- * Nothing that a server says refills the allowance; only time does.
+ * Rate limit of a manager's questions and heals. A server whose every answer leads to another request (a new epoch each
+ * time, endless 409s, a fallback key that is always missing) would otherwise keep a client busy forever. Only time
+ * refills the allowance, never an answer.
  */
 import type { RateLimitedAction, Status } from './records.ts'
 import type { Step } from './step.ts'
 
-/** So many at once, */
+/** Requests allowed at once. */
 const BURST = 8
-/** and then one in so many ms. */
+/** Time until one more is allowed, ms. */
 const REFILL_MS = { keys_query: 300_000, keys_pool: 300_000, keys_reset: 300_000, fallback: 3_600_000 }
 
-/** Whether one more is allowed now. */
+/** Whether one more request is allowed now. */
 export function isAllowed({ rateLimits }: Status, what: RateLimitedAction, now: number): boolean {
   return left(rateLimits, what, now) >= 1
 }
 
-/** Counts one. */
+/** Counts one request. */
 export function countAction(step: Step, what: RateLimitedAction): void {
   const { rateLimits } = step.status
   const rest = Math.max(0, left(rateLimits, what, step.now) - 1)

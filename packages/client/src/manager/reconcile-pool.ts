@@ -1,6 +1,6 @@
 /**
- * What a reading of the pool leads to: the ledger learns which keys were issued and when, and keys that should not be
- * there are withdrawn, all of them and only if nothing has changed since (`if_version`), or reported.
+ * Reconciles the ledger with a pool that was read: records which keys were issued and when, and withdraws or reports
+ * unwanted keys. A withdrawal covers all of them, and only if nothing has changed since the read (`if_version`).
  */
 import {
   EPOCH,
@@ -33,15 +33,15 @@ import { accountOf, type Step } from './step.ts'
 import { RESET_PATH } from './upload.ts'
 import { newRequestId } from './wire-ids.ts'
 
-/** How to ask: every available key, and as many of the issued ones as one answer may carry. */
+/** Requests every available key, and as many issued ones as one answer may carry. */
 export const POOL_QUERY = '?limit=1000'
 
-/** Withdrawals in a row before everything is replaced. */
+/** Consecutive withdrawals before everything is replaced. */
 const WITHDRAWALS = 2
-/** Withdrawals refused with 409, after which one is bound to the generation, which claims do not move. */
+/** Withdrawals refused with 409, after which one is bound to the generation, which claims do not change. */
 const STRICT_TRIES = 3
 
-/** Takes a reading in. `begunAt`: the state's generation when it was asked for. */
+/** Applies the pool that was read. `begunAt`: the state's generation when the request was sent. */
 export function reconcilePool(step: Step, answer: PoolAnswer, begunAt: number): void {
   const pool = answer.algorithms.get(SIGNED_CURVE25519) ?? NO_POOL
   const { epoch, version, generation } = answer
@@ -55,10 +55,10 @@ export function reconcilePool(step: Step, answer: PoolAnswer, begunAt: number): 
     begunAt,
     isChange: false,
   })
-  // It stays wanted: the next one will be begun after what overtook this one.
+  // The read stays due: the next one will begin after whatever overtook this one.
   if (freshness === 'stale') return
   step.patch({ poolReadCause: undefined })
-  // Adopted keys are not held against the reading that they were adopted from.
+  // Adopted keys are not compared with the pool that they were adopted from.
   const isImport = adoptImported(step, pool)
   const unwanted = [...align(step, pool, answer.nextBatch === undefined), ...surplus(step)]
   if (!isImport) recordLost(step.transaction, [...pool.available, ...pool.issued], step.now)
@@ -78,10 +78,10 @@ function align(step: Step, pool: PoolOfAlgorithm, complete: boolean): UnwantedKe
   const before = new Map(transaction.all(ONE_TIME_KEYS))
   const { unknown, spent, missing } = alignWithPool(transaction, SIGNED_CURVE25519, pool, { complete, now })
   for (const name of missing) {
-    // A server that went back forgets whom it gave a key to; the private half stays until the deadline.
+    // A rolled-back server forgets which keys it issued; the private half stays until the deadline.
     const record: KeyRecord | undefined = before.get(name)
     if (record === undefined) continue
-    const cause = 'the server has it no more; somebody may have been given it'
+    const cause = 'no longer on the server; it may have been issued'
     transaction.put(ONE_TIME_KEYS, name, { ...record, state: 'issued', since: now, issuedAt: now, cause })
   }
   if (complete) resolveDoubt(step, pool)
@@ -91,7 +91,7 @@ function align(step: Step, pool: PoolOfAlgorithm, complete: boolean): UnwantedKe
   ]
 }
 
-/** Keys whose upload was refused, and which the server neither has nor gave to anybody, never arrived. */
+/** Drops keys whose upload was refused and that the server neither has nor issued: they never arrived. */
 function resolveDoubt(step: Step, pool: PoolOfAlgorithm): void {
   const arrived = new Set([...pool.available, ...pool.issued].map(({ hash }) => hash))
   for (const [id, { state, cause, hash }] of step.transaction.all(ONE_TIME_KEYS)) {
@@ -100,7 +100,7 @@ function resolveDoubt(step: Step, pool: PoolOfAlgorithm): void {
   }
 }
 
-/** More keys than the account has room for cannot all be held: the oldest are withdrawn before anybody gets them. */
+/** Keys beyond the account's slots: the oldest are withdrawn before they are issued. */
 function surplus({ transaction }: Step): UnwantedKey[] {
   const available = publicKeysOf(transaction, SIGNED_CURVE25519).filter(
     ([, { state }]) => state === 'available',
@@ -110,8 +110,9 @@ function surplus({ transaction }: Step): UnwantedKey[] {
 }
 
 /**
- * First use of an account that another store had: what the server has, or gave out, is taken over as it is, and trusted.
- * Says whether it was that.
+ * Adopts the pool on first use of an imported account: available and issued keys are recorded as they are, and trusted.
+ *
+ * @returns whether the account was a new import
  */
 function adoptImported(step: Step, pool: PoolOfAlgorithm): boolean {
   const { transaction, now } = step
@@ -121,7 +122,7 @@ function adoptImported(step: Step, pool: PoolOfAlgorithm): boolean {
   const known = transaction.all(ONE_TIME_KEYS)
   const isNew = ({ name }: PoolKey): boolean => !known.has(name)
   const available = pool.available.filter(isNew)
-  // The latest first; older ones have left the account, which holds no more than it has slots for.
+  // Latest first: older keys have left the account, which holds only as many as it has slots.
   const issued = pool.issued
     .filter(isNew)
     .slice(0, Math.max(0, account.slots - available.length))

@@ -1,30 +1,29 @@
-/** What the key manager keeps in the store beside the ledger, the server's view and the heals: one kind of record each. */
+/** Records of the key manager, in addition to the ledger, the server view and the heals. */
 import type { KeyName } from '@latchkey/protocol'
 import type { ServerLevel } from '../events.ts'
 import type { HealCause } from '../heal/heals.ts'
 import type { Kind } from '../store/stored-state.ts'
 
-/** The account: whose it is, and all its private halves, pickled. */
+/** The account: its device, and all private halves, pickled. */
 export type AccountRecord = {
   readonly userId: string
   readonly deviceId: string
   readonly curve25519: string
   readonly ed25519: string
   readonly pickle: string
-  /** How many private one-time keys the account can hold. */
+  /** Private one-time keys that the account can hold. */
   readonly slots: number
   readonly imported?: Imported
 }
 
 /**
- * Taken over from another store, whose ledger is not here: until the pool was read, or until none of its keys can be
- * waited for any more.
+ * An account imported from another store, whose ledger is not available: until the pool was read or its keys expired.
  */
 export type Imported = {
   readonly at: number
-  /** Keys of before that the server has, as far as its counts tell; undefined until the first count. They leave first. */
+  /** Older keys on the server according to its counts; undefined before the first count. They leave the pool first. */
   readonly available: number | undefined
-  /** Their private halves in the account, as far as it can be known. */
+  /** Their private halves in the account, as far as known. */
   readonly held: number
 }
 
@@ -38,50 +37,56 @@ export const ACCOUNT: Kind<AccountRecord> = {
 /** Actions that are rate-limited (rate-limit.ts). */
 export type RateLimitedAction = 'keys_query' | 'keys_pool' | 'keys_reset' | 'fallback'
 
-/** Where things stand. A member that is undefined is not stored. */
+/** The manager's state. Undefined members are not stored. */
 export type Status = {
-  /** The sync position that was handled. */
+  /** The sync position that was applied. */
   readonly since: string | undefined
   readonly level: ServerLevel | undefined
-  /** Whether the server has this device's identity: `unknown` means that it is to be asked before anything is uploaded. */
+  /** Whether the server has this device's identity; `unknown`: ask before uploading anything. */
   readonly deviceKeys: 'unknown' | 'missing' | 'published'
   /** Why the account must not be used any more. */
   readonly dead: string | undefined
-  /** The time in the last wire ID, ms. */
+  /** Timestamp of the last wire ID, ms. */
   readonly lastIdTime: number
-  /** New one-time keys by the hour. */
+  /** New one-time keys, by hour. */
   readonly generated: readonly { readonly at: number; readonly count: number }[]
-  /** When the app was last told that the budget of new keys is spent. */
+  /** When the app was last informed that the budget of new keys is spent. */
   readonly limitedAt: number | undefined
-  /** The clock that keys in flight are waited for by: its time, and the other clock's when it was looked at (slots.ts). */
+  /**
+   * The clock that decides how long keys in flight are kept (slots.ts): its time, and the system time of its last
+   * advance.
+   */
   readonly waitClock: { readonly at: number; readonly time: number } | undefined
-  /** Syncs in a row that were full of to-device events: more are waiting, and use keys that seem idle. */
+  /** Consecutive syncs full of to-device events: more are waiting, and will use keys that seem idle. */
   readonly fullPages: number
-  /** The number of the last message: none is given twice, or one process would delete another's. */
+  /** Number of the last message; never reused, so one process cannot delete another's message. */
   readonly lastMessage: number
-  /** The other identity that the server named for this device, once. */
+  /** Another identity that the server reported once for this device. */
   readonly suspected: string | undefined
-  /** What was asked and mended lately (rate-limit.ts). */
+  /** Recent rate-limited requests (rate-limit.ts). */
   readonly rateLimits: {
     readonly [What in RateLimitedAction]?: { readonly at: number; readonly left: number }
   }
-  /** Why the pool is to be read. */
+  /** Why a pool read is due. */
   readonly poolReadCause: HealCause | undefined
-  /** The digest of the pool that is understood: by the ledger, or by a reading that could not be healed. */
+  /** The digest that is explained: by the ledger, or by a pool read whose heal is blocked. */
   readonly explainedDigest: { readonly digest: string; readonly count: number } | undefined
-  /** A heal that had to wait: when it may be looked at again, and what was reported. */
+  /** When a postponed heal may be tried again. */
   readonly postponed: { readonly at: number; readonly waitMs: number } | undefined
-  /** The drift that was last told of without healing it. */
+  /** The drift that was last reported without healing it. */
   readonly reported: string | undefined
-  /** The next heal replaces everything. */
+  /** Why the next heal replaces everything. */
   readonly replaceCause: HealCause | undefined
-  /** Withdrawals in a row after which the pool was still wrong. */
+  /** Consecutive withdrawals after which the pool was still wrong. */
   readonly escalation: number
-  /** How often in a row an upload was refused. */
+  /** Consecutive refusals of an upload. */
   readonly refusals: number
-  /** About the fallback key: offer the same again, or a new one (`heal`: at once, because a dead one is published). */
+  /**
+   * Pending action on the fallback key: upload the same one again, or a new one (`heal`: at once, because the private
+   * half of the published key is lost).
+   */
   readonly fallbackAction: 'republish' | 'used' | 'fresh' | 'heal' | undefined
-  /** Failures in a row of the request that is due: it waits `waitMs` from `at` on. */
+  /** Consecutive failures of the due request: it waits `waitMs` from `at` on. */
   readonly retry: { readonly at: number; readonly waitMs: number; readonly failures: number } | undefined
 }
 
@@ -117,22 +122,22 @@ export const STATUS: Kind<Status> = {
     Array.isArray((value as Status).generated),
 }
 
-/** A request that changes keys: written down before it is handed out, and the same text until it was answered. */
+/** A request that changes keys: stored before it is sent, and sent with the same text until it is answered. */
 export type PendingRequest = {
   readonly id: string
   readonly type: 'keys_upload' | 'keys_reset'
   readonly path: string
-  /** The exact text. */
+  /** The exact text of the body. */
   readonly body: string
-  /** The server's epoch when it was decided: in another one it is dropped. */
+  /** The server's epoch when the request was decided; in another epoch it is dropped. */
   readonly epoch?: string
   readonly oneTimeKeys: readonly KeyName[]
   readonly fallbackKey?: KeyName
   readonly fallbackWhy?: 'missing' | 'used' | 'age' | 'heal'
   readonly hasDeviceKeys: boolean
-  /** Answers that did not settle it; a heal that nobody takes must not keep everything else waiting. */
+  /** Answers that did not settle it. A heal that keeps failing must not block everything else. */
   readonly failures?: number
-  /** A reset: why, and what it withdraws. */
+  /** For a reset: its cause, and the keys it withdraws. */
   readonly heal?: {
     readonly cause: HealCause
     readonly kind: 'withdraw' | 'replace'
@@ -140,7 +145,7 @@ export type PendingRequest = {
   }
 }
 
-/** At most one record: changes of keys go one after another. */
+/** One record per slot: key changes are sequential. */
 export const PENDING: Kind<PendingRequest> = {
   name: 'pending',
   check: (value): value is PendingRequest =>
@@ -153,9 +158,9 @@ export type SessionRecord = {
   /** The other device's curve25519 identity key. */
   readonly peer: string
   readonly pickle: string
-  /** The Matrix user that opened it; none where this device did. */
+  /** The Matrix user that opened it; absent if this device did. */
   readonly sender?: string
-  /** When it last decrypted, or was made. */
+  /** When it last decrypted a message, or was created. */
   readonly usedAt: number
 }
 
@@ -165,37 +170,42 @@ export const SESSIONS: Kind<SessionRecord> = {
     hasTexts(value, 'peer', 'pickle') && typeof (value as SessionRecord).usedAt === 'number',
 }
 
-/** A decrypted message that the app has not said to have handled. */
+/** A decrypted message that the app has not acknowledged. */
 export type DecryptedMessage = {
-  /** The same for the same message, whenever it comes: for an app that must not handle one twice. */
+  /** Equal for repeated deliveries of a message, so an app can handle each message once. */
   readonly id: string
-  /** The Matrix user that the event came from. */
+  /** The Matrix user that sent the event, as the server says. */
   readonly sender: string
-  /** The curve25519 identity key of the sending device: what the message was really encrypted with. */
+  /** The sending device's curve25519 identity key, proven by the encryption. */
   readonly senderKey: string
-  /** As it was encrypted. The app checks `sender`, `recipient` and `recipient_keys` in it (specification, `m.olm.v1`). */
+  /**
+   * The decrypted text. The app must check `sender`, `recipient` and `recipient_keys` in it (specification,
+   * `m.olm.v1`).
+   */
   readonly plaintext: string
   readonly sessionId: string
 }
 
-/** By number, in the order in which they were decrypted. */
+/** By number, in the order of decryption. */
 export const INBOX: Kind<DecryptedMessage> = {
   name: 'message',
   check: (value): value is DecryptedMessage => hasTexts(value, 'id', 'sender', 'senderKey', 'plaintext'),
 }
 
-/** Something remembered, and its place in the order of remembering. */
+/** A remembered entry, and its position in the order of remembering. */
 export type Remembered = { readonly n: number; readonly of?: string }
 
 const isMemory = (value: unknown): value is Remembered =>
   typeof (value as Partial<Remembered> | null)?.n === 'number'
 
-/** Ciphertexts that were decrypted, by hash: the same again is no failure. */
+/** Decrypted ciphertexts, by hash: a repetition is not a failure. */
 export const SEEN: Kind<Remembered> = { name: 'seen', check: isMemory }
-/** Sessions that were opened with a fallback key (`of`), by session ID: none is opened twice while the key lives. */
+/**
+ * Sessions opened with a fallback key (`of`), by session ID: none is opened twice while the key's private half exists.
+ */
 export const OPENED: Kind<Remembered> = { name: 'opened', check: isMemory }
 
-/** The one record of kinds that have one. */
+/** The record ID of kinds that have only one record. */
 export const ONLY = 'only'
 
 function hasTexts(value: unknown, ...members: readonly string[]): boolean {

@@ -1,8 +1,8 @@
 /**
- * Which request is due: one at a time, because each answer decides about the next.
+ * Chooses the due request: one at a time, because each answer affects the next choice.
  *
- *     versions (once per open) -> who does the server say we are? (before the first upload, and on another server)
- *       -> the reset of a heal -> the reading of the pool -> the upload that is written down -> a new upload
+ *     versions (once per open) -> identity check (before the first upload, and after a server change)
+ *       -> reset of a heal -> pool read -> stored upload -> new upload
  */
 import { POOL_PATH } from '@latchkey/protocol'
 import type { View } from '../store/stored-state.ts'
@@ -13,15 +13,15 @@ import { PENDING, type PendingRequest, type RateLimitedAction } from './records.
 import { accountOf, type Settings, statusOf } from './step.ts'
 import { planReplacement, planUpload, type UploadPlan } from './upload.ts'
 
-/** A request that the app sends as it stands, with its access token. */
+/** A request for the app to send unchanged, with its access token. */
 export type OutgoingRequest = {
   /** For `markRequestAsSent`. */
   readonly id: string
   readonly type: 'keys_upload' | 'keys_reset' | 'keys_pool' | 'versions' | 'keys_query'
   readonly method: 'GET' | 'POST'
-  /** With the query, to be put behind the server's base URL. */
+  /** Path and query, to be appended to the server's base URL. */
   readonly path: string
-  /** JSON text, to be sent as it is. */
+  /** JSON text, to be sent unchanged. */
   readonly body?: string
 }
 
@@ -44,7 +44,7 @@ export type Next =
   | { readonly kind: 'prepare'; readonly plan: UploadPlan }
   | { readonly kind: 'reset'; readonly generation: number }
 
-/** Decides what is due. `knowsVersions`: whether this process asked the server what it offers. */
+/** Chooses the due request. `knowsVersions`: whether this process has asked `/versions`. */
 export function nextRequest(view: View, settings: Settings, now: number, knowsVersions: boolean): Next {
   const status = statusOf(view)
   const read = (type: QueryType): Next => ({ kind: 'read', type, generation: view.generation })
@@ -69,7 +69,7 @@ export function nextRequest(view: View, settings: Settings, now: number, knowsVe
   return plan === undefined ? { kind: 'nothing' } : { kind: 'prepare', plan }
 }
 
-/** The request that asks something. */
+/** The request of a query. */
 export function queryRequest(view: View, id: string, type: QueryType): OutgoingRequest {
   switch (type) {
     case 'versions':

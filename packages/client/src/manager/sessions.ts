@@ -1,10 +1,10 @@
-/** Olm sessions with other devices: stored, bounded, used to encrypt. */
+/** Olm sessions with other devices: stored, limited in number, used to encrypt. */
 import type { OlmMessage, OlmSession } from '../olm/olm-account.ts'
 import type { Transaction } from '../store/stored-state.ts'
 import { type SessionRecord, SESSIONS } from './records.ts'
 import type { Step } from './step.ts'
 
-/** The sessions with another device, the one that was used last first. */
+/** The sessions with another device, most recently used first. */
 export function sessionsWith(transaction: Transaction, peer: string): [string, SessionRecord][] {
   return [...transaction.all(SESSIONS)]
     .filter(([, record]) => record.peer === peer)
@@ -12,10 +12,10 @@ export function sessionsWith(transaction: Transaction, peer: string): [string, S
 }
 
 /**
- * Stores a session, and lets the oldest go where there are too many with this device. Where there are too many in all, it
- * is the oldest of whoever has most: nobody can push out the sessions of others.
+ * Stores a session. Beyond the limit per device, that device's oldest session is dropped; beyond the total limit, the
+ * oldest session of the user with the most sessions, so that no user can displace the sessions of others.
  *
- * @returns who lost a session for want of room in all
+ * @returns the user that lost a session because of the total limit
  */
 export function putSession(
   step: Step,

@@ -1,4 +1,4 @@
-/** What the answers to questions mean: what the server offers, who it says this device is, what its pool has. */
+/** Applies answers to queries: the server's level, the device's identity, the pool. */
 import type { JsonObject } from '@latchkey/protocol'
 import { decodePool, isFinal } from '../server/answers.ts'
 import { levelOf } from '../server/capabilities.ts'
@@ -9,14 +9,14 @@ import { reconcilePool } from './reconcile-pool.ts'
 import type { QueryType } from './requests.ts'
 import type { Step } from './step.ts'
 
-/** Takes an answer in. Returns whether the question needs no further try. */
+/** Applies an answer. Returns whether the query is settled. */
 export function settleQuery(
   step: Step,
   { type, begunAt }: { readonly type: QueryType; readonly begunAt: number },
   { status, body }: { readonly status: number; readonly body: JsonObject },
 ): boolean {
   const isOk = status >= 200 && status < 300
-  // Without an answer nothing was asked of the server.
+  // Without an answer the request did not reach the server.
   if (type !== 'versions' && status !== 0) countAction(step, type)
   switch (type) {
     case 'versions':
@@ -30,7 +30,7 @@ export function settleQuery(
       else if (isFinal(status)) {
         const reason = step.status.poolReadCause ?? 'unknown_keys'
         step.patch({ poolReadCause: undefined })
-        report(step, reason, [], `the server does not show its pool (${status})`)
+        report(step, reason, [], `the server does not return its pool (${status})`)
       }
       return isFinal(status)
     }

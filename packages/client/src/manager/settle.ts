@@ -1,6 +1,6 @@
 /**
- * What an answer to a pending request means for the keys in it (extensions.md, outcomes). An answer that is none, 429 or
- * 5xx leaves the request pending as it is, with a pause.
+ * Settles a pending request by its answer (extensions.md, outcomes). No answer, 429 and 5xx leave the request pending,
+ * with a pause.
  */
 import { type JsonObject, KEY_POOL } from '@latchkey/protocol'
 import { noteHeal } from '../heal/heals.ts'
@@ -33,15 +33,15 @@ import type { Step } from './step.ts'
 
 /** Refusals of one upload before everything is replaced. */
 const REFUSALS = 2
-/** Answers after which a heal is given up: it must not keep uploads waiting for ever. */
+/** Answers after which a heal is given up, so that it cannot block uploads forever. */
 const FINAL_FAILURES = 3
 const FAILURES = 8
 
-/** An answer as it came: `status` 0 when none came. */
+/** An answer; `status` is 0 when none came. */
 export type Answer = {
   readonly status: number
   readonly body: JsonObject
-  /** The state's generation when the request was first handed out: what the answer tells is no older. */
+  /** The state's generation when the request was first sent: the answer's content is no older. */
   readonly begunAt: number
 }
 
@@ -78,7 +78,7 @@ function settle(step: Step, slot: PendingSlot, pending: PendingRequest, answer: 
     }
     return true
   }
-  // Not allowed: perhaps because the server knows the device by another identity. It is to be asked.
+  // Forbidden, possibly because the server has another identity of the device: check that.
   if (answer.status === 403 || (answer.status === 400 && pending.hasDeviceKeys)) {
     step.patch({ deviceKeys: 'unknown' })
   }
@@ -89,7 +89,7 @@ function settle(step: Step, slot: PendingSlot, pending: PendingRequest, answer: 
 
 function settleUpload(step: Step, pending: PendingRequest, { body, begunAt }: Answer): void {
   const answer = decodeUpload(body)
-  // The same key again: a server that has none whatever it is given would be given it for ever.
+  // The same fallback key again: without a limit, a server that always lacks one would receive it endlessly.
   if (pending.fallbackKey !== undefined && pending.fallbackWhy === undefined) countAction(step, 'fallback')
   settleKeys(step, pending, answer)
   if (pending.hasDeviceKeys) step.patch({ deviceKeys: 'published' })
@@ -105,14 +105,14 @@ function settleReset(
 ): void {
   const answer = decodeReset(body)
   const withdrawn = new Set(answer.withdrawn ?? [])
-  // Mostly what is withdrawn by name was not this device's, or was issued before: no private half goes for it. Otherwise
-  // what was withdrawn nobody has or will get; of the rest nothing is known, it may be in flight.
+  // Keys withdrawn by name are mostly not this device's, or were issued before: keep their private halves. In the other
+  // cases a withdrawn key was never issued, and the state of the rest is unknown: it may be in flight.
   const isOurs = kind === 'replace' || cause === 'private_keys_evicted'
   if (kind === 'replace') confirmIssued(step)
   for (const name of isOurs ? keys : []) {
     if (step.transaction.get(ONE_TIME_KEYS, name)?.state !== 'available') continue
     if (withdrawn.has(name)) dropPrivateKey(step, name, 'withdrawn', cause)
-    else noteIssued(step, name, 'not withdrawn: somebody may have been given it')
+    else noteIssued(step, name, 'not withdrawn: it may have been issued')
   }
   settleKeys(step, pending, answer)
   const did =
@@ -139,7 +139,7 @@ function settleKeys(step: Step, pending: PendingRequest, answer: UploadAnswer): 
     const outcome = answer.outcomes.get(name)
     if (outcome === 'already_issued') noteIssued(step, name, 'issued before its upload was acknowledged')
     else if (outcome === 'already_removed')
-      dropPrivateKey(step, name, 'removed', 'the server had removed it before')
+      dropPrivateKey(step, name, 'removed', 'the server had already removed it')
     else moveTo(transaction, ONE_TIME_KEYS, name, 'available', now, { publishedAt: now })
   }
   for (const name of answer.evicted) {
@@ -149,7 +149,7 @@ function settleKeys(step: Step, pending: PendingRequest, answer: UploadAnswer): 
   }
   if (pending.fallbackKey === undefined) return
   if (answer.fallbackOutcomes.get(pending.fallbackKey) === 'already_replaced') {
-    // The server has a newer one. If that is not ours either, its digest will show it.
+    // The server has a newer key. If that is not ours either, the digest will show it.
     noteFallbackPublished(step, pending.fallbackKey)
     step.patch({ fallbackAction: 'fresh' })
     return
@@ -167,7 +167,7 @@ function applyChange(step: Step, { counts, keyPool }: UploadAnswer, begunAt: num
   applyServerState(step, { counts, keyPool, begunAt, isChange: true })
 }
 
-/** 409: the pool is not what it was read as. Anything else: again, a few times, and then it is given up and told of. */
+/** 409: the pool has changed since it was read. Other failures: retry a few times, then give up and report. */
 function settleRefusedReset(
   step: Step,
   pending: PendingRequest,
@@ -205,8 +205,8 @@ function settleRefusedReset(
 }
 
 /**
- * 400: under one of these IDs the server has another key, or it does not like the upload. Nothing of it should be stored.
- * Compare first; if it is refused again, give the batch up and replace everything.
+ * Settles a 400: the server has another key under one of the IDs, or rejects the upload. Nothing should have been
+ * stored. Compares first; if refused again, abandons the batch and replaces everything.
  */
 function settleRefusedUpload(step: Step, pending: PendingRequest, { body }: Answer): boolean {
   const conflicts = decodeConflict(400, body)
@@ -216,11 +216,12 @@ function settleRefusedUpload(step: Step, pending: PendingRequest, { body }: Answ
   if (conflicts !== undefined) step.emit('drift', { reason: 'conflict', keys: conflicts })
   if (step.settings.mode === 'heal' && refusals < REFUSALS && step.status.level === 'latchkey') {
     requestPoolRead(step, 'conflict')
-    // The comparison goes first, and need not wait.
+    // The pool read goes first, without a pause.
     return true
   }
   if (conflicts === undefined) {
-    // It stays the batch that is sent, at growing intervals: another one would fare no better, and cost its private halves.
+    // Keep sending the same batch, at growing intervals: a new batch would be refused too, and cost more private
+    // halves.
     if (refusals > REFUSALS) return false
     const { error } = body
     const why = typeof error === 'string' ? error : 'the server refused the upload with 400'
@@ -231,12 +232,17 @@ function settleRefusedUpload(step: Step, pending: PendingRequest, { body }: Answ
   step.transaction.delete(PENDING, 'upload')
   if (step.settings.mode === 'heal' && step.status.level !== 'bare') requestReplacement(step, 'conflict')
   else
-    report(step, 'conflict', conflicts, 'the next keys get new IDs; those that are there cannot be withdrawn')
-  // The cure need not wait. What is refused again and again does, longer each time.
+    report(
+      step,
+      'conflict',
+      conflicts,
+      'the next keys get new IDs; the keys on the server cannot be withdrawn',
+    )
+  // The heal need not wait; repeated refusals do, longer each time.
   return step.status.replaceCause !== undefined || refusals === 1
 }
 
-/** Keys whose upload was given up stay, as in flight, until the pool shows that they never arrived, or their deadline. */
+/** Keeps keys of an abandoned upload as if in flight, until the pool shows that they never arrived, or they expire. */
 function keepInDoubt(step: Step, { oneTimeKeys }: PendingRequest): void {
   for (const name of oneTimeKeys) {
     if (step.transaction.get(ONE_TIME_KEYS, name)?.state === 'uploading') noteIssued(step, name, IN_DOUBT)
@@ -244,7 +250,7 @@ function keepInDoubt(step: Step, { oneTimeKeys }: PendingRequest): void {
   if (oneTimeKeys.length > 0 && step.status.level === 'latchkey') requestPoolRead(step, 'conflict')
 }
 
-/** Keys that were not stored, by the word of a server that knows. A fallback key is offered again. */
+/** Drops keys that were certainly not stored. A fallback key is uploaded again. */
 function dropUnsent(step: Step, { oneTimeKeys }: PendingRequest): void {
   for (const name of oneTimeKeys) {
     if (step.transaction.get(ONE_TIME_KEYS, name)?.state === 'uploading')

@@ -1,7 +1,7 @@
 /**
- * The private halves in the account, and when one is given up: only when the server said that it was withdrawn or never
- * stored, when a message was decrypted with it, when its deadline passed, or when it was issued long ago and there is no
- * room left. A key that the server may still issue is never given up (MSC4162 "secondary motivation", hydrogen#185).
+ * The private halves in the account, and when one is dropped: the server reported it withdrawn or never stored, a
+ * message was decrypted with it, its deadline passed, or it was issued long ago and its slot is needed. A key that the
+ * server may still issue is never dropped (MSC4162 "secondary motivation", hydrogen#185).
  */
 import { type KeyName, SIGNED_CURVE25519 } from '@latchkey/protocol'
 import { type KeyRecord, mayStillBeUsed, ONE_TIME_KEYS } from '../ledger/key-record.ts'
@@ -11,19 +11,19 @@ import { ACCOUNT, ONLY } from './records.ts'
 import { accountOf, statusOf, type Step } from './step.ts'
 
 const DAY_MS = 86_400_000
-/** How long an issued key is waited for. To-device messages older than that are of a server that is long gone. */
+/** How long an issued key is kept. Older to-device messages do not occur in practice. */
 const ISSUED_DEADLINE_MS = 30 * DAY_MS
-/** The least time that a key stays after it was issued, when room is short. */
+/** Minimum time that an issued key is kept when slots run short. */
 const ISSUED_MINIMUM_MS = DAY_MS
 
-/** What the time between two syncs counts at most. */
+/** Maximum advance of the wait clock between two syncs. */
 const LONGEST_WAIT_MS = DAY_MS / 2
 const WAIT_STEP_MS = 600_000
 
 /**
- * How long keys are waited for is told by a clock that only goes on from sync to sync, and by half a day at most: neither
- * this device's clock, wrong for a while in whatever direction, nor the server's can make every key in flight expire. A
- * device that is seldom online waits the longer.
+ * Time of the wait clock, which decides how long issued keys are kept. It advances from sync to sync by at most half a
+ * day, so that neither a wrong system clock nor the server's can expire every key in flight. A device that is rarely
+ * online waits longer.
  */
 export function waitClockTime(view: View): number {
   return statusOf(view).waitClock?.time ?? 0
@@ -33,7 +33,7 @@ function advanceWaitClock(step: Step): number {
   const { now, status } = step
   const { at, time } = status.waitClock ?? { at: now, time: 0 }
   const elapsed = now - at
-  // Not at every sync, because it is written down.
+  // Not at every sync, because each advance is written to the store.
   if (status.waitClock === undefined || elapsed < 0 || elapsed >= WAIT_STEP_MS) {
     const next = time + Math.min(LONGEST_WAIT_MS, Math.max(0, elapsed))
     step.patch({ waitClock: { at: now, time: next } })
@@ -41,7 +41,7 @@ function advanceWaitClock(step: Step): number {
   return waitClockTime(step.transaction)
 }
 
-/** How many private one-time keys are in the account, as far as it can be known. */
+/** Private one-time keys in the account, as far as known. */
 export function heldKeys(view: View): number {
   let held = view.get(ACCOUNT, ONLY)?.imported?.held ?? 0
   for (const record of view.all(ONE_TIME_KEYS).values()) if (mayStillBeUsed(record)) held++
@@ -49,8 +49,8 @@ export function heldKeys(view: View): number {
 }
 
 /**
- * Gives up the private half of a key that cannot be needed any more, and notes why. An adopted key cannot be given up,
- * because only its hash is known: it takes its slot until its deadline, and so it is counted.
+ * Drops the private half of a key that is no longer needed, and records why. An adopted key cannot be dropped because
+ * only its hash is known: it occupies its slot until its deadline, and is counted.
  */
 export function dropPrivateKey(
   step: Step,
@@ -64,15 +64,15 @@ export function dropPrivateKey(
   moveTo(step.transaction, ONE_TIME_KEYS, id, state, step.now, cause === undefined ? {} : { cause })
 }
 
-/** Why a key is waited for although its upload was refused: who refused it may not have been the one who stores it. */
-export const IN_DOUBT = 'its upload was refused; it may have arrived all the same'
+/** Why a key is kept although its upload was refused: a proxy may have refused it after the server stored it. */
+export const IN_DOUBT = 'its upload was refused, but may have been stored'
 
-/** A key may have been given to somebody: its private half stays until its deadline. */
+/** A key may have been issued: its private half stays until its deadline. */
 export function noteIssued(step: Step, id: string, cause?: string): void {
   moveToIssued(step, id, cause === undefined ? {} : { cause })
 }
 
-/** A count says that a key was issued; nothing else does. */
+/** Infers from a count alone that a key was issued. */
 export function inferIssued(step: Step, id: string): void {
   moveToIssued(step, id, { inferred: true })
 }
@@ -87,7 +87,7 @@ function moveToIssued(
   moveTo(step.transaction, ONE_TIME_KEYS, id, 'issued', step.now, { issuedAt: step.now, ...more })
 }
 
-/** A reset of everything was done: what only seemed to have been issued is surely not there any more. */
+/** Confirms inferred issues after a reset of everything: those keys are certainly not on the server any more. */
 export function confirmIssued({ transaction, now }: Step): void {
   for (const [id, { state, inferred, issuedAt = now }] of transaction.all(ONE_TIME_KEYS)) {
     if (state === 'issued' && inferred === true) {
@@ -96,7 +96,7 @@ export function confirmIssued({ transaction, now }: Step): void {
   }
 }
 
-/** Gives up issued keys that were waited for long enough. */
+/** Expires issued keys that were kept long enough. */
 export function expireIssued(step: Step): void {
   const { transaction, now } = step
   const time = advanceWaitClock(step)
@@ -104,26 +104,26 @@ export function expireIssued(step: Step): void {
     if (record.state !== 'issued') continue
     if (record.noticedAt === undefined) transaction.put(ONE_TIME_KEYS, id, { ...record, noticedAt: time })
     else if (time - record.noticedAt >= ISSUED_DEADLINE_MS) {
-      dropPrivateKey(step, id, 'expired', 'nobody used it within 30 days of its issue')
+      dropPrivateKey(step, id, 'expired', 'not used within 30 days of its issue')
     }
   }
   const account = accountOf(transaction)
   const { imported } = account
   if (imported?.available === undefined || now - imported.at < ISSUED_DEADLINE_MS) return
-  // Of an imported account only what the server still has is waited for any longer.
+  // Of an imported account, only keys still on the server are kept any longer.
   const held = Math.min(imported.held, imported.available)
   if (held < imported.held) transaction.put(ACCOUNT, ONLY, { ...account, imported: { ...imported, held } })
 }
 
 /**
- * Issued keys that may be dropped to make room, the longest-issued first. One that only seems to have been issued may not:
- * by a server that always says 0 all keys seem to be.
+ * Issued keys that may be dropped to free slots, longest-issued first. Keys only inferred as issued are excluded: a
+ * server that always reports 0 makes every key look issued.
  */
 export function droppable(view: View): [KeyName, KeyRecord][] {
   return longIssued(view).filter(([, { inferred, key }]) => inferred !== true && key !== undefined)
 }
 
-/** Whether keys could be dropped if it were known that they are not on the server. */
+/** Whether keys could be dropped if they were known to be off the server. */
 export function areInDoubt(view: View): boolean {
   return longIssued(view).some(([, { inferred }]) => inferred === true)
 }

@@ -1,6 +1,6 @@
 /**
- * One durable step of a key manager: a transaction of the state, with the account that belongs to it, and the events to
- * tell once it is written. A step may be run again on newer state, so it changes nothing but its transaction and its account.
+ * One durable step of a key manager: a transaction of the state, the account that belongs to it, and the events to emit
+ * once it is written. A step may be repeated on newer state, so it changes only its transaction and its account.
  */
 import { emit } from '../emit.ts'
 import type { ClientEventType, EventDetails, OnEvent } from '../events.ts'
@@ -11,7 +11,7 @@ import { AccountBox } from './account-box.ts'
 import { ACCOUNT, type AccountRecord, NEW_STATUS, ONLY, STATUS, type Status } from './records.ts'
 import type { Random } from './wire-ids.ts'
 
-/** How a manager behaves, complete. */
+/** Settings of a manager, with defaults applied. */
 export type Settings = {
   readonly mode: 'off' | 'report' | 'heal'
   readonly budget: Budget
@@ -24,7 +24,7 @@ export type Settings = {
   readonly random: Random
 }
 
-/** What every part of a manager works with. */
+/** Shared context of a manager: state, Olm accounts, settings. */
 export class Core {
   readonly state: StoredState
   readonly accounts: OlmAccounts
@@ -40,7 +40,7 @@ export class Core {
     this.#onEvent = onEvent
   }
 
-  /** Takes one step: durable when it resolves, and its events are told after that. */
+  /** Runs one step. It is durable when this resolves; its events are emitted afterwards. */
   async update<T>(change: (step: Step) => T): Promise<T> {
     const now = this.settings.now()
     let last: Step | undefined
@@ -84,12 +84,12 @@ export class Step {
     if (isNews) this.transaction.put(STATUS, ONLY, { ...former, ...status })
   }
 
-  /** The account, to read from. */
+  /** The account, for reading. */
   account(): OlmAccount {
     return (this.#account ??= this.#box.of(accountOf(this.transaction).pickle))
   }
 
-  /** The account, to be changed: it is pickled once, at the end of the step. */
+  /** The account, for changing: it is pickled once, at the end of the step. */
   accountToChange(): OlmAccount {
     if (!this.#isChanging) {
       this.#account = this.#box.toChange(accountOf(this.transaction).pickle)
@@ -114,10 +114,9 @@ export function statusOf(view: View): Status {
   return { ...NEW_STATUS, ...view.get(STATUS, ONLY) }
 }
 
-/** The account record. `KeyManager.open` made it before anything else could look. */
+/** The account record, which `KeyManager.open` created. */
 export function accountOf(view: View): AccountRecord {
   const record = view.get(ACCOUNT, ONLY)
-  if (record === undefined)
-    throw new Error('the store has no account any more: it was emptied while it was open')
+  if (record === undefined) throw new Error('the store has lost its account: it was emptied while open')
   return record
 }

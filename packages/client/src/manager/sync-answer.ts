@@ -14,7 +14,7 @@ import { expireIssued } from './slots.ts'
 import type { Step } from './step.ts'
 import { budgetLeft, missingKeys, requestRoom } from './upload.ts'
 
-/** The state in which a sync was begun: counts in an answer are no older than it. */
+/** The state at the start of a sync: counts in its answer are no older. */
 export type SyncTicket = { readonly generation: number }
 
 /** To-device events in a sync answer that indicate that more are waiting. */
@@ -23,7 +23,7 @@ const FULL_PAGE = 100
 const MAX_UNHANDLED = 10_000
 const DAY_MS = 86_400_000
 
-/** Decoded JSON, or its text. What is neither is an answer that says nothing. */
+/** Decodes JSON text; an object is returned as it is. Anything else is an empty answer. */
 export function decodeAnswer(answer: unknown): JsonObject {
   if (typeof answer === 'string') return parseObject(answer) ?? {}
   return isJsonObject(answer) ? answer : {}
@@ -63,7 +63,7 @@ export function applySync(step: Step, { sync, ciphertexts, begunAt, handled, lef
   for (const number of handled) if (transaction.get(INBOX, number)) transaction.delete(INBOX, number)
   if (transaction.all(INBOX).size >= MAX_UNHANDLED) {
     throw new Error(
-      `${MAX_UNHANDLED} messages are waiting to be handled: take unhandledMessages() and call messagesHandled()`,
+      `${MAX_UNHANDLED} messages are unhandled: call unhandledMessages() and then messagesHandled()`,
     )
   }
   const { stored, failures } = decryptAll(step, ciphertexts)
@@ -81,14 +81,14 @@ export function applySync(step: Step, { sync, ciphertexts, begunAt, handled, lef
   return { failures, messages, since: step.status.since, generation: transaction.generation + 1 }
 }
 
-/** Takes in what the server says of the device's keys. `begunAt`: the state's generation when the sync was sent. */
+/** Applies what the server says of the device's keys. `begunAt`: the state's generation when the sync was sent. */
 function applySignals(step: Step, sync: JsonObject, begunAt: number): void {
   const { counts, keyPool, unusedFallbackTypes } = decodeSignals(sync)
   const received = counts?.[SIGNED_CURVE25519]
   const view = step.transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
   const known = view?.counts[SIGNED_CURVE25519]
   const learned = { counts, keyPool, begunAt, isChange: false }
-  // Sliding sync may tell of the fallback key alone.
+  // A sliding sync may report the fallback key alone.
   const freshness =
     counts === undefined && keyPool === undefined
       ? classifyAnswer(view, learned, step.transaction.generation)
@@ -104,7 +104,7 @@ function applySignals(step: Step, sync: JsonObject, begunAt: number): void {
   if (!isUsed && fallbackAction === 'used') step.patch({ fallbackAction: undefined })
 }
 
-/** Tells once a day that no more keys may be made although some are missing. */
+/** Emits `generation_limited` once a day while keys are missing and the budget is spent. */
 export function noteLimited(step: Step): void {
   const { status, settings, now, transaction } = step
   if (missingKeys(transaction) === 0 || budgetLeft(transaction, settings, now) > 0) return

@@ -1,8 +1,8 @@
 /**
- * Writing an upload down before it is sent: which keys are missing, how many there is room and budget for, and then
- * generate -> sign -> hash -> one durable write of the private halves, the ledger's records and the exact text.
- * Only what was written down is handed out, and the same text until it was answered, after a crash as well and by
- * another process (MSC4162, matrix-rust-sdk#1415, #2930). A write that finds newer state throws the keys away unseen.
+ * Prepares an upload before it is sent: plans how many keys are missing and allowed, then generate -> sign -> hash ->
+ * one durable write of the private halves, the ledger records and the exact text. Only stored text is sent, and the
+ * same text until it is answered, also after a crash and by other processes (MSC4162, matrix-rust-sdk#1415, #2930). A
+ * write that finds newer state discards the generated keys.
  */
 import {
   canonicalJson,
@@ -30,38 +30,38 @@ const UPLOAD_PATH = '/_matrix/client/v3/keys/upload'
 export const RESET_PATH = `/_matrix/client/${RESET_UNSTABLE_PATH}`
 const ALGORITHMS = ['m.olm.v1.curve25519-aes-sha2', 'm.megolm.v1.aes-sha2']
 
-/** Full syncs in a row for which keys wait: 1 000 messages. */
+/** Consecutive full syncs for which new keys wait: 1 000 messages. */
 const MAX_FULL_PAGES = 10
 
-/** What an upload, or a reset with replacements, is to carry. */
+/** Contents of an upload, or of a reset with replacements. */
 export type UploadPlan = {
-  /** The state that it was decided on. */
+  /** Generation of the state that it was decided on. */
   readonly generation: number
   readonly deviceKeys: boolean
   readonly oneTimeKeys: number
-  /** Issued keys to give up first, to make room. */
+  /** Issued keys to drop first, to free slots. */
   readonly drop: readonly { readonly name: KeyName; readonly key: string }[]
   readonly fallback: FallbackPlan
-  /** Replace everything that the server has. */
+  /** Set for a reset: replace everything on the server. */
   readonly replace?: HealCause
 }
 
-/** How many keys a device keeps on the server: half of what it can hold, so that the other half may be in flight. */
+/** Keys to keep on the server: half of the slots, so that the other half may be in flight. */
 function targetOf({ slots }: AccountRecord): number {
   return Math.floor(slots / 2)
 }
 
-/** How many keys are missing on the server as far as is known: unknown is not zero (matrix-spec#2251). */
+/** Keys missing on the server as far as known: unknown is not zero (matrix-spec#2251). */
 export function missingKeys(view: View): number {
   const target = targetOf(accountOf(view))
   const known = view.get(SERVER_VIEW, SERVER_VIEW_ID)?.counts[SIGNED_CURVE25519]
   if (known !== undefined) return Math.max(0, target - known)
-  // Nothing was ever published, and the server has no device keys: there is nothing that could be counted.
+  // Nothing was ever published, and the server has no device keys: there is nothing to count.
   const isFirst = statusOf(view).deviceKeys === 'missing' && view.all(ONE_TIME_KEYS).size === 0
   return isFirst ? target : 0
 }
 
-/** Decides what to upload now; undefined when there is nothing. */
+/** Plans the upload that is due now; undefined when there is none. */
 export function planUpload(view: View, settings: Settings, now: number): UploadPlan | undefined {
   const status = statusOf(view)
   const deviceKeys = status.deviceKeys === 'missing'
@@ -71,10 +71,10 @@ export function planUpload(view: View, settings: Settings, now: number): UploadP
   return { generation: view.generation, deviceKeys, oneTimeKeys, drop, fallback }
 }
 
-/** A reset that replaces everything, in one request. */
+/** Plans a reset that replaces everything in one request. */
 export function planReplacement(view: View, settings: Settings, now: number, cause: HealCause): UploadPlan {
   const { slots } = accountOf(view)
-  // What is public now stays in the account until the answer says that nobody has it.
+  // Published keys stay in the account until the answer shows that they were not issued.
   const room = Math.max(0, slots - heldKeys(view))
   const oneTimeKeys = Math.min(targetOf(accountOf(view)), room, budgetLeft(view, settings, now))
   return {
@@ -95,7 +95,7 @@ function planOneTimeKeys(
   now: number,
 ): Pick<UploadPlan, 'oneTimeKeys' | 'drop'> {
   const none = { oneTimeKeys: 0, drop: [] }
-  // Keys that waiting messages use seem idle. A sender who never lets the inbox run dry must not stop all uploads, though.
+  // Keys that waiting messages use seem idle. But a sender who keeps the inbox full must not stop all uploads.
   const { fullPages } = statusOf(view)
   if (fullPages > 0 && fullPages <= MAX_FULL_PAGES) return none
   const account = accountOf(view)
@@ -103,7 +103,7 @@ function planOneTimeKeys(
   if (wanted === 0) return none
   const room = account.slots - heldKeys(view)
   if (room > 0) return { oneTimeKeys: Math.min(wanted, room), drop: [] }
-  // No room: the fallback key serves. Only an empty pool is worth a key that may still be in flight.
+  // No free slot: the fallback key serves. Only an empty pool justifies dropping a key that may still be in flight.
   if (publicKeysOf(view, SIGNED_CURVE25519).length > 0) return none
   const drop = droppable(view)
     .slice(0, Math.min(wanted, Math.ceil(account.slots / 4)) - room)
@@ -112,8 +112,8 @@ function planOneTimeKeys(
 }
 
 /**
- * On plain MSC4162 a server that always says 0 has all keys that it seems to have issued. Before any is dropped to make
- * room everything is reset, and then it is sure that nobody will be given them.
+ * On plain MSC4162, a server that always reports 0 may still have all keys it seems to have issued. Before dropping any
+ * to free slots, everything is reset; after that no such key can be issued.
  */
 export function requestRoom(step: Step): void {
   const { transaction, settings, now, status } = step
@@ -131,7 +131,7 @@ export function budgetLeft(view: View, { newKeysPerDay }: Settings, now: number)
 }
 
 /**
- * Makes the keys of a plan and writes everything down in one step.
+ * Generates the keys of a plan and stores everything in one step.
  *
  * @returns false when the state has changed since the plan was made: nothing was done, plan again
  */
@@ -153,7 +153,7 @@ export async function prepareUpload(core: Core, plan: UploadPlan): Promise<boole
     if (step.transaction.generation !== plan.generation) return false
     const { transaction, now, status } = step
     for (const { name } of plan.drop) {
-      moveTo(transaction, ONE_TIME_KEYS, name, 'expired', now, { cause: 'dropped to make room' })
+      moveTo(transaction, ONE_TIME_KEYS, name, 'expired', now, { cause: 'dropped to free a slot' })
       step.emit('key_dropped', { key: name })
     }
     recordUploading(transaction, oneTimeKeys, now, { withKey: true })
@@ -173,9 +173,9 @@ export async function prepareUpload(core: Core, plan: UploadPlan): Promise<boole
 
 function recordFallback(step: Step, { name, key, hash, share }: HashedKey): void {
   const { transaction, now } = step
-  // The account keeps two: with this one made, the one before the current is gone.
+  // The account keeps two keys: generating this one discarded the previous one.
   const former = formerFallback(transaction)
-  if (former !== undefined) forgetFallback(step, former[0], 'a newer one took its place in the account')
+  if (former !== undefined) forgetFallback(step, former[0], 'replaced in the account by a newer key')
   const orders = [...transaction.all(FALLBACK_KEYS).values()].map(({ order }) => order)
   const order = Math.max(0, ...orders) + 1
   const record = { state: 'uploading', since: now, hash, share, key, batch: order, order } as const
@@ -191,7 +191,7 @@ type Batch = {
 
 type SignedKey = JsonObject & { readonly key: string }
 
-/** Generates and signs. Works on the account of the stored pickle; what it makes counts only once it is stored. */
+/** Generates and signs keys on the account of the stored pickle; they count only once they are stored. */
 function makeBatch(core: Core, record: AccountRecord, plan: UploadPlan, idTime: number): Batch {
   const account = core.box.toChange(record.pickle)
   const sign = <T extends JsonObject>(object: T): T & JsonObject => ({
@@ -259,7 +259,7 @@ function pendingOf(step: Step, plan: UploadPlan, batch: Batch): PendingRequest {
 }
 
 /**
- * Writes a reset of everything down, for servers that know MSC4162 and no more: what replaces it is an upload of its own.
+ * Stores a reset of everything for servers with plain MSC4162; the replacement keys follow in a separate upload.
  *
  * @returns false when the state has changed since it was decided
  */

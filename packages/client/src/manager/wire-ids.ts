@@ -1,8 +1,11 @@
 /**
- * Key IDs on the wire. They are ours, because a library's own counter goes back with a restored backup and then names a
- * second key like the first (vodozemac#382, element-ios#3721); the ID is not signed, so it may be anything.
- * Fixed width, base32hex, so that code points sort as numbers do: 10 characters of time, 8 drawn for the batch, 2 of index.
- * IDs grow from batch to batch even with the clock set back, and a restored copy of the store draws other ones.
+ * Key IDs on the wire. They are independent of the Olm library, whose counter returns to old values with a restored
+ * backup and then names a second key like the first (vodozemac#382, element-ios#3721). IDs are not signed, so any text
+ * is valid.
+ *
+ * Format: fixed width in base32hex, so that code point order equals numeric order: 10 characters of time, 8 random
+ * characters per batch, 2 of index. IDs increase from batch to batch even if the clock is set back, and a restored copy
+ * of the store draws different ones.
  */
 import { type KeyId, type KeyName, keyName, SIGNED_CURVE25519 } from '@latchkey/protocol'
 
@@ -11,17 +14,17 @@ const TIME_WIDTH = 10
 const RANDOM_WIDTH = 8
 const INDEX_WIDTH = 2
 
-/** Bytes that nobody can guess or repeat. */
+/** Source of unpredictable random bytes. */
 export type Random = (count: number) => Uint8Array
 
 export const cryptoRandom: Random = (count) => crypto.getRandomValues(new Uint8Array(count))
 
-/** The time of the next batch's IDs: later than all before. */
+/** The timestamp of the next batch's IDs: later than all before. */
 export function nextIdTime(lastIdTime: number, now: number): number {
   return Math.max(now, lastIdTime + 1)
 }
 
-/** `count` names that were never used and sort in this order. */
+/** `count` new names that sort in this order. */
 export function newKeyNames(idTime: number, random: Random, count: number): KeyName[] {
   if (count > DIGITS.length ** INDEX_WIDTH) throw new Error(`${count} keys in one batch are too many`)
   const drawn = Array.from(random(RANDOM_WIDTH), (byte) => DIGITS.charAt(byte & 31)).join('')
@@ -31,7 +34,7 @@ export function newKeyNames(idTime: number, random: Random, count: number): KeyN
   )
 }
 
-/** An ID for a request: unguessable, never repeated. */
+/** A request ID: unpredictable and unique. */
 export function newRequestId(random: Random): string {
   return Array.from(random(20), (byte) => DIGITS.charAt(byte & 31)).join('')
 }

@@ -1,7 +1,7 @@
 /**
- * `OlmAccount` over libolm (`@matrix-org/olm`, which the app passes in: it is an optional peer dependency, and its wasm
- * must have been initialised). libolm names keys by IDs of its own; they stay inside, because a restored backup repeats
- * them (vodozemac#382, element-ios#3721).
+ * `OlmAccount` over libolm (`@matrix-org/olm`). The app passes the module in, because it is an optional peer dependency
+ * whose wasm must be initialised first. libolm's own key IDs are not exposed, because a restored backup repeats them
+ * (vodozemac#382, element-ios#3721).
  */
 import type * as Libolm from '@matrix-org/olm'
 import {
@@ -13,15 +13,15 @@ import {
   type OpenedSession,
 } from './olm-account.ts'
 
-/** What is used of the module `@matrix-org/olm`. */
+/** The used part of the module `@matrix-org/olm`. */
 export type LibolmModule = {
   readonly Account: new () => Libolm.Account
   readonly Session: new () => Libolm.Session
 }
 
 /**
- * libolm copies most of what it is given to a stack of 64 KiB and does not look whether it fits: what does not overwrites
- * the memory of every account in the module. Measured: 60 000 bytes pass, 62 600 do not.
+ * libolm copies most arguments to a stack of 64 KiB without a length check: excess bytes overwrite the memory of every
+ * account in the module. Measured: 60 000 bytes pass, 62 600 do not.
  */
 const MAX_TEXT_BYTES = 48_000
 
@@ -30,6 +30,7 @@ const MAX_TEXT_BYTES = 48_000
  *
  * @param olm the module, after `await olm.init()`
  * @param pickleKey the secret that pickles in the store are encrypted with; the same at every start
+ * @throws {OlmRefusal} from its methods, when libolm refuses an argument
  * @example
  * import Olm from '@matrix-org/olm'
  * await Olm.init()
@@ -44,11 +45,11 @@ export function libolmAccounts(olm: LibolmModule, pickleKey: string): OlmAccount
   }
 }
 
-/** @throws {OlmRefusal} when a text is too long to be given to libolm */
+/** @throws {OlmRefusal} when a text is too long for libolm */
 function fitting(text: string): string {
   const bytes = new TextEncoder().encode(text).length
   if (bytes > MAX_TEXT_BYTES) {
-    throw new OlmRefusal(`libolm takes ${MAX_TEXT_BYTES} bytes at most, and this text has ${bytes}`)
+    throw new OlmRefusal(`libolm accepts at most ${MAX_TEXT_BYTES} bytes, and this text has ${bytes}`)
   }
   return text
 }
@@ -65,8 +66,8 @@ class Engine {
   }
 
   /**
-   * Calls libolm. It says "no" by errors that begin with `OLM.`; any other one, a trap of the wasm for instance, leaves
-   * the memory that all accounts share in an unknown state, so nothing is believed after it.
+   * Calls libolm. Its refusals are errors that begin with `OLM.`; any other error, for instance a wasm trap, leaves the
+   * memory shared by all accounts in an unknown state, so every later call fails.
    */
   call<T>(work: () => T): T {
     if (this.#failure !== undefined) throw this.#failure
@@ -78,7 +79,7 @@ class Engine {
         throw new OlmRefusal(error.message, { cause: error })
       }
       this.#failure = new Error(
-        `libolm broke down (${String(error)}); its memory cannot be trusted any more. Start the process anew: nothing of this step was stored.`,
+        `libolm failed (${String(error)}); its memory is no longer reliable. Restart the process; this step was not stored.`,
         { cause: error },
       )
       throw this.#failure
@@ -109,7 +110,7 @@ class Engine {
     return new LibolmSession(this, this.#filled(this.emptySession(), fill))
   }
 
-  /** Gives memory back, which a module that broke down may no longer do. */
+  /** Frees memory, unless the module failed and may not be able to. */
   free(object: { free(): void }): void {
     if (this.#failure === undefined) object.free()
   }
@@ -146,7 +147,7 @@ class LibolmAccount implements OlmAccount {
 
   generateOneTimeKeys(count: number): readonly string[] {
     return this.#engine.call(() => {
-      // libolm lists what was not yet marked; keys of before would be listed among the new ones.
+      // libolm lists unmarked keys: mark earlier ones, or they would be listed among the new ones.
       this.#account.mark_keys_as_published()
       this.#account.generate_one_time_keys(count)
       const keys = publicKeys(this.#account.one_time_keys())
@@ -169,7 +170,7 @@ class LibolmAccount implements OlmAccount {
     this.#engine.call(() => this.#account.forget_old_fallback_key())
   }
 
-  /** libolm removes a key only for a session that was opened with it, so one is opened: from this account to itself. */
+  /** libolm removes a key only for a session opened with it, so this opens one from the account to itself. */
   forgetOneTimeKey(publicKey: string): boolean {
     const outbound = this.#engine.emptySession()
     const inbound = this.#engine.emptySession()
@@ -201,7 +202,7 @@ class LibolmAccount implements OlmAccount {
     if (!(session instanceof LibolmSession)) throw new Error('expected a session of this account')
     const remove = (): void => this.#account.remove_one_time_keys(session.inner)
     this.#engine.call(remove)
-    // A fallback key is found again, a one-time key is not.
+    // A second removal succeeds for a fallback key only: a one-time key is no longer found.
     return !this.#engine.accepts(remove)
   }
 

@@ -1,6 +1,6 @@
 /**
- * Reads which one-time key an Olm pre-key message was made with. Nothing of it is authenticated: anybody can write a
- * message that names any key, so what is read here attributes and reports, and never causes a key to be withdrawn.
+ * Reads which one-time key an Olm pre-key message names. The result is not authenticated: anyone can write a message
+ * that names any key. It is used for attribution and reports, and never causes a withdrawal.
  *
  * Format (Olm specification, "Pre-key messages"): version byte 0x03, then protobuf fields: 0x0A the one-time key, 0x12
  * the sender's base key, 0x1A the sender's identity key, 0x22 the message.
@@ -24,10 +24,10 @@ const KEY_BYTES = 32
 const VARINT_MAX_BYTES = 5
 
 /**
- * The keys that a message of Olm type 0 names; undefined when it is not one.
+ * The keys that an Olm message of type 0 names; undefined for anything else.
  *
- * Each of the four fields has to be there once, and nothing else: of a field that comes twice one reader takes the first
- * and another the last, and then the ledger notes another key than the one that the message was opened with.
+ * Each of the four fields must occur exactly once, and nothing else: of a repeated field some readers take the first
+ * and others the last, and the ledger would record another key than the one that opened the message.
  */
 export function parsePreKeyMessage(body: string): PreKeyMessage | undefined {
   const bytes = fromBase64(body)
@@ -58,7 +58,7 @@ export type OlmEvent = {
 
 const OLM_V1 = 'm.olm.v1.curve25519-aes-sha2'
 
-/** The Olm message of a to-device event; undefined when it is another kind of event. */
+/** The Olm message of a to-device event; undefined for other kinds of events. */
 export function decodeOlmEvent(event: unknown): OlmEvent | undefined {
   if (!isJsonObject(event) || event['type'] !== 'm.room.encrypted') return undefined
   const { sender, content } = event
@@ -89,7 +89,7 @@ function readVarint(bytes: Uint8Array, start: number): { value: number; end: num
   return undefined
 }
 
-/** Unpadded, as Olm writes it: readers differ in what they make of anything else. */
+/** Accepts only unpadded base64, as Olm writes it: readers differ about anything else. */
 function fromBase64(text: string): Uint8Array | undefined {
   if (!/^[A-Za-z0-9+/]*$/.test(text)) return undefined
   try {
