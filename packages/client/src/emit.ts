@@ -1,4 +1,4 @@
-/** Makes events complete: the time, the weight, and the words. One place, so that the reference can list them. */
+/** Completes events with time, severity and texts. All texts are in this file, so that the reference can list them. */
 import type { ClientEvent, ClientEventType, EventDetails, OnEvent } from './events.ts'
 
 type Words<Type extends ClientEventType> = {
@@ -9,75 +9,73 @@ type Words<Type extends ClientEventType> = {
 
 const NOTHING = (): string => ''
 
-/** What each event says. */
+/** Severity and texts of each event. */
 export const EVENT_WORDS: { readonly [Type in ClientEventType]: Words<Type> } = {
   server: {
     severity: 'info',
-    cause: ({ level, baseUrl }) => `${baseUrl} was found to be a server of level "${level}".`,
+    cause: ({ level, baseUrl }) => `${baseUrl} is a server of level "${level}".`,
     remedy: ({ level }) =>
       level === 'bare'
-        ? 'Drift shows only when an upload conflicts or a message cannot be decrypted. A server with MSC4162 can be asked to start over.'
+        ? 'Drift is noticed only when an upload conflicts or a message cannot be decrypted. MSC4162 adds a key reset.'
         : '',
   },
   adopted: {
     severity: 'info',
-    cause: ({ count }) =>
-      `There was no ledger yet: ${count} keys that the server has were taken over as they are.`,
+    cause: ({ count }) => `There was no ledger yet: ${count} keys on the server were adopted.`,
     remedy: NOTHING,
   },
   drift: {
     severity: 'warning',
     cause: ({ reason, keys }) =>
-      `The server would issue ${keys.length} keys that this device should not have there (${reason}).`,
-    remedy: () => 'Heal, or with mode "report" reset the keys by hand.',
+      `The server may issue ${keys.length} keys that this device should not have there (${reason}).`,
+    remedy: () => 'Mode "heal" withdraws them; in mode "report" reset the keys manually.',
   },
   healed: {
     severity: 'warning',
     cause: ({ reason, did }) => `Healed (${reason}): ${did}.`,
     remedy: () =>
-      'Nothing now. If it comes again, look for its cause: a restored backup, two processes on one store, a store that does not keep.',
+      'None now. If it recurs, find the reason: a restored backup, two processes on one store, a store that loses data.',
   },
   not_healed: {
     severity: 'error',
     cause: ({ reason, why }) => `Not healed (${reason}): ${why}.`,
     remedy: () =>
-      'Messages to these keys cannot be decrypted. Reset the keys on the server, or log the device in anew.',
+      'Messages to these keys cannot be decrypted. Reset the keys on the server, or log in as a new device.',
   },
   two_writers: {
     severity: 'error',
-    cause: ({ heals }) =>
-      `Key uploads had to be healed ${heals} times within a day: two clients write to one account.`,
-    remedy: () => 'Let one process, or one tab, own the account; give others a device of their own.',
+    cause: ({ heals }) => `Key uploads were healed ${heals} times within a day: two clients use one account.`,
+    remedy: () => 'Let one process, or one tab, use the account; give the others their own devices.',
   },
   stale_count: {
     severity: 'info',
     cause: ({ told, used }) =>
-      `A sync told of ${told ?? 'no'} keys, which is old or wrong; ${used} was used.`,
+      `A sync reported ${told ?? 'no'} keys, which is stale or wrong; ${used} was used.`,
     remedy: NOTHING,
   },
   flood: {
     severity: 'warning',
-    cause: ({ keys, published }) =>
-      `${keys} more keys were about to be published beside ${published}; they were kept from the server.`,
+    cause: ({ keys, published }) => `${keys} new keys were withheld; ${published} are already published.`,
     remedy: () =>
-      'Update the SDK if it uploads keys although enough are there. If the server asks for so many, it miscounts, or keys are drained by claims.',
+      'Update the SDK if it uploads more keys than needed. Otherwise the server miscounts, or claims drain the keys.',
   },
   key_named_twice: {
     severity: 'warning',
-    cause: ({ key, senders }) => `Two sessions named the one-time key ${key} (${senders.join(', ')}).`,
+    cause: ({ key, senders }) => `Two sessions used the one-time key ${key} (${senders.join(', ')}).`,
     remedy: () =>
-      'Either the server issued it twice, or one of the messages is forged. One of the two cannot be decrypted.',
+      'The server issued it twice, or one of the messages is forged. One of them cannot be decrypted.',
   },
   undecryptable: {
     severity: 'warning',
     cause: ({ sender, verdict, key }) =>
-      `A message of ${sender} could not be decrypted: ${verdict}${key === undefined ? '' : ` (${key})`}.`,
-    remedy: () => 'Start a new session with the sender: write to them, or ask them to write again.',
+      `A message from ${sender} could not be decrypted: ${verdict}${key === undefined ? '' : ` (${key})`}.`,
+    remedy: () =>
+      'Start a new session with the sender: send them a message, or ask them to send another one.',
   },
   identity_changed: {
     severity: 'error',
-    cause: () => "The device's identity keys are not those it had before.",
-    remedy: () => 'The crypto store was lost under an old device ID. Log in as a new device.',
+    cause: () => "The device's identity keys have changed.",
+    remedy: () => 'The crypto store was lost under an existing device ID. Log in as a new device.',
   },
   device_dead: {
     severity: 'error',
@@ -86,23 +84,22 @@ export const EVENT_WORDS: { readonly [Type in ClientEventType]: Words<Type> } = 
   },
   key_dropped: {
     severity: 'warning',
-    cause: ({ key }) =>
-      `The private half of ${key} was given up to make room; it had been issued the longest.`,
+    cause: ({ key }) => `The private half of ${key}, issued longest ago, was dropped to free a slot.`,
     remedy: () =>
-      'A message that still comes for it is lost. Many claims that are never used point to a claimer that drains keys.',
+      'A message that still uses it cannot be decrypted. Many unused claims indicate a client that drains keys.',
   },
   sessions_dropped: {
     severity: 'warning',
     cause: ({ sender, count }) =>
-      `${count} sessions of ${sender}, who had the most, were given up: there is room for so many only.`,
-    remedy: () => 'If nobody should have so many, the sender floods this device: block them.',
+      `${count} sessions of ${sender}, who had the most, were dropped: the session limit was reached.`,
+    remedy: () => 'If the sender should not have so many sessions, they flood this device: block them.',
   },
   generation_limited: {
     severity: 'warning',
     cause: ({ generated, perDay }) =>
-      `${generated} new keys within a day, the limit is ${perDay}: no more for now.`,
+      `${generated} new keys within a day; the limit of ${perDay} is reached.`,
     remedy: () =>
-      'The fallback key serves meanwhile. Either the keys are drained by claims, or the server miscounts.',
+      'The fallback key serves until keys are allowed again. Claims drain the keys, or the server miscounts.',
   },
   fallback_rotated: {
     severity: 'info',
@@ -111,18 +108,18 @@ export const EVENT_WORDS: { readonly [Type in ClientEventType]: Words<Type> } = 
   },
   not_compared: {
     severity: 'warning',
-    cause: ({ error }) =>
-      `The server's pool could not be read, so it is not known whether it fits the ledger: ${error}`,
-    remedy: () => 'Nothing if it passes: it is read again in a minute.',
+    cause: ({ error }) => `The server's pool could not be read and compared with the ledger: ${error}`,
+    remedy: () => 'None if it is temporary: the pool is read again in a minute.',
   },
   unguarded: {
     severity: 'error',
     cause: ({ error }) => `Requests pass unguarded: ${error}`,
-    remedy: () => 'If the error is one of the store, repair or replace it as it says. Nothing if it passes.',
+    remedy: () =>
+      'If the store failed, repair or replace it as the error says. None if the error is temporary.',
   },
 }
 
-/** Tells a listener of an event. Its exceptions are its own. */
+/** Passes an event to the listener. Exceptions of the listener are ignored. */
 export function emit<Type extends ClientEventType>(
   onEvent: OnEvent | undefined,
   at: number,
@@ -135,6 +132,6 @@ export function emit<Type extends ClientEventType>(
   try {
     onEvent(event as ClientEvent)
   } catch {
-    // A listener's fault must not change what happens to keys.
+    // A faulty listener must not affect key handling.
   }
 }

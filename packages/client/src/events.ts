@@ -1,59 +1,67 @@
 /**
- * What the library tells an app: every event says what happened, why, and what to do. They are for logs, for a page in
- * the app's settings, for sending home; nothing in the library waits for a listener, and one that throws is ignored.
+ * Events for the app: what happened and why, and what to do. Apps can log them, show them in their settings, or report
+ * them. The library does not wait for listeners and ignores their exceptions.
  */
 import type { KeyName } from '@latchkey/protocol'
 import type { HealCause } from './heal/heals.ts'
 
-/** What kind of server was met: what can be healed depends on it. */
+/** Level of a server, which determines what can be healed. */
 export type ServerLevel =
-  /** `dev.latchkey.key_pool`: drift is seen at the next sync, and unknown keys are withdrawn one by one. */
+  /** `dev.latchkey.key_pool`: drift is noticed at the next sync, and unknown keys are withdrawn by name. */
   | 'latchkey'
-  /** `org.matrix.msc4162` alone: drift is seen when an upload conflicts; reset is there. */
+  /** `org.matrix.msc4162` alone: drift is noticed when an upload conflicts; keys can be reset. */
   | 'msc4162'
-  /** The specification as it is: drift is seen when an upload conflicts; poisoned keys can only be claimed away. */
+  /** The plain specification: drift is noticed when an upload conflicts; unwanted keys can only be claimed away. */
   | 'bare'
 
 type Details = {
-  /** What was found out about the server. */
+  /** The server's level was determined. */
   server: { readonly level: ServerLevel; readonly baseUrl: string }
-  /** First use beside existing keys: taken over as they are, and never withdrawn for being unknown. */
+  /** First use with existing keys on the server: they are recorded, and never withdrawn for being unknown. */
   adopted: { readonly count: number }
-  /** The server would issue keys that this device should not have there. */
+  /** The server may issue keys that this device should not have there. */
   drift: { readonly reason: HealCause; readonly keys: readonly KeyName[] }
-  /** A heal did what it was to do. */
+  /** A heal succeeded. */
   healed: { readonly reason: HealCause; readonly did: string; readonly keys: readonly KeyName[] }
-  /** A heal did not, or was not allowed to (mode `report`, budget, no such endpoint). */
+  /** A heal failed, or was not allowed (mode `report`, budget, missing endpoint). */
   not_healed: { readonly reason: HealCause; readonly why: string; readonly keys: readonly KeyName[] }
-  /** A second heal of uploads within the budget's day: two clients write to one account. */
+  /** Uploads were healed twice within a day: two clients use one account. */
   two_writers: { readonly heals: number }
-  /** A count that was older than what is known, or wrong; the newest one was used instead. */
+  /** A sync's count was stale or wrong; the newest known count was used instead. */
   stale_count: { readonly told: number | undefined; readonly used: number }
-  /** More keys than a device can use, or than a day's budget, were about to be published; they were kept from the server. */
+  /**
+   * More keys than a device can use, or than a day's budget, were about to be published; they were kept from the
+   * server.
+   */
   flood: { readonly keys: number; readonly published: number }
-  /** One one-time key, named by the pre-key messages of two sessions. */
+  /** Guard: the pre-key messages of two sessions used one one-time key. */
   key_named_twice: { readonly key: KeyName; readonly senders: readonly string[] }
-  /** A message could not be decrypted; what the ledger knows of its key. */
+  /** A message could not be decrypted; the ledger's verdict on its key. */
   undecryptable: { readonly sender: string; readonly verdict: Verdict; readonly key?: string }
-  /** The device's identity keys are not those that the server, or the ledger, has. */
+  /** Guard: the device published other identity keys than before. */
   identity_changed: { readonly former: string; readonly current: string }
   /** KeyManager: the account cannot be used any more; log in as a new device. */
   device_dead: { readonly why: string }
-  /** KeyManager: a private half was given up although it may be in flight, because there was no room. */
+  /** KeyManager: a private half was dropped to free a slot, although a message may still use it. */
   key_dropped: { readonly key: KeyName }
-  /** KeyManager: there were too many sessions, and the oldest of whoever had most were given up. */
+  /** KeyManager: the session limit was reached; the oldest sessions of the user with the most were dropped. */
   sessions_dropped: { readonly sender: string; readonly count: number }
-  /** The server asks for more keys than the day's budget of new keys allows. */
+  /** More new keys are needed than the daily budget allows. */
   generation_limited: { readonly generated: number; readonly perDay: number }
   /** KeyManager: a new fallback key was published. */
   fallback_rotated: { readonly key: KeyName; readonly why: 'missing' | 'used' | 'age' | 'heal' }
-  /** The server's pool was to be read, and could not be: whether it fits the ledger is not known. */
+  /** Guard: the server's pool could not be read, so it was not compared with the ledger. */
   not_compared: { readonly error: string }
-  /** The guard cannot do its work, because the store fails or is locked; requests pass as if there were no guard until it can. */
+  /**
+   * The guard cannot do its work, because the store fails or is locked; requests pass as if there were no guard until
+   * it can.
+   */
   unguarded: { readonly error: string }
 }
 
-/** Why a message could not be decrypted, as far as the ledger knows. */
+/**
+ * Why a message could not be decrypted, as far as the ledger knows. `docs/reference/client-events.md` explains each.
+ */
 export const VERDICTS = [
   'never_ours',
   'used_before',
@@ -76,7 +84,7 @@ export type ClientEventType = keyof Details
 export type ClientEvent = {
   readonly [Type in ClientEventType]: {
     readonly type: Type
-    /** ms. */
+    /** When it happened, ms since the epoch. */
     readonly at: number
     readonly severity: 'info' | 'warning' | 'error'
     /** What happened and why, one sentence. */
@@ -88,5 +96,5 @@ export type ClientEvent = {
 
 export type OnEvent = (event: ClientEvent) => void
 
-/** The event without what `emit` adds. */
+/** An event's own members, without those that `emit` adds. */
 export type EventDetails<Type extends ClientEventType> = Details[Type]

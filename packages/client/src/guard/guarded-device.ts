@@ -82,7 +82,8 @@ export function recordOwner(transaction: Transaction, owner: Owner): void {
   if (isOther) {
     throw new StoreError(
       'foreign',
-      `the store belongs to ${known.userId} ${known.deviceId}, the request to ${userId} ${deviceId}. Use one store per device.`,
+      `the store belongs to ${known.userId} ${known.deviceId}, the request to ${userId} ${deviceId}. ` +
+        'Use one store per device.',
     )
   }
   putGuardedDevice(transaction, {

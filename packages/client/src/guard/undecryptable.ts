@@ -81,5 +81,5 @@ export const guardVerdict: VerdictFunction = (view, kind, record) => {
 }
 
 function senderOf(event: { readonly [key: string]: unknown } | undefined): string {
-  return typeof event?.['sender'] === 'string' ? event['sender'] : 'somebody'
+  return typeof event?.['sender'] === 'string' ? event['sender'] : 'an unknown sender'
 }

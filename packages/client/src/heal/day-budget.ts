@@ -1,7 +1,6 @@
 /**
- * How much of something was done within a day: by the hour, so that the record stays small, and for the store, so that it
- * holds over restarts. What seems to lie more than a day in the future (a clock set back) is forgotten, or it would
- * count until the clock has caught up.
+ * Amount spent within the last 24 hours. Stored by the hour, so that the record stays small and survives restarts.
+ * Entries more than a day in the future (a clock set back) are dropped; they would count until the clock caught up.
  */
 
 export type Spent = readonly { readonly at: number; readonly count: number }[]
@@ -9,7 +8,7 @@ export type Spent = readonly { readonly at: number; readonly count: number }[]
 const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS
 
-/** What was spent in the last 24 hours. */
+/** The amount spent in the last 24 hours. */
 export function spentToday(spent: Spent, now: number): number {
   return spent.reduce((sum, { at, count }) => (Math.abs(now - at) < DAY_MS ? sum + count : sum), 0)
 }
@@ -18,7 +17,7 @@ export function spentToday(spent: Spent, now: number): number {
 export function withSpent(spent: Spent, count: number, now: number): Spent {
   const kept = spent
     .filter(({ at }) => Math.abs(now - at) < DAY_MS)
-    // A clock that was set back must not make an entry count for ever.
+    // A clock that was set back must not make an entry count forever.
     .map(({ at, count }) => ({ at: Math.min(at, now), count }))
   const last = kept.at(-1)
   if (last !== undefined && now - last.at < HOUR_MS) {
@@ -27,7 +26,7 @@ export function withSpent(spent: Spent, count: number, now: number): Spent {
   return [...kept, { at: now, count }]
 }
 
-/** The record after `count` were given back, the latest first. */
+/** The record after a refund of `count`, latest entries first. */
 export function withRefund(spent: Spent, count: number): Spent {
   let left = count
   const kept = spent.toReversed().map((entry) => {

@@ -1,4 +1,4 @@
-/** The budget of heals, with clocks that are wrong and with upkeep beside it. */
+/** The heal budget, with wrong clocks and with upkeep. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { memoryStore } from '../store/memory.ts'
@@ -31,7 +31,7 @@ test('each heal of a day doubles the pause after it, and the tenth is the last',
   assert.equal(await wait(await noted(...ten), NOW + DAY_MS), 0)
 })
 
-test('with the clock set back nobody waits until it has caught up', async () => {
+test('with the clock set back no heal waits until it has caught up', async () => {
   assert.equal(await wait(await noted([NOW + DAY_MS / 2])), 0)
   const future = Array.from({ length: 10 }, (): [number] => [NOW + 40 * DAY_MS])
   assert.equal(await wait(await noted(...future)), 0)
@@ -43,7 +43,7 @@ test('with the clock set back nobody waits until it has caught up', async () => 
   )
 })
 
-test('upkeep does not count, and does not push out what counts', async () => {
+test('upkeep does not count, and does not displace heals that count', async () => {
   const upkeep = Array.from({ length: 300 }, (): [number, HealCause] => [NOW, 'private_keys_evicted'])
   const counted = Array.from({ length: 10 }, (): [number] => [NOW])
   assert.equal(await wait(await noted(...upkeep)), 0)

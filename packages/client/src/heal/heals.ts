@@ -1,7 +1,7 @@
 /**
- * The record of every heal, and the budget that it keeps to. Maintainers worry that healing hides bugs (matrix-org/
- * element-meta#2587), so each heal leaves a record that an app can show and send home; and since a heal that does not
- * help would be repeated for ever, they are limited by the day and by a growing pause between them.
+ * Heal records, and the heal budget. Healing must not hide bugs (matrix-org/element-meta#2587), so each heal leaves a
+ * record that an app can show and report. A heal that does not help would repeat forever, so heals are limited per day
+ * and by a growing pause.
  */
 import type { Kind, Transaction, View } from '../store/stored-state.ts'
 
@@ -16,17 +16,17 @@ export const HEAL_CAUSES = [
   'two_writers',
   'private_keys_evicted',
 ] as const
-/** Why a heal was begun. `docs/reference/client-events.md` explains each. */
+/** Why a heal was started. `docs/reference/client-events.md` explains each cause. */
 export type HealCause = (typeof HEAL_CAUSES)[number]
 
 export type HealRecord = {
   /** When it began, ms. */
   readonly at: number
   readonly cause: HealCause
-  /** What was done, in words: "withdrew 12 unknown keys". */
+  /** What was done, for example "withdrew 12 of 12 keys", or why it failed. */
   readonly did: string
   readonly ok: boolean
-  /** Names of the keys concerned, at most 20 of them. */
+  /** Names of the affected keys, at most 20. */
   readonly keys: readonly string[]
 }
 
@@ -39,9 +39,9 @@ export const HEALS: Kind<HealRecord> = {
 }
 
 export type Budget = {
-  /** Heals in 24 hours, 100 at most. Default 10. */
+  /** Heals in 24 hours, at most 100. Default 10. */
   readonly healsPerDay: number
-  /** The pause after one heal, doubled by each further one of the day, ms. Default 1 000. */
+  /** The pause after one heal, doubled by each further heal of the day, ms. Default 1 000. */
   readonly pauseMs: number
 }
 
@@ -52,10 +52,9 @@ const MAX_HEALS_KEPT = 100
 const MAX_KEYS_KEPT = 20
 
 /**
- * How long the next heal has to wait, ms: 0 when it may begin, `Infinity` when the day's budget is spent. Heals that lie
- * in the future (a clock set back) count for a day as well, but nobody waits for their pause: it would last until the
- * clock has caught up. Replacing keys whose private halves are about to be evicted is upkeep, limited by how fast keys are
- * generated: it does not count.
+ * Time until the next heal is allowed, ms: 0 when allowed now, `Infinity` when the daily budget is spent. Heals in the
+ * future (a clock set back) count for a day too, but cause no pause, which would last until the clock caught up. Upkeep
+ * does not count: replacing keys whose private halves are about to be evicted is limited by the rate of key generation.
  */
 export function waitForHeal(view: View, budget: Budget, now: number): number {
   const ages = [...view.all(HEALS).values()]
@@ -73,12 +72,12 @@ function isUpkeep({ cause }: Pick<HealRecord, 'cause'>): boolean {
   return cause === 'private_keys_evicted'
 }
 
-/** Notes a heal, and returns the ID that it is noted under. The latest 100 are kept, and as many of upkeep. */
+/** Records a heal and returns its ID. The latest 100 are kept, and as many of upkeep. */
 export function noteHeal(transaction: Transaction, heal: HealRecord): string {
   const heals = [...transaction.all(HEALS)].sort(([a], [b]) => Number(a) - Number(b))
   const number = Number(heals.at(-1)?.[0] ?? 0) + 1
   transaction.put(HEALS, String(number), { ...heal, keys: heal.keys.slice(0, MAX_KEYS_KEPT) })
-  // Each kind makes room for itself: otherwise upkeep would push out the heals that the budget counts.
+  // Each sort is trimmed separately: otherwise upkeep would displace the heals that the budget counts.
   const alike = heals.filter(([, other]) => isUpkeep(other) === isUpkeep(heal))
   for (const [old] of alike.slice(0, Math.max(0, alike.length + 1 - MAX_HEALS_KEPT))) {
     transaction.delete(HEALS, old)
@@ -86,7 +85,7 @@ export function noteHeal(transaction: Transaction, heal: HealRecord): string {
   return String(number)
 }
 
-/** The heals that were noted, the latest first. */
+/** All recorded heals, latest first. */
 export function healHistory(view: View): HealRecord[] {
   return [...view.all(HEALS)].sort(([a], [b]) => Number(b) - Number(a)).map(([, heal]) => heal)
 }

@@ -1,6 +1,6 @@
 /**
- * Does the server offer what this device offered? First by digest, which every answer of Latchkey carries; where that
- * disagrees, by reading the pool. A digest that differs is a reason to read the pool, never by itself one to withdraw
+ * Compares the server's pool with the ledger: first by digest, which every answer of Latchkey carries; on a mismatch,
+ * by the pool that was read. A different digest is a reason to read the pool, never by itself to withdraw
  * (extensions.md).
  */
 import {
@@ -18,19 +18,19 @@ import { moveTo, publicKeysOf } from './ledger.ts'
 
 /** A pool that the ledger explains. */
 export type PoolByDigest = {
-  /** How many keys it has. */
+  /** Number of keys in the pool. */
   readonly count: number
-  /** The keys of the ledger that are not in it any more, in the order of issue. */
+  /** Ledger keys that have left the pool, in the order of issue. */
   readonly before: readonly [KeyName, KeyRecord][]
-  /** Whether keys whose upload has no answer yet were counted in: the server has them. */
+  /** Whether the pool includes keys whose upload has no answer yet: the server has them. */
   readonly hasUploading: boolean
 }
 
 /**
- * What a digest says of a pool: keys leave from the front, so the pool is the last so many keys of the ledger, whatever a
- * count beside the digest says. Keys of an upload without an answer may have arrived or not.
+ * Explains a pool by its digest. Keys leave from the front, so the pool is the last n keys of the ledger, whatever the
+ * count next to the digest says. Keys of an unanswered upload may or may not be included.
  *
- * @returns undefined when the ledger does not explain it: other keys, or adopted ones, whose share is not known
+ * @returns undefined when the ledger does not explain it: other keys, or adopted keys, whose share is unknown
  */
 export function poolByDigest(view: View, algorithm: Algorithm, digest: string): PoolByDigest | undefined {
   const keys = publicKeysOf(view, algorithm)
@@ -49,31 +49,32 @@ function lastWithDigest(keys: readonly [KeyName, KeyRecord][], digest: string): 
   const sum = emptyDigest()
   for (let count = 0; ; count++) {
     if (base64Url(sum) === digest) return count
-    // The share of an adopted key is not known; without it nothing before it can be computed either.
+    // The share of an adopted key is unknown; without it no longer suffix can be computed.
     const share = keys[keys.length - 1 - count]?.[1].share
     if (share === undefined) return undefined
     mixIn(sum, fromBase64Url(share))
   }
 }
 
-/** What a reading of the pool found, in names of one-time keys. */
+/** Result of comparing a pool that was read, in names of one-time keys. */
 export type Comparison = {
-  /** The server would issue them, and this device has never offered them: another installation did, or a newer copy of this one. */
+  /**
+   * On the server, but never uploaded by this device: published by another client, or by a newer copy of this store.
+   */
   readonly unknown: readonly KeyName[]
-  /** The server would issue them, and they were issued, used or given up before: the server went back, or let them in again. */
+  /** On the server, although issued, used or abandoned before: the server was rolled back or accepted them again. */
   readonly spent: readonly KeyName[]
-  /** This device believed them available, and the server neither has them nor says that it issued them. */
+  /** Available according to the ledger, but the server neither has them nor reports them issued. */
   readonly missing: readonly KeyName[]
-  /** Issued, and not known to be so until now. */
+  /** Newly found to be issued. */
   readonly issued: readonly KeyName[]
 }
 
 /**
- * Holds the ledger against one algorithm's pool, and brings the ledger up to what the server says: keys that were
- * issued get the server's time, if it can be true, keys that are gone become `removed`. Keys that should not be there are left as they are
- * and named; what to do about them is the caller's decision.
+ * Compares one algorithm's pool with the ledger and updates the ledger: issued keys get the server's time if it is
+ * plausible, missing keys become `removed`. Unwanted keys are returned unchanged; the caller decides about them.
  *
- * @param complete whether `pool.issued` lists every issued key; otherwise a key that is not listed counts as issued
+ * @param complete whether `pool.issued` lists every issued key; otherwise an unlisted key counts as issued
  */
 export function alignWithPool(
   transaction: Transaction,
@@ -103,19 +104,19 @@ export function alignWithPool(
     const name = id as KeyName
     if (!id.startsWith(`${algorithm}:`)) continue
     const issuedTs = issuedThere.get(record.hash)
-    // A time that cannot be true shows a wrong clock of the server, which must not decide when a private half goes.
+    // An implausible time shows a wrong server clock, which must not decide when a private half is dropped.
     const isTime =
       issuedTs !== undefined && issuedTs >= (record.publishedAt ?? record.since) && issuedTs <= now
     const issuedAt = isTime ? issuedTs : now
-    // What was only concluded is known now; the first time that was noted stays.
+    // Inferred issues are confirmed; the time recorded first stays.
     if (record.inferred === true && issuedTs !== undefined) {
       moveTo(transaction, ONE_TIME_KEYS, id, 'issued', now, { issuedAt: record.issuedAt ?? issuedAt })
     }
-    // One that is still uploading may simply not have arrived yet.
+    // A key that is still uploading may not have arrived yet.
     if (available.has(name) || !isPublic(record)) continue
     if (issuedTs === undefined && (record.state === 'uploading' || complete)) {
       if (record.state === 'uploading') continue
-      moveTo(transaction, ONE_TIME_KEYS, id, 'removed', now, { cause: 'the server has it no more' })
+      moveTo(transaction, ONE_TIME_KEYS, id, 'removed', now, { cause: 'no longer on the server' })
       missing.push(name)
     } else {
       moveTo(transaction, ONE_TIME_KEYS, id, 'issued', now, { issuedAt })

@@ -1,11 +1,11 @@
-/** "Why could this message not be decrypted?": what the ledger knows of one key, by its public half or its name. */
+/** Explains why a message could not be decrypted: what the ledger knows of a key, by its public half or its name. */
 import type { KeyName } from '@latchkey/protocol'
 import type { Verdict } from '../events.ts'
 import type { View } from '../store/stored-state.ts'
 import { FALLBACK_KEYS, type KeyRecord, type KeyState, nameOf, ONE_TIME_KEYS } from './key-record.ts'
 import { hashOf } from './ledger.ts'
 
-/** One key of the ledger, readable. Times in ms. */
+/** What the ledger knows of one key. Times in ms. */
 export type Explanation = {
   readonly name: KeyName
   readonly kind: 'one-time' | 'fallback'
@@ -19,12 +19,12 @@ export type Explanation = {
   readonly text: string
 }
 
-/** What is to be said of a key; the owner of a ledger may know more of it than its record. */
+/** Determines the verdict on a key; a ledger's owner may know more than the record. */
 export type VerdictFunction = (view: View, kind: Explanation['kind'], record: KeyRecord) => Verdict
 
 /**
- * Every key of the ledger that a public key, a key ID or a whole name stands for: mostly one, none for what was never
- * ours, several when an ID was used anew.
+ * Every ledger key that matches a public key, a key ID or a full name: usually one, none for unknown keys, several when
+ * an ID was reused.
  */
 export async function explain(
   read: <T>(read: (view: View) => T) => Promise<T>,
@@ -48,7 +48,7 @@ export async function explain(
   })
 }
 
-/** What a key's state means for a message that names it and could not be decrypted. */
+/** The meaning of a key's state for an undecryptable message that names it. */
 export function verdictOf(kind: Explanation['kind'], record: KeyRecord): Verdict {
   if (record.adopted === true && (record.state === 'available' || record.state === 'issued')) return 'adopted'
   switch (record.state) {
@@ -69,20 +69,20 @@ export function verdictOf(kind: Explanation['kind'], record: KeyRecord): Verdict
 }
 
 const MEANING: Readonly<Record<Verdict, string>> = {
-  never_ours: 'this device never published it',
-  used_before: 'a message was decrypted with it before',
+  never_ours: 'this device has no record of it',
+  used_before: 'a message was already decrypted with it',
   named:
-    'one session named it; if that could not be decrypted, it came twice, is damaged or forged, or the private half is gone',
-  named_twice: 'two sessions named it',
-  withdrawn: 'it was withdrawn before anybody had it',
+    'one session used it; if that failed, its message is repeated, damaged or forged, or the private half is lost',
+  named_twice: 'two sessions used it',
+  withdrawn: 'it was withdrawn before it was issued',
   removed: 'the server removed it',
-  expired: 'its private half was given up',
-  lost: 'its private half is gone: the store went back, or its ID was used anew',
-  adopted: 'it was published before there was a ledger; nothing is known of its private half',
-  fallback_replaced: 'it is a former fallback key whose private half was dropped after its time',
-  private_key_held: 'its private half should be there',
-  no_session: 'the message names no key, and no session that it could belong to is there',
-  malformed: 'it is no Olm message, or names no key',
+  expired: 'its private half was dropped after its time, or to free a slot',
+  lost: 'its private half is lost: the store was rolled back, or its ID was reused',
+  adopted: 'it was published before there was a ledger; its private half is unknown',
+  fallback_replaced: 'it is a former fallback key whose private half was dropped after the grace time',
+  private_key_held: 'its private half should be available',
+  no_session: 'the message names no key and matches no session',
+  malformed: 'it is not a valid Olm message, or names no key',
 }
 
 function explanationOf(
@@ -102,6 +102,6 @@ function explanationOf(
     ...(issuedAt !== undefined && { issuedAt }),
     ...(cause !== undefined && { cause }),
     verdict,
-    text: `${name}, a ${kind} key, is ${state} since ${new Date(since).toISOString()}: ${MEANING[verdict]}${because}.`,
+    text: `${name}, a ${kind} key, has been ${state} since ${new Date(since).toISOString()}: ${MEANING[verdict]}${because}.`,
   }
 }

@@ -1,15 +1,15 @@
 /**
- * What a device remembers of one public key that it offered to the server.
+ * The ledger's record of one public key that the device uploaded.
  *
- *     uploading --acknowledged--> available --a claimer got it--> issued --a message named it--> used
- *         |                           |                              \--30 days without one--> expired
+ *     uploading --acknowledged--> available --claimed--------------> issued --a message used it--> used
+ *         |                           |                                 \--30 days unused-------> expired
  *         |                           |--reset answered "withdrawn"--> withdrawn
- *         |                           |--evicted, purged, gone-------> removed
+ *         |                           |--evicted, purged, missing----> removed
  *         \--never reached the server, or answered as not stored-----> unsent
- *     any of these --the private half is known to be gone-----------> lost
+ *     any of these --the private half is known to be lost------------> lost
  *
- * `available` and `uploading` keys may still be issued; `issued` ones may be in flight; the rest is memory, kept so that
- * a message that cannot be decrypted is explained (desync attribution, matrix-org/element-x-ios#4371).
+ * `available` and `uploading` keys may still be issued; `issued` keys may be in flight. The other states are history,
+ * kept to explain undecryptable messages (desync attribution, matrix-org/element-x-ios#4371).
  */
 import type { KeyName } from '@latchkey/protocol'
 import type { Kind } from '../store/stored-state.ts'
@@ -29,50 +29,50 @@ export type KeyState = (typeof KEY_STATES)[number]
 
 export type KeyRecord = {
   readonly state: KeyState
-  /** When it came to be in this state, ms. */
+  /** When it entered this state, ms. */
   readonly since: number
   /** Why, in a few words, where the state does not say it. */
   readonly cause?: string
   /** base64url SHA-256 of the key's material. */
   readonly hash: string
-  /** The key's share of the pool digest, base64url; unknown for keys that were adopted. Dropped when it is history. */
+  /** The key's share of the pool digest, base64url; unknown for adopted keys. Dropped when the key is history. */
   readonly share?: string
-  /** The public key, where the owner of the ledger needs it (KeyManager). Dropped when it is history. */
+  /** The public key, if the ledger's owner needs it (KeyManager). Dropped when the key is history. */
   readonly key?: string
-  /** Keys generated and published together have one number; it grows. */
+  /** Number of the batch in which it was generated and published; increasing. */
   readonly batch: number
-  /** The place among all keys ever published: the order in which a server issues them. */
+  /** Position among all keys ever published: the order in which a server issues them. */
   readonly order: number
   /** When the upload was acknowledged, ms. */
   readonly publishedAt?: number
-  /** When it was issued as far as is known, ms: by the server's word, or when it was noticed. */
+  /** When it was issued, ms: as reported by the server, or when it was noticed. */
   readonly issuedAt?: number
-  /** It was only concluded from a count that it was issued: the server may have lied, and may issue it still. */
+  /** Inferred as issued from a count alone: if the server lied, it may still issue the key. */
   readonly inferred?: true
-  /** When that was noticed, by a clock of the key manager's own (`waitedTime`), ms. */
+  /** When the issue was noticed, by the key manager's wait clock (`waitClockTime`), ms. */
   readonly noticedAt?: number
-  /** Found on the server when there was no ledger: nothing is known of its private half. */
+  /** Found on the server when there was no ledger: its private half is unknown. */
   readonly adopted?: true
-  /** What named it first: a short hash of the sender's key and the session's base key. */
+  /** The session that used it first: a short hash of the sender's key and the session's base key. */
   readonly session?: string
 }
 
-/** One-time keys by name. A name that came to be used anew keeps its former key under `name~hash`. */
+/** One-time keys by name. When a name is reused, its former key is kept as `name~hash`. */
 export const ONE_TIME_KEYS: Kind<KeyRecord> = { name: 'key', check: isKeyRecord }
-/** Fallback keys by name: `available` is the current one, `issued` a former one, whose private half is kept. */
+/** Fallback keys by name: `available` is the current one; `issued` a former one whose private half is kept. */
 export const FALLBACK_KEYS: Kind<KeyRecord> = { name: 'fallback', check: isKeyRecord }
 
-/** May the server still issue it, as far as this device knows? */
+/** Whether the server may still issue the key, as far as this device knows. */
 export function isPublic({ state }: KeyRecord): boolean {
   return state === 'available' || state === 'uploading'
 }
 
-/** May a message that names it still come? */
+/** Whether a message that uses the key may still arrive. */
 export function mayStillBeUsed(record: KeyRecord): boolean {
   return isPublic(record) || record.state === 'issued'
 }
 
-/** The name without the mark of a former key. */
+/** The key name of a ledger ID, without the suffix of a former key. */
 export function nameOf(id: string): KeyName {
   const mark = id.indexOf('~')
   return (mark === -1 ? id : id.slice(0, mark)) as KeyName

@@ -1,4 +1,4 @@
-/** The ledger: what is recorded, what moves, what is forgotten, and how it is held against a pool. */
+/** The ledger: recording, transitions, forgetting, and comparison with a pool. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import {
@@ -93,14 +93,14 @@ function states(state: StoredState): Promise<Record<string, string>> {
   )
 }
 
-test('keys of one upload stand in the order of their IDs, and uploads in the order in which they were made', async () => {
+test('keys of one upload are ordered by ID, and uploads in the order in which they were made', async () => {
   const state = await ledger([keys('b', 'a'), keys('9', 'Z')])
   const order = await state.read((view) => publicKeysOf(view, SIGNED_CURVE25519).map(([name]) => name))
   assert.deepEqual(order, ['a', 'b', '9', 'Z'].map(NAME))
   assert.equal(await state.read(generatedSoFar), 4)
 })
 
-test('an upload that is repeated changes nothing; another key under the same ID moves the former aside', async () => {
+test('a repeated upload changes nothing; another key under the same ID moves the former one aside', async () => {
   const first = keys('a')
   const state = await ledger([first])
   const generation = await state.read((view) => view.generation)
@@ -118,7 +118,7 @@ test('an upload that is repeated changes nothing; another key under the same ID 
   assert.equal(explanation.verdict, 'lost')
 })
 
-test('a withdrawn key that is offered again is uploading again', async () => {
+test('a withdrawn key that is uploaded again becomes uploading', async () => {
   const some = keys('a')
   const state = await ledger([some])
   const hashed = await hashKeys(some)
@@ -127,7 +127,7 @@ test('a withdrawn key that is offered again is uploading again', async () => {
   assert.deepEqual(await states(state), { a: 'uploading' })
 })
 
-test('history is forgotten beyond the bound, the oldest first, and live keys never', async () => {
+test('history beyond the limit is forgotten, oldest first; live keys never are', async () => {
   const state = await ledger()
   const hashed = Array.from({ length: MAX_RECORDS + 100 }, (_, i) => ({
     name: NAME(String(i).padStart(5, '0')),
@@ -148,7 +148,7 @@ test('history is forgotten beyond the bound, the oldest first, and live keys nev
   assert.ok(left.includes(NAME('00499')), 'history within the bound')
 })
 
-test('the digest of what is left of a pool is that of the last keys of the ledger', async () => {
+test('the digest of the rest of a pool is that of the last keys of the ledger', async () => {
   const some = keys('a', 'b', 'c')
   const state = await ledger([some])
   const found = (digest: string) => state.read((view) => poolByDigest(view, SIGNED_CURVE25519, digest))
@@ -164,7 +164,7 @@ test('the digest of what is left of a pool is that of the last keys of the ledge
   assert.equal(await found(digestOf({ ...some, ...keys('d') })), undefined)
 })
 
-test('keys of an upload without an answer are in the digest, or not', async () => {
+test('keys of an unanswered upload may or may not be in the digest', async () => {
   const [some, late] = [keys('a', 'b'), keys('c')]
   const state = await ledger([some])
   const hashed = await hashKeys(late)
@@ -176,7 +176,7 @@ test('keys of an upload without an answer are in the digest, or not', async () =
   assert.deepEqual([beside?.count, beside?.hasUploading], [2, true])
 })
 
-test('adopted keys are known by their hash alone: no digest of them is explained', async () => {
+test('adopted keys are known by their hash alone, so no digest with them is explained', async () => {
   const some = keys('a', 'b')
   const state = await ledger()
   await state.update((transaction) => recordAdopted(transaction, inPool(some), NOW))
@@ -186,7 +186,7 @@ test('adopted keys are known by their hash alone: no digest of them is explained
   assert.equal(explanation?.verdict, 'adopted')
 })
 
-test('held against a pool: unknown keys, keys that are back, gone ones, and news of issued ones are told apart', async () => {
+test('comparing a pool distinguishes unknown, spent, missing and newly issued keys', async () => {
   const mine = keys('a', 'b', 'c', 'd', 'e')
   const foreign = keys('x')
   const state = await ledger([mine])
@@ -210,7 +210,7 @@ test('held against a pool: unknown keys, keys that are back, gone ones, and news
   })
 })
 
-test('a key that the server lists no more counts as issued, not as gone, while its list of issued keys is cut short', async () => {
+test('with a truncated list of issued keys, an unlisted key counts as issued, not as missing', async () => {
   const mine = keys('a', 'b')
   const state = await ledger([mine])
   const found = await state.update((transaction) =>
@@ -220,7 +220,7 @@ test('a key that the server lists no more counts as issued, not as gone, while i
   assert.deepEqual(found.missing, [])
 })
 
-test('a key whose upload is under way is neither unknown nor gone', async () => {
+test('a key whose upload is in progress is neither unknown nor missing', async () => {
   const mine = keys('a', 'b')
   const state = await ledger()
   const hashed = await hashKeys(mine)
@@ -232,7 +232,7 @@ test('a key whose upload is under way is neither unknown nor gone', async () => 
   assert.deepEqual(await states(state), { a: 'available', b: 'uploading' })
 })
 
-test('a former key keeps what explains it, and loses what only a live one needs', async () => {
+test('a former key keeps what explains it, and loses what only a live key needs', async () => {
   const state = await ledger([keys('a')])
   await state.update((transaction) =>
     moveTo(transaction, ONE_TIME_KEYS, NAME('a'), 'lost', NOW, { cause: 'a test' }),
@@ -243,7 +243,7 @@ test('a former key keeps what explains it, and loses what only a live one needs'
   assert.match(explanation?.text ?? '', /is lost since 2023-11-14T22:13:20.000Z: .* \(a test\)\.$/)
 })
 
-test('a pool of invented keys pushes out no history, and is compared in no time', async () => {
+test('a pool of invented keys displaces no history, and comparing it is fast', async () => {
   const state = await ledger([keys('a')])
   const found = Array.from({ length: 20_000 }, (_, i) => ({ name: NAME(`x${i}`), hash: `hash ${i}`, ts: 1 }))
   const pool = { digest: undefined, available: found, issued: found, fallback: undefined }
@@ -258,7 +258,7 @@ test('a pool of invented keys pushes out no history, and is compared in no time'
   assert.ok(left.has(NAME('a')))
 })
 
-test("the server's time of issue counts where it can be true, and the first one that is noted stays", async () => {
+test("the server's time of issue counts if it is plausible, and the time recorded first stays", async () => {
   const times = async (...told: number[]): Promise<number | undefined> => {
     const mine = keys('a')
     const state = await ledger([mine])

@@ -1,6 +1,6 @@
 /**
- * The ledger: every public key that this device offered, and what became of it. Bounded: history goes, oldest first;
- * keys that may still be issued or named never do.
+ * The ledger: every public key that the device uploaded, and its state. Bounded: history is forgotten, oldest first;
+ * keys that may still be issued or used never are.
  */
 import {
   type Algorithm,
@@ -22,7 +22,7 @@ import {
   ONE_TIME_KEYS,
 } from './key-record.ts'
 
-/** Counters of the ledger, never set back while the store lives. */
+/** Counters of the ledger; they never decrease while the store exists. */
 export type LedgerHead = { readonly nextBatch: number; readonly nextOrder: number }
 
 export const LEDGER_HEAD: Kind<LedgerHead> = {
@@ -34,19 +34,19 @@ export const LEDGER_HEAD: Kind<LedgerHead> = {
 
 const HEAD_ID = 'head'
 
-/** Records in all; beyond them history is forgotten, oldest first. At some 150 bytes each: under 1 MB. */
+/** Maximum number of records; history beyond it is forgotten, oldest first. About 150 bytes each: under 1 MB. */
 export const MAX_RECORDS = 5_000
 
-/** A key as it will be recorded: its hashes are taken beforehand, because updates of the state are synchronous. */
+/** A key ready to be recorded: hashed beforehand, because updates of the state are synchronous. */
 export type HashedKey = {
   readonly name: KeyName
-  /** The material: the public key in its normal form. */
+  /** The material: the public key in normal form. */
   readonly key: string
   readonly hash: string
   readonly share: string
 }
 
-/** Hashes keys of an upload, in the order in which a server that keeps MSC4225 issues them: by key ID, code points. */
+/** Hashes the keys of an upload, in the order in which MSC4225 servers issue them: by key ID, in code point order. */
 export async function hashKeys(keys: Readonly<Record<string, KeyJson>>): Promise<HashedKey[]> {
   const hashed: Promise<HashedKey>[] = []
   for (const [text, json] of Object.entries(keys)) {
@@ -63,7 +63,7 @@ export async function hashKeys(keys: Readonly<Record<string, KeyJson>>): Promise
   return (await Promise.all(hashed)).toSorted((a, b) => compareCodePoints(a.name, b.name))
 }
 
-/** base64url SHA-256 of a public key in whatever base64 it comes: how pools and ledgers name it. */
+/** base64url SHA-256 of a public key in any base64 spelling: its identity in pools and ledgers. */
 export function hashOf(key: KeyJson): Promise<string> {
   return sha256(materialOf(key))
 }
@@ -73,8 +73,8 @@ async function sha256(text: string): Promise<string> {
 }
 
 /**
- * Notes keys before their upload leaves. A name that the ledger has with other material moves aside (`name~hash`); one
- * that it has with this material stays what it is, unless it is offered anew after it left unissued.
+ * Records keys before their upload is sent. If a name is known with other material, the former key moves aside
+ * (`name~hash`). A key known with the same material keeps its state, unless it had left the server unissued.
  */
 export function recordUploading(
   transaction: Transaction,
@@ -106,13 +106,13 @@ export function recordUploading(
 /** A key found on a server, of which nothing else is known. */
 export type FoundKey = { readonly name: KeyName; readonly hash: string; readonly uploadedTs?: number }
 
-/** Takes keys over that a server has and no ledger knows (first use in an existing app). Oldest first. */
+/** Adopts keys that a server has and no ledger knows (first use in an existing app). Oldest first. */
 export function recordAdopted(transaction: Transaction, keys: readonly FoundKey[], now: number): void {
   const head = transaction.get(LEDGER_HEAD, HEAD_ID) ?? { nextBatch: 1, nextOrder: 1 }
   let { nextBatch, nextOrder } = head
   let uploadedTs: number | undefined
   for (const key of keys) {
-    // One upload, one time: what was published together stays together.
+    // Equal upload times mean one upload, thus one batch.
     if (key.uploadedTs !== uploadedTs) nextBatch++
     uploadedTs = key.uploadedTs
     const record = {
@@ -127,11 +127,11 @@ export function recordAdopted(transaction: Transaction, keys: readonly FoundKey[
   transaction.put(LEDGER_HEAD, HEAD_ID, { nextBatch: nextBatch + 1, nextOrder })
 }
 
-export const REPLACED_BY_OLDER = 'published by a state of the store that was replaced by an older one'
+export const REPLACED_BY_OLDER = 'published by a newer state of the store, which an older one replaced'
 
 /**
- * Notes keys that the server has, or had, and this ledger never saw: a state of the store that is no more published them.
- * A message that names one is explained by it. They are noted while there is room: the device's own history is worth more.
+ * Records keys on the server that this ledger never saw: a discarded state of the store published them. They explain
+ * messages that name them. Recorded only while there is room: the device's own history is more useful.
  */
 export function recordLost(transaction: Transaction, keys: readonly FoundKey[], now: number): void {
   const records = transaction.all(ONE_TIME_KEYS)
@@ -154,7 +154,7 @@ export function recordLost(transaction: Transaction, keys: readonly FoundKey[], 
   }
 }
 
-/** How many keys this ledger has seen generated. */
+/** How many generated keys this ledger has recorded. */
 export function generatedSoFar(view: View): number {
   return (view.get(LEDGER_HEAD, HEAD_ID)?.nextOrder ?? 1) - 1
 }
@@ -179,7 +179,7 @@ export function moveTo(
   }
 }
 
-/** The keys of an algorithm that the server may still issue, in the order in which it does. */
+/** The keys of an algorithm that the server may still issue, in the order of issue. */
 export function publicKeysOf(view: View, algorithm: Algorithm): [KeyName, KeyRecord][] {
   const found: [KeyName, KeyRecord][] = []
   for (const [id, record] of view.all(ONE_TIME_KEYS)) {
@@ -188,7 +188,7 @@ export function publicKeysOf(view: View, algorithm: Algorithm): [KeyName, KeyRec
   return found.sort(([, a], [, b]) => a.order - b.order)
 }
 
-/** Finds a record by the hash of its key, among one-time keys: the ID under which the ledger has it. */
+/** Finds a record by the hash of its key. Returns its ledger ID too. */
 export function findByHash(view: View, kind: Kind<KeyRecord>, hash: string): [string, KeyRecord] | undefined {
   for (const entry of view.all(kind)) if (entry[1].hash === hash) return entry
   return undefined
@@ -210,7 +210,7 @@ function forgetHistory(transaction: Transaction): void {
   let surplus = records.size - MAX_RECORDS
   if (surplus <= 0) return
   const history = [...records].filter(([, record]) => !mayStillBeUsed(record))
-  // Keys that the server never got explain nothing: they go first.
+  // Keys that never reached the server explain nothing: they are forgotten first.
   const rank = ({ state, order }: KeyRecord): number => (state === 'unsent' ? -1 / order : order)
   for (const [id] of history.sort(([, a], [, b]) => rank(a) - rank(b))) {
     if (surplus-- <= 0) return

@@ -107,7 +107,8 @@ export function requireSameDevice(account: AccountRecord, userId: string, device
   if (account.userId === userId && account.deviceId === deviceId) return
   throw new StoreError(
     'foreign',
-    `the store belongs to ${account.userId} ${account.deviceId}, not to ${userId} ${deviceId}. Use one store per device.`,
+    `the store belongs to ${account.userId} ${account.deviceId}, not to ${userId} ${deviceId}. ` +
+      'Use one store per device.',
   )
 }
 

@@ -79,7 +79,8 @@ class Engine {
         throw new OlmRefusal(error.message, { cause: error })
       }
       this.#failure = new Error(
-        `libolm failed (${String(error)}); its memory is no longer reliable. Restart the process; this step was not stored.`,
+        `libolm failed (${String(error)}); its memory is no longer reliable. ` +
+          'Restart the process; this step was not stored.',
         { cause: error },
       )
       throw this.#failure

@@ -1,7 +1,7 @@
 /**
- * What this library reads out of a server's answers, whichever server it is. Decoders are lenient: a member that is
- * missing or not of its form is undefined, because an answer of a stranger must never break the client it is for.
- * Sources: client-server API, "End-to-end encryption"; MSC4162; Latchkey's members: extensions.md.
+ * Decoders of server answers, for every server level. They are lenient: a missing or malformed member is undefined,
+ * because a foreign server's answer must never break the client. Sources: client-server API, "End-to-end encryption";
+ * MSC4162; Latchkey's members: extensions.md.
  */
 import {
   ABSENT,
@@ -23,7 +23,7 @@ import {
   WITHDRAWN,
 } from '@latchkey/protocol'
 
-/** What is taken of one answer at most; beyond it somebody wants to fill the store. */
+/** Limits on what one answer contributes, so that no server can fill the store. */
 export const MAX_ALGORITHMS = 16
 const MAX_ALGORITHM_CHARS = 64
 const MAX_NAMES = 10_000
@@ -33,7 +33,7 @@ const MAX_HASH_CHARS = 64
 /** algorithm -> number of available one-time keys. */
 export type Counts = Readonly<Record<string, number>>
 
-/** An answer of `/keys/upload`, or the storing half of one of `/keys/reset`. */
+/** An answer of `/keys/upload`, or the upload part of an answer of `/keys/reset`. */
 export type UploadAnswer = {
   readonly counts: Counts | undefined
   readonly keyPool: KeyPool | undefined
@@ -72,17 +72,17 @@ export type PoolAnswer = {
   readonly nextBatch: string | undefined
 }
 
-/** The two names of the counts: `/keys/upload` says one, everything else the other. */
+/** The two names of the key counts: one in `/keys/upload`, the other everywhere else. */
 export const UPLOAD_COUNTS = 'one_time_key_counts'
 export const COUNTS = 'device_one_time_keys_count'
 const UNUSED_FALLBACK_TYPES = 'device_unused_fallback_key_types'
 
-/** Whether a status says that asking again would bring the same. */
+/** Whether repeating the request would give the same answer. */
 export function isFinal(status: number): boolean {
   return status !== 0 && status !== 429 && status < 500
 }
 
-/** JSON that is an object; undefined for anything else. */
+/** JSON text that is an object; undefined for anything else. */
 export function parseObject(text: string): JsonObject | undefined {
   try {
     const value: unknown = JSON.parse(text)
@@ -117,7 +117,7 @@ export function decodeSignals(answer: JsonObject): SyncSignals {
   }
 }
 
-/** The answer of `dev.latchkey/keys/pool`; undefined when it is none. */
+/** An answer of `dev.latchkey/keys/pool`; undefined when malformed. */
 export function decodePool(answer: JsonObject): PoolAnswer | undefined {
   const { epoch, version, generation, algorithms, next_batch: nextBatch } = answer
   if (typeof epoch !== 'string' || typeof version !== 'number' || typeof generation !== 'number')
@@ -136,8 +136,8 @@ export function decodePool(answer: JsonObject): PoolAnswer | undefined {
 }
 
 /**
- * The names that an upload was refused for, because the server has other keys under them; undefined when the answer is
- * no conflict. Latchkey lists them all; Synapse names one in its text.
+ * The names for which an upload was refused because the server has other keys under them; undefined when the answer is
+ * not a conflict. Latchkey lists them all; Synapse names one in its error text.
  */
 export function decodeConflict(status: number, answer: JsonObject): readonly KeyName[] | undefined {
   if (status !== 400) return undefined
@@ -206,7 +206,7 @@ function decodeCounts(value: unknown): Counts | undefined {
   return Object.fromEntries(ofFewAlgorithms(counts))
 }
 
-/** Bounded, because it is stored: nobody has so many algorithms. The one that matters is never left out. */
+/** Limits the number of algorithms, because they are stored. `signed_curve25519` is always kept. */
 function ofFewAlgorithms<T>(members: readonly [string, T][]): [string, T][] {
   const isMain = ([algorithm]: [string, T]): boolean => algorithm === SIGNED_CURVE25519
   const others = members.filter((member) => !isMain(member) && member[0].length <= MAX_ALGORITHM_CHARS)

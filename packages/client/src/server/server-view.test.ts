@@ -1,4 +1,4 @@
-/** Which answer is newer: the table in server-view.ts, row by row, and under every order of arrival. */
+/** Which answer is newer: the table in server-view.ts, row by row, and for every order of arrival. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
@@ -16,34 +16,34 @@ const VIEW: ServerView = learn(undefined, answer({ keyPool: pool(10) }), 4)
 const classifyAnswer = (view: ServerView | undefined, learned: Learned, generation = 100) =>
   judgeAt(view, learned, generation)
 
-test('the first answer is news', () => {
+test('the first answer is newer', () => {
   assert.equal(classifyAnswer(undefined, answer({})), 'newer')
 })
 
-test('a version that is the same or higher is newer, whenever its request was begun', () => {
+test('an equal or higher version is newer, whenever its request began', () => {
   assert.equal(classifyAnswer(VIEW, answer({ keyPool: pool(10), begunAt: 0 })), 'newer')
   assert.equal(classifyAnswer(VIEW, answer({ keyPool: pool(11), begunAt: 0 })), 'newer')
 })
 
-test('a lower version is stale if its request was begun before the higher one was learned, and else the server went back', () => {
+test('a lower version is stale if its request began before the higher one was learned; else it is a rollback', () => {
   assert.equal(VIEW.learnedAt, 5)
   assert.equal(classifyAnswer(VIEW, answer({ keyPool: pool(9), begunAt: 4 })), 'stale')
   assert.equal(classifyAnswer(VIEW, answer({ keyPool: pool(9), begunAt: 5 })), 'rolled_back')
 })
 
-test('another epoch counts only in an answer to a request that was begun after the known one was learned', () => {
+test('another epoch counts only if its request began after the known one was learned', () => {
   assert.equal(classifyAnswer(VIEW, answer({ keyPool: pool(99, 'two'), begunAt: 4 })), 'stale')
   assert.equal(classifyAnswer(VIEW, answer({ keyPool: pool(1, 'two'), begunAt: 5 })), 'new_epoch')
 })
 
-test('without versions, what was begun before the last acknowledged change is stale, and a change never is', () => {
+test('without versions, a request begun before the last acknowledged change is stale, and a change never is', () => {
   const view = learn(undefined, answer({ isChange: true }), 4)
   assert.equal(classifyAnswer(view, answer({ begunAt: 4 })), 'stale')
   assert.equal(classifyAnswer(view, answer({ begunAt: 5 })), 'newer')
   assert.equal(classifyAnswer(view, answer({ begunAt: 0, isChange: true })), 'newer')
 })
 
-test('in a store that counts anew from a copy of the records, whatever is asked is newer, though more was written meanwhile', () => {
+test('in a store that restarts its count on copied records, every new answer is newer despite other writes', () => {
   assert.equal(classifyAnswer(VIEW, answer({ keyPool: pool(1, 'two'), begunAt: 1 }), 1), 'new_epoch')
   assert.equal(classifyAnswer(VIEW, answer({ keyPool: pool(9), begunAt: 1 }), 1), 'rolled_back')
   assert.equal(classifyAnswer(VIEW, answer({ keyPool: pool(1, 'two'), begunAt: 1 }), 3), 'new_epoch')
@@ -60,28 +60,28 @@ test('unknown is not zero: an answer without counts changes none', () => {
   assert.deepEqual(view.counts, { signed_curve25519: 50 })
 })
 
-test('in a new epoch the counts of the old one are forgotten, and so is what was verified there', () => {
+test('a new epoch discards the counts and the verified digests of the old one', () => {
   const before = { ...VIEW, verified: { signed_curve25519: 'digest' } }
   const view = learn(before, answer({ counts: {}, keyPool: pool(1, 'two') }), 5)
   assert.deepEqual(view.counts, {})
   assert.equal(view.verified, undefined)
 })
 
-test('an answer that says what is known already need not be written', () => {
+test('an answer without new information need not be written', () => {
   assert.equal(isKnown(VIEW, answer({ keyPool: pool(10) })), true)
   assert.equal(isKnown(VIEW, answer({ keyPool: pool(11) })), false)
   assert.equal(isKnown(VIEW, answer({ counts: { signed_curve25519: 49 }, keyPool: pool(10) })), false)
   assert.equal(isKnown(VIEW, answer({ counts: undefined, keyPool: pool(10) })), true)
 })
 
-test('whatever order the answers of a server arrive in, the view ends with its highest version', () => {
+test('in whatever order answers arrive, the view ends with the highest version', () => {
   const requests = fc.array(fc.record({ begun: fc.nat(20), extra: fc.nat(5) }), {
     minLength: 1,
     maxLength: 20,
   })
   fc.assert(
     fc.property(requests, (script) => {
-      // The server's version is the generation at which a request was begun, and a little more: it only grows.
+      // The server's version is the generation at which a request began, plus a small number: it only grows.
       let view: ServerView | undefined
       let generation = 0
       let highest = 0
@@ -95,7 +95,7 @@ test('whatever order the answers of a server arrive in, the view ends with its h
           assert.ok(version < (view?.keyPool?.version ?? 0))
           continue
         }
-        if (verdict === 'rolled_back') return // begun after a higher version was learned: not the order of one server
+        if (verdict === 'rolled_back') return // begun after a higher version was learned: impossible for one server
         view = learn(view, learned, generation++)
         assert.equal(view.keyPool?.version, highest)
       }
@@ -103,7 +103,7 @@ test('whatever order the answers of a server arrive in, the view ends with its h
   )
 })
 
-test('algorithms that a server invents are not remembered without end', () => {
+test('algorithms invented by a server are not remembered without limit', () => {
   let view = VIEW
   for (let i = 0; i < 100; i++) {
     view = learn(view, answer({ counts: { signed_curve25519: i, [`invented${i}`]: 1 } }), i)

@@ -1,17 +1,17 @@
 /**
- * What this device last learned of its pools on the server, and which answers may change that.
+ * The server view: what this device last learned of its pools, and which answers may change it.
  *
- * Answers overtake each other: a long-poll that was computed before an upload can arrive after it (synapse#17491,
- * matrix-rust-sdk#4222). With Latchkey every answer carries a version, and the higher one is the newer. Where that does
- * not decide, causality does: an answer to a request that was begun after something had been learned is newer than it.
- * "Begun after" is counted in generations of the store, not in time, so it holds between tabs and with a clock set back.
+ * Answers overtake each other: a long-poll computed before an upload can arrive after it (synapse#17491,
+ * matrix-rust-sdk#4222). With Latchkey every answer carries a version; the higher one is newer. Otherwise causality
+ * decides: an answer to a request that began after something was learned is newer than that. "Began after" is counted
+ * in generations of the store, not in time, so it holds between tabs and when the clock is set back.
  *
- *     epoch and version the same or higher                   newer: take it
- *     version lower, request begun before that was learned    stale: ignore its counts
- *     version lower, request begun after that was learned     the server went back (a restored backup): take it, compare
- *     another epoch, request begun after the known one        the server raised its fence: forget, compare
- *     another epoch, request begun before                     cannot be told: ignore, a later answer will tell
- *     no version: begun before the last acknowledged change   stale; otherwise newer
+ *     same epoch, equal or higher version                    newer: apply
+ *     lower version, request began before that was learned   stale: ignore
+ *     lower version, request began after that was learned    the server was rolled back: apply, compare
+ *     another epoch, request began after the known one       the server raised its fence: forget, compare
+ *     another epoch, request began before                    undecidable: ignore, a later answer decides
+ *     no version: began before the last acknowledged change  stale; otherwise newer
  *
  * Unknown is not zero: an answer without counts changes no count (matrix-spec#2251).
  */
@@ -22,15 +22,15 @@ import { type Counts, MAX_ALGORITHMS } from './answers.ts'
 export type ServerView = {
   readonly counts: Counts
   readonly keyPool?: KeyPool
-  /** The generation of the store that this was learned at: the one its writing made. */
+  /** The store's generation at which this was learned: the one created by writing it. */
   readonly learnedAt: number
   /** The generation at which the last upload or reset was acknowledged. */
   readonly changedAt: number
-  /** A digest that a reading of the pool found right, by algorithm: for pools whose digest the ledger cannot compute. */
+  /** Digests confirmed by a pool read, by algorithm: for pools whose digest the ledger cannot compute. */
   readonly verified?: Readonly<Record<string, string>>
 }
 
-/** The one record of it. */
+/** The kind of the single server view record. */
 export const SERVER_VIEW: Kind<ServerView> = {
   name: 'server',
   check: (value): value is ServerView => {
@@ -49,13 +49,13 @@ export type Learned = {
   readonly keyPool: KeyPool | undefined
   /** The store's generation when the request was sent. */
   readonly begunAt: number
-  /** The answer to an upload or a reset: it was computed after everything that this device has had acknowledged. */
+  /** Whether it answers an upload or a reset: computed after every change that this device had acknowledged. */
   readonly isChange: boolean
 }
 
 export type Freshness = 'newer' | 'stale' | 'rolled_back' | 'new_epoch'
 
-/** Judges an answer by the table above. `generation` is that of the state that the view stands in. */
+/** Classifies an answer by the table above. `generation` is that of the state that contains the view. */
 export function classifyAnswer(
   view: ServerView | undefined,
   { keyPool, begunAt, isChange }: Learned,
@@ -80,7 +80,7 @@ export function learn(view: ServerView | undefined, learned: Learned, generation
   const latest = keyPool ?? view?.keyPool
   const merged = { ...(sameEpoch && view?.counts), ...counts }
   return {
-    // A server that names other algorithms each time is not to fill the store.
+    // A server that invents new algorithms each time must not fill the store.
     counts: Object.keys(merged).length > MAX_ALGORITHMS ? { ...counts } : merged,
     ...(latest !== undefined && { keyPool: latest }),
     learnedAt: generation + 1,
@@ -90,16 +90,16 @@ export function learn(view: ServerView | undefined, learned: Learned, generation
 }
 
 /**
- * When a view was learned, as this store counts. Records that were copied to a new store, which counts from zero, are of a
- * time to come: they were learned before anything was asked here. Otherwise every answer would be stale, and as a stale one
- * is not written, for ever.
+ * When a view was learned, in this store's count of generations. Records copied to a new store, which counts from zero,
+ * carry future generations: they were learned before any request of this store. Without this correction every answer
+ * would be stale, forever, because stale answers are not written.
  */
 function inThisStore(learnedAt: number, generation: number): number {
-  // One more is what was learned in this very transaction.
+  // One more: learned in this very transaction.
   return learnedAt > generation + 1 ? 0 : Math.min(learnedAt, generation)
 }
 
-/** Whether an answer says nothing that the view does not have: then nothing need be written. */
+/** Whether the view has everything an answer says, so nothing need be written. */
 export function isKnown(view: ServerView | undefined, { counts, keyPool, isChange }: Learned): boolean {
   if (view === undefined || isChange) return false
   if (keyPool !== undefined && keyPool.version !== view.keyPool?.version) return false

@@ -1,12 +1,12 @@
 /**
  * A store in an IndexedDB database, for browsers. A write is one `readwrite` transaction with strict durability; it
- * resolves when the transaction is complete, which is when the browser has flushed it to disk.
+ * resolves when the transaction is complete, that is, when the browser has flushed it to disk.
  *
- *     database NAME, version 1:  head    { 'head': { generation, records } }   records: how many there must be
+ *     database NAME, version 1:  head    { 'head': { generation, records } }   records: expected number of records
  *                                records { key: text }
  *
- * The connection is opened by the first operation, closed when another tab wants to delete the database, and opened
- * anew when the browser closed it. A database that disappears meanwhile is an error, never created a second time.
+ * The first operation opens the connection. It is closed when another tab deletes the database, and reopened when the
+ * browser closed it. A database that disappears while in use is an error; it is never created again.
  */
 import { type Changes, type Snapshot, StaleStoreError, type Store, StoreError } from './store.ts'
 
@@ -23,11 +23,12 @@ const DEFAULT_LOCK_TIMEOUT_MS = 60_000
 type Head = { readonly generation: number; readonly records: number }
 
 /**
- * A store in the IndexedDB database `name`, one per device: `latchkey:@alice:example.org:DEVICEID` for instance. Tabs
- * and workers of one origin share it.
+ * A store in the IndexedDB database `name`; use one per device, for example `latchkey:@alice:example.org:DEVICEID`.
+ * Tabs and workers of one origin share it.
  *
  * Browsers may clear an origin's storage when space runs short; `navigator.storage.persist()` asks them not to.
- * `exclusively` uses Web Locks, which browsers have in secure contexts (https, localhost) only; elsewhere it is a StoreError.
+ * `exclusively` uses Web Locks, which browsers offer only in secure contexts (https, localhost); elsewhere it rejects
+ * with a `StoreError`.
  *
  * @example
  * const store = indexedDbStore(`latchkey:${userId}:${deviceId}`)
@@ -40,7 +41,7 @@ class IndexedDbStore implements Store {
   readonly #name: string
   readonly #lockTimeoutMs: number
   #connection: Promise<IDBDatabase> | undefined
-  /** It was there: should it be missing from now on, it was deleted. */
+  /** Whether the database was opened before: if it is missing later, it was deleted. */
   #seen = false
   #closed = false
 
@@ -92,10 +93,10 @@ class IndexedDbStore implements Store {
   }
 
   async exclusively<T>(work: () => Promise<T>): Promise<T> {
-    // Absent outside of secure contexts, whatever the types say.
+    // Missing outside secure contexts, despite the type.
     const locks = globalThis.navigator?.locks as LockManager | undefined
     if (locks === undefined) {
-      throw this.#unreadable('there are no Web Locks here. Serve the page over https.')
+      throw this.#unreadable('Web Locks are not available. Serve the page over https.')
     }
     let isMine = false
     const signal = AbortSignal.timeout(this.#lockTimeoutMs)
@@ -118,7 +119,7 @@ class IndexedDbStore implements Store {
     await this.#disconnect()
   }
 
-  /** Runs `work`, which must await nothing but requests of the transaction, and resolves when that is complete. */
+  /** Runs `work`, which must await only requests of the transaction, and resolves when the transaction is complete. */
   async #inTransaction<T>(
     mode: IDBTransactionMode,
     work: (transaction: IDBTransaction) => Promise<T>,
@@ -130,11 +131,11 @@ class IndexedDbStore implements Store {
       await completed
       return result
     } catch (error) {
-      // What an abort rejects with says less than what led to it.
+      // The abort's own error says less than its cause.
       completed.catch(() => undefined)
       abort(transaction)
       if (!isDomException(error)) throw error
-      // Some browsers lose a connection without a word; the next operation opens another.
+      // Some browsers lose a connection silently; the next operation opens another.
       await this.#disconnect()
       throw this.#failed(transaction.error ?? error)
     }
@@ -142,7 +143,7 @@ class IndexedDbStore implements Store {
 
   async #begin(mode: IDBTransactionMode): Promise<IDBTransaction> {
     for (let attempt = 1; ; attempt++) {
-      if (this.#closed) throw this.#unreadable('it has been closed.')
+      if (this.#closed) throw this.#unreadable('it was closed.')
       let opening: Promise<IDBDatabase> | undefined
       try {
         opening = this.#connection ??= this.#open()
@@ -150,7 +151,7 @@ class IndexedDbStore implements Store {
         return db.transaction([HEAD, RECORDS], mode, { durability: 'strict' })
       } catch (error) {
         if (this.#connection === opening) this.#connection = undefined
-        // The browser closed the connection: once more, with a new one.
+        // The browser closed the connection: retry once with a new one.
         if (isDomException(error) && error.name === 'InvalidStateError' && attempt === 1) continue
         throw isDomException(error) ? this.#failed(error) : error
       }
@@ -169,7 +170,7 @@ class IndexedDbStore implements Store {
   #open(): Promise<IDBDatabase> {
     const { promise, resolve, reject } = Promise.withResolvers<IDBDatabase>()
     const factory = globalThis.indexedDB as IDBFactory | undefined
-    if (factory === undefined) throw this.#unreadable('there is no IndexedDB here.')
+    if (factory === undefined) throw this.#unreadable('IndexedDB is not available.')
     const request = factory.open(this.#name, VERSION)
     let refusal: StoreError | undefined
     request.addEventListener('upgradeneeded', (event) => {
@@ -178,7 +179,7 @@ class IndexedDbStore implements Store {
       else create(request.result)
     })
     request.addEventListener('blocked', () => {
-      refusal = this.#unreadable('another tab keeps an older version of it open. Close other tabs.')
+      refusal = this.#unreadable('another tab has an older version of it open. Close other tabs.')
       reject(refusal)
     })
     request.addEventListener('error', (event) => {
@@ -190,7 +191,7 @@ class IndexedDbStore implements Store {
       const isOurs = db.objectStoreNames.contains(HEAD) && db.objectStoreNames.contains(RECORDS)
       if (refusal !== undefined || !isOurs) {
         db.close()
-        reject(refusal ?? this.#foreign('it is a database of another program. Choose another name.'))
+        reject(refusal ?? this.#foreign('it belongs to another program. Choose another name.'))
         return
       }
       this.#seen = true
@@ -206,17 +207,17 @@ class IndexedDbStore implements Store {
   }
 
   #whyNotCreate(event: IDBVersionChangeEvent): StoreError | undefined {
-    // Chromium says when it found a database damaged and put a new one in its place.
+    // Chromium reports that it found a database damaged and replaced it.
     if ('dataLoss' in event && event.dataLoss === 'total')
       return this.#corrupted('the browser has discarded it')
     if (event.oldVersion !== 0) return this.#foreign(`it has the unknown version ${event.oldVersion}.`)
-    if (this.#seen) return this.#unreadable('it was deleted while it was in use. Load the page anew.')
+    if (this.#seen) return this.#unreadable('it was deleted while in use. Reload the page.')
     return undefined
   }
 
   #whyNotOpen(error: DOMException | null): StoreError {
     if (error?.name === 'VersionError') {
-      return this.#foreign('it is of a newer version, or another program. Update @latchkey/client.')
+      return this.#foreign('it has a newer version, or belongs to another program. Update @latchkey/client.')
     }
     return this.#failed(error ?? new DOMException('it cannot be opened'))
   }
@@ -238,13 +239,13 @@ class IndexedDbStore implements Store {
   }
 
   #foreign(what: string): StoreError {
-    return new StoreError('foreign', `the IndexedDB database "${this.#name}" is not ours: ${what}`)
+    return new StoreError('foreign', `the IndexedDB database "${this.#name}" is foreign: ${what}`)
   }
 
   #corrupted(what: string): StoreError {
     return new StoreError(
       'corrupted',
-      `the IndexedDB database "${this.#name}" is damaged: ${what}. Delete it and log the device in anew.`,
+      `the IndexedDB database "${this.#name}" is damaged: ${what}. Delete it and log in as a new device.`,
     )
   }
 }
@@ -271,16 +272,16 @@ function completion(transaction: IDBTransaction): Promise<void> {
   })
 }
 
-/** Aborts unless that has happened already. */
+/** Aborts the transaction, unless it has already ended. */
 function abort(transaction: IDBTransaction): void {
   try {
     transaction.abort()
   } catch {
-    // It had ended by itself.
+    // It had already ended.
   }
 }
 
-/** By shape: errors of another realm, or of an implementation in JavaScript, are of other classes. */
+/** By shape: errors of another realm, or of an implementation in JavaScript, have other classes. */
 function isDomException(error: unknown): error is { name: string; message: string } {
   return (
     error instanceof Error &&

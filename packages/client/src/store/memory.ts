@@ -1,7 +1,7 @@
-/** A store that lives and ends with the process: for tests, and for devices that are thrown away. */
+/** A store that lives only as long as the process: for tests, and for throw-away devices. */
 import { StaleStoreError, type Store } from './store.ts'
 
-/** A store in memory. Whoever shares the object shares the store, as two tabs share a database. */
+/** A store in memory. Callers that share the object share the store, as two tabs share a database. */
 export function memoryStore(): Store {
   const records = new Map<string, string>()
   let generation = 0
@@ -15,7 +15,7 @@ export function memoryStore(): Store {
     },
     async write(expected, changes) {
       if (expected !== generation) throw new StaleStoreError(expected, generation)
-      // Taken as a whole first: changes that cannot be read to their end change nothing.
+      // Copied first, so that changes whose iteration throws change nothing.
       for (const [key, text] of [...changes]) {
         if (text === undefined) records.delete(key)
         else records.set(key, text)

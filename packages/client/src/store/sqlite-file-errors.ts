@@ -34,7 +34,7 @@ function resultCode(error: unknown): number | undefined {
 export function corrupted(path: string, what: string, options?: ErrorOptions): StoreError {
   return new StoreError(
     'corrupted',
-    `${path} is damaged: ${what}. Restore it from a copy, or remove it and log the device in anew.`,
+    `${path} is damaged: ${what}. Restore it from a copy, or remove it and log in as a new device.`,
     options,
   )
 }

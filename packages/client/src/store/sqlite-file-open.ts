@@ -32,12 +32,12 @@ const SCHEMA = `
 /** Creates an empty store. It is built under another name, so a crash leaves a whole file at `path` or none. */
 export function createFile(path: string): void {
   if (statOf(dirname(path)) === undefined) {
-    throw new StoreError('unreadable', `${path}: there is no directory ${dirname(path)}. Create it.`)
+    throw new StoreError('unreadable', `${path}: directory ${dirname(path)} does not exist. Create it.`)
   }
   if (statOf(`${path}-wal`) !== undefined && statOf(path) === undefined) {
     throw new StoreError(
       'corrupted',
-      `${path} is gone, but its log ${path}-wal is there. Put it back, or remove the log as well and log the device in anew.`,
+      `${path} is missing, but its log ${path}-wal exists. Restore it, or remove the log and log in as a new device.`,
     )
   }
   const draft = `${path}.${randomUUID()}.new`

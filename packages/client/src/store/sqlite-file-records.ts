@@ -37,7 +37,7 @@ export function readAll(db: DatabaseSync, path: string): Snapshot {
     mixIn(found, expected)
     records.set(JSON.parse(String(key)) as string, String(text))
   }
-  if (!isSame(digest, found)) throw corrupted(path, 'records are missing, or out of date')
+  if (!isSame(digest, found)) throw corrupted(path, 'records are missing or out of date')
   return { generation, records }
 }
 
@@ -48,7 +48,8 @@ export function writeAll(db: DatabaseSync, path: string, expected: number, chang
   const remove = db.prepare('delete from record where key = ?')
   const put = db.prepare('insert or replace into record values (?, ?, ?)')
   for (const [key, text] of changes) {
-    if (text?.isWellFormed() === false) throw new TypeError(`the text of the record "${key}" is not Unicode`)
+    if (text?.isWellFormed() === false)
+      throw new TypeError(`the text of record "${key}" is not well-formed Unicode`)
     const name = JSON.stringify(key)
     const checksum = former.get(name)?.['checksum']
     if (checksum instanceof Uint8Array) mixIn(digest, checksum)

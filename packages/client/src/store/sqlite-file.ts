@@ -2,11 +2,11 @@
  * A store in one SQLite file, for Node (`@latchkey/client/node`). A write is a transaction in WAL mode with
  * `synchronous = FULL`: once it resolves, it survives kill -9 and a power cut.
  *
- * Corrupted bytes are detected, never used (sqlite-file-records.ts). A truncated log (PATH-wal) reads as an older state,
- * like an old copy of the file; the library heals that.
+ * Corrupted bytes are detected, never used (sqlite-file-records.ts). A truncated log (PATH-wal) reads as an older
+ * state, like an old copy of the file; the library heals that.
  *
- * Trap: closing any descriptor of a file drops the process's POSIX locks on it, including SQLite's. Only SQLite may open
- * PATH and PATH.lock.
+ * Trap: closing any descriptor of a file drops the process's POSIX locks on it, including SQLite's. Only SQLite may
+ * open PATH and PATH.lock.
  */
 import { chmodSync } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
@@ -92,7 +92,7 @@ class FileStore implements Store {
   }
 
   #withDatabase<T>(work: (db: DatabaseSync) => T): Promise<T> {
-    const timeout = `another process has been writing for ${BUSY_TIMEOUT_MS / 1000} s; is it stopped?`
+    const timeout = `another process has been writing for ${BUSY_TIMEOUT_MS / 1000} s; check whether it is suspended.`
     return this.#patiently(this.#path, BUSY_TIMEOUT_MS, timeout, () => work(this.#connect()))
   }
 
@@ -119,7 +119,7 @@ class FileStore implements Store {
   async #patiently<T>(file: string, timeoutMs: number, timeout: string, work: () => T): Promise<T> {
     const deadline = performance.now() + timeoutMs
     for (;;) {
-      if (this.#closed) throw new StoreError('unreadable', `the store ${this.#path} has been closed.`)
+      if (this.#closed) throw new StoreError('unreadable', `the store ${this.#path} was closed.`)
       try {
         return work()
       } catch (error) {
@@ -140,7 +140,7 @@ class FileStore implements Store {
       this.#disconnect()
       throw new StoreError(
         'unreadable',
-        `${this.#path} was ${identity === undefined ? 'removed' : 'replaced'} while it was in use. Start the program anew.`,
+        `${this.#path} was ${identity === undefined ? 'removed' : 'replaced'} while in use. Restart the program.`,
       )
     }
     this.#db ??= openFile(this.#path, stat)

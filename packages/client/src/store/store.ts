@@ -1,52 +1,57 @@
 /**
- * Where a device keeps what must survive it: one small set of text records, changed in durable steps.
+ * The storage port: one small set of text records per device, changed in durable steps.
  *
- * Everything that the library decides, it decides on one snapshot, and a write succeeds only if nobody else (a second
- * process, another tab) has written since: compare-and-swap on the generation. Who loses reads again and decides anew;
- * nobody overwrites (matrix-rust-sdk#3110, #6326: locks that guard a cache were not enough).
+ * Every decision is made on one snapshot, and a write succeeds only if nothing was written since, by this or another
+ * process or tab: compare-and-swap on the generation. The loser reads again and decides again; nothing is overwritten
+ * (matrix-rust-sdk#3110, #6326: locks that guard a cache were not enough).
  */
 
-/** Everything that is stored. Generation 0 and no records: nothing was ever written. */
+/** The stored content. Generation 0 without records: nothing was ever written. */
 export type Snapshot = {
-  /** Grows by one with every write. */
+  /** Incremented by every write. */
   readonly generation: number
   /** Key -> text, both opaque to the store. */
   readonly records: ReadonlyMap<string, string>
 }
 
-/** What one write changes: texts to put, and `undefined` for records to delete. */
+/** The changes of one write: texts to put, and `undefined` for records to delete. */
 export type Changes = ReadonlyMap<string, string | undefined>
 
 /**
- * The port that `memoryStore`, `indexedDbStore` and `fileStore` implement; write your own for another platform.
- * One store holds one device. Any number of processes or tabs may have it open.
+ * The port that `memoryStore`, `indexedDbStore` and `fileStore` implement; implement it for other platforms. One store
+ * holds one device. Any number of processes or tabs may have it open.
  */
 export interface Store {
-  /** @throws {StoreError} when the store cannot be read, or is not intact. Never an empty snapshot instead. */
+  /** The whole content. @throws {StoreError} when it cannot be read or is damaged; never an empty snapshot instead */
   read(): Promise<Snapshot>
-  /** The generation alone: cheap, for finding out whether somebody else has written. @throws {StoreError} */
+  /** The generation alone: a cheap check for writes by others. @throws {StoreError} */
   generation(): Promise<number>
   /**
    * Makes all changes, or none. They are on stable storage when the promise resolves.
    *
    * @param expected the generation that the changes were decided on
    * @returns the new generation, `expected` + 1
-   * @throws {StaleStoreError} when the stored generation is another one; nothing was changed
+   * @throws {StaleStoreError} when the stored generation is a different one; nothing was changed
    * @throws {StoreError} when the store cannot be written; nothing was changed
    */
   write(expected: number, changes: Changes): Promise<number>
   /**
-   * Runs `work` while nobody else with this store open, in this process or another, runs theirs. The lock ends with its
-   * holder, however that ends. Not re-entrant.
+   * Runs `work` while no other holder of this store, in this process or another, runs theirs. The lock is released when
+   * its holder ends, in whatever way. Not re-entrant.
+   *
+   * @throws {StoreError} when the lock cannot be acquired
    */
   exclusively<T>(work: () => Promise<T>): Promise<T>
   close(): Promise<void>
 }
 
-/** The store cannot be used. The message says which store, what is wrong with it, and what to do. */
+/** The store cannot be used. The message names the store, the problem and the remedy. */
 export class StoreError extends Error {
   override readonly name: string = 'StoreError'
-  /** `unreadable`: no access, no space, a lock; it may pass. `corrupted`: its content is damaged. `foreign`: another device's, or of a newer format. */
+  /**
+   * `unreadable`: no access, no space, or locked; possibly temporary. `corrupted`: damaged content. `foreign`: it
+   * belongs to another device, or has a newer format.
+   */
   readonly reason: 'unreadable' | 'corrupted' | 'foreign'
 
   constructor(reason: StoreError['reason'], message: string, options?: ErrorOptions) {
@@ -55,7 +60,7 @@ export class StoreError extends Error {
   }
 }
 
-/** Somebody else has written since the snapshot that a write was decided on. */
+/** The store was written since the snapshot that a write was decided on. */
 export class StaleStoreError extends Error {
   override readonly name = 'StaleStoreError'
 

@@ -1,12 +1,12 @@
 /**
- * A device's state: the records of a store, decoded, and the only way to change them.
+ * A device's state: the decoded records of a store, and the only way to change them.
  *
- *     update(change): look whether somebody else wrote -> read anew if so -> change(transaction) -> write -> done
- *                          ^                                                                        |
- *                          \------------------------ stale: forget, read anew ---------------------/
+ *     update(change): check for other writers -> read again if so -> change(transaction) -> write -> done
+ *                          ^                                                                  |
+ *                          \------------------ stale: discard, read again -------------------/
  *
- * `change` is synchronous and sees nothing but the transaction, so it can be run again on newer state. Updates of one
- * process run one after another. A record that does not decode is damage, and damage is an error, not a fresh start.
+ * `change` is synchronous and sees only the transaction, so it can be repeated on newer state. Updates of one process
+ * run one after another. A record that does not decode is damage, and damage is an error, never a fresh start.
  */
 import { StaleStoreError, type Store, StoreError } from './store.ts'
 
@@ -17,22 +17,22 @@ export type Kind<T> = {
   readonly check: (value: unknown) => value is T
 }
 
-/** What can be read of the state. */
+/** Read access to the state. */
 export interface View {
-  /** The generation of the state that is seen. */
+  /** The generation of this state. */
   readonly generation: number
   get<T>(kind: Kind<T>, id: string): T | undefined
   /** Every record of a kind, by ID, in no particular order. */
   all<T>(kind: Kind<T>): ReadonlyMap<string, T>
 }
 
-/** What an update can do. */
+/** Write access to the state, inside one update. */
 export interface Transaction extends View {
   put<T>(kind: Kind<T>, id: string, value: T): void
   delete(kind: Kind<unknown>, id: string): void
 }
 
-/** How often an update is decided anew before giving up: each time means that somebody else made progress. */
+/** Attempts of one update: each failed one means that another writer made progress. */
 const MAX_ATTEMPTS = 100
 
 type Records = Map<string, Map<string, unknown>>
@@ -49,14 +49,14 @@ export class StoredState {
     this.#kinds = new Map(kinds.map((kind) => [kind.name, kind]))
   }
 
-  /** @throws {StoreError} when the store is unreadable, corrupted, or has records of a kind that is not known here. */
+  /** @throws {StoreError} when the store is unreadable, corrupted, or has records of an unknown kind */
   static async open(store: Store, kinds: readonly Kind<unknown>[]): Promise<StoredState> {
     const state = new StoredState(store, kinds)
     await state.#refresh()
     return state
   }
 
-  /** The state as it is now, other processes' writes included. */
+  /** The current state, including writes of other processes. */
   read<T>(look: (view: View) => T): Promise<T> {
     return this.#inTurn(async () => {
       await this.#refresh()
@@ -65,8 +65,8 @@ export class StoredState {
   }
 
   /**
-   * Changes the state in one durable step and resolves with what `change` returned. `change` may run several times; it
-   * must be synchronous, and whatever it throws leaves the state as it was.
+   * Changes the state in one durable step and resolves with the result of `change`. `change` may run several times; it
+   * must be synchronous. If it throws, the state stays as it was.
    */
   update<T>(change: (transaction: Transaction) => T): Promise<T> {
     return this.#inTurn(async () => {
@@ -75,7 +75,7 @@ export class StoredState {
         const draft = new Draft(this.#generation, this.#records)
         const result = change(draft)
         if (draft.changes.size === 0) {
-          // Decided on what may be old: right only if it is not.
+          // Decided on a possibly old state: correct only if that is current.
           if ((await this.#store.generation()) === this.#generation) return result
           continue
         }
@@ -92,7 +92,7 @@ export class StoredState {
       }
       throw new StoreError(
         'unreadable',
-        `the store changed ${MAX_ATTEMPTS} times under one update; giving up`,
+        `the store changed ${MAX_ATTEMPTS} times during one update; giving up`,
       )
     })
   }
@@ -123,7 +123,8 @@ export class StoredState {
     if (kind === undefined) {
       throw new StoreError(
         'foreign',
-        `the store has a record "${key}" that this version does not know; it was written by a newer version, or for another use. Update, or give each use a store of its own.`,
+        `the store has a record "${key}" of an unknown kind, from a newer version or another use. ` +
+          'Update @latchkey/client, or use one store per device.',
       )
     }
     let value: unknown
@@ -146,14 +147,15 @@ export class StoredState {
 function damaged(key: string, options?: ErrorOptions): StoreError {
   return new StoreError(
     'corrupted',
-    `the record "${key}" of the store is damaged. Restore the store from a copy, or delete it and log the device in anew.`,
+    `the record "${key}" of the store is damaged. ` +
+      'Restore the store from a copy, or delete it and log in as a new device.',
     options,
   )
 }
 
 const DELETED = Symbol('deleted')
 
-/** A transaction: what was, under what has been changed. */
+/** A transaction: the previous state, overlaid with changes. */
 class Draft implements Transaction {
   readonly generation: number
   readonly #base: Records
