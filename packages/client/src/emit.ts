@@ -34,7 +34,7 @@ export const EVENT_WORDS: { readonly [Type in ClientEventType]: Words<Type> } = 
     severity: 'warning',
     cause: ({ reason, did }) => `Healed (${reason}): ${did}.`,
     remedy: () =>
-      'None now. If it recurs, find the reason: a restored backup, two processes on one store, a store that loses data.',
+      'None now. If it recurs, find out why: a restored backup, two processes on one store, a store that loses data.',
   },
   not_healed: {
     severity: 'error',

@@ -29,10 +29,7 @@ type Details = {
   two_writers: { readonly heals: number }
   /** A sync's count was stale or wrong; the newest known count was used instead. */
   stale_count: { readonly told: number | undefined; readonly used: number }
-  /**
-   * More keys than a device can use, or than a day's budget, were about to be published; they were kept from the
-   * server.
-   */
+  /** Guard: keys beyond what a device can use, or beyond the daily budget, were withheld from the server. */
   flood: { readonly keys: number; readonly published: number }
   /** Guard: the pre-key messages of two sessions used one one-time key. */
   key_named_twice: { readonly key: KeyName; readonly senders: readonly string[] }
@@ -52,10 +49,7 @@ type Details = {
   fallback_rotated: { readonly key: KeyName; readonly why: 'missing' | 'used' | 'age' | 'heal' }
   /** Guard: the server's pool could not be read, so it was not compared with the ledger. */
   not_compared: { readonly error: string }
-  /**
-   * The guard cannot do its work, because the store fails or is locked; requests pass as if there were no guard until
-   * it can.
-   */
+  /** Guard: the store failed or is locked; until it works again, requests pass as if there were no guard. */
   unguarded: { readonly error: string }
 }
 

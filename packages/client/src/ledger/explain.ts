@@ -92,6 +92,7 @@ function explanationOf(
   verdict: Verdict,
 ): Explanation {
   const { state, since, publishedAt, issuedAt, cause } = record
+  const sinceText = new Date(since).toISOString()
   const because = cause === undefined ? '' : ` (${cause})`
   return {
     name,
@@ -102,6 +103,6 @@ function explanationOf(
     ...(issuedAt !== undefined && { issuedAt }),
     ...(cause !== undefined && { cause }),
     verdict,
-    text: `${name}, a ${kind} key, has been ${state} since ${new Date(since).toISOString()}: ${MEANING[verdict]}${because}.`,
+    text: `${name}, a ${kind} key, has been ${state} since ${sinceText}: ${MEANING[verdict]}${because}.`,
   }
 }
