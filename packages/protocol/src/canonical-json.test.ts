@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import { canonicalJson, CanonicalJsonError, type Json } from './canonical-json.ts'
 
-const text = fc.string({ unit: 'binary' }) // every code point but surrogates
+const text = fc.string({ unit: 'binary' }) // every code point except surrogates
 const json = fc.letrec<{ value: Json }>((tie) => ({
   value: fc.oneof(
     { depthSize: 'small' },
@@ -34,7 +34,7 @@ test('canonical JSON does not depend on the order of members', () => {
   )
 })
 
-test('members stand in the order of their UTF-8 bytes, which is the order of code points', () => {
+test('members are ordered by their UTF-8 bytes, which is code point order', () => {
   fc.assert(
     fc.property(fc.uniqueArray(text), (keys) => {
       const object = Object.fromEntries(keys.map((key) => [key, 0]))
@@ -44,11 +44,11 @@ test('members stand in the order of their UTF-8 bytes, which is the order of cod
   )
 })
 
-test('an emoji sorts behind U+FFFD, which UTF-16 order would put last', () => {
+test('an emoji sorts after U+FFFD, which UTF-16 order would put last', () => {
   assert.equal(canonicalJson({ '\u{1F600}': 1, '\uFFFD': 2 }), '{"\uFFFD":2,"\u{1F600}":1}')
 })
 
-test("the specification's examples come out as it prints them", () => {
+test("the specification's examples have the specified output", () => {
   const examples: [Json, string][] = [
     [{}, '{}'],
     [{ one: 1, two: 'Two' }, '{"one":1,"two":"Two"}'],
@@ -65,7 +65,7 @@ test("the specification's examples come out as it prints them", () => {
   for (const [value, expected] of examples) assert.equal(canonicalJson(value), expected)
 })
 
-test('floats, numbers out of range and bottomless nesting are refused', () => {
+test('floats, out-of-range numbers and excessive nesting are refused', () => {
   let deep: Json = 1
   for (let i = 0; i < 20_000; i++) deep = [deep]
   for (const value of [1.5, 2 ** 53, -(2 ** 53), Number.NaN, Number.POSITIVE_INFINITY, deep]) {
@@ -73,7 +73,7 @@ test('floats, numbers out of range and bottomless nesting are refused', () => {
   }
 })
 
-test('a member named __proto__ is a member like any other', () => {
+test('a member named __proto__ is an ordinary member', () => {
   assert.equal(
     canonicalJson(JSON.parse('{"b":1,"__proto__":{"a":2}}') as Json),
     '{"__proto__":{"a":2},"b":1}',

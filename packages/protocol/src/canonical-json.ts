@@ -4,10 +4,10 @@
  */
 import { compareCodePoints } from './code-points.ts'
 
-/** What JSON.parse can return. */
+/** Any result of JSON.parse. */
 export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json }
 
-/** A value that canonical JSON cannot carry: a float, a number out of range, or nesting beyond the limit. */
+/** A value that canonical JSON cannot represent: a float, an out-of-range number, or nesting beyond the limit. */
 export class CanonicalJsonError extends Error {
   override readonly name = 'CanonicalJsonError'
 }

@@ -1,9 +1,9 @@
 /**
- * Ordering of strings by Unicode code point, as Matrix requires for canonical JSON and as Latchkey
- * orders key IDs within one upload. JavaScript's own `<` compares UTF-16 units, which puts U+1F600 before U+FFFD.
+ * String order by Unicode code point, which Matrix requires for canonical JSON and Latchkey uses for the key IDs of an
+ * upload. JavaScript's `<` compares UTF-16 units, which puts U+1F600 before U+FFFD.
  */
 
-/** Compares two strings by code point: negative, zero or positive, as `Array#sort` wants it. */
+/** Compares two strings by code point: negative, zero or positive, for `Array#sort`. */
 export function compareCodePoints(a: string, b: string): number {
   const shorter = Math.min(a.length, b.length)
   for (let i = 0; i < shorter; i++) {

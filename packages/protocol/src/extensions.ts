@@ -1,13 +1,11 @@
-/**
- * The names and shapes of what Latchkey adds on the wire (extensions.md). All of it is optional for clients.
- */
+/** Names and shapes of Latchkey's wire extensions (extensions.md). All are optional for clients. */
 
-/** The path of MSC4162, below `/_matrix/client/`. */
+/** The reset endpoint of MSC4162, below `/_matrix/client/`. */
 export const RESET_UNSTABLE_PATH = 'unstable/org.matrix.msc4162/keys/reset'
-/** The device's own pools, below `/_matrix/client/`. */
+/** The endpoint for the device's own pools, below `/_matrix/client/`. */
 export const POOL_PATH = 'unstable/dev.latchkey/keys/pool'
 
-/** Members of answers and requests. */
+/** Names of members in requests and answers. */
 export const KEY_POOL = 'dev.latchkey.key_pool'
 export const OUTCOMES = 'dev.latchkey.outcomes'
 export const FALLBACK_OUTCOMES = 'dev.latchkey.fallback_outcomes'
@@ -24,7 +22,7 @@ export const ABSENT = 'dev.latchkey.absent'
 /** Flags in `unstable_features` of `/versions`. */
 export const UNSTABLE_FEATURES = { 'org.matrix.msc4162': true, 'dev.latchkey.key_pool': true } as const
 
-/** What can become of a one-time key in an upload (key-pool.md "Upload"). */
+/** Outcomes of an uploaded one-time key (key-pool.md "Upload"). */
 export const UPLOAD_OUTCOMES = [
   'stored',
   'id_reused',
@@ -34,16 +32,16 @@ export const UPLOAD_OUTCOMES = [
 ] as const
 export type UploadOutcome = (typeof UPLOAD_OUTCOMES)[number]
 
-/** What can become of a fallback key in an upload. */
+/** Outcomes of an uploaded fallback key. */
 export const FALLBACK_KEY_OUTCOMES = ['stored', 'already_stored', 'already_replaced'] as const
 export type FallbackOutcome = (typeof FALLBACK_KEY_OUTCOMES)[number]
 
-/** `dev.latchkey.key_pool`: where the server's side of a device's pools stands. Compare only within one epoch. */
+/** `dev.latchkey.key_pool`: state of a device's pools on the server. Comparable only within one epoch. */
 export type KeyPool = {
   readonly epoch: string
-  /** Grows with every change, fallback keys included. */
+  /** Incremented by every change, including fallback keys. */
   readonly version: number
-  /** Grows whenever keys left other than by being issued. */
+  /** Incremented whenever keys leave the pool other than by being issued. */
   readonly generation: number
   /** algorithm -> base64url digest of the available keys. */
   readonly digest: Readonly<Record<string, string>>

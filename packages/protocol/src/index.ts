@@ -1,4 +1,4 @@
-/** @latchkey/protocol: wire types and pure rules that server and client share. No I/O, no clock. */
+/** @latchkey/protocol: wire types and pure rules shared by server and client. No I/O, no clock. */
 export * from './canonical-json.ts'
 export * from './code-points.ts'
 export * from './errors.ts'

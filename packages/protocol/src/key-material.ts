@@ -1,11 +1,13 @@
 /**
- * What counts as "the same key": the public key alone, never its JSON text or its signature (key-pool.md "Material").
- * A client that signs anew, or pads its base64, offers the same key; matrix-spec#1124 turns on this comparison.
+ * Key equality: the public key alone decides, never its JSON text or signature (key-pool.md "Material"). A client that
+ * signs a key again, or pads its base64, uploads the same key; matrix-spec#1124 depends on this comparison.
  */
 import type { Json } from './canonical-json.ts'
 
 declare const brand: unique symbol
-/** A public key in normal form: unpadded standard base64 when it is 32 bytes of base64, else the string as it came. */
+/**
+ * A public key in normal form: unpadded standard base64 if it is 32 bytes of base64, otherwise the unchanged string.
+ */
 export type KeyMaterial = string & { readonly [brand]: 'KeyMaterial' }
 
 /** A key object of `/keys/upload`: a plain string, or an object with a `key`. */
@@ -19,8 +21,8 @@ export function materialOf(key: KeyJson): KeyMaterial {
 }
 
 /**
- * 32 bytes in base64 are 43 characters whose last carries two spare bits; decoders ignore those, so they are cleared.
- * The URL alphabet decodes to the same bytes.
+ * 32 bytes in base64 are 43 characters, the last of which has two unused bits. Decoders ignore those bits, so they are
+ * cleared. The URL alphabet decodes to the same bytes.
  */
 function normalise(text: string): KeyMaterial {
   if (!BASE64_OF_32_BYTES.test(text)) return text as KeyMaterial

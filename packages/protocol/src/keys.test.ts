@@ -45,7 +45,7 @@ test('the UTF-8 length is that of the encoder', () => {
   )
 })
 
-test('32 bytes are the same key in every base64 spelling, and other bytes are another', () => {
+test('32 bytes are the same key in every base64 spelling; different bytes are a different key', () => {
   const bytes = fc.uint8Array({ minLength: 32, maxLength: 32 })
   fc.assert(
     fc.property(bytes, bytes, fc.nat(3), (a, b, spareBits) => {
@@ -62,12 +62,12 @@ test('32 bytes are the same key in every base64 spelling, and other bytes are an
   )
 })
 
-test('what is no 32 bytes of base64 is compared as it stands', () => {
+test('anything other than 32 bytes of base64 is compared unchanged', () => {
   for (const text of ['', 'curve25519+key', 'A'.repeat(44), 'A'.repeat(42), `${'A'.repeat(43)}==`])
     assert.equal(materialOf(text), text)
 })
 
-test('the digest does not depend on order, and a key leaves it as it came', () => {
+test('the digest does not depend on order, and removing a key undoes adding it', () => {
   const names = fc.uniqueArray(fc.string({ minLength: 1 }), { minLength: 1, maxLength: 20 })
   fc.assert(
     fc.property(names, fc.nat(), (ids, salt) => {

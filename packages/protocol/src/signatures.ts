@@ -1,6 +1,6 @@
 /**
- * Signed JSON (Matrix specification, appendices, "Signing JSON"): what exactly is signed, and where a signature stands.
- * Verification itself is the platform's (node:crypto, WebCrypto); this file only says over which bytes.
+ * Signed JSON (Matrix specification, appendices, "Signing JSON"): the signed text, and the location of a signature. The
+ * platform (node:crypto, WebCrypto) verifies; this file only defines the signed bytes.
  */
 import { canonicalJson, type Json } from './canonical-json.ts'
 
@@ -14,7 +14,7 @@ export function isJsonObject(value: unknown): value is JsonObject {
 /**
  * The text whose UTF-8 bytes a signature covers: canonical JSON without `signatures` and `unsigned`.
  *
- * @throws {CanonicalJsonError} when the object cannot be canonical JSON.
+ * @throws {CanonicalJsonError} when canonical JSON cannot represent the object
  */
 export function signedText(object: JsonObject): string {
   const rest = Object.entries(object).filter(([key]) => key !== 'signatures' && key !== 'unsigned')
