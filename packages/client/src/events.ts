@@ -83,7 +83,7 @@ export type ClientEvent = {
     readonly severity: 'info' | 'warning' | 'error'
     /** What happened and why, one sentence. */
     readonly cause: string
-    /** What to do about it; empty when there is nothing. */
+    /** The action to take; empty when there is none. */
     readonly remedy: string
   } & Details[Type]
 }[ClientEventType]

@@ -31,7 +31,7 @@ export class GuardMemory {
   readonly levels = new Map<string, ServerLevel>()
   /** The epoch and version of the pool that was last compared with the ledger. */
   compared: string | undefined
-  /** A server event that requires a pool read, whatever the digests say; cleared by that read. */
+  /** A server event that requires a pool read, even if the digests match; cleared by that read. */
   suspicion: Extract<Freshness, 'rolled_back' | 'new_epoch'> | undefined
   /** Uploads that were forwarded unguarded and are not in the ledger yet. */
   unguardedUploads: readonly UnguardedUpload[] = []
@@ -50,7 +50,7 @@ export class GuardMemory {
     return started
   }
 
-  /** Suspends pool reads for `ms`. Setting the clock back ends the pause. */
+  /** Suspends pool reads for `ms`. Moving the clock back ends the pause. */
   pauseReading(ms: number, now: number): void {
     this.#readingPause = { from: now, to: now + ms }
   }
@@ -59,7 +59,7 @@ export class GuardMemory {
     return now < this.#readingPause.from || now >= this.#readingPause.to
   }
 
-  /** True at most once in `ms` for each `what`. A clock set back counts as elapsed time. */
+  /** True at most once in `ms` for each `what`. A clock moved back counts as elapsed time. */
   atMostEvery(ms: number, what: string, now: number): boolean {
     const last = this.#last.get(what)
     if (last !== undefined && now >= last && now - last < ms) return false

@@ -2,7 +2,7 @@
  * Decides which key counts to trust. A sync count can be wrong, and an SDK that receives too low a count generates new
  * keys at every sync.
  *
- *     with a digest    -> it matches the last n ledger keys -> n, whatever the count says
+ *     with a digest    -> it matches the last n ledger keys -> n, regardless of the count
  *                     \-> no match, same pool as known      -> the known count
  *                     \-> no match, another pool            -> the count as received; the pool will be read
  *     without a digest -> less than half of the known count -> verify with an empty upload, whose answer is exact

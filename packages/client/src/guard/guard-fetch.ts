@@ -41,7 +41,7 @@ export type GuardOptions = {
   readonly budget?: Partial<Budget>
   /** Keys on the server above which further uploads are withheld. Default 100. */
   readonly maxPublished?: number
-  /** New keys in 24 hours, whatever the server says; further keys are withheld. Default 1 000. */
+  /** New keys in 24 hours, regardless of the server's counts; further keys are withheld. Default 1 000. */
   readonly newKeysPerDay?: number
   /** Private halves that the SDK keeps: 5 000 (default) for vodozemac, thus matrix-js-sdk; 100 for libolm. */
   readonly sdkSlots?: number

@@ -10,7 +10,7 @@ import type { WithdrawalTarget } from './abandon-keys.ts'
 
 type PendingWithdrawal = { readonly cause: HealCause }
 
-/** By ledger ID; `all` stands for every key on the server, known or not. */
+/** By ledger ID; `all` means every key on the server, known or not. */
 export const PENDING_WITHDRAWALS: Kind<PendingWithdrawal> = {
   name: 'withdraw',
   check: (value): value is PendingWithdrawal =>

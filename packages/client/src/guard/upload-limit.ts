@@ -72,7 +72,7 @@ function checkUploadLimit(view: View, keys: readonly HashedKey[], settings: Sett
     const ledger = publicKeysOf(view, algorithm)
     const there = view.get(SERVER_VIEW, SERVER_VIEW_ID)?.counts[algorithm] ?? ledger.length
     published += there
-    // A pool that is less than half full accepts the SDK's batch, whatever its size.
+    // A pool that is less than half full accepts an SDK batch of any size.
     if (there >= settings.maxPublished / 2 && there + names.length > settings.maxPublished) {
       for (const name of names) tooMany.add(name)
     }

@@ -1,6 +1,6 @@
 /**
  * Amount spent within the last 24 hours. Stored by the hour, so that the record stays small and survives restarts.
- * Entries more than a day in the future (a clock set back) are dropped; they would count until the clock caught up.
+ * Entries more than a day in the future (a clock moved back) are dropped; they would count until the clock caught up.
  */
 
 export type Spent = readonly { readonly at: number; readonly count: number }[]
@@ -17,7 +17,7 @@ export function spentToday(spent: Spent, now: number): number {
 export function withSpent(spent: Spent, count: number, now: number): Spent {
   const kept = spent
     .filter(({ at }) => Math.abs(now - at) < DAY_MS)
-    // A clock that was set back must not make an entry count forever.
+    // A clock that was moved back must not make an entry count forever.
     .map(({ at, count }) => ({ at: Math.min(at, now), count }))
   const last = kept.at(-1)
   if (last !== undefined && now - last.at < HOUR_MS) {

@@ -31,7 +31,7 @@ test('each heal of a day doubles the pause after it, and the tenth is the last',
   assert.equal(await wait(await noted(...ten), NOW + DAY_MS), 0)
 })
 
-test('with the clock set back no heal waits until it has caught up', async () => {
+test('with the clock moved back no heal waits until it has caught up', async () => {
   assert.equal(await wait(await noted([NOW + DAY_MS / 2])), 0)
   const future = Array.from({ length: 10 }, (): [number] => [NOW + 40 * DAY_MS])
   assert.equal(await wait(await noted(...future)), 0)

@@ -23,7 +23,7 @@ export type HealRecord = {
   /** When it began, ms. */
   readonly at: number
   readonly cause: HealCause
-  /** What was done, for example "withdrew 12 of 12 keys", or why it failed. */
+  /** Description of the result, for example "withdrew 12 of 12 keys", or of the failure. */
   readonly did: string
   readonly ok: boolean
   /** Names of the affected keys, at most 20. */
@@ -53,7 +53,7 @@ const MAX_KEYS_KEPT = 20
 
 /**
  * Time until the next heal is allowed, ms: 0 when allowed now, `Infinity` when the daily budget is spent. Heals in the
- * future (a clock set back) count for a day too, but cause no pause, which would last until the clock caught up. Upkeep
+ * future (a clock moved back) count for a day too, but cause no pause, which would last until the clock caught up. Upkeep
  * does not count: replacing keys whose private halves are about to be evicted is limited by the rate of key generation.
  */
 export function waitForHeal(view: View, budget: Budget, now: number): number {

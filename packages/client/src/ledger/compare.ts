@@ -27,8 +27,8 @@ export type PoolByDigest = {
 }
 
 /**
- * Explains a pool by its digest. Keys leave from the front, so the pool is the last n keys of the ledger, whatever the
- * count next to the digest says. Keys of an unanswered upload may or may not be included.
+ * Explains a pool by its digest. Keys leave from the front, so the pool is the last n keys of the ledger, regardless of
+ * the count next to the digest. Keys of an unanswered upload may or may not be included.
  *
  * @returns undefined when the ledger does not explain it: other keys, or adopted keys, whose share is unknown
  */

@@ -96,7 +96,7 @@ export function expireFormerFallback(step: Step): void {
   if (former === undefined) return
   const [id, record] = former
   if (record.issuedAt !== undefined && record.issuedAt > step.now) {
-    // The clock was set back: restart the grace time instead of keeping the key until the clock has caught up.
+    // The clock was moved back: restart the grace time instead of keeping the key until the clock has caught up.
     moveTo(step.transaction, FALLBACK_KEYS, id, 'issued', step.now, { issuedAt: step.now })
   } else if (isOverGrace(record, step.settings, step.now)) {
     step.accountToChange().forgetPreviousFallbackKey()

@@ -1,5 +1,5 @@
 /**
- * Daily budget of generated keys, whatever the server says: a server that always reports none must not fill the disk
+ * Daily budget of generated keys, regardless of the server's counts: a server that always reports none must not fill the disk
  * (MSC4162, review).
  */
 import { spentToday, withSpent } from '../heal/day-budget.ts'

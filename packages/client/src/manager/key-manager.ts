@@ -227,7 +227,7 @@ export class KeyManager {
     })
   }
 
-  /** What the ledger knows of a key, by its public half, key ID or full name. */
+  /** Explains the ledger's records of a key, by its public half, key ID or full name. */
   explain(publicKeyOrId: string): Promise<Explanation[]> {
     return explain((read) => this.#core.state.read(read), publicKeyOrId)
   }

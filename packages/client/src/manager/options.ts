@@ -29,7 +29,7 @@ export type KeyManagerOptions = {
   /** Heals per day, and the pause between them. */
   readonly budget?: Partial<Budget>
   readonly limits?: {
-    /** New one-time keys in 24 hours, whatever the server says. Default 500. */
+    /** New one-time keys in 24 hours, regardless of the server's counts. Default 500. */
     readonly newKeysPerDay?: number
     /** Sessions kept per other device. Default 8. */
     readonly sessionsPerPeer?: number
@@ -45,7 +45,7 @@ export type KeyManagerOptions = {
     /**
      * How long the private half of a former fallback key is kept after the server accepted the new one, ms. Default 1
      * hour, as the specification advises; a first message that uses the former key and takes longer is lost. A longer
-     * time serves such messages (MSC4081 proposes 30 days) at the cost of forward secrecy: whoever obtains the store
+     * time serves such messages (MSC4081 proposes 30 days) at the cost of forward secrecy: anyone who obtains the store
      * can read the first messages of every session made with that key for that long. Rotation also waits for it, except
      * when the server has a fallback key without a private half.
      */

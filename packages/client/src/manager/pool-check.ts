@@ -8,7 +8,7 @@
  *
  * Heals escalate: read -> withdraw unwanted keys, if nothing changed since -> once more -> replace everything, with a
  * fresh fallback key -> report. Each heal needs budget (heal/heals.ts), none is repeated for a pool that was examined
- * already, and all requests are rate-limited whatever the server answers (rate-limit.ts).
+ * already, and all requests are rate-limited regardless of the server's answers (rate-limit.ts).
  */
 import { type KeyName, type KeyPool, SIGNED_CURVE25519 } from '@latchkey/protocol'
 import type { ServerLevel } from '../events.ts'
@@ -102,7 +102,7 @@ function checkPool(step: Step, keyPool: KeyPool): void {
   checkFallback(step, keyPool.fallback[SIGNED_CURVE25519])
 }
 
-/** Whether a wait is over. Setting the clock back ends it. */
+/** Whether a wait is over. Moving the clock back ends it. */
 export function hasElapsed(
   { at, waitMs }: { readonly at: number; readonly waitMs: number },
   now: number,
@@ -111,8 +111,8 @@ export function hasElapsed(
 }
 
 /**
- * Applies a digest that the ledger explains: keys leave from the front, so the pool is the last n keys, whatever the
- * count next to it says. Keys of an unanswered upload may or may not be included.
+ * Applies a digest that the ledger explains: keys leave from the front, so the pool is the last n keys, regardless of
+ * the count next to it. Keys of an unanswered upload may or may not be included.
  *
  * @returns whether the ledger explains the digest
  */

@@ -12,7 +12,7 @@ test('the allowance refills with time', () => {
   assert.equal(isAllowed(spent, 'keys_query', 2 * HOUR_MS), true)
 })
 
-test('a clock that is set back does not delay requests until it has caught up', () => {
+test('a clock that is moved back does not delay requests until it has caught up', () => {
   const spent = { ...NEW_STATUS, rateLimits: { keys_query: { at: 1000 * HOUR_MS, left: 0 } } }
   assert.equal(isAllowed(spent, 'keys_query', HOUR_MS), true)
 })

@@ -25,7 +25,7 @@ export function countAction(step: Step, what: RateLimitedAction): void {
 
 function left(rateLimits: Status['rateLimits'], what: RateLimitedAction, now: number): number {
   const last = rateLimits[what]
-  // A clock that was set back must not stop the refill until it has caught up.
+  // A clock that was moved back must not stop the refill until it has caught up.
   if (last === undefined || now < last.at) return BURST
   return Math.min(BURST, last.left + (now - last.at) / REFILL_MS[what])
 }

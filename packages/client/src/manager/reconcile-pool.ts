@@ -55,7 +55,7 @@ export function reconcilePool(step: Step, answer: PoolAnswer, begunAt: number): 
     begunAt,
     isChange: false,
   })
-  // The read stays due: the next one will begin after whatever overtook this one.
+  // The read stays due: the next one will begin after the answer that overtook this one.
   if (freshness === 'stale') return
   step.patch({ poolReadCause: undefined })
   // Adopted keys are not compared with the pool that they were adopted from.

@@ -41,7 +41,7 @@ const FAILURES = 8
 export type Answer = {
   readonly status: number
   readonly body: JsonObject
-  /** The state's generation when the request was first sent: the answer's content is no older. */
+  /** The state's generation when the request was first sent: the answer was computed after it. */
   readonly begunAt: number
 }
 

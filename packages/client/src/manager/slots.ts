@@ -110,7 +110,7 @@ export function expireIssued(step: Step): void {
   const account = accountOf(transaction)
   const { imported } = account
   if (imported?.available === undefined || now - imported.at < ISSUED_DEADLINE_MS) return
-  // Of an imported account, only keys still on the server are kept any longer.
+  // Keys of an imported account are kept longer only if they are still on the server.
   const held = Math.min(imported.held, imported.available)
   if (held < imported.held) transaction.put(ACCOUNT, ONLY, { ...account, imported: { ...imported, held } })
 }

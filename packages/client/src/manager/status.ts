@@ -1,4 +1,4 @@
-/** What `KeyManager.status` reports. */
+/** The result of `KeyManager.status`. */
 import { SIGNED_CURVE25519 } from '@latchkey/protocol'
 import type { ServerLevel } from '../events.ts'
 import { SERVER_VIEW, SERVER_VIEW_ID } from '../server/server-view.ts'
@@ -11,7 +11,7 @@ import { accountOf, statusOf } from './step.ts'
 
 /** A snapshot for a settings page or a log: server level, key counts, and what holds requests back. */
 export type KeyManagerStatus = {
-  /** What kind of server was found; undefined before `/versions` was answered. */
+  /** Level of the server; undefined before `/versions` was answered. */
   readonly level: ServerLevel | undefined
   /** Why the account cannot be used any more. */
   readonly dead: string | undefined

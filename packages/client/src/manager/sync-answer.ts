@@ -14,7 +14,7 @@ import { expireIssued } from './slots.ts'
 import type { Step } from './step.ts'
 import { budgetLeft, missingKeys, requestRoom } from './upload.ts'
 
-/** The state at the start of a sync: counts in its answer are no older. */
+/** The state at the start of a sync; its answer was computed later. */
 export type SyncTicket = { readonly generation: number }
 
 /** To-device events in a sync answer that indicate that more are waiting. */
@@ -47,7 +47,7 @@ export type SyncInput = {
   readonly left: ReadonlySet<string>
 }
 
-/** What one sync changed, and the messages to hand out. */
+/** Result of one sync, and the messages to hand out. */
 export type SyncOutcome = {
   readonly failures: readonly Failure[]
   readonly messages: readonly [string, DecryptedMessage][]

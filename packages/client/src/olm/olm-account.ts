@@ -1,5 +1,5 @@
 /**
- * What the key manager requires of an Olm implementation: a device's private keys, and sessions made with them. All
+ * The port to an Olm implementation: a device's private keys, and sessions made with them. All
  * calls are synchronous, because decisions are made inside one update of the store. Objects that hold memory outside
  * the JavaScript heap are released with `free`. `libolmAccounts` is an adapter for libolm.
  */

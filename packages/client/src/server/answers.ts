@@ -48,7 +48,7 @@ export type ResetAnswer = UploadAnswer & {
   readonly absent: readonly KeyName[]
 }
 
-/** What a sync says of the device's own keys. */
+/** The part of a sync about the device's own keys. */
 export type SyncSignals = {
   readonly counts: Counts | undefined
   readonly unusedFallbackTypes: readonly string[] | undefined

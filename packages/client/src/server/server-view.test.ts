@@ -74,7 +74,7 @@ test('an answer without new information need not be written', () => {
   assert.equal(isKnown(VIEW, answer({ counts: undefined, keyPool: pool(10) })), true)
 })
 
-test('in whatever order answers arrive, the view ends with the highest version', () => {
+test('regardless of the order in which answers arrive, the view ends with the highest version', () => {
   const requests = fc.array(fc.record({ begun: fc.nat(20), extra: fc.nat(5) }), {
     minLength: 1,
     maxLength: 20,

@@ -4,7 +4,7 @@
  * Answers overtake each other: a long-poll computed before an upload can arrive after it (synapse#17491,
  * matrix-rust-sdk#4222). With Latchkey every answer carries a version; the higher one is newer. Otherwise causality
  * decides: an answer to a request that began after something was learned is newer than that. "Began after" is counted
- * in generations of the store, not in time, so it holds between tabs and when the clock is set back.
+ * in generations of the store, not in time, so it holds between tabs and when the clock is moved back.
  *
  *     same epoch, equal or higher version                    newer: apply
  *     lower version, request began before that was learned   stale: ignore

@@ -37,7 +37,7 @@ export interface Store {
   write(expected: number, changes: Changes): Promise<number>
   /**
    * Runs `work` while no other holder of this store, in this process or another, runs theirs. The lock is released when
-   * its holder ends, in whatever way. Not re-entrant.
+   * its holder ends, even by a crash. Not re-entrant.
    *
    * @throws {StoreError} when the lock cannot be acquired
    */
