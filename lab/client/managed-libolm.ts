@@ -175,7 +175,7 @@ export class ManagedBot implements LibolmDevice {
       this.unreadable.push({ sender, cause: known?.verdict ?? verdict })
     }
     const dead = this.events.findLast(({ type }) => type === 'device_dead')
-    if (dead !== undefined && this.#deadBecause === undefined) await this.#startOver(dead.cause)
+    if (dead !== undefined && this.#deadBecause === undefined) await this.#startOver(dead.message)
   }
 
   /** By the pickle in the store, not by what the manager says. */

@@ -62,17 +62,17 @@ function failuresOf({ lostBecause, inexplicable }: Scenario, result: Result): st
 function healFailures({ heals: expected = [] }: Scenario, heals: readonly Heals[]): string[] {
   const events = heals.flatMap(({ told }) => told)
   const history = heals.flatMap((it) => it.history)
-  const told = new Set(events.filter((event) => event.type === 'healed').map(({ reason }) => reason))
+  const told = new Set(events.filter((event) => event.type === 'healed').map(({ cause }) => cause))
   const remembered = new Set(history.filter(({ ok }) => ok).map(({ cause }) => cause))
   return [
     ...(listed(remembered) === listed(expected)
       ? []
       : [`healed ${listed(remembered) || 'nothing'}; expected ${listed(expected) || 'nothing'}`]),
-    ...[...told].filter((reason) => !remembered.has(reason)).map((reason) => `${reason} is in no history`),
-    ...history.filter(({ ok }) => !ok).map(({ cause, did }) => `not healed: ${cause}: ${did}`),
+    ...[...told].filter((cause) => !remembered.has(cause)).map((cause) => `${cause} is in no history`),
+    ...history.filter(({ ok }) => !ok).map(({ cause, detail }) => `not healed: ${cause}: ${detail}`),
     ...events
       .filter((event) => event.type === 'not_healed' || event.type === 'unguarded')
-      .map(({ cause }) => cause),
+      .map(({ message }) => message),
   ]
 }
 

@@ -128,7 +128,7 @@ suite('a guarded SDK in Chromium', { skip: skipWithoutChromium() }, () => {
           if (guarded) {
             await until(page, 'uploads', 1)
             const { events } = await notesOf(page)
-            assert.ok(events.some((event) => event.type === 'healed' && event.reason === 'unknown_keys'))
+            assert.ok(events.some((event) => event.type === 'healed' && event.cause === 'unknown_keys'))
           }
           // Twenty of the keys are as old as the copy; whatever follows them is from after it.
           await crowd.claimMany(alice.userId, alice.deviceId, 20)

@@ -19,7 +19,8 @@ const login = await createClient({ baseUrl }).loginRequest({
 
 const guard = guardFetch(fetch, {
   store: memoryStore(),
-  onEvent: ({ severity, type, cause, remedy }) => console.log(`[${severity}] ${type}: ${cause} ${remedy}`),
+  onEvent: ({ severity, type, message, remedy }) =>
+    console.log(`[${severity}] ${type}: ${message} ${remedy}`),
 })
 const client = createClient({
   baseUrl,

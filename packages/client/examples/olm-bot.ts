@@ -31,7 +31,7 @@ const manager = await KeyManager.open({
   accounts: libolmAccounts(Olm, 'the key that the pickles are encrypted with'),
   userId: login.user_id,
   deviceId: login.device_id,
-  onEvent: ({ severity, type, cause }) => console.log(`[${severity}] ${type}: ${cause}`),
+  onEvent: ({ severity, type, message }) => console.log(`[${severity}] ${type}: ${message}`),
 })
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => void manager.stop())
 

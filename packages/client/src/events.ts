@@ -20,11 +20,11 @@ type Details = {
   /** First use with existing keys on the server: they are recorded, and never withdrawn for being unknown. */
   adopted: { readonly count: number }
   /** The server may issue keys that this device should not have there. */
-  drift: { readonly reason: HealCause; readonly keys: readonly KeyName[] }
+  drift: { readonly cause: HealCause; readonly keys: readonly KeyName[] }
   /** A heal succeeded. */
-  healed: { readonly reason: HealCause; readonly did: string; readonly keys: readonly KeyName[] }
+  healed: { readonly cause: HealCause; readonly detail: string; readonly keys: readonly KeyName[] }
   /** A heal failed, or was not allowed (mode `report`, budget, missing endpoint). */
-  not_healed: { readonly reason: HealCause; readonly why: string; readonly keys: readonly KeyName[] }
+  not_healed: { readonly cause: HealCause; readonly detail: string; readonly keys: readonly KeyName[] }
   /** Uploads were healed twice within a day: two clients use one account. */
   two_writers: { readonly heals: number }
   /** A sync's count was stale or wrong; the newest known count was used instead. */
@@ -38,7 +38,7 @@ type Details = {
   /** Guard: the device published other identity keys than before. */
   identity_changed: { readonly former: string; readonly current: string }
   /** KeyManager: the account cannot be used any more; log in as a new device. */
-  device_dead: { readonly why: string }
+  device_dead: { readonly detail: string }
   /** KeyManager: a private half was dropped to free a slot, although a message may still use it. */
   key_dropped: { readonly key: KeyName }
   /** KeyManager: the session limit was reached; the oldest sessions of the user with the most were dropped. */
@@ -46,7 +46,7 @@ type Details = {
   /** More new keys are needed than the daily budget allows. */
   generation_limited: { readonly generated: number; readonly perDay: number }
   /** KeyManager: a new fallback key was published. */
-  fallback_rotated: { readonly key: KeyName; readonly why: 'missing' | 'used' | 'age' | 'heal' }
+  fallback_rotated: { readonly key: KeyName; readonly trigger: 'missing' | 'used' | 'age' | 'heal' }
   /** Guard: the server's pool could not be read, so it was not compared with the ledger. */
   not_compared: { readonly error: string }
   /** Guard: the store failed or is locked; until it works again, requests pass as if there were no guard. */
@@ -82,7 +82,7 @@ export type ClientEvent = {
     readonly at: number
     readonly severity: 'info' | 'warning' | 'error'
     /** What happened and why, one sentence. */
-    readonly cause: string
+    readonly message: string
     /** The action to take; empty when there is none. */
     readonly remedy: string
   } & Details[Type]

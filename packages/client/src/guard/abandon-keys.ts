@@ -35,22 +35,22 @@ export function abandonSince(
 }
 
 /** Abandons every key of the ledger. */
-export function abandonAll(transaction: Transaction, now: number, cause: string): WithdrawalTarget[] {
-  return abandonKeys(transaction, () => true, now, cause)
+export function abandonAll(transaction: Transaction, now: number, detail: string): WithdrawalTarget[] {
+  return abandonKeys(transaction, () => true, now, detail)
 }
 
 function abandonKeys(
   transaction: Transaction,
   isAbandoned: (record: KeyRecord) => boolean,
   now: number,
-  cause: string,
+  detail: string,
 ): WithdrawalTarget[] {
   const targets: WithdrawalTarget[] = []
   for (const [id, record] of transaction.all(ONE_TIME_KEYS)) {
     if (id.includes('~') || !isAbandoned(record)) continue
     const aside = `${id}~${record.hash.slice(0, 8)}`
     const { share: _share, ...rest } = record
-    const lost = { ...rest, state: 'lost', since: now, cause } as const
+    const lost = { ...rest, state: 'lost', since: now, detail } as const
     transaction.delete(ONE_TIME_KEYS, id)
     transaction.put(ONE_TIME_KEYS, aside, wasPublished(record) ? lost : rest)
     if (isPublic(record)) targets.push({ name: id as KeyName, id: aside })

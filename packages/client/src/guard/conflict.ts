@@ -56,25 +56,25 @@ export async function healConflict(
   const byPool: Step = (refused) => withdrawByPool(context, refused)
   let accepted: Response | undefined
   await healOnce(context, 'conflict', conflict, async () => {
-    const did: string[] = []
+    const done: string[] = []
     let names: Names | undefined = conflict
     for (const step of isPoolKnown ? [byPool, all] : [all]) {
       const said = await step(names).catch(failure)
-      did.push(typeof said === 'string' ? said : said.message)
+      done.push(typeof said === 'string' ? said : said.message)
       if (typeof said !== 'string') continue
       const response = await request.sendText(JSON.stringify(payload.body))
       names = await conflictOf(context, response)
       if (names === undefined) {
         accepted = requireAccepted(response)
-        return did.join('; ')
+        return done.join('; ')
       }
     }
     if (knownLevel(context) !== 'bare') {
-      throw new HealFailed(`${did.join('; ')}; the upload is still refused`)
+      throw new HealFailed(`${done.join('; ')}; the upload is still refused`)
     }
     const left = await replayWithout(context, request, payload, names)
     accepted = left.response
-    return [...did, `omitted ${left.count} refused keys`].join('; ')
+    return [...done, `omitted ${left.count} refused keys`].join('; ')
   })
   return accepted
 }
@@ -103,8 +103,8 @@ async function replayWithout(
     if (names !== undefined) continue
     await context.state.update((transaction) => {
       for (const name of without) {
-        const cause = 'the server has another key under its ID'
-        moveTo(transaction, ONE_TIME_KEYS, name, 'unsent', context.settings.now(), { cause })
+        const detail = 'the server has another key under its ID'
+        moveTo(transaction, ONE_TIME_KEYS, name, 'unsent', context.settings.now(), { detail })
       }
     })
     return { response: requireAccepted(response), count: without.size }

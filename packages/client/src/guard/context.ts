@@ -95,9 +95,9 @@ export function emitEvent<Type extends ClientEventType>(
 }
 
 /** Emits `drift`; for the same keys once an hour, because drift that may not be healed persists. */
-export function emitDrift(context: GuardContext, reason: HealCause, keys: readonly KeyName[]): void {
+export function emitDrift(context: GuardContext, cause: HealCause, keys: readonly KeyName[]): void {
   const { memory, settings } = context
   const names = keys.slice(0, MAX_NAMES_IN_EVENT)
-  if (!memory.atMostEvery(HOUR_MS, `drift ${reason} ${names.join()}`, settings.now())) return
-  emitEvent(context, 'drift', { reason, keys: names })
+  if (!memory.atMostEvery(HOUR_MS, `drift ${cause} ${names.join()}`, settings.now())) return
+  emitEvent(context, 'drift', { cause, keys: names })
 }

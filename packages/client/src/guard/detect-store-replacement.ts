@@ -45,10 +45,10 @@ function noteIdentity(
   if (curve25519 === identity.curve25519 && ed25519 === identity.ed25519) return undefined
   putGuardedDevice(transaction, { curve25519: identity.curve25519, ed25519: identity.ed25519 })
   if (curve25519 === undefined) return undefined
-  const cause = "the device's identity changed"
-  abandonAll(transaction, now, cause)
+  const detail = "the device's identity changed"
+  abandonAll(transaction, now, detail)
   for (const [id, fallback] of transaction.all(FALLBACK_KEYS)) {
-    if (mayStillBeUsed(fallback)) moveTo(transaction, FALLBACK_KEYS, id, 'lost', now, { cause })
+    if (mayStillBeUsed(fallback)) moveTo(transaction, FALLBACK_KEYS, id, 'lost', now, { detail })
   }
   // Latchkey purges the pools of a device that changes its identity.
   if (knownLevel(context) !== 'latchkey') addWithdrawAll(transaction, 'identity_changed')

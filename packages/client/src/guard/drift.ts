@@ -91,10 +91,10 @@ export async function readAndHeal(context: GuardContext): Promise<Counts | undef
   const unwanted = [...unknown, ...spent]
   let isRight = true
   if (unwanted.length > 0) {
-    const reason = reasonOf(found, suspicion)
+    const cause = causeOf(found, suspicion)
     const names = unwanted.map(({ name }) => name)
-    emitDrift(context, reason, names)
-    isRight = await healOnce(context, reason, names, () => withdrawKeys(context, unwanted))
+    emitDrift(context, cause, names)
+    isRight = await healOnce(context, cause, names, () => withdrawKeys(context, unwanted))
     if (!isRight) {
       memory.suspicion = suspicion
       memory.pauseReading(await untilNextHeal(context), settings.now())
@@ -132,11 +132,11 @@ export async function readPool(context: GuardContext): Promise<Reconciled | unde
     emitEvent(context, 'adopted', { count: found.adopted })
   const { unknownFallbacks } = found
   if (unknownFallbacks.length > 0 && memory.atMostEvery(MINUTE_MS, 'fallback_unknown', settings.now())) {
-    const details = { reason: 'fallback_unknown', keys: unknownFallbacks } as const
+    const details = { cause: 'fallback_unknown', keys: unknownFallbacks } as const
     emitEvent(context, 'drift', details)
-    const why =
+    const detail =
       'a fallback key cannot be withdrawn, and the guard cannot publish one; the SDK replaces it at its next rotation'
-    emitEvent(context, 'not_healed', { ...details, why })
+    emitEvent(context, 'not_healed', { ...details, detail })
   }
   return found
 }
@@ -145,7 +145,7 @@ function failure(error: unknown): Error {
   return error instanceof Error ? error : new Error(String(error))
 }
 
-function reasonOf({ unknown, spent }: Reconciled, suspicion: GuardMemory['suspicion']): HealCause {
+function causeOf({ unknown, spent }: Reconciled, suspicion: GuardMemory['suspicion']): HealCause {
   if (suspicion !== undefined) return 'server_went_back'
   return unknown.length >= spent.length ? 'unknown_keys' : 'keys_again'
 }

@@ -113,7 +113,7 @@ const TIMEOUT_MS = 10_000
  * @example
  * const guard = guardFetch(fetch, {
  *   store: indexedDbStore(`latchkey:${userId}:${deviceId}`),
- *   onEvent: (event) => console.log(event.severity, event.type, event.cause),
+ *   onEvent: (event) => console.log(event.severity, event.type, event.message),
  * })
  * const client = createClient({ baseUrl, userId, deviceId, accessToken, fetchFn: guard })
  */

@@ -29,51 +29,51 @@ const UPLOAD_CAUSES: readonly HealCause[] = ['sdk_rolled_back', 'conflict']
  */
 export async function healOnce(
   context: GuardContext,
-  reason: HealCause,
+  cause: HealCause,
   keys: readonly KeyName[],
   work: () => Promise<string>,
 ): Promise<boolean> {
   const { settings, state } = context
   const { mode, budget, now } = settings
   const names = keys.slice(0, MAX_NAMES_IN_EVENT)
-  if (mode !== 'heal') return refuse(context, reason, names, `mode is "${mode}"`)
-  if (knownLevel(context) === undefined) return refuse(context, reason, names, LEVEL_UNKNOWN)
-  const isUpkeep = reason === 'private_keys_evicted'
+  if (mode !== 'heal') return refuse(context, cause, names, `mode is "${mode}"`)
+  if (knownLevel(context) === undefined) return refuse(context, cause, names, LEVEL_UNKNOWN)
+  const isUpkeep = cause === 'private_keys_evicted'
   const wait = isUpkeep ? 0 : await state.read((view) => waitForHeal(view, budget, now()))
   if (wait > 0) {
-    const why =
+    const detail =
       wait === Number.POSITIVE_INFINITY
         ? `the daily budget of ${budget.healsPerDay} heals is spent`
         : `the pause after the last heal ends in ${Math.ceil(wait / 1000)} s`
-    return refuse(context, reason, names, why)
+    return refuse(context, cause, names, detail)
   }
   const at = now()
-  const heal = { at, cause: reason, keys: names } as const
+  const heal = { at, cause, keys: names } as const
   const id = await state.update((transaction) =>
-    noteHeal(transaction, { ...heal, did: 'started, not finished', ok: false }),
+    noteHeal(transaction, { ...heal, detail: 'started, not finished', ok: false }),
   )
-  let outcome: { readonly did: string; readonly ok: boolean }
+  let outcome: { readonly detail: string; readonly ok: boolean }
   try {
-    outcome = { did: await work(), ok: true }
+    outcome = { detail: await work(), ok: true }
   } catch (error) {
     // Timeouts and lost connections of the heal's own requests are failures of the heal, not of the guard.
-    outcome = { did: error instanceof Error ? error.message : String(error), ok: false }
+    outcome = { detail: error instanceof Error ? error.message : String(error), ok: false }
   }
   const uploadHeals = await state.update((transaction) => {
     transaction.put(HEALS, id, { ...heal, ...outcome })
     return uploadHealsToday(transaction, now())
   })
-  if (outcome.ok) emitEvent(context, 'healed', { reason, did: outcome.did, keys: names })
-  else emitEvent(context, 'not_healed', { reason, why: outcome.did, keys: names })
-  if (UPLOAD_CAUSES.includes(reason) && uploadHeals > 1)
+  if (outcome.ok) emitEvent(context, 'healed', { cause, detail: outcome.detail, keys: names })
+  else emitEvent(context, 'not_healed', { cause, detail: outcome.detail, keys: names })
+  if (UPLOAD_CAUSES.includes(cause) && uploadHeals > 1)
     emitEvent(context, 'two_writers', { heals: uploadHeals })
   return outcome.ok
 }
 
-function refuse(context: GuardContext, reason: HealCause, keys: readonly KeyName[], why: string): false {
+function refuse(context: GuardContext, cause: HealCause, keys: readonly KeyName[], detail: string): false {
   const { memory, settings } = context
-  if (memory.atMostEvery(MINUTE_MS, `not_healed ${reason}`, settings.now())) {
-    emitEvent(context, 'not_healed', { reason, why, keys })
+  if (memory.atMostEvery(MINUTE_MS, `not_healed ${cause}`, settings.now())) {
+    emitEvent(context, 'not_healed', { cause, detail, keys })
   }
   return false
 }

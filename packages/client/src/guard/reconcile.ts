@@ -57,8 +57,8 @@ export function reconcile(transaction: Transaction, pool: WholePool, now: number
     const unwanted = [...found.unknown, ...found.spent].map(target)
     // Found by an earlier read and not withdrawn since: recorded as lost, but still unknown to the SDK.
     const isUnknown = ({ name, id = name }: WithdrawalTarget): boolean => {
-      const { state, cause } = transaction.get(ONE_TIME_KEYS, id) ?? {}
-      return found.unknown.includes(name) || (state === 'lost' && cause === REPLACED_BY_OLDER)
+      const { state, detail } = transaction.get(ONE_TIME_KEYS, id) ?? {}
+      return found.unknown.includes(name) || (state === 'lost' && detail === REPLACED_BY_OLDER)
     }
     unknown.push(...unwanted.filter(isUnknown))
     spent.push(...unwanted.filter((it) => !isUnknown(it)))
@@ -145,7 +145,7 @@ function noteFallback(
     id,
     isFirst
       ? { ...common, state: 'available', adopted: true }
-      : { ...common, state: 'lost', cause: REPLACED_BY_OLDER },
+      : { ...common, state: 'lost', detail: REPLACED_BY_OLDER },
   )
   forgetFallbackKeys(transaction)
   return !isFirst

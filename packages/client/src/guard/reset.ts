@@ -31,7 +31,7 @@ export async function guardReset(context: GuardContext, request: SdkRequest): Pr
       for (const [id, record] of transaction.all(ONE_TIME_KEYS)) {
         if (record.state !== 'available' || keys.has(record.hash)) continue
         if (names === undefined || names.includes(id as KeyName)) {
-          moveTo(transaction, ONE_TIME_KEYS, id, 'withdrawn', now, { cause: 'reset by the app' })
+          moveTo(transaction, ONE_TIME_KEYS, id, 'withdrawn', now, { detail: 'reset by the app' })
         }
       }
       settleKeys(transaction, payload.oneTimeKeys, answer, now)

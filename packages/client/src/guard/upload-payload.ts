@@ -53,7 +53,7 @@ export function settleKeys(
     const other = storedAs.get(name)
     if (other !== undefined && other !== name) {
       // The server keeps the key under its former name only.
-      moveTo(transaction, ONE_TIME_KEYS, name, 'unsent', now, { cause: `the server has it as ${other}` })
+      moveTo(transaction, ONE_TIME_KEYS, name, 'unsent', now, { detail: `the server has it as ${other}` })
       continue
     }
     const state = STATE_OF[outcomes.get(name) ?? 'stored']
@@ -61,7 +61,7 @@ export function settleKeys(
     moveTo(transaction, ONE_TIME_KEYS, name, state, now, more)
   }
   for (const name of evicted) {
-    moveTo(transaction, ONE_TIME_KEYS, name, 'removed', now, { cause: 'evicted: the pool was over its cap' })
+    moveTo(transaction, ONE_TIME_KEYS, name, 'removed', now, { detail: 'evicted: the pool was over its cap' })
   }
 }
 

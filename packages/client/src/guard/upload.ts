@@ -105,7 +105,7 @@ async function record(
     recordFallbackKeys(transaction, payload.fallbackKeys, now)
     for (const name of withheld) {
       moveTo(transaction, ONE_TIME_KEYS, name, 'unsent', now, {
-        cause: 'withheld: enough keys were published',
+        detail: 'withheld: enough keys were published',
       })
     }
     expireBeyondSlots(transaction, settings.sdkSlots, now)
@@ -116,10 +116,10 @@ async function record(
 function expireBeyondSlots(transaction: Transaction, slots: number, now: number): void {
   const last = generatedSoFar(transaction)
   if (last <= slots) return
-  const cause = `the SDK keeps ${slots} private keys and has generated more since`
+  const detail = `the SDK keeps ${slots} private keys and has generated more since`
   for (const [id, key] of transaction.all(ONE_TIME_KEYS)) {
     if (key.order <= last - slots && (isPublic(key) || key.state === 'issued')) {
-      moveTo(transaction, ONE_TIME_KEYS, id, 'expired', now, { cause })
+      moveTo(transaction, ONE_TIME_KEYS, id, 'expired', now, { detail })
     }
   }
 }

@@ -126,8 +126,8 @@ async function settleReset(
       if (id === undefined || record === undefined) continue
       // Without a list it is unknown which keys were issued before; lost keys stay lost.
       if (withdrawn?.has(name) ?? isPublic(record)) {
-        const { cause } = record
-        moveTo(transaction, ONE_TIME_KEYS, id, 'withdrawn', now, cause === undefined ? {} : { cause })
+        const { detail } = record
+        moveTo(transaction, ONE_TIME_KEYS, id, 'withdrawn', now, detail === undefined ? {} : { detail })
       }
     }
     const view = transaction.get(SERVER_VIEW, SERVER_VIEW_ID)
@@ -201,8 +201,15 @@ async function noteClaimed({ settings, state }: GuardContext, keys: readonly Key
     for (const hash of hashes) {
       const [id, record] = findByHash(transaction, ONE_TIME_KEYS, hash) ?? []
       if (id === undefined || record === undefined) continue
-      const cause = isPublic(record) ? 'claimed by its own device to empty the pool' : record.cause
-      moveTo(transaction, ONE_TIME_KEYS, id, 'removed', settings.now(), cause === undefined ? {} : { cause })
+      const detail = isPublic(record) ? 'claimed by its own device to empty the pool' : record.detail
+      moveTo(
+        transaction,
+        ONE_TIME_KEYS,
+        id,
+        'removed',
+        settings.now(),
+        detail === undefined ? {} : { detail },
+      )
     }
   })
 }

@@ -12,7 +12,7 @@ async function noted(...heals: readonly [at: number, cause?: HealCause][]): Prom
   const state = await StoredState.open(memoryStore(), [HEALS])
   await state.update((transaction) => {
     for (const [at, cause = 'unknown_keys'] of heals) {
-      noteHeal(transaction, { at, cause, did: 'a test', ok: true, keys: [] })
+      noteHeal(transaction, { at, cause, detail: 'a test', ok: true, keys: [] })
     }
   })
   return state

@@ -24,7 +24,7 @@ export type HealRecord = {
   readonly at: number
   readonly cause: HealCause
   /** Description of the result, for example "withdrew 12 of 12 keys", or of the failure. */
-  readonly did: string
+  readonly detail: string
   readonly ok: boolean
   /** Names of the affected keys, at most 20. */
   readonly keys: readonly string[]

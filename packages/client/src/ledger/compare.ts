@@ -116,7 +116,7 @@ export function alignWithPool(
     if (available.has(name) || !isPublic(record)) continue
     if (issuedTs === undefined && (record.state === 'uploading' || complete)) {
       if (record.state === 'uploading') continue
-      moveTo(transaction, ONE_TIME_KEYS, id, 'removed', now, { cause: 'no longer on the server' })
+      moveTo(transaction, ONE_TIME_KEYS, id, 'removed', now, { detail: 'no longer on the server' })
       missing.push(name)
     } else {
       moveTo(transaction, ONE_TIME_KEYS, id, 'issued', now, { issuedAt })

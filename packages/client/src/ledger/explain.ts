@@ -13,7 +13,7 @@ export type Explanation = {
   readonly since: number
   readonly publishedAt?: number
   readonly issuedAt?: number
-  readonly cause?: string
+  readonly detail?: string
   readonly verdict: Verdict
   /** The same in one sentence. */
   readonly text: string
@@ -91,9 +91,9 @@ function explanationOf(
   record: KeyRecord,
   verdict: Verdict,
 ): Explanation {
-  const { state, since, publishedAt, issuedAt, cause } = record
+  const { state, since, publishedAt, issuedAt, detail } = record
   const sinceText = new Date(since).toISOString()
-  const because = cause === undefined ? '' : ` (${cause})`
+  const because = detail === undefined ? '' : ` (${detail})`
   return {
     name,
     kind,
@@ -101,7 +101,7 @@ function explanationOf(
     since,
     ...(publishedAt !== undefined && { publishedAt }),
     ...(issuedAt !== undefined && { issuedAt }),
-    ...(cause !== undefined && { cause }),
+    ...(detail !== undefined && { detail }),
     verdict,
     text: `${name}, a ${kind} key, has been ${state} since ${sinceText}: ${MEANING[verdict]}${because}.`,
   }

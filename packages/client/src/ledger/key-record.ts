@@ -32,7 +32,7 @@ export type KeyRecord = {
   /** When it entered this state, ms. */
   readonly since: number
   /** Why, in a few words, where the state does not say it. */
-  readonly cause?: string
+  readonly detail?: string
   /** base64url SHA-256 of the key's material. */
   readonly hash: string
   /** The key's share of the pool digest, base64url; unknown for adopted keys. Dropped when the key is history. */

@@ -235,7 +235,7 @@ test('a key whose upload is in progress is neither unknown nor missing', async (
 test('a former key keeps what explains it, and loses what only a live key needs', async () => {
   const state = await ledger([keys('a')])
   await state.update((transaction) =>
-    moveTo(transaction, ONE_TIME_KEYS, NAME('a'), 'lost', NOW, { cause: 'a test' }),
+    moveTo(transaction, ONE_TIME_KEYS, NAME('a'), 'lost', NOW, { detail: 'a test' }),
   )
   const record = await state.read((view): KeyRecord | undefined => view.get(ONE_TIME_KEYS, NAME('a')))
   assert.equal(record?.share, undefined)

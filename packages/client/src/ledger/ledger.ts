@@ -146,7 +146,7 @@ export function recordLost(transaction: Transaction, keys: readonly FoundKey[], 
     transaction.put(ONE_TIME_KEYS, `${name}~${hash.slice(0, 8)}`, {
       state: 'lost',
       since: now,
-      cause: REPLACED_BY_OLDER,
+      detail: REPLACED_BY_OLDER,
       hash,
       batch: 0,
       order,
@@ -166,11 +166,11 @@ export function moveTo(
   id: string,
   state: KeyState,
   now: number,
-  more: Partial<Pick<KeyRecord, 'cause' | 'issuedAt' | 'publishedAt' | 'session' | 'inferred'>> = {},
+  more: Partial<Pick<KeyRecord, 'detail' | 'issuedAt' | 'publishedAt' | 'session' | 'inferred'>> = {},
 ): void {
   const record = transaction.get(kind, id)
   if (record === undefined || (record.state === state && Object.keys(more).length === 0)) return
-  const { cause: _former, inferred: _inferred, ...rest } = record
+  const { detail: _former, inferred: _inferred, ...rest } = record
   const next: KeyRecord = { ...rest, ...more, state, since: record.state === state ? record.since : now }
   if (mayStillBeUsed(next)) transaction.put(kind, id, next)
   else {
@@ -197,11 +197,11 @@ export function findByHash(view: View, kind: Kind<KeyRecord>, hash: string): [st
 function moveAside(transaction: Transaction, name: KeyName, known: KeyRecord): void {
   const { share: _share, ...rest } = known
   const state = mayStillBeUsed(known) ? 'lost' : known.state
-  const cause = mayStillBeUsed(known) ? 'its ID was used for another key' : known.cause
+  const detail = mayStillBeUsed(known) ? 'its ID was used for another key' : known.detail
   transaction.put(ONE_TIME_KEYS, `${name}~${known.hash.slice(0, 8)}`, {
     ...rest,
     state,
-    ...(cause !== undefined && { cause }),
+    ...(detail !== undefined && { detail }),
   })
 }
 

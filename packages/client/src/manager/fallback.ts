@@ -45,25 +45,25 @@ export type FallbackPlan =
   | { readonly kind: 'none' }
   /** Upload the current key again: the server lacks it, or its answer never came. */
   | { readonly kind: 'republish'; readonly name: string; readonly record: KeyRecord }
-  | { readonly kind: 'new'; readonly why: NonNullable<PendingRequest['fallbackWhy']> }
+  | { readonly kind: 'new'; readonly trigger: NonNullable<PendingRequest['fallbackTrigger']> }
 
 /** The fallback key action that is due now. */
 export function planFallback(view: View, settings: Settings, now: number): FallbackPlan {
   const current = currentFallback(view)
-  if (current === undefined) return { kind: 'new', why: 'missing' }
+  if (current === undefined) return { kind: 'new', trigger: 'missing' }
   const [name, record] = current
   const { fallbackAction } = statusOf(view)
   if (record.state === 'uploading') return { kind: 'republish', name, record }
-  if (fallbackAction === 'heal') return { kind: 'new', why: 'heal' }
+  if (fallbackAction === 'heal') return { kind: 'new', trigger: 'heal' }
   if (fallbackAction === 'republish' && isAllowed(statusOf(view), 'fallback', now)) {
     return { kind: 'republish', name, record }
   }
-  const why = whyRotate(view, settings, now - (record.publishedAt ?? record.since))
-  if (why === undefined || !mayRotate(view, settings, now)) return { kind: 'none' }
-  return { kind: 'new', why }
+  const trigger = rotationTrigger(view, settings, now - (record.publishedAt ?? record.since))
+  if (trigger === undefined || !mayRotate(view, settings, now)) return { kind: 'none' }
+  return { kind: 'new', trigger }
 }
 
-function whyRotate(view: View, settings: Settings, age: number): 'heal' | 'used' | 'age' | undefined {
+function rotationTrigger(view: View, settings: Settings, age: number): 'heal' | 'used' | 'age' | undefined {
   const { fallbackAction } = statusOf(view)
   if (fallbackAction === 'fresh') return 'heal'
   const isCrowded = view.all(OPENED).size >= MANY_OPENED
@@ -105,8 +105,8 @@ export function expireFormerFallback(step: Step): void {
 }
 
 /** Records that a private half was discarded, and forgets the sessions remembered only for its protection. */
-export function forgetFallback(step: Step, id: string, cause: string): void {
-  moveTo(step.transaction, FALLBACK_KEYS, id, 'expired', step.now, { cause })
+export function forgetFallback(step: Step, id: string, detail: string): void {
+  moveTo(step.transaction, FALLBACK_KEYS, id, 'expired', step.now, { detail })
   for (const [session, { of }] of step.transaction.all(OPENED)) {
     if (of === id) step.transaction.delete(OPENED, session)
   }

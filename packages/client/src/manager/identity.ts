@@ -30,9 +30,9 @@ export function readIdentity(step: Step, answer: JsonObject): boolean {
   if (curve25519 === account.curve25519 && ed25519 === account.ed25519) {
     step.patch({ deviceKeys: 'published', suspected: undefined })
   } else if (named === step.status.suspected) {
-    const why = `the server knows ${account.deviceId} by another identity, whose keys are lost`
-    step.emit('device_dead', { why })
-    step.patch({ dead: why })
+    const detail = `the server knows ${account.deviceId} by another identity, whose keys are lost`
+    step.emit('device_dead', { detail })
+    step.patch({ dead: detail })
   } else step.patch({ suspected: named })
   return true
 }

@@ -157,31 +157,31 @@ function checkFallback(step: Step, hash: string | undefined): void {
 
 /** Heals a fallback key on the server whose private half is not in the account. */
 function healFallback(step: Step, hash: string): void {
-  const reason = 'fallback_unknown'
+  const cause = 'fallback_unknown'
   const name = `hash ${hash}`
-  if (step.settings.mode === 'report') return report(step, reason, [name as KeyName], 'mode is "report"')
+  if (step.settings.mode === 'report') return report(step, cause, [name as KeyName], 'mode is "report"')
   const wait = waitForHeal(step.transaction, step.settings.budget, step.now)
-  if (wait === Number.POSITIVE_INFINITY) return report(step, reason, [name as KeyName], BUDGET_SPENT)
+  if (wait === Number.POSITIVE_INFINITY) return report(step, cause, [name as KeyName], BUDGET_SPENT)
   if (wait > 0) return
-  step.emit('drift', { reason, keys: [name as KeyName] })
+  step.emit('drift', { cause, keys: [name as KeyName] })
   step.patch({ fallbackAction: 'heal' })
 }
 
 /** Records that the server accepted the fresh fallback key. */
 export function noteFallbackHealed(step: Step, name: KeyName): void {
-  const heal = { cause: 'fallback_unknown', did: 'published a fresh fallback key', keys: [name] } as const
+  const heal = { cause: 'fallback_unknown', detail: 'published a fresh fallback key', keys: [name] } as const
   noteHeal(step.transaction, { ...heal, at: step.now, ok: true })
-  step.emit('healed', { reason: heal.cause, did: heal.did, keys: heal.keys })
+  step.emit('healed', { cause: heal.cause, detail: heal.detail, keys: heal.keys })
 }
 
 /** Emits drift that is not healed, once until something about it changes. */
-export function report(step: Step, reason: HealCause, all: readonly KeyName[], why: string): void {
+export function report(step: Step, cause: HealCause, all: readonly KeyName[], detail: string): void {
   const keys = all.slice(0, MAX_NAMED)
-  const reported = `${reason} ${keys.length} ${keys.slice(0, 20).join(' ')} ${why}`
+  const reported = `${cause} ${keys.length} ${keys.slice(0, 20).join(' ')} ${detail}`
   if (step.status.reported === reported) return
   step.patch({ reported })
-  step.emit('drift', { reason, keys })
-  step.emit('not_healed', { reason, why, keys })
+  step.emit('drift', { cause, keys })
+  step.emit('not_healed', { cause, detail, keys })
 }
 
 /** Without a digest only the count is known: keys leave in the order in which they were published. */
@@ -193,13 +193,13 @@ function checkCount(step: Step, count: number | undefined): void {
   const surplus = count - keys.length - countImported(step, Math.max(0, count - keys.length))
   // The remedy depends on the server's level: report nothing before it is known.
   if (surplus <= 0 || step.settings.mode === 'off' || step.status.level === undefined) return
-  const why =
+  const detail =
     step.settings.mode === 'report'
       ? 'mode is "report"'
       : `the server has ${surplus} keys that this device never published, and no way to withdraw them`
   if (step.settings.mode === 'heal' && step.status.level === 'msc4162')
     requestReplacement(step, 'unknown_keys')
-  else report(step, 'unknown_keys', [], why)
+  else report(step, 'unknown_keys', [], detail)
 }
 
 /** Keys unknown to the ledger belong to an imported account, if there was one; their number only decreases. */
@@ -231,8 +231,8 @@ export function postpone(
   cause: HealCause,
   keys: readonly KeyName[],
   wait: number,
-  why?: string,
+  detail?: string,
 ): void {
   step.patch({ postponed: { at: step.now, waitMs: Math.min(wait, LONG_PAUSE_MS) } })
-  if (why !== undefined) report(step, cause, keys, why)
+  if (detail !== undefined) report(step, cause, keys, detail)
 }

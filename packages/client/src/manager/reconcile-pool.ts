@@ -81,8 +81,8 @@ function align(step: Step, pool: PoolOfAlgorithm, complete: boolean): UnwantedKe
     // A rolled-back server forgets which keys it issued; the private half stays until the deadline.
     const record: KeyRecord | undefined = before.get(name)
     if (record === undefined) continue
-    const cause = 'no longer on the server; it may have been issued'
-    transaction.put(ONE_TIME_KEYS, name, { ...record, state: 'issued', since: now, issuedAt: now, cause })
+    const detail = 'no longer on the server; it may have been issued'
+    transaction.put(ONE_TIME_KEYS, name, { ...record, state: 'issued', since: now, issuedAt: now, detail })
   }
   if (complete) resolveDoubt(step, pool)
   return [
@@ -94,8 +94,8 @@ function align(step: Step, pool: PoolOfAlgorithm, complete: boolean): UnwantedKe
 /** Drops keys whose upload was refused and that the server neither has nor issued: they never arrived. */
 function resolveDoubt(step: Step, pool: PoolOfAlgorithm): void {
   const arrived = new Set([...pool.available, ...pool.issued].map(({ hash }) => hash))
-  for (const [id, { state, cause, hash }] of step.transaction.all(ONE_TIME_KEYS)) {
-    if (state === 'issued' && cause === IN_DOUBT && !arrived.has(hash))
+  for (const [id, { state, detail, hash }] of step.transaction.all(ONE_TIME_KEYS)) {
+    if (state === 'issued' && detail === IN_DOUBT && !arrived.has(hash))
       dropPrivateKey(step, id, 'unsent', 'its upload was refused')
   }
 }
@@ -159,7 +159,7 @@ function withdraw(
   const wait = waitForHeal(transaction, settings.budget, now)
   if (wait === Number.POSITIVE_INFINITY) return postpone(step, cause, keys, wait, BUDGET_SPENT)
   if (wait > 0) return postpone(step, cause, keys, wait)
-  step.emit('drift', { reason: cause, keys })
+  step.emit('drift', { cause, keys })
   const id = newRequestId(settings.random)
   const strict = status.escalation < STRICT_TRIES
   transaction.put(PENDING, 'heal', {

@@ -133,7 +133,7 @@ export type PendingRequest = {
   readonly epoch?: string
   readonly oneTimeKeys: readonly KeyName[]
   readonly fallbackKey?: KeyName
-  readonly fallbackWhy?: 'missing' | 'used' | 'age' | 'heal'
+  readonly fallbackTrigger?: 'missing' | 'used' | 'age' | 'heal'
   readonly hasDeviceKeys: boolean
   /** Answers that did not settle it. A heal that keeps failing must not block everything else. */
   readonly failures?: number

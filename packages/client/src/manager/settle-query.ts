@@ -28,9 +28,9 @@ export function settleQuery(
       const pool = isOk ? decodePool(body) : undefined
       if (pool !== undefined) reconcilePool(step, pool, begunAt)
       else if (isFinal(status)) {
-        const reason = step.status.poolReadCause ?? 'unknown_keys'
+        const cause = step.status.poolReadCause ?? 'unknown_keys'
         step.patch({ poolReadCause: undefined })
-        report(step, reason, [], `the server does not return its pool (${status})`)
+        report(step, cause, [], `the server does not return its pool (${status})`)
       }
       return isFinal(status)
     }

@@ -90,7 +90,8 @@ function settle(step: Step, slot: PendingSlot, pending: PendingRequest, answer: 
 function settleUpload(step: Step, pending: PendingRequest, { body, begunAt }: Answer): void {
   const answer = decodeUpload(body)
   // The same fallback key again: without a limit, a server that always lacks one would receive it endlessly.
-  if (pending.fallbackKey !== undefined && pending.fallbackWhy === undefined) countAction(step, 'fallback')
+  if (pending.fallbackKey !== undefined && pending.fallbackTrigger === undefined)
+    countAction(step, 'fallback')
   settleKeys(step, pending, answer)
   if (pending.hasDeviceKeys) step.patch({ deviceKeys: 'published' })
   step.patch({ escalation: 0, refusals: 0 })
@@ -115,12 +116,12 @@ function settleReset(
     else noteIssued(step, name, 'not withdrawn: it may have been issued')
   }
   settleKeys(step, pending, answer)
-  const did =
+  const detail =
     kind === 'withdraw'
       ? `withdrew ${withdrawn.size} of ${keys.length} keys`
       : `replaced everything: ${withdrawn.size} keys withdrawn, ${pending.oneTimeKeys.length} published`
-  noteHeal(step.transaction, { at: step.now, cause, did, ok: true, keys })
-  step.emit('healed', { reason: cause, did, keys })
+  noteHeal(step.transaction, { at: step.now, cause, detail, ok: true, keys })
+  step.emit('healed', { cause, detail, keys })
   step.patch({
     reported: undefined,
     ...(kind === 'replace' && { escalation: 0 }),
@@ -154,13 +155,14 @@ function settleKeys(step: Step, pending: PendingRequest, answer: UploadAnswer): 
     step.patch({ fallbackAction: 'fresh' })
     return
   }
-  const { fallbackWhy } = pending
+  const { fallbackTrigger } = pending
   noteFallbackPublished(step, pending.fallbackKey)
-  if (fallbackWhy === 'heal' && step.status.fallbackAction === 'heal') {
+  if (fallbackTrigger === 'heal' && step.status.fallbackAction === 'heal') {
     noteFallbackHealed(step, pending.fallbackKey)
   }
   step.patch({ fallbackAction: undefined })
-  if (fallbackWhy !== undefined) step.emit('fallback_rotated', { key: pending.fallbackKey, why: fallbackWhy })
+  if (fallbackTrigger !== undefined)
+    step.emit('fallback_rotated', { key: pending.fallbackKey, trigger: fallbackTrigger })
 }
 
 function applyChange(step: Step, { counts, keyPool }: UploadAnswer, begunAt: number): void {
@@ -197,9 +199,9 @@ function settleRefusedReset(
   countAction(step, 'keys_reset')
   keepInDoubt(step, pending)
   transaction.delete(PENDING, 'heal')
-  const why = `the server refused the reset with ${status}`
-  noteHeal(transaction, { at: now, cause, did: why, ok: false, keys })
-  postpone(step, cause, keys, LONG_PAUSE_MS, why)
+  const detail = `the server refused the reset with ${status}`
+  noteHeal(transaction, { at: now, cause, detail, ok: false, keys })
+  postpone(step, cause, keys, LONG_PAUSE_MS, detail)
   if (isMissing && step.status.level === 'msc4162') step.patch({ level: 'bare' })
   return true
 }
@@ -213,7 +215,7 @@ function settleRefusedUpload(step: Step, pending: PendingRequest, { body }: Answ
   const refusals = step.status.refusals + 1
   step.patch({ refusals })
   if (conflicts === undefined && refusals < REFUSALS) return false
-  if (conflicts !== undefined) step.emit('drift', { reason: 'conflict', keys: conflicts })
+  if (conflicts !== undefined) step.emit('drift', { cause: 'conflict', keys: conflicts })
   if (step.settings.mode === 'heal' && refusals < REFUSALS && step.status.level === 'latchkey') {
     requestPoolRead(step, 'conflict')
     // The pool read goes first, without a pause.
@@ -224,8 +226,8 @@ function settleRefusedUpload(step: Step, pending: PendingRequest, { body }: Answ
     // halves.
     if (refusals > REFUSALS) return false
     const { error } = body
-    const why = typeof error === 'string' ? error : 'the server refused the upload with 400'
-    step.emit('not_healed', { reason: 'conflict', why, keys: pending.oneTimeKeys })
+    const detail = typeof error === 'string' ? error : 'the server refused the upload with 400'
+    step.emit('not_healed', { cause: 'conflict', detail, keys: pending.oneTimeKeys })
     return false
   }
   keepInDoubt(step, pending)

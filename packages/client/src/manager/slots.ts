@@ -56,20 +56,20 @@ export function dropPrivateKey(
   step: Step,
   id: string,
   state: 'withdrawn' | 'removed' | 'unsent' | 'expired',
-  cause?: string,
+  detail?: string,
 ): void {
   const record = step.transaction.get(ONE_TIME_KEYS, id)
   if (record?.key !== undefined) step.accountToChange().forgetOneTimeKey(record.key)
-  else if (state !== 'expired' && record?.adopted === true) return noteIssued(step, id, cause)
-  moveTo(step.transaction, ONE_TIME_KEYS, id, state, step.now, cause === undefined ? {} : { cause })
+  else if (state !== 'expired' && record?.adopted === true) return noteIssued(step, id, detail)
+  moveTo(step.transaction, ONE_TIME_KEYS, id, state, step.now, detail === undefined ? {} : { detail })
 }
 
 /** Why a key is kept although its upload was refused: a proxy may have refused it after the server stored it. */
 export const IN_DOUBT = 'its upload was refused, but may have been stored'
 
 /** A key may have been issued: its private half stays until its deadline. */
-export function noteIssued(step: Step, id: string, cause?: string): void {
-  moveToIssued(step, id, cause === undefined ? {} : { cause })
+export function noteIssued(step: Step, id: string, detail?: string): void {
+  moveToIssued(step, id, detail === undefined ? {} : { detail })
 }
 
 /** Infers from a count alone that a key was issued. */
@@ -80,7 +80,7 @@ export function inferIssued(step: Step, id: string): void {
 function moveToIssued(
   step: Step,
   id: string,
-  more: { readonly cause?: string; readonly inferred?: true },
+  more: { readonly detail?: string; readonly inferred?: true },
 ): void {
   const record = step.transaction.get(ONE_TIME_KEYS, id)
   if (record === undefined || !mayStillBeUsed(record) || record.state === 'issued') return

@@ -83,7 +83,7 @@ export function planReplacement(view: View, settings: Settings, now: number, cau
     oneTimeKeys,
     drop: [],
     fallback: mayRotate(view, settings, now)
-      ? { kind: 'new', why: 'heal' }
+      ? { kind: 'new', trigger: 'heal' }
       : planFallback(view, settings, now),
     replace: cause,
   }
@@ -153,7 +153,7 @@ export async function prepareUpload(core: Core, plan: UploadPlan): Promise<boole
     if (step.transaction.generation !== plan.generation) return false
     const { transaction, now, status } = step
     for (const { name } of plan.drop) {
-      moveTo(transaction, ONE_TIME_KEYS, name, 'expired', now, { cause: 'dropped to free a slot' })
+      moveTo(transaction, ONE_TIME_KEYS, name, 'expired', now, { detail: 'dropped to free a slot' })
       step.emit('key_dropped', { key: name })
     }
     recordUploading(transaction, oneTimeKeys, now, { withKey: true })
@@ -234,7 +234,7 @@ function pendingOf(step: Step, plan: UploadPlan, batch: Batch): PendingRequest {
     oneTimeKeys,
     ...(keyPool !== undefined && { epoch: keyPool.epoch }),
     ...(fallbackKey !== undefined && { fallbackKey }),
-    ...(plan.fallback.kind === 'new' && { fallbackWhy: plan.fallback.why }),
+    ...(plan.fallback.kind === 'new' && { fallbackTrigger: plan.fallback.trigger }),
     hasDeviceKeys: batch.deviceKeys !== undefined,
   }
   const keys = {

@@ -95,7 +95,7 @@ test('where own keys cannot be claimed, the refused keys are left out and the re
   await sdk.upload({ more: { fallback_keys: fallback } })
   assert.equal(sdk.uploads[0]?.status, 200)
   const [heal] = await guard.history()
-  assert.match(heal?.did ?? '', /claim answered 403.*left 5 refused keys out/)
+  assert.match(heal?.detail ?? '', /claim answered 403.*omitted 5 refused keys/)
   const [name = ''] = Object.keys(sdk.uploads[0]?.sent.one_time_keys)
   const [refused] = await guard.explain(name)
   assert.equal(refused?.state, 'unsent')
@@ -113,7 +113,7 @@ test('a spent budget leaves the refusal to the SDK, and says so once', async () 
   )
   assert.match(sdk.uploads[0]?.body.error, /^One time key signed_curve25519:\S+ already exists/)
   assert.deepEqual(told('healed'), [])
-  assert.equal(told('not_healed').filter(({ reason }) => reason === 'conflict').length, 1)
+  assert.equal(told('not_healed').filter(({ cause }) => cause === 'conflict').length, 1)
 })
 
 test('two clients on one account are healed, and named at the second heal within a day', async () => {

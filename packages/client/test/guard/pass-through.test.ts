@@ -184,11 +184,11 @@ test('mode "report" tells and changes nothing; mode "off" does nothing', async (
   await sdk.round()
   assert.equal(sdk.uploads.at(-1)?.status, 400)
   assert.deepEqual(
-    told('drift').map(({ reason }) => reason),
+    told('drift').map(({ cause }) => cause),
     ['sdk_rolled_back', 'conflict'],
   )
   assert.deepEqual(told('healed'), [])
-  assert.match(told('not_healed')[0]?.why ?? '', /mode is "report"/)
+  assert.match(told('not_healed')[0]?.detail ?? '', /mode is "report"/)
 
   const generation = await store.generation()
   await sdk.otherTab(reopen({ mode: 'off' })).round()

@@ -36,7 +36,7 @@ test('a heal of a conflict that fails after the pool was read is made up for by 
   await restored.sync()
   assert.deepEqual(await restored.orphans(), [])
   assert.deepEqual(
-    told('healed').map(({ reason }) => reason),
+    told('healed').map(({ cause }) => cause),
     ['unknown_keys'],
   )
 })
@@ -70,7 +70,7 @@ for (const options of [{ mode: 'report' }, { budget: { healsPerDay: 0 } }] as co
     clock.now += AN_HOUR_MS
     await restored.sync()
     assert.deepEqual(
-      told('drift').map(({ reason, keys }) => [reason, keys.length]),
+      told('drift').map(({ cause, keys }) => [cause, keys.length]),
       [
         ['unknown_keys', 5],
         ['unknown_keys', 5],
@@ -103,7 +103,7 @@ test('uploads that are refused again and again are told of once, whoever refuses
   )
   for (const type of ['drift', 'not_healed'] as const) {
     assert.deepEqual(
-      told(type).map(({ reason }) => reason),
+      told(type).map(({ cause }) => cause),
       ['sdk_rolled_back', 'conflict'],
     )
   }

@@ -31,12 +31,12 @@ test('SDK store and ledger back together: exactly the unknown keys are withdrawn
   )
   assert.deepEqual(await restored.orphans(), [])
   assert.deepEqual(
-    told('drift').map(({ reason, keys }) => [reason, keys.length]),
+    told('drift').map(({ cause, keys }) => [cause, keys.length]),
     [['unknown_keys', 30]],
   )
   assert.deepEqual(
-    (await guard.history()).map(({ cause, ok, did }) => ({ cause, ok, did })),
-    [{ cause: 'unknown_keys', ok: true, did: 'withdrew 30 of 30 keys' }],
+    (await guard.history()).map(({ cause, ok, detail }) => ({ cause, ok, detail })),
+    [{ cause: 'unknown_keys', ok: true, detail: 'withdrew 30 of 30 keys' }],
   )
 })
 
@@ -58,7 +58,7 @@ test('SDK store back alone: unseen until an ID is used anew, then all since that
   assert.equal(sdk.uploads.at(-1)?.status, 200)
   assert.deepEqual(await sdk.orphans(), [])
   assert.deepEqual(
-    told('healed').map(({ reason, did }) => [reason, did]),
+    told('healed').map(({ cause, detail }) => [cause, detail]),
     [['sdk_rolled_back', 'withdrew 20 of 20 keys']],
   )
   // The next uploads use IDs of the withdrawn keys; that is no news, and their good keys stay.
@@ -127,7 +127,7 @@ test('adopted keys are withdrawn for being used anew', async () => {
   await restored.round()
   assert.deepEqual(await restored.orphans(), [])
   assert.deepEqual(
-    told('healed').map(({ reason }) => reason),
+    told('healed').map(({ cause }) => cause),
     ['sdk_rolled_back'],
   )
 })
@@ -169,7 +169,7 @@ test('the IDs of keys that never reached the server show a rollback, too', async
   await sdk.round()
   assert.deepEqual(await sdk.orphans(), [])
   assert.deepEqual(
-    told('drift').map(({ reason, keys }) => [reason, keys.length]),
+    told('drift').map(({ cause, keys }) => [cause, keys.length]),
     [['sdk_rolled_back', 10]],
   )
   for (const _ of [1, 2, 3]) {

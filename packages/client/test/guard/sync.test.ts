@@ -244,7 +244,7 @@ test('a server restored from a backup offers keys that were issued: withdrawn at
   const { body } = await sdk.session.call('GET', '/v3/sync?timeout=0')
   assert.equal(body.device_one_time_keys_count.signed_curve25519, 38)
   assert.deepEqual(
-    told('healed').map(({ reason, did }) => [reason, did]),
+    told('healed').map(({ cause, detail }) => [cause, detail]),
     [['server_went_back', 'withdrew 12 of 12 keys']],
   )
   for (const _ of [1, 2]) await sdk.round()
@@ -260,10 +260,10 @@ test('a fallback key that the ledger has never seen is reported, once, with what
   const restored = sdk.otherTab(reopen({ store: backup.store }))
   for (const _ of [1, 2, 3]) await restored.round()
   assert.deepEqual(
-    told('drift').map(({ reason, keys }) => [reason, keys]),
+    told('drift').map(({ cause, keys }) => [cause, keys]),
     [['fallback_unknown', ['signed_curve25519:AAAAAA']]],
   )
-  assert.match(told('not_healed')[0]?.why ?? '', /fallback/)
+  assert.match(told('not_healed')[0]?.detail ?? '', /fallback/)
 })
 
 test('sliding sync: its counts are corrected in place, a missing one means unchanged and stays missing', async () => {

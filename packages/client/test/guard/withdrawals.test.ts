@@ -44,7 +44,7 @@ for (const [level, url, path] of LEVELS) {
     net.fail(path, { status: 503 })
     await sdk.round()
     assert.ok((await orphansAt(server.url, sdk)).length > 40)
-    assert.equal(told('not_healed').at(-1)?.reason, 'sdk_rolled_back')
+    assert.equal(told('not_healed').at(-1)?.cause, 'sdk_rolled_back')
     clock.now += 60_000
     await sdk.sync()
     assert.deepEqual(await orphansAt(server.url, sdk), [])
@@ -105,7 +105,7 @@ for (const [level, url, path] of LEVELS.slice(1)) {
     fresh.generate(20)
     net.fail(path, { status: 503 })
     await fresh.upload()
-    assert.equal(told('not_healed').at(-1)?.reason, 'identity_changed')
+    assert.equal(told('not_healed').at(-1)?.cause, 'identity_changed')
     clock.now += 60_000
     await fresh.round()
     assert.deepEqual(await orphansAt(server.url, fresh), [])
@@ -171,6 +171,6 @@ test('more keys than one reset can name are all withdrawn', async () => {
   await sdk.upload()
   assert.deepEqual(await orphansAt(server.url, sdk), [])
   const [heal] = await guard.history()
-  assert.equal(heal?.did, 'reset 1200 keys')
+  assert.equal(heal?.detail, 'reset 1200 keys')
   assert.equal(net.count(RESET), 2)
 })

@@ -53,7 +53,7 @@ test('after the store was restored from an old copy, exactly the keys it does no
   assert.equal(await back.assertSubset(), 50)
   const [heal, ...more] = await back.manager.history()
   assert.equal(heal?.cause, 'unknown_keys')
-  assert.equal(heal?.did, 'withdrew 10 of 10 keys')
+  assert.equal(heal?.detail, 'withdrew 10 of 10 keys')
   assert.deepEqual(more, [])
   assert.deepEqual(back.eventTypes(), ['drift', 'healed'])
   await expectDelivery(alice, back, 'hello again')

@@ -27,7 +27,7 @@ async function pair() {
 }
 
 function rotations(bob: ManagerDevice): string[] {
-  return bob.events.flatMap((event) => (event.type === 'fallback_rotated' ? [event.why] : []))
+  return bob.events.flatMap((event) => (event.type === 'fallback_rotated' ? [event.trigger] : []))
 }
 
 test('a used fallback key is renewed, and the former one serves on until its grace time is over', async () => {
@@ -148,7 +148,7 @@ test('a dead fallback key on the server is replaced at once, also within the gra
   await bob.assertSubset()
   assert.deepEqual(rotations(bob), ['missing', 'age', 'heal'])
   assert.deepEqual(
-    (await bob.manager.history()).map(({ did, ok }) => [did, ok]),
+    (await bob.manager.history()).map(({ detail, ok }) => [detail, ok]),
     [['published a fresh fallback key', true]],
   )
 })
