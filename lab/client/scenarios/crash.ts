@@ -46,7 +46,7 @@ export const crashGuarded: Scenario = {
   story: 'The same for a bot that nobody may touch, with a guard in front of it.',
   trouble: 'in one gap twenty keys are on the server and nowhere else, and every later upload is refused',
   shows: ({ undecryptable, refused }) => undecryptable > 0 && refused >= 2,
-  heals: ['sdk_rolled_back'],
+  heals: ['sdk_rollback'],
   isSlow: true,
   run: (stage) => inEveryGap(stage, oneGuardedRound),
 }

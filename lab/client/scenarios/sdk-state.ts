@@ -45,7 +45,7 @@ export const restoredMachine: Scenario = {
 export const restoredMachineAlone: Scenario = {
   ...RESTORED,
   name: 'old-crypto-store',
-  heals: ['sdk_rolled_back'],
+  heals: ['sdk_rollback'],
   story: 'The crypto store alone goes back to an old copy; the ledger does not, and agrees with the server.',
   lostBecause: 'lost',
   run: (stage) => restored(stage, { cryptoAlone: true }),

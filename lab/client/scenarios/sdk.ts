@@ -10,7 +10,7 @@ import type { Stage } from '../stage.ts'
 
 export const twoTabs: Scenario = {
   name: 'two-tabs',
-  heals: ['sdk_rolled_back'],
+  heals: ['sdk_rollback'],
   client: 'OlmMachine',
   story: 'Two tabs run on one session and one crypto store; then the first is closed.',
   trouble: 'both make the same next IDs with different keys: the second is refused for ever',

@@ -28,7 +28,7 @@ const COMMON = {
   trouble: 'used keys are issued a second time, and no count shows it',
   shows: ({ undecryptable }: Result) => undecryptable > 0,
   ownsServer: true,
-  heals: ['server_went_back'],
+  heals: ['server_rollback'],
 } as const
 
 export const serverRestoredLibolm: Scenario = {

@@ -28,7 +28,7 @@ export function detectStoreReplacement(
   const names = reusedNames(transaction, payload.oneTimeKeys)
   if (names.length === 0) return { former, reused: [] }
   const reused = abandonSince(transaction, names, context.settings.now())
-  addPendingWithdrawals(transaction, reused, 'sdk_rolled_back')
+  addPendingWithdrawals(transaction, reused, 'sdk_rollback')
   return { former, reused }
 }
 

@@ -131,8 +131,8 @@ export async function readPool(context: GuardContext): Promise<Reconciled | unde
   if (found.adopted !== undefined && found.adopted > 0)
     emitEvent(context, 'adopted', { count: found.adopted })
   const { unknownFallbacks } = found
-  if (unknownFallbacks.length > 0 && memory.atMostEvery(MINUTE_MS, 'fallback_unknown', settings.now())) {
-    const details = { cause: 'fallback_unknown', keys: unknownFallbacks } as const
+  if (unknownFallbacks.length > 0 && memory.atMostEvery(MINUTE_MS, 'unknown_fallback_key', settings.now())) {
+    const details = { cause: 'unknown_fallback_key', keys: unknownFallbacks } as const
     emitEvent(context, 'drift', details)
     const detail =
       'a fallback key cannot be withdrawn, and the guard cannot publish one; the SDK replaces it at its next rotation'
@@ -146,6 +146,6 @@ function failure(error: unknown): Error {
 }
 
 function causeOf({ unknown, spent }: Reconciled, suspicion: GuardMemory['suspicion']): HealCause {
-  if (suspicion !== undefined) return 'server_went_back'
-  return unknown.length >= spent.length ? 'unknown_keys' : 'keys_again'
+  if (suspicion !== undefined) return 'server_rollback'
+  return unknown.length >= spent.length ? 'unknown_keys' : 'spent_keys'
 }

@@ -20,7 +20,7 @@ const DAY_MS = 86_400_000
 const MAX_NAMES_IN_EVENT = 50
 
 /** Causes which show that the device's uploads did not match what it had published. */
-const UPLOAD_CAUSES: readonly HealCause[] = ['sdk_rolled_back', 'conflict']
+const UPLOAD_CAUSES: readonly HealCause[] = ['sdk_rollback', 'conflict']
 
 /**
  * Runs `work` if a heal is allowed now. `work` returns a description of what it did.

@@ -88,7 +88,7 @@ async function handleStoreReplacement(context: GuardContext, payload: UploadPayl
   if (former !== undefined && payload.identity !== undefined) {
     emitEvent(context, 'identity_changed', { former, current: payload.identity.curve25519 })
   }
-  if (reused.length > 0) emitDrift(context, 'sdk_rolled_back', namesOf(reused))
+  if (reused.length > 0) emitDrift(context, 'sdk_rollback', namesOf(reused))
 }
 
 async function record(

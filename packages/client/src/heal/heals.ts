@@ -7,13 +7,12 @@ import type { Kind, Transaction, View } from '../store/stored-state.ts'
 
 export const HEAL_CAUSES = [
   'unknown_keys',
-  'keys_again',
-  'sdk_rolled_back',
+  'spent_keys',
+  'sdk_rollback',
   'conflict',
-  'server_went_back',
-  'fallback_unknown',
+  'server_rollback',
+  'unknown_fallback_key',
   'identity_changed',
-  'two_writers',
   'private_keys_evicted',
 ] as const
 /** Why a heal was started. `docs/reference/client-events.md` explains each cause. */

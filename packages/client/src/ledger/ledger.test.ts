@@ -240,7 +240,7 @@ test('a former key keeps what explains it, and loses what only a live key needs'
   const record = await state.read((view): KeyRecord | undefined => view.get(ONE_TIME_KEYS, NAME('a')))
   assert.equal(record?.share, undefined)
   const [explanation] = await explain((look) => state.read(look), NAME('a'))
-  assert.match(explanation?.text ?? '', /is lost since 2023-11-14T22:13:20.000Z: .* \(a test\)\.$/)
+  assert.match(explanation?.text ?? '', /has been lost since 2023-11-14T22:13:20.000Z: .* \(a test\)\.$/)
 })
 
 test('a pool of invented keys displaces no history, and comparing it is fast', async () => {

@@ -54,7 +54,7 @@ export function applyServerState(step: Step, learned: Learned): Freshness {
     // Another server, or an older state of it: ask what it has of this device, including its identity.
     step.patch({ deviceKeys: 'unknown', explainedDigest: undefined, postponed: undefined, escalation: 0 })
     if (keyPool !== undefined) dropForeignUpload(step, keyPool.epoch)
-    requestPoolRead(step, 'server_went_back')
+    requestPoolRead(step, 'server_rollback')
   }
   if (keyPool !== undefined && step.settings.mode !== 'off') checkPool(step, keyPool)
   // On a server with digests a count without a digest decides nothing.
@@ -157,7 +157,7 @@ function checkFallback(step: Step, hash: string | undefined): void {
 
 /** Heals a fallback key on the server whose private half is not in the account. */
 function healFallback(step: Step, hash: string): void {
-  const cause = 'fallback_unknown'
+  const cause = 'unknown_fallback_key'
   const name = `hash ${hash}`
   if (step.settings.mode === 'report') return report(step, cause, [name as KeyName], 'mode is "report"')
   const wait = waitForHeal(step.transaction, step.settings.budget, step.now)
@@ -169,7 +169,11 @@ function healFallback(step: Step, hash: string): void {
 
 /** Records that the server accepted the fresh fallback key. */
 export function noteFallbackHealed(step: Step, name: KeyName): void {
-  const heal = { cause: 'fallback_unknown', detail: 'published a fresh fallback key', keys: [name] } as const
+  const heal = {
+    cause: 'unknown_fallback_key',
+    detail: 'published a fresh fallback key',
+    keys: [name],
+  } as const
   noteHeal(step.transaction, { ...heal, at: step.now, ok: true })
   step.emit('healed', { cause: heal.cause, detail: heal.detail, keys: heal.keys })
 }

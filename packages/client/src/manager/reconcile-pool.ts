@@ -66,7 +66,7 @@ export function reconcilePool(step: Step, answer: PoolAnswer, begunAt: number): 
     step.patch({ explainedDigest: { digest: pool.digest, count } })
   }
   if (unwanted.length === 0) step.patch({ escalation: 0, postponed: undefined, reported: undefined })
-  else withdraw(step, unwanted, answer, freshness === 'rolled_back' || cause === 'server_went_back')
+  else withdraw(step, unwanted, answer, freshness === 'rolled_back' || cause === 'server_rollback')
 }
 
 const NO_POOL: PoolOfAlgorithm = { digest: undefined, available: [], issued: [], fallback: undefined }
@@ -140,7 +140,7 @@ function adoptImported(step: Step, pool: PoolOfAlgorithm): boolean {
 function causeOf(unwanted: readonly UnwantedKey[], isRollback: boolean): HealCause {
   if (unwanted.some(({ why }) => why === 'unknown')) return 'unknown_keys'
   if (unwanted.every(({ why }) => why === 'surplus')) return 'private_keys_evicted'
-  return isRollback ? 'server_went_back' : 'keys_again'
+  return isRollback ? 'server_rollback' : 'spent_keys'
 }
 
 function withdraw(

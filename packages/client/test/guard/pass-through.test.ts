@@ -185,7 +185,7 @@ test('mode "report" tells and changes nothing; mode "off" does nothing', async (
   assert.equal(sdk.uploads.at(-1)?.status, 400)
   assert.deepEqual(
     told('drift').map(({ cause }) => cause),
-    ['sdk_rolled_back', 'conflict'],
+    ['sdk_rollback', 'conflict'],
   )
   assert.deepEqual(told('healed'), [])
   assert.match(told('not_healed')[0]?.detail ?? '', /mode is "report"/)

@@ -104,7 +104,7 @@ test('uploads that are refused again and again are told of once, whoever refuses
   for (const type of ['drift', 'not_healed'] as const) {
     assert.deepEqual(
       told(type).map(({ cause }) => cause),
-      ['sdk_rolled_back', 'conflict'],
+      ['sdk_rollback', 'conflict'],
     )
   }
 })

@@ -59,7 +59,7 @@ test('SDK store back alone: unseen until an ID is used anew, then all since that
   assert.deepEqual(await sdk.orphans(), [])
   assert.deepEqual(
     told('healed').map(({ cause, detail }) => [cause, detail]),
-    [['sdk_rolled_back', 'withdrew 20 of 20 keys']],
+    [['sdk_rollback', 'withdrew 20 of 20 keys']],
   )
   // The next uploads use IDs of the withdrawn keys; that is no news, and their good keys stay.
   for (const _ of [1, 2, 3]) {
@@ -128,7 +128,7 @@ test('adopted keys are withdrawn for being used anew', async () => {
   assert.deepEqual(await restored.orphans(), [])
   assert.deepEqual(
     told('healed').map(({ cause }) => cause),
-    ['sdk_rolled_back'],
+    ['sdk_rollback'],
   )
 })
 
@@ -170,7 +170,7 @@ test('the IDs of keys that never reached the server show a rollback, too', async
   assert.deepEqual(await sdk.orphans(), [])
   assert.deepEqual(
     told('drift').map(({ cause, keys }) => [cause, keys.length]),
-    [['sdk_rolled_back', 10]],
+    [['sdk_rollback', 10]],
   )
   for (const _ of [1, 2, 3]) {
     await claim(7)

@@ -245,7 +245,7 @@ test('a server restored from a backup offers keys that were issued: withdrawn at
   assert.equal(body.device_one_time_keys_count.signed_curve25519, 38)
   assert.deepEqual(
     told('healed').map(({ cause, detail }) => [cause, detail]),
-    [['server_went_back', 'withdrew 12 of 12 keys']],
+    [['server_rollback', 'withdrew 12 of 12 keys']],
   )
   for (const _ of [1, 2]) await sdk.round()
   assert.deepEqual(await sdk.orphans(), [])
@@ -261,7 +261,7 @@ test('a fallback key that the ledger has never seen is reported, once, with what
   for (const _ of [1, 2, 3]) await restored.round()
   assert.deepEqual(
     told('drift').map(({ cause, keys }) => [cause, keys]),
-    [['fallback_unknown', ['signed_curve25519:AAAAAA']]],
+    [['unknown_fallback_key', ['signed_curve25519:AAAAAA']]],
   )
   assert.match(told('not_healed')[0]?.detail ?? '', /fallback/)
 })

@@ -44,7 +44,7 @@ for (const [level, url, path] of LEVELS) {
     net.fail(path, { status: 503 })
     await sdk.round()
     assert.ok((await orphansAt(server.url, sdk)).length > 40)
-    assert.equal(told('not_healed').at(-1)?.cause, 'sdk_rolled_back')
+    assert.equal(told('not_healed').at(-1)?.cause, 'sdk_rollback')
     clock.now += 60_000
     await sdk.sync()
     assert.deepEqual(await orphansAt(server.url, sdk), [])

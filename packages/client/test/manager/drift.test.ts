@@ -146,7 +146,7 @@ test('a server restored from its backup: what it would issue again is withdrawn,
     }
     await bob.sync()
     assert.equal(bob.texts().length, 4)
-    assert.ok((await bob.manager.history()).some(({ cause }) => cause === 'server_went_back'))
+    assert.ok((await bob.manager.history()).some(({ cause }) => cause === 'server_rollback'))
   } finally {
     for (const dir of [dataDir, backup]) rmSync(dir, { recursive: true, force: true })
   }

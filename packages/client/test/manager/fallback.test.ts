@@ -113,7 +113,7 @@ test('a fallback key on the server that is not ours is replaced at once, as a he
   await bob.catchUp()
   await bob.assertSubset()
   assert.deepEqual(rotations(bob), ['missing', 'heal'])
-  assert.equal((await bob.manager.history())[0]?.cause, 'fallback_unknown')
+  assert.equal((await bob.manager.history())[0]?.cause, 'unknown_fallback_key')
   await alice.session.claimMany(bob.userId, bob.deviceId, 50)
   const { key, isFallback } = await alice.claim(bob.target)
   assert.ok(isFallback)
