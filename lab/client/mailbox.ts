@@ -31,7 +31,7 @@ export type Tally = {
 }
 
 /** Is no cause where the server took the key from this device, whatever state of it that was. */
-const NEVER_OURS: Verdict = 'never_ours'
+const UNKNOWN_KEY: Verdict = 'unknown_key'
 
 type Message = {
   readonly text: string
@@ -157,7 +157,7 @@ export class Mailbox {
     const published = new Set(taken.flatMap(publicKeysOf))
     const lost = excused.map(({ text, sender, key }) => {
       const cause = causes.findLast((failure) => failure.sender === sender)?.cause ?? device.deadBecause
-      return { text, cause, isTrue: cause !== NEVER_OURS || !published.has(key?.key ?? '') }
+      return { text, cause, isTrue: cause !== UNKNOWN_KEY || !published.has(key?.key ?? '') }
     })
     const [held, pool] = [await device.held(), await device.pool()]
     const heldHashes = new Set([...held].map(poolHash))

@@ -35,7 +35,7 @@ export const serverRestoredLibolm: Scenario = {
   name: 'server-restored-libolm',
   client: 'libolm',
   ...COMMON,
-  lostBecause: 'used_before',
+  lostBecause: 'already_used',
   run: (stage) => setBack(stage, () => stage.libolm()),
 }
 
@@ -43,6 +43,6 @@ export const serverRestored: Scenario = {
   name: 'server-restored',
   client: 'OlmMachine',
   ...COMMON,
-  lostBecause: 'named_twice',
+  lostBecause: 'seen_twice',
   run: (stage) => setBack(stage, () => stage.machine()),
 }

@@ -60,7 +60,7 @@ export const EVENT_TEXTS: { readonly [Type in ClientEventType]: Texts<Type> } = 
     remedy: () =>
       'Update the SDK if it uploads more keys than needed. Otherwise the server miscounts, or claims drain the keys.',
   },
-  key_named_twice: {
+  key_seen_twice: {
     severity: 'warning',
     message: ({ key, senders }) => `Two sessions used the one-time key ${key} (${senders.join(', ')}).`,
     remedy: () =>

@@ -32,7 +32,7 @@ type Details = {
   /** Guard: keys beyond what a device can use, or beyond the daily budget, were withheld from the server. */
   flood: { readonly keys: number; readonly published: number }
   /** Guard: the pre-key messages of two sessions used one one-time key. */
-  key_named_twice: { readonly key: KeyName; readonly senders: readonly string[] }
+  key_seen_twice: { readonly key: KeyName; readonly senders: readonly string[] }
   /** A message could not be decrypted; the ledger's verdict on its key. */
   undecryptable: { readonly sender: string; readonly verdict: Verdict; readonly key?: string }
   /** Guard: the device published other identity keys than before. */
@@ -57,10 +57,10 @@ type Details = {
  * Why a message could not be decrypted, as far as the ledger knows. `docs/reference/client-events.md` explains each.
  */
 export const VERDICTS = [
-  'never_ours',
-  'used_before',
-  'named',
-  'named_twice',
+  'unknown_key',
+  'already_used',
+  'seen_once',
+  'seen_twice',
   'withdrawn',
   'removed',
   'expired',

@@ -85,7 +85,7 @@ async function newestCounts(context: GuardContext, answered: SyncInput): Promise
   const { memory, settings, state } = context
   const now = settings.now()
   const noted = await state.update((transaction) => recordSync(context, transaction, answered, now))
-  for (const { key, senders } of noted.twice) emitEvent(context, 'key_named_twice', { key, senders })
+  for (const { key, senders } of noted.twice) emitEvent(context, 'key_seen_twice', { key, senders })
   let { counts } = noted
   if (noted.doubtful !== undefined)
     counts = (await verifyCounts(context, noted.doubtful, answered.begunAt)) ?? counts

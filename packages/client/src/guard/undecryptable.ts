@@ -69,15 +69,15 @@ function verdictOnKeys(
     if (id === undefined || record === undefined) continue
     const stored = sightingOf(view, hash)
     const isSecond = stored !== undefined && sighting !== undefined && stored.session !== sighting.session
-    return { verdict: isSecond ? 'named_twice' : guardVerdict(view, 'one-time', record), id }
+    return { verdict: isSecond ? 'seen_twice' : guardVerdict(view, 'one-time', record), id }
   }
-  return { verdict: 'never_ours' }
+  return { verdict: 'unknown_key' }
 }
 
 /** The guard marks a key as used when a message names it; it cannot see whether that message was decrypted. */
 export const guardVerdict: VerdictFunction = (view, kind, record) => {
-  if (kind === 'one-time' && sightingOf(view, record.hash)?.other !== undefined) return 'named_twice'
-  return record.state === 'used' ? 'named' : verdictOf(kind, record)
+  if (kind === 'one-time' && sightingOf(view, record.hash)?.other !== undefined) return 'seen_twice'
+  return record.state === 'used' ? 'seen_once' : verdictOf(kind, record)
 }
 
 function senderOf(event: { readonly [key: string]: unknown } | undefined): string {

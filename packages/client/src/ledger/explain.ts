@@ -53,14 +53,14 @@ export function verdictOf(kind: Explanation['kind'], record: KeyRecord): Verdict
   if (record.adopted === true && (record.state === 'available' || record.state === 'issued')) return 'adopted'
   switch (record.state) {
     case 'used':
-      return 'used_before'
+      return 'already_used'
     case 'withdrawn':
     case 'removed':
     case 'expired':
     case 'lost':
       return kind === 'fallback' && record.state === 'expired' ? 'fallback_replaced' : record.state
     case 'unsent':
-      return 'never_ours'
+      return 'unknown_key'
     case 'uploading':
     case 'available':
     case 'issued':
@@ -69,11 +69,11 @@ export function verdictOf(kind: Explanation['kind'], record: KeyRecord): Verdict
 }
 
 const MEANING: Readonly<Record<Verdict, string>> = {
-  never_ours: 'this device has no record of it',
-  used_before: 'a message was already decrypted with it',
-  named:
+  unknown_key: 'this device has no record of it',
+  already_used: 'a message was already decrypted with it',
+  seen_once:
     'one session used it; if that failed, its message is repeated, damaged or forged, or the private half is lost',
-  named_twice: 'two sessions used it',
+  seen_twice: 'two sessions used it',
   withdrawn: 'it was withdrawn before it was issued',
   removed: 'the server removed it',
   expired: 'its private half was dropped after its time, or to free a slot',

@@ -134,7 +134,7 @@ function decryptWithSession(step: Step, ciphertext: Ciphertext): Opened | Verdic
         return { plaintext, sessionId: id }
       }
       // A pre-key message of an existing session, already decrypted or damaged: never open that session again.
-      if (type === 0) return 'used_before'
+      if (type === 0) return 'already_used'
     } finally {
       session.free()
     }
@@ -153,11 +153,11 @@ function openSession(
   const opened = attempt(() => step.account().openInbound(senderKey, body))
   if (opened === undefined) {
     if (oneTime !== undefined) return verdictOf('one-time', oneTime[1])
-    return fallback === undefined ? 'never_ours' : verdictOf('fallback', fallback[1])
+    return fallback === undefined ? 'unknown_key' : verdictOf('fallback', fallback[1])
   }
   const { session, plaintext } = opened
   try {
-    if (transaction.get(OPENED, session.id) !== undefined) return 'used_before'
+    if (transaction.get(OPENED, session.id) !== undefined) return 'already_used'
     if (fallback === undefined && step.accountToChange().removeUsedKey(session)) {
       if (oneTime === undefined) noteImportedUsed(step)
       else moveTo(transaction, ONE_TIME_KEYS, oneTime[0], 'used', now, { session: session.id })

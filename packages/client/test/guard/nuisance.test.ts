@@ -22,7 +22,7 @@ test('sixty forged sessions that name one key are told of once', async () => {
     })
   }
   await sdk.round()
-  assert.equal(told('key_named_twice').length, 1)
+  assert.equal(told('key_seen_twice').length, 1)
 })
 
 test('a server that does not say whose token it is gets the question once a minute', async () => {

@@ -157,14 +157,14 @@ test('a message names an issued key: used; a second session names it: told, with
   await sdk.round()
   const [used] = await guard.explain(key)
   assert.deepEqual([used?.name, used?.state], [keyName, 'used'])
-  assert.deepEqual(told('key_named_twice'), [])
+  assert.deepEqual(told('key_seen_twice'), [])
   await name(scene, mallory, key)
   await sdk.round()
   assert.deepEqual(
-    told('key_named_twice').map(({ key: twice, senders }) => [twice, senders]),
+    told('key_seen_twice').map(({ key: twice, senders }) => [twice, senders]),
     [[keyName, [alice.userId, mallory.userId]]],
   )
-  assert.equal(await guard.reportUndecryptable(key), 'named_twice')
+  assert.equal(await guard.reportUndecryptable(key), 'seen_twice')
   assert.deepEqual([told('drift'), await guard.history()], [[], []])
 })
 
@@ -184,7 +184,7 @@ test('forged messages that name good keys, keys never ours, or nonsense withdraw
   const pool = await sdk.session.ok('GET', '/unstable/dev.latchkey/keys/pool')
   assert.equal(pool.generation, 0)
   assert.deepEqual([told('drift'), await guard.history(), await sdk.orphans()], [[], [], []])
-  assert.equal(await guard.reportUndecryptable(publicKey()), 'never_ours')
+  assert.equal(await guard.reportUndecryptable(publicKey()), 'unknown_key')
 })
 
 test('reportUndecryptable takes the event, its JSON, the public key, or the log line', async () => {

@@ -25,7 +25,7 @@ test('a message that names no key, one that is damaged, and what is no message',
   assert.equal(await guard.reportUndecryptable(event(0, 'garbage!')), 'malformed')
   assert.equal(
     await guard.reportUndecryptable({ type: 'm.room.encrypted', sender: SENDER, content }),
-    'never_ours',
+    'unknown_key',
   )
   for (const nothing of [{}, null, 7, 'no key in it']) {
     assert.equal(await guard.reportUndecryptable(nothing), 'malformed')
@@ -46,7 +46,7 @@ test('a log line with several keys: the one that the ledger has', async () => {
     assert.equal(await guard.reportUndecryptable(line), 'private_key_held')
   }
   assert.equal(new Set(told('undecryptable').map((event) => event.key)).size, 1)
-  assert.equal(await guard.reportUndecryptable(`sender_key="curve25519:${publicKey()}"`), 'never_ours')
+  assert.equal(await guard.reportUndecryptable(`sender_key="curve25519:${publicKey()}"`), 'unknown_key')
 })
 
 test('a key that one message named, decrypted or not: explain and report say the same, and no more than that', async () => {
@@ -60,12 +60,12 @@ test('a key that one message named, decrypted or not: explain and report say the
   })
   await sdk.round()
   const event = { type: 'm.room.encrypted', sender: alice.userId, content }
-  assert.equal(await guard.reportUndecryptable(event), 'named')
-  assert.equal(await guard.reportUndecryptable(key), 'named')
+  assert.equal(await guard.reportUndecryptable(event), 'seen_once')
+  assert.equal(await guard.reportUndecryptable(key), 'seen_once')
   const [explained] = await guard.explain(key)
-  assert.equal(explained?.verdict, 'named')
+  assert.equal(explained?.verdict, 'seen_once')
   assert.doesNotMatch(explained?.text ?? '', /decrypted with it before/)
   // Another session with the same key is told apart.
   const other = { ...event, content: preKeyContent({ oneTimeKey: key, ownKey: sdk.curve25519 }) }
-  assert.equal(await guard.reportUndecryptable(other), 'named_twice')
+  assert.equal(await guard.reportUndecryptable(other), 'seen_twice')
 })

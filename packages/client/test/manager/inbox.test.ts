@@ -55,7 +55,7 @@ test('a message that names a key which was never ours changes nothing, and says 
   await bob.catchUp()
   assert.deepEqual(
     bob.failures.map(({ verdict }) => verdict),
-    ['never_ours', 'malformed', 'no_session'],
+    ['unknown_key', 'malformed', 'no_session'],
   )
   assert.deepEqual(await bob.audit(), before)
 })
@@ -69,7 +69,7 @@ test('a message on a key that was used before is a failure with that verdict', a
   assert.deepEqual(bob.texts(), ['first session'])
   assert.deepEqual(
     bob.failures.map(({ verdict }) => verdict),
-    ['used_before'],
+    ['already_used'],
   )
   const [explanation] = await bob.manager.explain(key)
   assert.equal(explanation?.state, 'used')
@@ -94,7 +94,7 @@ test('a pre-key message on the fallback key opens a session once, also after the
   await bob.sync()
   assert.deepEqual(
     bob.failures.map(({ verdict }) => verdict),
-    ['used_before'],
+    ['already_used'],
   )
   assert.deepEqual(bob.texts(), ['first', 'second'])
 })
