@@ -174,7 +174,7 @@ export class ManagedBot implements LibolmDevice {
       const [known] = key === undefined ? [] : await manager.explain(key)
       this.unreadable.push({ sender, cause: known?.verdict ?? verdict })
     }
-    const dead = this.events.findLast(({ type }) => type === 'device_dead')
+    const dead = this.events.findLast(({ type }) => type === 'account_unusable')
     if (dead !== undefined && this.#deadBecause === undefined) await this.#startOver(dead.message)
   }
 

@@ -50,11 +50,11 @@ export const EVENT_TEXTS: { readonly [Type in ClientEventType]: Texts<Type> } = 
   },
   stale_count: {
     severity: 'info',
-    message: ({ told, used }) =>
-      `A sync reported ${told ?? 'no'} keys, which is stale or wrong; ${used} was used.`,
+    message: ({ received, used }) =>
+      `A sync reported ${received ?? 'no'} keys, which is stale or wrong; ${used} was used.`,
     remedy: NOTHING,
   },
-  flood: {
+  upload_limited: {
     severity: 'warning',
     message: ({ keys, published }) => `${keys} new keys were withheld; ${published} are already published.`,
     remedy: () =>
@@ -78,7 +78,7 @@ export const EVENT_TEXTS: { readonly [Type in ClientEventType]: Texts<Type> } = 
     message: () => "The device's identity keys have changed.",
     remedy: () => 'The crypto store was lost under an existing device ID. Log in as a new device.',
   },
-  device_dead: {
+  account_unusable: {
     severity: 'error',
     message: ({ detail }) => `This account cannot be used any more: ${detail}.`,
     remedy: () => 'Log out, delete the store, and log in as a new device.',
@@ -107,7 +107,7 @@ export const EVENT_TEXTS: { readonly [Type in ClientEventType]: Texts<Type> } = 
     message: ({ key, trigger }) => `A new fallback key ${key} was published (${trigger}).`,
     remedy: NOTHING,
   },
-  not_compared: {
+  pool_unreadable: {
     severity: 'warning',
     message: ({ error }) => `The server's pool could not be read and compared with the ledger: ${error}`,
     remedy: () => 'None if it is temporary: the pool is read again in a minute.',

@@ -28,9 +28,9 @@ type Details = {
   /** Uploads were healed twice within a day: two clients use one account. */
   two_writers: { readonly heals: number }
   /** A sync's count was stale or wrong; the newest known count was used instead. */
-  stale_count: { readonly told: number | undefined; readonly used: number }
+  stale_count: { readonly received: number | undefined; readonly used: number }
   /** Guard: keys beyond what a device can use, or beyond the daily budget, were withheld from the server. */
-  flood: { readonly keys: number; readonly published: number }
+  upload_limited: { readonly keys: number; readonly published: number }
   /** Guard: the pre-key messages of two sessions used one one-time key. */
   key_seen_twice: { readonly key: KeyName; readonly senders: readonly string[] }
   /** A message could not be decrypted; the ledger's verdict on its key. */
@@ -38,7 +38,7 @@ type Details = {
   /** Guard: the device published other identity keys than before. */
   identity_changed: { readonly former: string; readonly current: string }
   /** KeyManager: the account cannot be used any more; log in as a new device. */
-  device_dead: { readonly detail: string }
+  account_unusable: { readonly detail: string }
   /** KeyManager: a private half was dropped to free a slot, although a message may still use it. */
   key_dropped: { readonly key: KeyName }
   /** KeyManager: the session limit was reached; the oldest sessions of the user with the most were dropped. */
@@ -48,7 +48,7 @@ type Details = {
   /** KeyManager: a new fallback key was published. */
   fallback_rotated: { readonly key: KeyName; readonly trigger: 'missing' | 'used' | 'age' | 'heal' }
   /** Guard: the server's pool could not be read, so it was not compared with the ledger. */
-  not_compared: { readonly error: string }
+  pool_unreadable: { readonly error: string }
   /** Guard: the store failed or is locked; until it works again, requests pass as if there were no guard. */
   unguarded: { readonly error: string }
 }

@@ -120,8 +120,8 @@ export async function readPool(context: GuardContext): Promise<Reconciled | unde
   const { memory, settings, server, state } = context
   const pool = await server.pool().catch(failure)
   if (pool instanceof Error) {
-    if (memory.atMostEvery(MINUTE_MS, 'not_compared', settings.now())) {
-      emitEvent(context, 'not_compared', { error: pool.message })
+    if (memory.atMostEvery(MINUTE_MS, 'pool_unreadable', settings.now())) {
+      emitEvent(context, 'pool_unreadable', { error: pool.message })
     }
     return undefined
   }

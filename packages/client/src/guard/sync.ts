@@ -118,7 +118,7 @@ function emitStaleCount(
   const used = counts?.[SIGNED_CURVE25519]
   if (used === undefined || used === received) return
   if (!memory.atMostEvery(MINUTE_MS, `stale_count ${received} ${used}`, settings.now())) return
-  emitEvent(context, 'stale_count', { told: received, used })
+  emitEvent(context, 'stale_count', { received, used })
 }
 
 type SyncFindings = {

@@ -38,8 +38,8 @@ export async function keysOverLimit(
       })
     }
   }
-  if (withheld.length > 0 && memory.atMostEvery(MINUTE_MS, 'flood', settings.now())) {
-    emitEvent(context, 'flood', { keys: withheld.length, published })
+  if (withheld.length > 0 && memory.atMostEvery(MINUTE_MS, 'upload_limited', settings.now())) {
+    emitEvent(context, 'upload_limited', { keys: withheld.length, published })
   }
   return new Set(settings.mode === 'heal' ? withheld : [])
 }

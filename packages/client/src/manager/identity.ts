@@ -31,8 +31,8 @@ export function readIdentity(step: Step, answer: JsonObject): boolean {
     step.patch({ deviceKeys: 'published', suspected: undefined })
   } else if (named === step.status.suspected) {
     const detail = `the server knows ${account.deviceId} by another identity, whose keys are lost`
-    step.emit('device_dead', { detail })
-    step.patch({ dead: detail })
+    step.emit('account_unusable', { detail })
+    step.patch({ unusableReason: detail })
   } else step.patch({ suspected: named })
   return true
 }

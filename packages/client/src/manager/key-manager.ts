@@ -78,7 +78,7 @@ export class KeyManager {
   #since: string | undefined
   #begunAt: number
   #knowsVersions = false
-  #isTokenEnded = false
+  #isTokenRefused = false
   #running: { readonly loop: Loop; readonly done: Promise<void> } | undefined
   /** Inbox numbers of messages handed out by this process and not yet handled. */
   readonly #handedOut = new Set<string>()
@@ -172,7 +172,7 @@ export class KeyManager {
    * after each sync and after each answer, until it returns an empty list.
    */
   async outgoingRequests(): Promise<OutgoingRequest[]> {
-    if (this.#isTokenEnded) return []
+    if (this.#isTokenRefused) return []
     const { state, settings } = this.#core
     for (let plans = 0; plans < MAX_PLANS; plans++) {
       const next = await state.read((view) =>
@@ -206,7 +206,7 @@ export class KeyManager {
   async markRequestAsSent(id: string, { status, body, retryAfterMs }: RequestAnswer): Promise<void> {
     const answer = { status, body: decodeAnswer(body) }
     if (status === 401) {
-      this.#isTokenEnded = true
+      this.#isTokenRefused = true
       return
     }
     const query = this.#queries.get(id)
@@ -240,7 +240,7 @@ export class KeyManager {
   /** Current state, for a settings page. */
   status(): Promise<KeyManagerStatus> {
     const { state, settings } = this.#core
-    return state.read((view) => managerStatus(view, settings.now(), this.#isTokenEnded))
+    return state.read((view) => managerStatus(view, settings.now(), this.#isTokenRefused))
   }
 
   /**

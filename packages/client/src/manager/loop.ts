@@ -69,9 +69,10 @@ export class Loop {
     try {
       await this.#handle(await this.#manager.unhandledMessages())
       for (let failures = 0, isFirst = true; !signal.aborted; ) {
-        const { retryInMs, dead, isTokenEnded } = await this.#manager.status()
-        if (dead !== undefined) throw new Error(`the account cannot be used any more: ${dead}`)
-        if (isTokenEnded) throw new Error('the access token was refused; log in again')
+        const { retryInMs, unusableReason, isTokenRefused } = await this.#manager.status()
+        if (unusableReason !== undefined)
+          throw new Error(`the account cannot be used any more: ${unusableReason}`)
+        if (isTokenRefused) throw new Error('the access token was refused; log in again')
         const longest = this.#options.syncTimeoutMs ?? SYNC_MS
         const openMs = isFirst ? 0 : retryInMs > 0 ? Math.min(retryInMs, longest) : longest
         const { isTaken, waitMs } = await this.#sync(openMs)

@@ -45,7 +45,7 @@ export type Status = {
   /** Whether the server has this device's identity; `unknown`: ask before uploading anything. */
   readonly deviceKeys: 'unknown' | 'missing' | 'published'
   /** Why the account must not be used any more. */
-  readonly dead: string | undefined
+  readonly unusableReason: string | undefined
   /** Timestamp of the last wire ID, ms. */
   readonly lastIdTime: number
   /** New one-time keys, by hour. */
@@ -94,7 +94,7 @@ export const NEW_STATUS: Status = {
   since: undefined,
   level: undefined,
   deviceKeys: 'unknown',
-  dead: undefined,
+  unusableReason: undefined,
   lastIdTime: 0,
   generated: [],
   limitedAt: undefined,

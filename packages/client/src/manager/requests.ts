@@ -48,7 +48,7 @@ export type Next =
 export function nextRequest(view: View, settings: Settings, now: number, knowsVersions: boolean): Next {
   const status = statusOf(view)
   const read = (type: QueryType): Next => ({ kind: 'read', type, generation: view.generation })
-  if (status.dead !== undefined) return { kind: 'nothing' }
+  if (status.unusableReason !== undefined) return { kind: 'nothing' }
   if (status.retry !== undefined && !hasElapsed(status.retry, now)) return { kind: 'nothing' }
   if (!knowsVersions) return read('versions')
   const isAllowedNow = (what: RateLimitedAction): boolean => isAllowed(status, what, now)

@@ -14,9 +14,9 @@ export type KeyManagerStatus = {
   /** Level of the server; undefined before `/versions` was answered. */
   readonly level: ServerLevel | undefined
   /** Why the account cannot be used any more. */
-  readonly dead: string | undefined
+  readonly unusableReason: string | undefined
   /** Whether the access token was refused; open the manager again with another one. */
-  readonly isTokenEnded: boolean
+  readonly isTokenRefused: boolean
   /** One-time keys available on the server, as last known; undefined before the first count. */
   readonly available: number | undefined
   /** Private one-time keys in the account. */
@@ -32,12 +32,12 @@ export type KeyManagerStatus = {
 }
 
 /** Builds the status from the stored state. */
-export function managerStatus(view: View, now: number, isTokenEnded: boolean): KeyManagerStatus {
-  const { level, dead, retry, generated } = statusOf(view)
+export function managerStatus(view: View, now: number, isTokenRefused: boolean): KeyManagerStatus {
+  const { level, unusableReason, retry, generated } = statusOf(view)
   return {
     level,
-    dead,
-    isTokenEnded,
+    unusableReason,
+    isTokenRefused,
     available: view.get(SERVER_VIEW, SERVER_VIEW_ID)?.counts[SIGNED_CURVE25519],
     held: heldKeys(view),
     slots: accountOf(view).slots,

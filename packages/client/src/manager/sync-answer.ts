@@ -94,7 +94,7 @@ function applySignals(step: Step, sync: JsonObject, begunAt: number): void {
       ? classifyAnswer(view, learned, step.transaction.generation)
       : applyServerState(step, learned)
   if (freshness === 'stale') {
-    if (known !== undefined && received !== known) step.emit('stale_count', { told: received, used: known })
+    if (known !== undefined && received !== known) step.emit('stale_count', { received, used: known })
     return
   }
   if (unusedFallbackTypes === undefined) return

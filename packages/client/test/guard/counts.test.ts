@@ -68,14 +68,14 @@ test('a server without pools that says 0 in every sync: asked with an empty uplo
   assert.equal(sdk.state.privates.size, 50)
   assert.equal(net.emptyUploads, 2)
   assert.deepEqual(
-    told('stale_count').map(({ told: zero, used }) => [zero, used]),
+    told('stale_count').map(({ received: zero, used }) => [zero, used]),
     [
       [0, 50],
       [0, 50],
     ],
     'told once a minute',
   )
-  assert.deepEqual(told('flood'), [])
+  assert.deepEqual(told('upload_limited'), [])
 })
 
 test('a pool without pools told that was really emptied: verified once, and filled again at once, twice in a minute', async () => {
@@ -152,7 +152,7 @@ test('with a newer pool its digest decides: the count that it contradicts is not
   const { counts, keys } = await guard.status()
   assert.deepEqual([counts[CURVE], keys.available, keys.issued], [50, 50, 14])
   assert.deepEqual([net.poolReads, net.emptyUploads], [poolReads, 0])
-  assert.deepEqual([told('drift'), told('flood')], [[], []])
+  assert.deepEqual([told('drift'), told('upload_limited')], [[], []])
 })
 
 test('with a pool, the count in the answer to an upload is held against its digest too', async () => {
@@ -200,7 +200,7 @@ test('a server that lies in every answer gets a day of new keys and no more, and
   assert.equal(await published(), 130)
   assert.equal(tab.state.privates.size, 150, 'the SDK makes no more either')
   assert.deepEqual(
-    told('flood').map(({ keys }) => keys),
+    told('upload_limited').map(({ keys }) => keys),
     [20],
   )
   assert.ok(told('generation_limited').length > 0)
@@ -237,7 +237,7 @@ test('the budget lets a device publish all that is claimed within it, and counts
   assert.equal(sdk.state.privates.size, 200)
   // Enough, and not the 50 that there are: nothing may be made any more.
   assert.equal(body.device_one_time_keys_count[CURVE], 100)
-  assert.deepEqual(told('flood'), [])
+  assert.deepEqual(told('upload_limited'), [])
   assert.deepEqual(await sdk.orphans(), [])
 })
 

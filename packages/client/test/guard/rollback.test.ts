@@ -161,7 +161,7 @@ test('the IDs of keys that never reached the server show a rollback, too', async
   const backup = sdk.state
   sdk.generate(50)
   await sdk.upload()
-  assert.equal(told('flood')[0]?.keys, 50)
+  assert.equal(told('upload_limited')[0]?.keys, 50)
   await claim(60)
   await sdk.round()
   sdk.restore(backup)
@@ -186,7 +186,7 @@ test("a new identity's first keys are no flood beside those of the former one", 
   const fresh = new ModelSdk(sdk.session, { fetch: guard })
   fresh.generate(50)
   await fresh.upload()
-  assert.deepEqual(told('flood'), [])
+  assert.deepEqual(told('upload_limited'), [])
   assert.equal(fresh.uploads[0]?.body.one_time_key_counts.signed_curve25519, 50)
   assert.deepEqual(await fresh.orphans(), [])
 })

@@ -50,7 +50,7 @@ test('matrix-js-sdk 42.3.0 uploads 50 keys at every sync; behind a guard the poo
   const pool = await alice.session.ok('GET', '/unstable/dev.latchkey/keys/pool')
   assert.ok(pool.algorithms.signed_curve25519.available.length <= 100)
   assert.ok(pool.algorithms.signed_curve25519.fallback)
-  assert.equal(events.filter(({ type }) => type === 'flood').length, 1)
+  assert.equal(events.filter(({ type }) => type === 'upload_limited').length, 1)
   assert.deepEqual(
     events.filter(({ type }) => type === 'unguarded' || type === 'not_healed'),
     [],

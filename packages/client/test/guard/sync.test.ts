@@ -37,7 +37,7 @@ test('a count that is older than the last upload is replaced, and every other by
   assert.equal(body.device_one_time_keys_count.signed_curve25519, 50)
   assert.match(held[0] ?? '', /"signed_curve25519":20/)
   assert.deepEqual(
-    told('stale_count').map(({ told: old, used }) => [old, used]),
+    told('stale_count').map(({ received: old, used }) => [old, used]),
     [[20, 50]],
   )
   assert.equal(sdk.state.unpublished.size, 0, 'the SDK did not generate again')

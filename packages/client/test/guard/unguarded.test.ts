@@ -102,7 +102,7 @@ test('a pool that cannot be read: the first upload is recorded and passes, and i
   await sdk.upload()
   assert.deepEqual((await guard.status()).keys, { available: 50 })
   assert.deepEqual(
-    told('not_compared').map(({ error }) => error),
+    told('pool_unreadable').map(({ error }) => error),
     ['fetch failed'],
   )
   // A pool that could not be read is left alone for a minute.

@@ -76,7 +76,7 @@ test('a flood is kept from the server: device and fallback keys pass, the counts
   assert.equal(pool.algorithms.signed_curve25519.available.length, 100)
   assert.equal(pool.algorithms.signed_curve25519.fallback.key_id, 'AAAAAA')
   assert.deepEqual(
-    told('flood').map(({ keys, published }) => [keys, published]),
+    told('upload_limited').map(({ keys, published }) => [keys, published]),
     [[50, 100]],
   )
   assert.equal((await guard.status()).keys.unsent, 150)

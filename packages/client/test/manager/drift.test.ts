@@ -157,7 +157,7 @@ test('with the store wiped and the device ID kept, nothing is uploaded: the devi
   const fresh = await ManagerDevice.on(bob.session)
   await fresh.catchUp()
   assert.deepEqual(fresh.uploads, [])
-  assert.deepEqual(fresh.eventTypes(), ['server', 'device_dead'])
+  assert.deepEqual(fresh.eventTypes(), ['server', 'account_unusable'])
   assert.match(fresh.events[1]?.remedy ?? '', /log in as a new device/)
   assert.deepEqual(await fresh.manager.outgoingRequests(), [])
   await fresh.crash()

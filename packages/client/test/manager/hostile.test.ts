@@ -120,19 +120,19 @@ test('an identity that makes no sense is not believed, and another one only when
   ]) {
     const bob = await Scripted.open({ keys_query: () => ok(body) })
     await bob.sync({})
-    const { dead, retryInMs } = await bob.manager.status()
-    assert.equal(dead, undefined, JSON.stringify(body))
+    const { unusableReason, retryInMs } = await bob.manager.status()
+    assert.equal(unusableReason, undefined, JSON.stringify(body))
     assert.ok(retryInMs > 0)
     assert.equal(bob.count('keys_upload'), 0)
   }
   const other = device({ 'curve25519:BOB': 'A'.repeat(43), 'ed25519:BOB': 'B'.repeat(43) })
   const once = await Scripted.open({ keys_query: (n) => ok(n <= 2 ? other : { device_keys: {} }) })
   await once.sync({})
-  assert.equal((await once.manager.status()).dead, undefined)
+  assert.equal((await once.manager.status()).unusableReason, undefined)
   assert.equal(once.count('keys_upload'), 1)
   const twice = await Scripted.open({ keys_query: () => ok(other) })
   await twice.sync({})
-  assert.match((await twice.manager.status()).dead ?? '', /another identity/)
+  assert.match((await twice.manager.status()).unusableReason ?? '', /another identity/)
   assert.equal(twice.count('keys_upload'), 0)
 })
 
