@@ -14,6 +14,7 @@ export type ServerLevel =
   /** The plain specification: drift is noticed when an upload conflicts; unwanted keys can only be claimed away. */
   | 'bare'
 
+/** The members of each event type. */
 type Details = {
   /** The server's level was determined. */
   server: { readonly level: ServerLevel; readonly baseUrl: string }
@@ -71,10 +72,13 @@ export const VERDICTS = [
   'no_session',
   'malformed',
 ] as const
+/** The verdict on the key of an undecryptable message. `docs/reference/client-events.md` explains each. */
 export type Verdict = (typeof VERDICTS)[number]
 
+/** The type of an event. `docs/reference/client-events.md` explains each. */
 export type ClientEventType = keyof Details
 
+/** An event: common members, and those of its type. */
 export type ClientEvent = {
   readonly [Type in ClientEventType]: {
     readonly type: Type
@@ -88,6 +92,7 @@ export type ClientEvent = {
   } & Details[Type]
 }[ClientEventType]
 
+/** A listener for events. It is not awaited, and its exceptions are ignored. */
 export type OnEvent = (event: ClientEvent) => void
 
 /** An event's own members, without those that `emit` adds. */

@@ -10,6 +10,7 @@ import type { Owner } from './guarded-device.ts'
 import type { HomeserverClient } from './homeserver-client.ts'
 import type { UnguardedUpload } from './unguarded-uploads.ts'
 
+/** `heal` heals drift, `report` only emits events, `off` does nothing. */
 export type Mode = 'off' | 'report' | 'heal'
 
 /** The guard's options, with defaults applied. */

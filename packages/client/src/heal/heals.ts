@@ -18,6 +18,7 @@ export const HEAL_CAUSES = [
 /** Why a heal was started. `docs/reference/client-events.md` explains each cause. */
 export type HealCause = (typeof HEAL_CAUSES)[number]
 
+/** A recorded heal. */
 export type HealRecord = {
   /** When it began, ms. */
   readonly at: number
@@ -37,6 +38,7 @@ export const HEALS: Kind<HealRecord> = {
     typeof (value as Partial<HealRecord>).cause === 'string',
 }
 
+/** The budget of heals. */
 export type Budget = {
   /** Heals in 24 hours, at most 100. Default 10. */
   readonly healsPerDay: number

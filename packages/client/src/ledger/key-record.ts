@@ -25,6 +25,7 @@ const KEY_STATES = [
   'expired',
   'lost',
 ] as const
+/** State of a key in the ledger. */
 export type KeyState = (typeof KEY_STATES)[number]
 
 export type KeyRecord = {

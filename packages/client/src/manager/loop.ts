@@ -18,7 +18,9 @@ const LONGEST_PAUSE_MS = 60_000
 /** Limit of a server's `retry-after`. */
 const LONGEST_ASKED_MS = 300_000
 
+/** Options of `KeyManager.start`. Required: `baseUrl`, `accessToken`, `onMessages`. */
 export type LoopOptions = {
+  /** The fetch to use. Default: the global one. */
   readonly fetch?: typeof globalThis.fetch
   /** The homeserver's base URL, without `/_matrix`. */
   readonly baseUrl: string

@@ -14,6 +14,7 @@ const NEW_KEYS_PER_DAY = 500
 const SESSIONS_PER_PEER = 8
 const MAX_SESSIONS = 5_000
 
+/** Options of `KeyManager.open`. Required: `store`, `accounts`, `userId`, `deviceId`. */
 export type KeyManagerOptions = {
   /** Where everything is kept: one store per device. */
   readonly store: Store

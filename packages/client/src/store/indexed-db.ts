@@ -10,6 +10,7 @@
  */
 import { type Changes, type Snapshot, StaleStoreError, type Store, StoreError } from './store.ts'
 
+/** Options of `indexedDbStore`. */
 export type IndexedDbStoreOptions = {
   /** How long `exclusively` waits for another tab that holds the lock, ms. Default 60 000. */
   readonly lockTimeoutMs?: number

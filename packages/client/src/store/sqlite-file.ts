@@ -16,6 +16,7 @@ import { createFile, openFile, statOf } from './sqlite-file-open.ts'
 import { inTransaction, readAll, readHead, writeAll } from './sqlite-file-records.ts'
 import { type Changes, type Snapshot, type Store, StoreError } from './store.ts'
 
+/** Options of `fileStore`. */
 export type FileStoreOptions = {
   /** How long `exclusively` waits for another process or store object that holds the lock, ms. Default 60 000. */
   readonly lockTimeoutMs?: number
