@@ -65,7 +65,7 @@ function run(name: string, ...args: string[]): Example {
 test('the guarded matrix-js-sdk client publishes its keys, and the guard has them in its ledger', async () => {
   await MatrixSession.signIn(server.url, 'example-alice', 'FIRST')
   const example = run('guard-matrix-js-sdk.ts', server.url, 'example-alice', PASSWORD)
-  const line = await example.line('the guard: ')
+  const line = await example.line('guard: {')
   const status = JSON.parse(line.slice(line.indexOf('{')))
   assert.equal(status.level, 'latchkey')
   assert.deepEqual(status.counts, { signed_curve25519: 50 })
@@ -78,7 +78,7 @@ test('the bot echoes, is killed, and echoes what came meanwhile', async () => {
   using alice = await OlmDevice.ready(server.url, { user: 'example-carol', deviceId: 'PHONE' })
   const args = [server.url, 'example-bot', PASSWORD, join(directory, 'bot.db')]
   const bot = run('olm-bot.ts', ...args)
-  const [, userId = '', deviceId = ''] = /(@\S+) (\S+) listens/.exec(await bot.line('listens')) ?? []
+  const [, userId = '', deviceId = ''] = /(@\S+) (\S+) is running/.exec(await bot.line('is running')) ?? []
   await bot.line('fallback_rotated')
   await alice.write({ userId, deviceId }, 'one')
   await hears(alice, 'one')

@@ -1,10 +1,10 @@
 /**
- * A matrix-js-sdk client whose keys are looked after. What is different from a client without: `fetchFn`.
+ * A matrix-js-sdk client behind a guard. The only difference from a client without one is `fetchFn`.
  *
  *     node guard-matrix-js-sdk.ts http://127.0.0.1:8008 alice PASSWORD
  *
- * In a browser the store is `indexedDbStore(`latchkey-${deviceId}`)`, shared by all tabs. Here the SDK keeps its own keys
- * in memory, every start is a new device, and so the ledger may be in memory too.
+ * In a browser the store is `indexedDbStore(`latchkey-${deviceId}`)`, shared by all tabs. Here the SDK keeps its keys
+ * in memory and every start is a new device, so the ledger can be in memory too.
  */
 import { guardFetch, memoryStore } from '@latchkey/client'
 import { createClient } from 'matrix-js-sdk'
@@ -33,13 +33,13 @@ const client = createClient({
 await client.initRustCrypto({ useIndexedDB: false })
 await client.startClient({ initialSyncLimit: 0 })
 
-// Until the SDK has published its keys, which it does after its first sync.
+// Wait until the SDK has published its keys, which it does after its first sync.
 let status = await guard.status()
 while ((status.keys.available ?? 0) === 0) {
   await new Promise((resolve) => setTimeout(resolve, 100))
   status = await guard.status()
 }
-console.log(`the guard: ${JSON.stringify(status)}`)
+console.log(`guard: ${JSON.stringify(status)}`)
 client.stopClient()
-// The SDK leaves timers behind.
+// The SDK leaves timers running.
 process.exit(0)

@@ -1,6 +1,6 @@
 /**
- * A bot on a raw Olm account that echoes what it is sent, device to device. Everything it must not lose is in one file,
- * so it can be killed at any moment and started again.
+ * An echo bot on a raw Olm account, device to device. All durable state is in one file, so the bot can be killed at any
+ * moment and restarted.
  *
  *     node olm-bot.ts http://127.0.0.1:8008 bot PASSWORD ./bot.db
  */
@@ -35,7 +35,7 @@ const manager = await KeyManager.open({
 })
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => void manager.stop())
 
-console.log(`${login.user_id} ${login.device_id} listens`)
+console.log(`${login.user_id} ${login.device_id} is running`)
 await manager.start({
   baseUrl,
   accessToken: login.access_token,
@@ -45,7 +45,7 @@ await manager.start({
 })
 manager.close()
 
-/** A device that logs in anew is a new device: the login is kept beside the account. */
+/** Logs in once and keeps the login next to the account: a second login would be a new device. */
 async function logInOnce(path: string): Promise<Login> {
   try {
     return JSON.parse(readFileSync(path, 'utf8')) as Login
@@ -63,14 +63,13 @@ async function logInOnce(path: string): Promise<Login> {
 async function echo({ id, sender, senderKey, plaintext }: DecryptedMessage): Promise<void> {
   const payload = JSON.parse(plaintext) as Payload
   const device = await deviceWith(sender, senderKey)
-  // Who sent it is who the payload says, if the sending device's published keys are those of the message.
+  // The payload's sender is authentic if the sending device's published keys are those of the message.
   const authentic =
     device?.keys[`ed25519:${device.device_id}`] === payload.keys.ed25519 &&
     payload.sender === sender &&
     payload.recipient === login.user_id &&
     payload.recipient_keys.ed25519 === manager.identityKeys.ed25519
-  if (device === undefined || !authentic)
-    return console.log(`a message of ${sender} is not what it says it is`)
+  if (device === undefined || !authentic) return console.log(`a message from ${sender} is not authentic`)
   console.log(`${sender}: ${JSON.stringify(payload.content)}`)
   const answer = {
     type: payload.type,
@@ -86,7 +85,7 @@ async function echo({ id, sender, senderKey, plaintext }: DecryptedMessage): Pro
     sender_key: manager.identityKeys.curve25519,
     ciphertext: { [senderKey]: ciphertext },
   }
-  // The message's ID as transaction ID: handled twice, answered once.
+  // The message's ID is the transaction ID: a message handled twice is answered once.
   await call('PUT', `/v3/sendToDevice/m.room.encrypted/${encodeURIComponent(id)}`, {
     messages: { [sender]: { [device.device_id]: content } },
   })

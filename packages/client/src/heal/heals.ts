@@ -54,8 +54,9 @@ const MAX_KEYS_KEPT = 20
 
 /**
  * Time until the next heal is allowed, ms: 0 when allowed now, `Infinity` when the daily budget is spent. Heals in the
- * future (a clock moved back) count for a day too, but cause no pause, which would last until the clock caught up. Upkeep
- * does not count: replacing keys whose private halves are about to be evicted is limited by the rate of key generation.
+ * future (a clock moved back) count for a day too, but cause no pause, which would last until the clock caught up.
+ * Upkeep does not count: replacing keys whose private halves are about to be evicted is limited by the rate of key
+ * generation.
  */
 export function waitForHeal(view: View, budget: Budget, now: number): number {
   const ages = [...view.all(HEALS).values()]

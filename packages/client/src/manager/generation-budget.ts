@@ -1,6 +1,6 @@
 /**
- * Daily budget of generated keys, regardless of the server's counts: a server that always reports none must not fill the disk
- * (MSC4162, review).
+ * Daily budget of generated keys, regardless of the server's counts: a server that always reports none must not fill
+ * the disk (MSC4162, review).
  */
 import { spentToday, withSpent } from '../heal/day-budget.ts'
 import type { Status } from './records.ts'

@@ -4,8 +4,8 @@
  * is valid.
  *
  * Format: fixed width in base32hex, so that code point order equals numeric order: 10 characters of time, 8 random
- * characters per batch, 2 of index. IDs increase from batch to batch even if the clock is moved back, and a restored copy
- * of the store draws different ones.
+ * characters per batch, 2 of index. IDs increase from batch to batch even if the clock is moved back, and a restored
+ * copy of the store draws different ones.
  */
 import { type KeyId, type KeyName, keyName, SIGNED_CURVE25519 } from '@latchkey/protocol'
 

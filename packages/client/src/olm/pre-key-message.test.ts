@@ -1,4 +1,4 @@
-/** Reading pre-key messages: libolm's own, and whatever else anybody may send. */
+/** Parsing pre-key messages: libolm's own, and arbitrary input. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import Olm from '@matrix-org/olm'
@@ -37,7 +37,7 @@ function message(): { body: string; oneTimeKey: string } {
   return { body, oneTimeKey }
 }
 
-test("the one-time key and the sender's identity key stand in the message", () => {
+test("the message contains the one-time key and the sender's identity key", () => {
   const { body, oneTimeKey } = message()
   const parsed = parsePreKeyMessage(body)
   assert.equal(parsed?.oneTimeKey, oneTimeKey)
@@ -45,14 +45,14 @@ test("the one-time key and the sender's identity key stand in the message", () =
   assert.equal(parsed.baseKey.length, 43)
 })
 
-test('a message that is cut short anywhere is none', () => {
+test('a message truncated anywhere is rejected', () => {
   const bytes = Buffer.from(message().body, 'base64')
   for (let length = 0; length < bytes.length; length++) {
     assert.equal(parsePreKeyMessage(unpadded(bytes.subarray(0, length))), undefined)
   }
 })
 
-test('a message that two readers could read differently is none', () => {
+test('a message that readers could parse differently is rejected', () => {
   const { body } = message()
   const bytes = Buffer.from(body, 'base64')
   const key = bytes.subarray(1, 35)

@@ -1,4 +1,4 @@
-/** Uploads that a server refuses, and servers that offer less: the loop ends inside the same fetch. */
+/** Uploads that a server refuses, at every server level: the retry loop ends inside the same fetch. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { startTestServer } from '@latchkey/testing/test-server.ts'
@@ -15,7 +15,7 @@ after(async () => {
   await server[Symbol.asyncDispose]()
 })
 
-/** An app that is stuck, as many are today: restored from a backup, refused at every sync. */
+/** An app in the common failure state: restored from a backup, refused at every sync. */
 async function stuck(url: string, user: string): Promise<{ sdk: ModelSdk; session: MatrixSession }> {
   const session = await MatrixSession.signIn(url, user, 'PHONE')
   const stranger = await MatrixSession.signIn(url, `${user}-other`, 'OTHER')
@@ -33,7 +33,7 @@ async function stuck(url: string, user: string): Promise<{ sdk: ModelSdk; sessio
   return { sdk, session }
 }
 
-/** The same device, past the proxies: to look at the pool. */
+/** The same device, past the proxies: to inspect the pool. */
 function atServer({ userId, deviceId, token }: MatrixSession): ModelSdk {
   return new ModelSdk(MatrixSession.resume({ baseUrl: server.url, userId, deviceId, token }))
 }
@@ -43,9 +43,9 @@ for (const [level, url] of [
   ['msc4162', msc4162.url],
   ['bare', bare.url],
 ] as const) {
-  test(`an app that is stuck gets a guard, server of level ${level}: the next upload goes through, and stays healed`, async () => {
+  test(`a stuck app that gets a guard uploads successfully and stays healed, server of level ${level}`, async () => {
     const { sdk: before, session } = await stuck(url, `stuck-${level}`)
-    const { reopen, told } = await startScene(url, `stuck-${level}-scene`)
+    const { reopen, emitted } = await startScene(url, `stuck-${level}-scene`)
     const guard = reopen()
     const sdk = new ModelSdk(session, { fetch: guard })
     sdk.restore(before.state)
@@ -57,13 +57,13 @@ for (const [level, url] of [
     direct.restore(sdk.state)
     assert.deepEqual(await direct.orphans(), [])
     assert.equal((await guard.status()).counts['signed_curve25519'], 50)
-    assert.equal(told('server').at(-1)?.level, level)
+    assert.equal(emitted('server').at(-1)?.level, level)
     assert.equal((await guard.history()).length, 1)
-    assert.deepEqual(told('not_healed'), [])
+    assert.deepEqual(emitted('not_healed'), [])
   })
 
   test(`a rollback of the SDK behind a guard, server of level ${level}`, async () => {
-    const { sdk, guard, claim, told } = await startScene(url, `alone-${level}`)
+    const { sdk, guard, claim, emitted } = await startScene(url, `alone-${level}`)
     await sdk.round()
     const backup = sdk.state
     await claim(20)
@@ -76,12 +76,12 @@ for (const [level, url] of [
     direct.restore(sdk.state)
     assert.deepEqual(await direct.orphans(), [])
     assert.equal((await guard.history()).length, 1)
-    assert.deepEqual(told('two_writers'), [])
-    assert.deepEqual(told('unguarded'), [])
+    assert.deepEqual(emitted('two_writers'), [])
+    assert.deepEqual(emitted('unguarded'), [])
   })
 }
 
-test('where own keys cannot be claimed, the refused keys are left out and the rest gets through', async () => {
+test('where own keys cannot be claimed, refused keys are omitted and the rest is uploaded', async () => {
   const { sdk: before, session } = await stuck(bare.url, 'no-claims')
   const refusing = (async (input: string | URL, init?: RequestInit) =>
     String(input).endsWith('/keys/claim')
@@ -101,9 +101,9 @@ test('where own keys cannot be claimed, the refused keys are left out and the re
   assert.equal(refused?.state, 'unsent')
 })
 
-test('a spent budget leaves the refusal to the SDK, and says so once', async () => {
+test('with a spent budget the SDK gets the refusal, and it is reported once', async () => {
   const { sdk: before, session } = await stuck(server.url, 'spent')
-  const { reopen, told } = await startScene(server.url, 'spent-scene', { budget: { healsPerDay: 0 } })
+  const { reopen, emitted } = await startScene(server.url, 'spent-scene', { budget: { healsPerDay: 0 } })
   const sdk = new ModelSdk(session, { fetch: reopen() })
   sdk.restore(before.state)
   for (const _ of [1, 2, 3]) await sdk.upload()
@@ -112,13 +112,13 @@ test('a spent budget leaves the refusal to the SDK, and says so once', async () 
     [400, 400, 400],
   )
   assert.match(sdk.uploads[0]?.body.error, /^One time key signed_curve25519:\S+ already exists/)
-  assert.deepEqual(told('healed'), [])
-  assert.equal(told('not_healed').filter(({ cause }) => cause === 'conflict').length, 1)
+  assert.deepEqual(emitted('healed'), [])
+  assert.equal(emitted('not_healed').filter(({ cause }) => cause === 'conflict').length, 1)
 })
 
-test('two clients on one account are healed, and named at the second heal within a day', async () => {
+test('two clients on one account are healed, and reported at the second heal within a day', async () => {
   const clock = { now: 1_000_000 }
-  const { sdk, guard, reopen, claim, told } = await startScene(server.url, 'writers', {
+  const { sdk, guard, reopen, claim, emitted } = await startScene(server.url, 'writers', {
     now: () => clock.now,
   })
   await sdk.round()
@@ -129,6 +129,6 @@ test('two clients on one account are healed, and named at the second heal within
     await tab.round()
   }
   assert.ok((await guard.history()).length > 1)
-  assert.ok(told('two_writers').length > 0)
+  assert.ok(emitted('two_writers').length > 0)
   assert.deepEqual(new Set([...sdk.uploads, ...second.uploads].map(({ status }) => status)), new Set([200]))
 })

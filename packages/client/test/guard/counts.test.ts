@@ -1,4 +1,4 @@
-/** Which counts a guard believes, and how many new keys it lets through when none can be believed. */
+/** Which counts a guard trusts, and how many new keys it lets pass when it can trust none. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { startTestServer } from '@latchkey/testing/test-server.ts'
@@ -12,7 +12,7 @@ const CURVE = 'signed_curve25519'
 const POOL = '/unstable/dev.latchkey/keys/pool'
 const HOUR_MS = 3_600_000
 
-/** A net that changes answers: of syncs, of uploads. It notes the empty uploads and the readings of the pool. */
+/** A network that changes the answers to syncs and uploads, and records empty uploads and pool reads. */
 class LyingNet {
   /** Without `dev.latchkey.` members. */
   isBare = false
@@ -54,10 +54,10 @@ function bareNet(): LyingNet {
   return net
 }
 
-test('a server without pools that says 0 in every sync: asked with an empty upload once a minute, and not believed', async () => {
+test('a server without pools that always reports 0 is asked once a minute, and not trusted', async () => {
   const clock = { now: 1_000_000 }
   const net = bareNet()
-  const { sdk, told } = await startScene(server.url, 'zero', { fetch: net.fetch, now: () => clock.now })
+  const { sdk, emitted } = await startScene(server.url, 'zero', { fetch: net.fetch, now: () => clock.now })
   await sdk.round()
   net.inSyncs = ZERO
   for (let i = 0; i < 12; i++) {
@@ -68,19 +68,19 @@ test('a server without pools that says 0 in every sync: asked with an empty uplo
   assert.equal(sdk.state.privates.size, 50)
   assert.equal(net.emptyUploads, 2)
   assert.deepEqual(
-    told('stale_count').map(({ received: zero, used }) => [zero, used]),
+    emitted('stale_count').map(({ received: zero, used }) => [zero, used]),
     [
       [0, 50],
       [0, 50],
     ],
-    'told once a minute',
+    'reported once a minute',
   )
-  assert.deepEqual(told('upload_limited'), [])
+  assert.deepEqual(emitted('upload_limited'), [])
 })
 
-test('a pool without pools told that was really emptied: verified once, and filled again at once, twice in a minute', async () => {
+test('a truly emptied pool without digests is verified once and refilled at once, twice in a minute', async () => {
   const net = bareNet()
-  const { sdk, claim, told } = await startScene(server.url, 'emptied', {
+  const { sdk, claim, emitted } = await startScene(server.url, 'emptied', {
     fetch: net.fetch,
     now: () => 1_000_000,
   })
@@ -91,10 +91,10 @@ test('a pool without pools told that was really emptied: verified once, and fill
     assert.equal((await sdk.sync()).body.device_one_time_keys_count[CURVE], 50)
   }
   assert.equal(net.emptyUploads, 1)
-  assert.deepEqual(told('stale_count'), [])
+  assert.deepEqual(emitted('stale_count'), [])
 })
 
-test('a count that is half of what is known, or more, is believed without asking', async () => {
+test('a count of at least half of the known one is trusted without asking', async () => {
   const net = bareNet()
   const { sdk, claim } = await startScene(server.url, 'half', { fetch: net.fetch })
   await sdk.round()
@@ -103,7 +103,7 @@ test('a count that is half of what is known, or more, is believed without asking
   assert.equal(net.emptyUploads, 0)
 })
 
-test('a doubted count: what is known holds while the server does not answer, a server that refuses to be asked is believed', async () => {
+test('a doubted count is ignored while the server does not answer, and trusted if it refuses to be asked', async () => {
   const clock = { now: 1_000_000 }
   const net = bareNet()
   const { sdk, claim } = await startScene(server.url, 'mute', { fetch: net.fetch, now: () => clock.now })
@@ -126,21 +126,21 @@ test('in mode report a doubted count passes, and the server is not asked', async
   assert.equal((await guard.status()).counts[CURVE], 0)
 })
 
-test('with a pool that has not changed, a count that differs is not believed', async () => {
+test('with an unchanged pool, a different count is not trusted', async () => {
   const net = new LyingNet()
-  const { sdk, guard, told } = await startScene(server.url, 'same-version', { fetch: net.fetch })
+  const { sdk, guard, emitted } = await startScene(server.url, 'same-version', { fetch: net.fetch })
   await sdk.round()
   await sdk.sync()
   net.inSyncs = (count) => count - 3
   assert.equal((await sdk.sync()).body.device_one_time_keys_count[CURVE], 50)
   assert.equal((await guard.status()).counts[CURVE], 50)
   assert.equal(net.emptyUploads, 0)
-  assert.equal(told('stale_count').length, 1)
+  assert.equal(emitted('stale_count').length, 1)
 })
 
-test('with a newer pool its digest decides: the count that it contradicts is not believed, and no pool is read', async () => {
+test('with a newer pool its digest decides: a contradicting count is not trusted', async () => {
   const net = new LyingNet()
-  const { sdk, guard, claim, told } = await startScene(server.url, 'digest', { fetch: net.fetch })
+  const { sdk, guard, claim, emitted } = await startScene(server.url, 'digest', { fetch: net.fetch })
   await sdk.round()
   net.inSyncs = ZERO
   const { poolReads } = net
@@ -152,10 +152,10 @@ test('with a newer pool its digest decides: the count that it contradicts is not
   const { counts, keys } = await guard.status()
   assert.deepEqual([counts[CURVE], keys.available, keys.issued], [50, 50, 14])
   assert.deepEqual([net.poolReads, net.emptyUploads], [poolReads, 0])
-  assert.deepEqual([told('drift'), told('upload_limited')], [[], []])
+  assert.deepEqual([emitted('drift'), emitted('upload_limited')], [[], []])
 })
 
-test('with a pool, the count in the answer to an upload is held against its digest too', async () => {
+test('the count in the answer to an upload is compared with its digest too', async () => {
   const net = new LyingNet()
   const { sdk, guard } = await startScene(server.url, 'digest-upload', { fetch: net.fetch })
   net.inUploads = ZERO
@@ -166,7 +166,7 @@ test('with a pool, the count in the answer to an upload is held against its dige
   assert.equal((await guard.status()).counts[CURVE], 50)
 })
 
-test('adopted keys, whose digest cannot be computed: the pool that was read is believed, not the count', async () => {
+test('for adopted keys, without a known digest, the pool that was read is trusted, not the count', async () => {
   const net = new LyingNet()
   const { sdk, reopen } = await startScene(server.url, 'adopted', { fetch: net.fetch, mode: 'off' })
   await sdk.round()
@@ -178,10 +178,10 @@ test('adopted keys, whose digest cannot be computed: the pool that was read is b
   }
 })
 
-test('a server that lies in every answer gets a day of new keys and no more, and the SDK is told of enough', async () => {
+test('a server with wrong counts gets one daily budget of new keys, and the SDK sees enough', async () => {
   const clock = { now: 1_000_000 }
   const net = bareNet()
-  const { sdk, reopen, told } = await startScene(server.url, 'liar', {
+  const { sdk, reopen, emitted } = await startScene(server.url, 'liar', {
     fetch: net.fetch,
     now: () => clock.now,
     newKeysPerDay: 130,
@@ -198,25 +198,25 @@ test('a server that lies in every answer gets a day of new keys and no more, and
     if (i === 4) tab = tab.otherTab(reopen())
   }
   assert.equal(await published(), 130)
-  assert.equal(tab.state.privates.size, 150, 'the SDK makes no more either')
+  assert.equal(tab.state.privates.size, 150, 'the SDK generates no further keys')
   assert.deepEqual(
-    told('upload_limited').map(({ keys }) => keys),
+    emitted('upload_limited').map(({ keys }) => keys),
     [20],
   )
-  assert.ok(told('generation_limited').length > 0)
+  assert.ok(emitted('generation_limited').length > 0)
   assert.deepEqual(
-    told('generation_limited').map(({ perDay }) => perDay),
-    told('generation_limited').map(() => 130),
+    emitted('generation_limited').map(({ perDay }) => perDay),
+    emitted('generation_limited').map(() => 130),
   )
   clock.now += 24 * HOUR_MS
   for (let i = 0; i < 10; i++) await tab.round()
   assert.equal(await published(), 260)
 })
 
-test('the budget lets a device publish all that is claimed within it, and counts a lost upload once', async () => {
+test('the budget allows publishing everything that is claimed within it, and counts a lost upload once', async () => {
   const net = new LyingNet()
   let lose = false
-  const { sdk, claim, told } = await startScene(server.url, 'honest', {
+  const { sdk, claim, emitted } = await startScene(server.url, 'honest', {
     newKeysPerDay: 200,
     fetch: async (input, init) => {
       const response = await net.fetch(input, init)
@@ -235,15 +235,15 @@ test('the budget lets a device publish all that is claimed within it, and counts
   }
   const { body } = await sdk.sync()
   assert.equal(sdk.state.privates.size, 200)
-  // Enough, and not the 50 that there are: nothing may be made any more.
+  // Enough, and not the 50 that exist: no further key may be generated.
   assert.equal(body.device_one_time_keys_count[CURVE], 100)
-  assert.deepEqual(told('upload_limited'), [])
+  assert.deepEqual(emitted('upload_limited'), [])
   assert.deepEqual(await sdk.orphans(), [])
 })
 
-test('keys that make way before the SDK evicts them give their share of the budget back', async () => {
+test('keys that are withdrawn before the SDK evicts them are refunded to the budget', async () => {
   const net = new LyingNet()
-  const { sdk, guard, told } = await startScene(server.url, 'evict-budget', {
+  const { sdk, guard, emitted } = await startScene(server.url, 'evict-budget', {
     fetch: net.fetch,
     sdkSlots: 400,
     newKeysPerDay: 150,
@@ -259,5 +259,5 @@ test('keys that make way before the SDK evicts them give their share of the budg
   }
   const upkeep = (await guard.history()).filter(({ cause }) => cause === 'private_keys_evicted')
   assert.ok(upkeep.length >= 7, `${upkeep.length}`)
-  assert.deepEqual(told('not_healed'), [])
+  assert.deepEqual(emitted('not_healed'), [])
 })

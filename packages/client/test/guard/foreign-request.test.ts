@@ -1,4 +1,4 @@
-/** Requests that are not of this realm's classes: of an iframe, a polyfill, a test environment. */
+/** Requests of other realms' classes: of an iframe, a polyfill, a test environment. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { MatrixSession } from '@latchkey/testing/matrix-session.ts'
@@ -9,7 +9,7 @@ import { ModelSdk } from '../support/guard/model-sdk.ts'
 const server = await startTestServer()
 after(() => server[Symbol.asyncDispose]())
 
-/** A polyfill's `Request`: the members of one, and none of its ancestors. */
+/** A polyfill's `Request`: its members, without its prototype chain. */
 class OtherRequest {
   readonly url: string
   readonly method: string
@@ -32,7 +32,7 @@ class OtherRequest {
   }
 }
 
-test("another realm's Request is an upload like any other: recorded, healed, and replayed", async () => {
+test("another realm's Request is handled like any other upload: recorded, healed, and replayed", async () => {
   const session = await MatrixSession.signIn(server.url, 'realm', 'PHONE')
   const sdk = new ModelSdk(session)
   const before = sdk.state
@@ -58,12 +58,12 @@ test("another realm's Request is an upload like any other: recorded, healed, and
   )
   const response = await guard(request as unknown as Request)
   assert.equal(response.status, 200)
-  assert.equal(seen.filter((input) => input === request).length, 1, 'first it goes as it came')
+  assert.equal(seen.filter((input) => input === request).length, 1, 'it is first sent unchanged')
   assert.equal((await guard.status()).keys.available, 3)
   assert.deepEqual(await sdk.orphans(), [])
 })
 
-test("another realm's URL, and an input that is none at all, go to the given fetch", async () => {
+test("another realm's URL, and an invalid input, are passed to the given fetch", async () => {
   const answer = new Response('{}')
   const guard = guardFetch(async () => answer, { store: memoryStore() })
   for (const input of [
@@ -75,7 +75,7 @@ test("another realm's URL, and an input that is none at all, go to the given fet
   }
 })
 
-test('what cannot be read as key traffic passes, and it is told', async () => {
+test('a request that cannot be read as key traffic passes, and it is reported', async () => {
   const answer = new Response('{}')
   const events: string[] = []
   const guard = guardFetch(async () => answer, {

@@ -1,4 +1,4 @@
-/** What a server offers is known by what it says, never concluded from a failure: own keys are claimed away for nothing less. */
+/** A server's level is known from its own answers, never inferred from a failure. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { guardFetch, memoryStore } from '@latchkey/client'
@@ -32,7 +32,7 @@ async function conflicting(url: string, user: string): Promise<ModelSdk> {
   return sdk
 }
 
-test('a conflict that lists its keys shows Latchkey, although /versions cannot be had', async () => {
+test('a conflict that lists its keys identifies Latchkey, even without /versions', async () => {
   const net = new GuardNet()
   net.fail('/versions', { status: 503 }, 100)
   const sdk = (await conflicting(server.url, 'lists')).otherTab(
@@ -48,7 +48,7 @@ for (const [level, url] of [
   ['msc4162', msc4162.url],
   ['bare', bare.url],
 ] as const) {
-  test(`while /versions cannot be had nothing is claimed or reset; then it is healed, server of level ${level}`, async () => {
+  test(`nothing is claimed or reset before /versions answers, server of level ${level}`, async () => {
     const net = new GuardNet()
     net.fail('/versions', { status: 503 }, 100)
     const before = await conflicting(url, `unknown-${level}`)
@@ -88,7 +88,7 @@ for (const [level, url] of [
   }
 }
 
-test('syncs ask for /versions once a minute while it cannot be had', async () => {
+test('syncs ask for /versions once a minute while it is unavailable', async () => {
   const clock = { now: 1_000_000 }
   const net = new GuardNet()
   net.fail('/versions', undefined, 100)
@@ -100,7 +100,7 @@ test('syncs ask for /versions once a minute while it cannot be had', async () =>
   assert.equal(net.count('/versions'), 2)
 })
 
-test('a server that loses its reset in a downgrade is asked anew what it offers', async () => {
+test('a server that loses its reset in a downgrade is asked for its level again', async () => {
   const clock = { now: 1_000_000 }
   const net = new GuardNet()
   const { sdk, claim, guard } = await startScene(bare.url, 'downgraded', {

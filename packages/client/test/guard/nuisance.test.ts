@@ -1,4 +1,4 @@
-/** Strangers and servers that want to keep a guard busy: what they can cause is bounded. */
+/** Other users and servers that try to keep a guard busy: the effects are bounded. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { MatrixSession } from '@latchkey/testing/matrix-session.ts'
@@ -10,8 +10,8 @@ import { startScene } from '../support/guard/scene.ts'
 const server = await startTestServer()
 after(() => server[Symbol.asyncDispose]())
 
-test('sixty forged sessions that name one key are told of once', async () => {
-  const { sdk, told } = await startScene(server.url, 'sixty')
+test('sixty forged sessions that name one key are reported once', async () => {
+  const { sdk, emitted } = await startScene(server.url, 'sixty')
   await sdk.round()
   const mallory = await MatrixSession.signIn(server.url, 'sixty-mallory', 'M')
   const { key } = await mallory.claim(sdk.session.userId, sdk.session.deviceId)
@@ -22,14 +22,14 @@ test('sixty forged sessions that name one key are told of once', async () => {
     })
   }
   await sdk.round()
-  assert.equal(told('key_seen_twice').length, 1)
+  assert.equal(emitted('key_seen_twice').length, 1)
 })
 
-test('a server that does not say whose token it is gets the question once a minute', async () => {
+test('a server that does not identify the token owner is asked once a minute', async () => {
   const clock = { now: Date.now() }
   let isDown = true
   let asked = 0
-  const { sdk, guard, told } = await startScene(server.url, 'whose', {
+  const { sdk, guard, emitted } = await startScene(server.url, 'whose', {
     now: () => clock.now,
     fetch: async (input, init) => {
       if (!String(input).endsWith('/account/whoami')) return fetch(input, init)
@@ -44,7 +44,7 @@ test('a server that does not say whose token it is gets the question once a minu
   clock.now += 60_000
   await sdk.round()
   assert.equal(asked, 2)
-  // Both requests of a start wait for the one answer: another device does not slip in beside it.
+  // Both requests at the start wait for the one answer, so another device cannot pass in the meantime.
   const stranger = new ModelSdk(await MatrixSession.signIn(server.url, 'whose-other', 'PHONE'), {
     fetch: guard,
   })
@@ -59,12 +59,12 @@ test('a server that does not say whose token it is gets the question once a minu
     [200, 200],
   )
   assert.deepEqual((await guard.status()).keys, keys)
-  assert.equal(told('unguarded').length, 1)
+  assert.equal(emitted('unguarded').length, 1)
 })
 
 test('a server that invents a fallback key at every sync fills neither the store nor the log', async () => {
   let invented = 0
-  const { sdk, store, told } = await startScene(server.url, 'inventor', {
+  const { sdk, store, emitted } = await startScene(server.url, 'inventor', {
     fetch: async (input, init) => {
       const response = await fetch(input, init)
       const path = String(input)
@@ -86,12 +86,12 @@ test('a server that invents a fallback key at every sync fills neither the store
   const { records } = await store.read()
   const fallbacks = [...records.keys()].filter((key) => key.startsWith('fallback/'))
   assert.ok(fallbacks.length <= 51, `${fallbacks.length} records of fallback keys`)
-  assert.equal(told('drift').length, 1)
-  assert.equal(told('not_healed').length, 1)
+  assert.equal(emitted('drift').length, 1)
+  assert.equal(emitted('not_healed').length, 1)
 })
 
-test('a refusal that names a thousand keys: an event has fifty', async () => {
-  const { sdk, told } = await startScene(server.url, 'thousand', {
+test('a refusal that names a thousand keys leads to an event with fifty', async () => {
+  const { sdk, emitted } = await startScene(server.url, 'thousand', {
     mode: 'report',
     fetch: async (input, init) => {
       if (!String(input).endsWith('/keys/upload')) return fetch(input, init)
@@ -102,7 +102,7 @@ test('a refusal that names a thousand keys: an event has fifty', async () => {
   sdk.generate(5)
   await sdk.upload()
   assert.deepEqual(
-    told('drift').map(({ keys }) => keys.length),
+    emitted('drift').map(({ keys }) => keys.length),
     [50],
   )
 })

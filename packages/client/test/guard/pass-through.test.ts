@@ -1,4 +1,4 @@
-/** What a guard leaves alone, and what it does when it cannot do its work. */
+/** Requests that a guard leaves unchanged, and its behaviour when it cannot work. */
 import assert from 'node:assert/strict'
 import { createServer } from 'node:http'
 import { once } from 'node:events'
@@ -13,7 +13,7 @@ import { breakable, startScene } from '../support/guard/scene.ts'
 const server = await startTestServer()
 after(() => server[Symbol.asyncDispose]())
 
-test('a request that is none of key traffic goes with the very same arguments, its Response comes as it is', async () => {
+test('other requests are sent with the same arguments, and their Response is unchanged', async () => {
   const seen: unknown[][] = []
   const answer = new Response('{}')
   const guard = guardFetch(
@@ -44,7 +44,7 @@ test('a request that is none of key traffic goes with the very same arguments, i
   }
 })
 
-test('streams: a body that is streamed in both directions passes as it flows', async () => {
+test('a body that is streamed in both directions passes as a stream', async () => {
   const echo = createServer((request, response) => request.pipe(response))
   echo.listen(0)
   after(() => echo.close())
@@ -65,7 +65,7 @@ test('streams: a body that is streamed in both directions passes as it flows', a
   assert.equal((await reader?.read())?.done, true)
 })
 
-test('an abort signal aborts: a sync that waits, an upload that waits, a request of no interest', async () => {
+test('an abort signal aborts a waiting sync, a waiting upload, and any other request', async () => {
   const silent = createServer(() => undefined)
   silent.listen(0)
   await once(silent, 'listening')
@@ -90,7 +90,7 @@ test('an abort signal aborts: a sync that waits, an upload that waits, a request
   }
 })
 
-test('an upload in any form: URL, Request, bytes, a stream, the token in the query', async () => {
+test('an upload is recognised in any form: URL, Request, bytes, a stream, the token in the query', async () => {
   const session = await MatrixSession.signIn(server.url, 'forms', 'PHONE')
   const guard = guardFetch(fetch, { store: memoryStore() })
   const sdk = new ModelSdk(session)
@@ -117,9 +117,9 @@ test('an upload in any form: URL, Request, bytes, a stream, the token in the que
   }
 })
 
-test('a store that fails: traffic goes on, it is told, and the ledger is whole when the store is back', async () => {
+test('when the store fails, traffic continues, and the ledger is complete once the store works', async () => {
   const broken = { is: false }
-  const { sdk, told, guard, claim } = await startScene(server.url, 'broken', {
+  const { sdk, emitted, guard, claim } = await startScene(server.url, 'broken', {
     store: breakable(memoryStore(), broken),
   })
   await sdk.round()
@@ -128,7 +128,7 @@ test('a store that fails: traffic goes on, it is told, and the ledger is whole w
   await sdk.round()
   assert.equal(sdk.uploads.at(-1)?.status, 200)
   assert.deepEqual(
-    told('unguarded').map(({ error }) => error),
+    emitted('unguarded').map(({ error }) => error),
     ['the disk is on fire'],
   )
   await assert.rejects(guard.status(), /the disk is on fire/)
@@ -145,36 +145,36 @@ test('a corrupted store never becomes an empty one', async () => {
   const { sdk } = await startScene(server.url, 'corrupted', { store })
   await sdk.round()
   await store.write(await store.generation(), new Map([['ledger/head', '{"nextBatch":']]))
-  const { guard, told } = await startScene(server.url, 'corrupted-2', { store })
+  const { guard, emitted } = await startScene(server.url, 'corrupted-2', { store })
   const again = sdk.otherTab(guard)
   assert.equal((await again.sync()).status, 200)
-  assert.match(told('unguarded')[0]?.error ?? '', /ledger\/head.*damaged/)
+  assert.match(emitted('unguarded')[0]?.error ?? '', /ledger\/head.*damaged/)
   await assert.rejects(guard.explain('x'), /damaged/)
   assert.equal((await store.read()).records.get('ledger/head'), '{"nextBatch":')
 })
 
 test("another device's requests on the same store pass unguarded", async () => {
-  const { sdk, guard, told, store } = await startScene(server.url, 'foreign')
+  const { sdk, guard, emitted, store } = await startScene(server.url, 'foreign')
   await sdk.round()
   const generation = await store.generation()
   const other = new ModelSdk(await MatrixSession.signIn(server.url, 'foreign-2', 'PHONE'), { fetch: guard })
   await other.round()
   assert.equal(other.uploads[0]?.status, 200)
-  assert.match(told('unguarded')[0]?.error ?? '', /the store is that of @foreign:test.example PHONE/)
+  assert.match(emitted('unguarded')[0]?.error ?? '', /the store is that of @foreign:test.example PHONE/)
   assert.equal(await store.generation(), generation)
 })
 
-test('a new token of the same device is nothing new', async () => {
-  const { sdk, guard, told } = await startScene(server.url, 'refresh')
+test('a new token of the same device is accepted', async () => {
+  const { sdk, guard, emitted } = await startScene(server.url, 'refresh')
   await sdk.round()
   const again = new ModelSdk(await MatrixSession.signIn(server.url, 'refresh', 'PHONE'), { fetch: guard })
   again.restore(sdk.state)
   assert.equal((await again.round()).status, 200)
-  assert.deepEqual(told('unguarded'), [])
+  assert.deepEqual(emitted('unguarded'), [])
 })
 
-test('mode "report" tells and changes nothing; mode "off" does nothing', async () => {
-  const { sdk, told, claim, reopen, store } = await startScene(server.url, 'report', { mode: 'report' })
+test('mode "report" reports and changes nothing; mode "off" does nothing', async () => {
+  const { sdk, emitted, claim, reopen, store } = await startScene(server.url, 'report', { mode: 'report' })
   await sdk.round()
   const backup = sdk.state
   await claim(10)
@@ -184,11 +184,11 @@ test('mode "report" tells and changes nothing; mode "off" does nothing', async (
   await sdk.round()
   assert.equal(sdk.uploads.at(-1)?.status, 400)
   assert.deepEqual(
-    told('drift').map(({ cause }) => cause),
+    emitted('drift').map(({ cause }) => cause),
     ['sdk_rollback', 'conflict'],
   )
-  assert.deepEqual(told('healed'), [])
-  assert.match(told('not_healed')[0]?.detail ?? '', /mode is "report"/)
+  assert.deepEqual(emitted('healed'), [])
+  assert.match(emitted('not_healed')[0]?.detail ?? '', /mode is "report"/)
 
   const generation = await store.generation()
   await sdk.otherTab(reopen({ mode: 'off' })).round()

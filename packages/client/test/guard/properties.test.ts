@@ -1,7 +1,6 @@
 /**
- * Whatever goes wrong between an SDK, its store, the ledger, the clock and the server, in whatever order: when it stops,
- * within three syncs the server offers nothing but keys whose private halves the SDK holds. PROPERTY_RUNS for more than a
- * few seconds.
+ * Random faults of an SDK, its store, the ledger, the clock and the server, in any order. When they stop, within three
+ * syncs the server offers only keys whose private halves the SDK holds. PROPERTY_RUNS sets the number of runs.
  */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
@@ -15,7 +14,7 @@ import { copyOf, directly, orphansAt, type Scene, startScene } from '../support/
 import type { Store } from '../../src/store/store.ts'
 
 const RUNS = Number(process.env['PROPERTY_RUNS'] ?? 10)
-/** An SDK that keeps few keys meets an empty pool, and IDs that were issued, sooner. */
+/** An SDK that keeps few keys reaches an empty pool, and reuses issued IDs, sooner. */
 const TARGET = 8
 
 const server = await startTestServer()
@@ -35,7 +34,7 @@ type Step =
   | { readonly do: 'fail'; readonly path: string; readonly status: number; readonly times: number }
   | { readonly do: 'move_clock'; readonly ms: number }
 
-/** What only the guard asks for, or somebody who claims. */
+/** Actions of the guard alone, or of a claimer. */
 const OWN_PATHS = ['/keys/reset', '/keys/pool', '/keys/claim', '/versions', '/account/whoami']
 const A_DAY_MS = 86_400_000
 
@@ -57,7 +56,7 @@ const plainSteps: fc.WeightedArbitrary<Step>[] = [
       { do: 'reload' },
     ),
   },
-  // So that what a restored store uses anew was issued long ago, and no conflict shows it.
+  // So that the IDs that a restored store reuses were issued long ago, and cause no conflict.
   {
     weight: 3,
     arbitrary: fc.record({ do: fc.constant('live' as const), rounds: fc.integer({ min: 2, max: 4 }) }),
@@ -82,7 +81,7 @@ const plainSteps: fc.WeightedArbitrary<Step>[] = [
   },
 ]
 
-/** Without a pool to read, nobody can tell what a store published that went back together with the ledger. */
+/** Without a pool to read, no client can find out what was published by a store restored with its ledger. */
 const LEVELS = [
   {
     level: 'latchkey',
@@ -93,7 +92,7 @@ const LEVELS = [
   { level: 'bare', url: bare.url, step: fc.oneof(...plainSteps) },
 ]
 
-/** The net between guard and server, which loses and delays what it is told to. */
+/** The network between guard and server, which loses and delays requests as requested. */
 class Net {
   lose: 'answer' | 'request' | undefined
   meanwhile: (() => Promise<unknown>) | undefined
@@ -205,12 +204,12 @@ class World {
     }
   }
 
-  /** Somebody claims a key, if there is one. */
+  /** A claimer claims a key, if there is one. */
   claimOne(): Promise<void> {
     return this.scene.claim(1).catch(() => undefined)
   }
 
-  /** How many keys the server has. */
+  /** The number of keys on the server. */
   async available(): Promise<number> {
     const direct = directly(server.url, this.sdk.session)
     const pool = await direct.ok('GET', '/unstable/dev.latchkey/keys/pool')
@@ -232,7 +231,7 @@ class World {
 let users = 0
 
 for (const { level, url, step } of LEVELS) {
-  test(`after any faults, three syncs make a server of level ${level} offer only keys that the SDK can use`, async () => {
+  test(`after any faults, three syncs leave only usable keys on a server of level ${level}`, async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(step, { minLength: 4, maxLength: 30 }), async (steps) => {
         const net = new Net()
@@ -249,20 +248,20 @@ for (const { level, url, step } of LEVELS) {
         for (const one of steps) await world.take(one)
         net.mend()
         for (let i = 0; i < 3; i++) {
-          // A rollback of the SDK's store alone shows at an upload, and so somebody has to claim keys.
+          // A rollback of the SDK's store alone is detected at an upload, which requires a claim.
           const number = Math.max(1, (await world.available()) - TARGET + 1)
           for (let claimed = 0; claimed < number; claimed++) await world.claimOne()
-          // What could not be asked is asked again in a minute.
+          // An unanswered question is repeated after a minute.
           clock.now += 61_000
           await world.round()
         }
         assert.deepEqual(await orphansAt(server.url, world.sdk), [])
-        // Where no digest shows that a count is a lie, the SDK may have been told to make too many.
+        // Where no digest contradicts a wrong count, the SDK may have generated too many keys.
         const available = await world.available()
         assert.ok(level === 'latchkey' ? available === TARGET : available >= TARGET, `${available} keys`)
-        assert.deepEqual(scene.told('unguarded'), [])
-        if (world.faults === 0) assert.deepEqual(scene.told('not_healed'), [])
-        const heals = scene.told('healed').length
+        assert.deepEqual(scene.emitted('unguarded'), [])
+        if (world.faults === 0) assert.deepEqual(scene.emitted('not_healed'), [])
+        const heals = scene.emitted('healed').length
         const most = 2 * world.restores + world.faults
         assert.ok(heals <= most, `${heals} heals for ${world.restores} restores, ${world.faults} faults`)
       }),

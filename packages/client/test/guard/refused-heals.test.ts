@@ -1,4 +1,4 @@
-/** Drift that cannot be healed now: it is told and looked at rarely, and not forgotten. */
+/** Drift that cannot be healed now: it is reported and checked rarely, and not forgotten. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { MatrixSession } from '@latchkey/testing/matrix-session.ts'
@@ -11,10 +11,10 @@ after(() => server[Symbol.asyncDispose]())
 
 const AN_HOUR_MS = 3_600_000
 
-test('a heal of a conflict that fails after the pool was read is made up for by a later sync, for the same reason', async () => {
+test('a conflict whose heal fails after the pool read is healed by a later sync, for the same cause', async () => {
   const clock = { now: Date.now() }
   let fails = false
-  const { sdk, claim, store, reopen, told } = await startScene(server.url, 'made-up', {
+  const { sdk, claim, store, reopen, emitted } = await startScene(server.url, 'made-up', {
     now: () => clock.now,
     fetch: async (input, init) =>
       fails && String(input).includes('/keys/reset')
@@ -36,16 +36,16 @@ test('a heal of a conflict that fails after the pool was read is made up for by 
   await restored.sync()
   assert.deepEqual(await restored.orphans(), [])
   assert.deepEqual(
-    told('healed').map(({ cause }) => cause),
+    emitted('healed').map(({ cause }) => cause),
     ['unknown_keys'],
   )
 })
 
 for (const options of [{ mode: 'report' }, { budget: { healsPerDay: 0 } }] as const) {
-  test(`drift that may not be healed is looked at and told of once an hour (${Object.keys(options)})`, async () => {
+  test(`drift that may not be healed is checked and reported once an hour (${Object.keys(options)})`, async () => {
     const clock = { now: Date.now() }
     let reads = 0
-    const { sdk, claim, store, reopen, told } = await startScene(
+    const { sdk, claim, store, reopen, emitted } = await startScene(
       server.url,
       `refused-${Object.keys(options)}`,
       {
@@ -66,24 +66,24 @@ for (const options of [{ mode: 'report' }, { budget: { healsPerDay: 0 } }] as co
       await restored.sync()
       clock.now += 2_000
     }
-    assert.deepEqual([reads, told('drift').length, told('not_healed').length], [1, 1, 1])
+    assert.deepEqual([reads, emitted('drift').length, emitted('not_healed').length], [1, 1, 1])
     clock.now += AN_HOUR_MS
     await restored.sync()
     assert.deepEqual(
-      told('drift').map(({ cause, keys }) => [cause, keys.length]),
+      emitted('drift').map(({ cause, keys }) => [cause, keys.length]),
       [
         ['unknown_keys', 5],
         ['unknown_keys', 5],
       ],
     )
-    // The clock is set back: nobody waits until it has caught up.
+    // The clock is moved back: no heal waits until it has caught up.
     clock.now -= 100 * AN_HOUR_MS
     await restored.sync()
     assert.equal(reads, 3)
   })
 }
 
-test('uploads that are refused again and again are told of once, whoever refuses to heal them', async () => {
+test('repeated refusals of uploads are reported once, regardless of why they are not healed', async () => {
   const session = await MatrixSession.signIn(server.url, 'again', 'PHONE')
   const stranger = await MatrixSession.signIn(server.url, 'again-stranger', 'OTHER')
   const before = new ModelSdk(session)
@@ -94,7 +94,7 @@ test('uploads that are refused again and again are told of once, whoever refuses
   before.restore(backup)
   await stranger.claimMany(session.userId, session.deviceId, 5)
   await before.sync()
-  const { reopen, told } = await startScene(server.url, 'again-scene')
+  const { reopen, emitted } = await startScene(server.url, 'again-scene')
   const sdk = before.otherTab(reopen({ mode: 'report' }))
   for (let i = 0; i < 10; i++) await sdk.upload()
   assert.deepEqual(
@@ -103,16 +103,16 @@ test('uploads that are refused again and again are told of once, whoever refuses
   )
   for (const type of ['drift', 'not_healed'] as const) {
     assert.deepEqual(
-      told(type).map(({ cause }) => cause),
+      emitted(type).map(({ cause }) => cause),
       ['sdk_rollback', 'conflict'],
     )
   }
 })
 
-test('a new epoch in the answer to an upload: the pool is read at the next sync, though the digest agrees', async () => {
+test('after a new epoch in an upload answer the next sync reads the pool, despite a matching digest', async () => {
   let reads = 0
   let epoch: string | undefined
-  const { sdk, claim, told } = await startScene(server.url, 'epoch', {
+  const { sdk, claim, emitted } = await startScene(server.url, 'epoch', {
     fetch: async (input, init) => {
       if (String(input).includes('/keys/pool')) reads++
       const response = await fetch(input, init)
@@ -130,5 +130,5 @@ test('a new epoch in the answer to an upload: the pool is read at the next sync,
   await sdk.sync()
   assert.equal(reads, 1)
   for (const _ of [1, 2]) await sdk.round()
-  assert.deepEqual([reads, told('drift')], [1, []])
+  assert.deepEqual([reads, emitted('drift')], [1, []])
 })

@@ -1,4 +1,4 @@
-/** The three rollbacks, each as the design has it; and what follows when the server, or the identity, is another. */
+/** The three kinds of rollback, and changes of the server and of the identity. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { memoryStore } from '@latchkey/client'
@@ -9,8 +9,8 @@ import { copyOf, startScene } from '../support/guard/scene.ts'
 const server = await startTestServer()
 after(() => server[Symbol.asyncDispose]())
 
-test('SDK store and ledger back together: exactly the unknown keys are withdrawn, within one sync', async () => {
-  const { sdk, told, store, claim, reopen } = await startScene(server.url, 'joint')
+test('after a rollback of SDK store and ledger, exactly the unknown keys are withdrawn within one sync', async () => {
+  const { sdk, emitted, store, claim, reopen } = await startScene(server.url, 'joint')
   await sdk.round()
   const backup = { state: sdk.state, store: await copyOf(store) }
   await claim(30)
@@ -31,7 +31,7 @@ test('SDK store and ledger back together: exactly the unknown keys are withdrawn
   )
   assert.deepEqual(await restored.orphans(), [])
   assert.deepEqual(
-    told('drift').map(({ cause, keys }) => [cause, keys.length]),
+    emitted('drift').map(({ cause, keys }) => [cause, keys.length]),
     [['unknown_keys', 30]],
   )
   assert.deepEqual(
@@ -40,8 +40,8 @@ test('SDK store and ledger back together: exactly the unknown keys are withdrawn
   )
 })
 
-test('SDK store back alone: unseen until an ID is used anew, then all since that ID is withdrawn', async () => {
-  const { sdk, told, claim, guard } = await startScene(server.url, 'alone')
+test('after a rollback of the SDK store alone, reusing an ID withdraws every key since that ID', async () => {
+  const { sdk, emitted, claim, guard } = await startScene(server.url, 'alone')
   await sdk.round()
   const backup = sdk.state
   await claim(10)
@@ -51,17 +51,17 @@ test('SDK store back alone: unseen until an ID is used anew, then all since that
   sdk.restore(backup)
   await sdk.sync()
   assert.equal((await sdk.orphans()).length, 20)
-  assert.deepEqual(told('drift'), [])
+  assert.deepEqual(emitted('drift'), [])
 
   await claim(1)
   await sdk.round()
   assert.equal(sdk.uploads.at(-1)?.status, 200)
   assert.deepEqual(await sdk.orphans(), [])
   assert.deepEqual(
-    told('healed').map(({ cause, detail }) => [cause, detail]),
+    emitted('healed').map(({ cause, detail }) => [cause, detail]),
     [['sdk_rollback', 'withdrew 20 of 20 keys']],
   )
-  // The next uploads use IDs of the withdrawn keys; that is no news, and their good keys stay.
+  // The next uploads use IDs of the withdrawn keys; that is expected, and their good keys stay.
   for (const _ of [1, 2, 3]) {
     await sdk.round()
     await claim(7)
@@ -69,11 +69,11 @@ test('SDK store back alone: unseen until an ID is used anew, then all since that
   await sdk.round()
   assert.deepEqual(await sdk.orphans(), [])
   assert.equal((await guard.history()).length, 1)
-  assert.deepEqual(told('two_writers'), [])
+  assert.deepEqual(emitted('two_writers'), [])
 })
 
-test('SDK store back alone, all keys since were issued: nothing is withdrawn, and the losses are known', async () => {
-  const { sdk, claim, guard, told } = await startScene(server.url, 'alone-issued')
+test('after a rollback of the SDK store with all keys issued, nothing is withdrawn, losses are known', async () => {
+  const { sdk, claim, guard, emitted } = await startScene(server.url, 'alone-issued')
   await sdk.round()
   const backup = sdk.state
   await claim(10)
@@ -84,15 +84,15 @@ test('SDK store back alone, all keys since were issued: nothing is withdrawn, an
   await sdk.round()
   assert.equal(sdk.uploads.at(-1)?.status, 200)
   assert.deepEqual(await sdk.orphans(), [])
-  assert.deepEqual(told('healed'), [])
+  assert.deepEqual(emitted('healed'), [])
   assert.deepEqual(
     await Promise.all(keys.map((key) => guard.reportUndecryptable(key))),
     keys.map(() => 'lost'),
   )
 })
 
-test('the ledger lost: the pool is adopted, nothing is withdrawn for being unknown', async () => {
-  const { sdk, reopen, claim, told } = await startScene(server.url, 'adopt')
+test('with the ledger lost, the pool is adopted, and nothing is withdrawn as unknown', async () => {
+  const { sdk, reopen, claim, emitted } = await startScene(server.url, 'adopt')
   await sdk.round()
   await claim(5)
   await sdk.round()
@@ -104,7 +104,7 @@ test('the ledger lost: the pool is adopted, nothing is withdrawn for being unkno
   }
   await again.round()
   assert.deepEqual(
-    told('adopted').map(({ count }) => count),
+    emitted('adopted').map(({ count }) => count),
     [50],
   )
   assert.deepEqual(await guard.history(), [])
@@ -112,8 +112,8 @@ test('the ledger lost: the pool is adopted, nothing is withdrawn for being unkno
   assert.equal((await guard.status()).counts['signed_curve25519'], 50)
 })
 
-test('adopted keys are withdrawn for being used anew', async () => {
-  const { sdk, reopen, claim, told } = await startScene(server.url, 'adopt-reused')
+test('adopted keys are withdrawn when their IDs are reused', async () => {
+  const { sdk, reopen, claim, emitted } = await startScene(server.url, 'adopt-reused')
   await sdk.round()
   const backup = sdk.state
   await claim(20)
@@ -127,13 +127,13 @@ test('adopted keys are withdrawn for being used anew', async () => {
   await restored.round()
   assert.deepEqual(await restored.orphans(), [])
   assert.deepEqual(
-    told('healed').map(({ cause }) => cause),
+    emitted('healed').map(({ cause }) => cause),
     ['sdk_rollback'],
   )
 })
 
-test('a device whose crypto store was wiped: new identity, the server purges, every former key is lost', async () => {
-  const { sdk, guard, told, claim } = await startScene(server.url, 'wiped')
+test('a wiped crypto store means a new identity: the server purges, every former key is lost', async () => {
+  const { sdk, guard, emitted, claim } = await startScene(server.url, 'wiped')
   await sdk.round()
   const former = [...sdk.state.privates]
   await claim(3)
@@ -141,7 +141,7 @@ test('a device whose crypto store was wiped: new identity, the server purges, ev
   await fresh.round()
   await fresh.round()
   assert.deepEqual(
-    told('identity_changed').map(({ former: from, current }) => [from, current]),
+    emitted('identity_changed').map(({ former: from, current }) => [from, current]),
     [[sdk.curve25519, fresh.curve25519]],
   )
   assert.deepEqual(await fresh.orphans(), [])
@@ -153,15 +153,15 @@ test('a device whose crypto store was wiped: new identity, the server purges, ev
   assert.deepEqual(await guard.history(), [])
 })
 
-test('the IDs of keys that never reached the server show a rollback, too', async () => {
-  const { sdk, claim, told } = await startScene(server.url, 'unsent-ids')
+test('reused IDs of keys that never reached the server also reveal a rollback', async () => {
+  const { sdk, claim, emitted } = await startScene(server.url, 'unsent-ids')
   await sdk.round()
   sdk.generate(50)
   await sdk.upload()
   const backup = sdk.state
   sdk.generate(50)
   await sdk.upload()
-  assert.equal(told('upload_limited')[0]?.keys, 50)
+  assert.equal(emitted('upload_limited')[0]?.keys, 50)
   await claim(60)
   await sdk.round()
   sdk.restore(backup)
@@ -169,7 +169,7 @@ test('the IDs of keys that never reached the server show a rollback, too', async
   await sdk.round()
   assert.deepEqual(await sdk.orphans(), [])
   assert.deepEqual(
-    told('drift').map(({ cause, keys }) => [cause, keys.length]),
+    emitted('drift').map(({ cause, keys }) => [cause, keys.length]),
     [['sdk_rollback', 10]],
   )
   for (const _ of [1, 2, 3]) {
@@ -177,16 +177,16 @@ test('the IDs of keys that never reached the server show a rollback, too', async
     await sdk.round()
   }
   assert.deepEqual(await sdk.orphans(), [])
-  assert.equal(told('healed').length, 1)
+  assert.equal(emitted('healed').length, 1)
 })
 
-test("a new identity's first keys are no flood beside those of the former one", async () => {
-  const { sdk, guard, told } = await startScene(server.url, 'new-identity', { maxPublished: 60 })
+test("a new identity's first keys are not withheld because of the keys of the former one", async () => {
+  const { sdk, guard, emitted } = await startScene(server.url, 'new-identity', { maxPublished: 60 })
   await sdk.round()
   const fresh = new ModelSdk(sdk.session, { fetch: guard })
   fresh.generate(50)
   await fresh.upload()
-  assert.deepEqual(told('upload_limited'), [])
+  assert.deepEqual(emitted('upload_limited'), [])
   assert.equal(fresh.uploads[0]?.body.one_time_key_counts.signed_curve25519, 50)
   assert.deepEqual(await fresh.orphans(), [])
 })

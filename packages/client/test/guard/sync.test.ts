@@ -1,4 +1,4 @@
-/** What a guard makes of syncs: counts, messages that name keys, servers that went back, and silence where nothing is new. */
+/** Syncs behind a guard: counts, messages that name keys, server rollbacks, and no writes without new information. */
 import assert from 'node:assert/strict'
 import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -14,11 +14,11 @@ import { copyOf, startScene, type Scene } from '../support/guard/scene.ts'
 const server = await startTestServer()
 after(() => server[Symbol.asyncDispose]())
 
-test('a count that is older than the last upload is replaced, and every other byte of the answer stays', async () => {
+test('a count older than the last upload is replaced, and every other byte of the answer stays', async () => {
   const held: string[] = []
   let hold = false
-  const { sdk, told, claim } = await startScene(server.url, 'stale', {
-    // Holds what the server said before the upload until after it: answers overtake each other.
+  const { sdk, emitted, claim } = await startScene(server.url, 'stale', {
+    // Holds the answer from before the upload until after it: answers overtake each other.
     fetch: async (input, init) => {
       const response = await fetch(input, init)
       if (!hold || !String(input).includes('/sync')) return response
@@ -37,7 +37,7 @@ test('a count that is older than the last upload is replaced, and every other by
   assert.equal(body.device_one_time_keys_count.signed_curve25519, 50)
   assert.match(held[0] ?? '', /"signed_curve25519":20/)
   assert.deepEqual(
-    told('stale_count').map(({ received: old, used }) => [old, used]),
+    emitted('stale_count').map(({ received: old, used }) => [old, used]),
     [[20, 50]],
   )
   assert.equal(sdk.state.unpublished.size, 0, 'the SDK did not generate again')
@@ -57,16 +57,16 @@ test('only the count is spliced', async () => {
   await sdk.round()
   const { epoch } = await sdk.session.ok('GET', '/unstable/dev.latchkey/keys/pool')
   const pool = `{"epoch":"${epoch}","version":1,"generation":0,"digest":{},"fallback":{}}`
-  const told = '{"signed_curve25519": 7, "other":1}'
-  old = `{ "n":12345678901234567890,"device_one_time_keys_count" : ${told} ,"dev.latchkey.key_pool":${pool},"e":{"device_one_time_keys_count":{}}}`
+  const count = '{"signed_curve25519": 7, "other":1}'
+  old = `{ "n":12345678901234567890,"device_one_time_keys_count" : ${count} ,"dev.latchkey.key_pool":${pool},"e":{"device_one_time_keys_count":{}}}`
   sdk.generate(1)
   const url = `${sdk.session.baseUrl}/_matrix/client/v3/sync`
   const response = await guard(url, { headers: { authorization: `Bearer ${sdk.session.token}` } })
   assert.equal(response.headers.get('x-other'), 'kept')
-  assert.equal(await response.text(), old.replace(told, '{"signed_curve25519":51,"other":1}'))
+  assert.equal(await response.text(), old.replace(count, '{"signed_curve25519":51,"other":1}'))
 })
 
-test('a sync without a count: the SDK gets the true one, and the server is asked at most once a minute', async () => {
+test('without a count in a sync the SDK gets the true one, asked at most once a minute', async () => {
   const clock = { now: 1_000_000 }
   const uploads: unknown[] = []
   const { sdk, claim } = await startScene(server.url, 'missing', {
@@ -97,7 +97,7 @@ test('a sync without a count: the SDK gets the true one, and the server is asked
   assert.equal((await sdk.sync()).body.device_one_time_keys_count.signed_curve25519, 40)
 })
 
-test('a sync that brings no news writes nothing, and is the same Response', async () => {
+test('a sync without new information writes nothing, and returns the same Response', async () => {
   const responses: Response[] = []
   const { sdk, guard, store } = await startScene(server.url, 'silent', {
     fetch: async (input, init) => {
@@ -116,9 +116,9 @@ test('a sync that brings no news writes nothing, and is the same Response', asyn
   assert.equal(await store.generation(), generation)
 })
 
-test('a long-poll that waited while keys changed is as new as its answer, not as old as its question', async () => {
+test('a long-poll that waited while keys changed is as new as its answer, not as old as its request', async () => {
   const scene = await startScene(server.url, 'waiting')
-  const { sdk, claim, told } = scene
+  const { sdk, claim, emitted } = scene
   const writer = await MatrixSession.signIn(server.url, 'waiting-writer', 'W')
   await sdk.round()
   await sdk.sync()
@@ -129,7 +129,7 @@ test('a long-poll that waited while keys changed is as new as its answer, not as
   await claim(3)
   await name(scene, writer, publicKey())
   assert.equal((await poll).body.device_one_time_keys_count.signed_curve25519, 48)
-  assert.deepEqual(told('stale_count'), [])
+  assert.deepEqual(emitted('stale_count'), [])
 })
 
 /** Sends the device a message that names a key. */
@@ -146,9 +146,9 @@ async function name(
   })
 }
 
-test('a message names an issued key: used; a second session names it: told, with both senders', async () => {
+test('a message that names an issued key marks it used; a second session is reported with both senders', async () => {
   const scene = await startScene(server.url, 'named')
-  const { sdk, guard, told } = scene
+  const { sdk, guard, emitted } = scene
   await sdk.round()
   const alice = await MatrixSession.signIn(server.url, 'named-alice', 'A')
   const mallory = await MatrixSession.signIn(server.url, 'named-mallory', 'M')
@@ -157,20 +157,20 @@ test('a message names an issued key: used; a second session names it: told, with
   await sdk.round()
   const [used] = await guard.explain(key)
   assert.deepEqual([used?.name, used?.state], [keyName, 'used'])
-  assert.deepEqual(told('key_seen_twice'), [])
+  assert.deepEqual(emitted('key_seen_twice'), [])
   await name(scene, mallory, key)
   await sdk.round()
   assert.deepEqual(
-    told('key_seen_twice').map(({ key: twice, senders }) => [twice, senders]),
+    emitted('key_seen_twice').map(({ key: twice, senders }) => [twice, senders]),
     [[keyName, [alice.userId, mallory.userId]]],
   )
   assert.equal(await guard.reportUndecryptable(key), 'seen_twice')
-  assert.deepEqual([told('drift'), await guard.history()], [[], []])
+  assert.deepEqual([emitted('drift'), await guard.history()], [[], []])
 })
 
-test('forged messages that name good keys, keys never ours, or nonsense withdraw nothing', async () => {
+test('forged messages that name good keys, unknown keys or nonsense withdraw nothing', async () => {
   const scene = await startScene(server.url, 'forged')
-  const { sdk, guard, told, claim } = scene
+  const { sdk, guard, emitted, claim } = scene
   await sdk.round()
   const mallory = await MatrixSession.signIn(server.url, 'forged-mallory', 'M')
   for (const key of [...[...sdk.state.privates].slice(0, 20), publicKey(), publicKey()]) {
@@ -178,17 +178,17 @@ test('forged messages that name good keys, keys never ours, or nonsense withdraw
   }
   await sdk.round()
   assert.deepEqual((await guard.status()).keys, { available: 50 })
-  // Neither does it later: not when all are read anew, and not when keys are claimed and refilled.
+  // Nothing happens later either: not when everything is read again, and not when keys are claimed and refilled.
   await claim(10)
   for (const _ of [1, 2, 3]) await sdk.round()
   const pool = await sdk.session.ok('GET', '/unstable/dev.latchkey/keys/pool')
   assert.equal(pool.generation, 0)
-  assert.deepEqual([told('drift'), await guard.history(), await sdk.orphans()], [[], [], []])
+  assert.deepEqual([emitted('drift'), await guard.history(), await sdk.orphans()], [[], [], []])
   assert.equal(await guard.reportUndecryptable(publicKey()), 'unknown_key')
 })
 
-test('reportUndecryptable takes the event, its JSON, the public key, or the log line', async () => {
-  const { sdk, guard, told } = await startScene(server.url, 'report')
+test('reportUndecryptable accepts the event, its JSON, the public key, or the log line', async () => {
+  const { sdk, guard, emitted } = await startScene(server.url, 'report')
   await sdk.round()
   const [key = ''] = sdk.state.privates
   const event = {
@@ -201,12 +201,12 @@ test('reportUndecryptable takes the event, its JSON, the public key, or the log 
     assert.equal(await guard.reportUndecryptable(report), 'private_key_held')
   }
   assert.equal(await guard.reportUndecryptable('nothing to be found here'), 'malformed')
-  assert.equal(told('undecryptable')[0]?.sender, '@a:test.example')
+  assert.equal(emitted('undecryptable')[0]?.sender, '@a:test.example')
 })
 
-test('a message to an identity that the device had before is explained: its key is lost', async () => {
+test('a message to a former identity of the device is explained: its key is lost', async () => {
   const scene = await startScene(server.url, 'former')
-  const { sdk, guard, told } = scene
+  const { sdk, guard, emitted } = scene
   await sdk.round()
   const writer = await MatrixSession.signIn(server.url, 'former-writer', 'W')
   const { key } = await writer.claim(sdk.session.userId, sdk.session.deviceId)
@@ -217,18 +217,18 @@ test('a message to an identity that the device had before is explained: its key 
   }
   const wiped = new ModelSdk(sdk.session)
   await wiped.round()
-  assert.equal(told('identity_changed').length, 1)
+  assert.equal(emitted('identity_changed').length, 1)
   assert.equal(await guard.reportUndecryptable(event), 'lost')
 })
 
-test('a server restored from a backup offers keys that were issued: withdrawn at the first sync', async () => {
+test('keys that a server restored from a backup offers again are withdrawn at the first sync', async () => {
   const dirs = ['data', 'backup'].map((name) => mkdtempSync(join(tmpdir(), `latchkey-${name}-`)))
   after(() => dirs.forEach((dir) => rmSync(dir, { recursive: true, force: true })))
   const [dataDir = '', backupDir = ''] = dirs
   let current = await startTestServer({ dataDir })
   after(() => current.close())
   const { url } = current
-  const { sdk, claim, guard, told } = await startScene(url, 'restored', {
+  const { sdk, claim, guard, emitted } = await startScene(url, 'restored', {
     fetch: (input, init) => fetch(String(input).replace(url, current.url), init),
   })
   await sdk.round()
@@ -244,7 +244,7 @@ test('a server restored from a backup offers keys that were issued: withdrawn at
   const { body } = await sdk.session.call('GET', '/v3/sync?timeout=0')
   assert.equal(body.device_one_time_keys_count.signed_curve25519, 38)
   assert.deepEqual(
-    told('healed').map(({ cause, detail }) => [cause, detail]),
+    emitted('healed').map(({ cause, detail }) => [cause, detail]),
     [['server_rollback', 'withdrew 12 of 12 keys']],
   )
   for (const _ of [1, 2]) await sdk.round()
@@ -252,21 +252,21 @@ test('a server restored from a backup offers keys that were issued: withdrawn at
   assert.equal((await guard.history()).length, 1)
 })
 
-test('a fallback key that the ledger has never seen is reported, once, with what cannot be done about it', async () => {
-  const { sdk, told, store, reopen } = await startScene(server.url, 'fallback')
+test('an unknown fallback key is reported once, with the reason why it cannot be healed', async () => {
+  const { sdk, emitted, store, reopen } = await startScene(server.url, 'fallback')
   await sdk.round()
   const backup = { state: sdk.state, store: await copyOf(store) }
   await sdk.upload({ more: { fallback_keys: sdk.fallbackKey('AAAAAA') } })
   const restored = sdk.otherTab(reopen({ store: backup.store }))
   for (const _ of [1, 2, 3]) await restored.round()
   assert.deepEqual(
-    told('drift').map(({ cause, keys }) => [cause, keys]),
+    emitted('drift').map(({ cause, keys }) => [cause, keys]),
     [['unknown_fallback_key', ['signed_curve25519:AAAAAA']]],
   )
-  assert.match(told('not_healed')[0]?.detail ?? '', /fallback/)
+  assert.match(emitted('not_healed')[0]?.detail ?? '', /fallback/)
 })
 
-test('sliding sync: its counts are corrected in place, a missing one means unchanged and stays missing', async () => {
+test('in sliding sync counts are corrected in place, and a missing one means unchanged and stays missing', async () => {
   let answer = {}
   const { sdk, guard } = await startScene(server.url, 'sliding', {
     fetch: async (input, init) => {

@@ -1,4 +1,4 @@
-/** What passes while the guard cannot do its work, and how the ledger catches up with it afterwards. */
+/** Uploads that pass while the guard cannot work, and how the ledger records them afterwards. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { memoryStore } from '@latchkey/client'
@@ -16,21 +16,21 @@ after(() => bare[Symbol.asyncDispose]())
 for (const url of [server.url, bare.url]) {
   const level = url === bare.url ? 'bare' : 'latchkey'
 
-  test(`keys that passed while the store failed are the device's own: none is withdrawn (${level})`, async () => {
+  test(`keys that passed while the store failed belong to the device: none is withdrawn (${level})`, async () => {
     const broken = { is: false }
     const store = breakable(memoryStore(), broken)
-    const { sdk, claim, guard, told } = await startScene(url, `passed-${level}`, { store })
+    const { sdk, claim, guard, emitted } = await startScene(url, `passed-${level}`, { store })
     await sdk.round()
     await claim(20)
     await sdk.sync()
     broken.is = true
     await sdk.upload()
     assert.equal(sdk.uploads.at(-1)?.status, 200)
-    assert.equal(told('unguarded').length, 1)
+    assert.equal(emitted('unguarded').length, 1)
     broken.is = false
 
     await sdk.round()
-    assert.deepEqual([told('drift'), await guard.history()], [[], []])
+    assert.deepEqual([emitted('drift'), await guard.history()], [[], []])
     assert.equal((await guard.status()).counts['signed_curve25519'], 50)
     const [passed = ''] = [...sdk.state.privates].slice(-1)
     assert.deepEqual(
@@ -40,7 +40,7 @@ for (const url of [server.url, bare.url]) {
   })
 }
 
-test("an upload that passed while the store failed, and shows that the SDK's store went back, is followed by the withdrawal", async () => {
+test('an unguarded upload that reveals a rollback of the SDK store is followed by the withdrawal', async () => {
   const broken = { is: false }
   const clock = { now: Date.now() }
   const store = breakable(memoryStore(), broken)
@@ -62,7 +62,7 @@ test("an upload that passed while the store failed, and shows that the SDK's sto
   assert.deepEqual(await sdk.orphans(), [])
 })
 
-test("an upload that hangs in one tab holds up no other's for ever, and whose keys pass beside it are noted", async () => {
+test('an upload that hangs in one tab does not block the other tabs, whose unguarded keys are recorded', async () => {
   const hung = Promise.withResolvers<Response>()
   let hang = true
   const net: Fetch = (input, init) => {
@@ -70,26 +70,26 @@ test("an upload that hangs in one tab holds up no other's for ever, and whose ke
     hang = false
     return hung.promise
   }
-  const { sdk, reopen, told, guard } = await startScene(server.url, 'hung', { fetch: net, timeoutMs: 200 })
+  const { sdk, reopen, emitted, guard } = await startScene(server.url, 'hung', { fetch: net, timeoutMs: 200 })
   await sdk.sync()
   const first = sdk.upload().catch((error: unknown) => error)
   const other = new ModelSdk(sdk.session, { fetch: reopen() })
   other.generate(50)
   await other.upload()
   assert.equal(other.uploads[0]?.status, 200)
-  assert.match(told('unguarded')[0]?.error ?? '', /has held the store's lock for 0.2 s/)
+  assert.match(emitted('unguarded')[0]?.error ?? '', /has held the store's lock for 0.2 s/)
   hung.reject(new TypeError('fetch failed'))
   await first
 
   await other.sync()
-  assert.deepEqual([told('drift'), await other.orphans()], [[], []])
+  assert.deepEqual([emitted('drift'), await other.orphans()], [[], []])
   assert.equal((await guard.status()).counts['signed_curve25519'], 50)
 })
 
-test('a pool that cannot be read: the first upload is recorded and passes, and it is told what failed', async () => {
+test('when the pool cannot be read, the first upload is recorded and passes, and the failure is reported', async () => {
   const pool = { isDown: true, reads: 0 }
   const clock = { now: Date.now() }
-  const { sdk, guard, told, claim, store, reopen } = await startScene(server.url, 'no-pool', {
+  const { sdk, guard, emitted, claim, store, reopen } = await startScene(server.url, 'no-pool', {
     now: () => clock.now,
     fetch: async (input, init) => {
       if (!String(input).includes('/keys/pool')) return fetch(input, init)
@@ -102,16 +102,16 @@ test('a pool that cannot be read: the first upload is recorded and passes, and i
   await sdk.upload()
   assert.deepEqual((await guard.status()).keys, { available: 50 })
   assert.deepEqual(
-    told('pool_unreadable').map(({ error }) => error),
+    emitted('pool_unreadable').map(({ error }) => error),
     ['fetch failed'],
   )
-  // A pool that could not be read is left alone for a minute.
+  // A pool that could not be read is not read again for a minute.
   for (const _ of [1, 2, 3]) await sdk.round()
   assert.equal(pool.reads, 2)
   pool.isDown = false
   clock.now += 60_000
   await sdk.round()
-  assert.deepEqual([told('adopted'), told('unguarded'), told('drift')], [[], [], []])
+  assert.deepEqual([emitted('adopted'), emitted('unguarded'), emitted('drift')], [[], [], []])
 
   const backup = { state: sdk.state, store: await copyOf(store) }
   await claim(5)
@@ -120,7 +120,7 @@ test('a pool that cannot be read: the first upload is recorded and passes, and i
   restored.restore(backup.state)
   pool.isDown = true
   await restored.sync()
-  assert.deepEqual(told('unguarded'), [])
+  assert.deepEqual(emitted('unguarded'), [])
   pool.isDown = false
   clock.now += 60_000
   await restored.sync()

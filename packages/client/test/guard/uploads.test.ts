@@ -1,4 +1,4 @@
-/** Uploads that fit: lost answers, floods, two tabs, fallback keys. */
+/** Ordinary uploads: lost answers, upload limits, two tabs, fallback keys. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { startTestServer } from '@latchkey/testing/test-server.ts'
@@ -10,7 +10,7 @@ after(() => server[Symbol.asyncDispose]())
 
 const POOL = '/unstable/dev.latchkey/keys/pool'
 
-/** Carries requests, counts readings of the pool, and loses what it is told to of the next upload. */
+/** Forwards requests, counts pool reads, and loses part of the next upload as requested. */
 function lossy(): { fetch: Fetch; lose: 'answer' | 'request' | undefined; poolReads: number } {
   const net: ReturnType<typeof lossy> = {
     lose: undefined,
@@ -29,9 +29,9 @@ function lossy(): { fetch: Fetch; lose: 'answer' | 'request' | undefined; poolRe
 }
 
 for (const lose of ['answer', 'request'] as const) {
-  test(`a lost ${lose} leaves keys uploading; no sync takes them for drift, and the same upload again settles them`, async () => {
+  test(`a lost ${lose} leaves keys uploading: they are not drift, and repeating the upload settles them`, async () => {
     const net = lossy()
-    const { sdk, guard, told, claim } = await startScene(server.url, `lost-${lose}`, { fetch: net.fetch })
+    const { sdk, guard, emitted, claim } = await startScene(server.url, `lost-${lose}`, { fetch: net.fetch })
     await sdk.round()
     await claim(10)
     await sdk.sync()
@@ -44,13 +44,13 @@ for (const lose of ['answer', 'request'] as const) {
     await sdk.upload()
     const { keys } = await guard.status()
     assert.deepEqual([keys.uploading, keys.available, keys.issued], [undefined, 15, 45])
-    assert.deepEqual([told('drift'), await guard.history()], [[], []])
+    assert.deepEqual([emitted('drift'), await guard.history()], [[], []])
     assert.equal(net.poolReads, 1, 'the pool was read at first contact only')
     assert.deepEqual(await sdk.orphans(), [])
   })
 }
 
-test('keys are in the ledger before their request leaves', async () => {
+test('keys are in the ledger before their request is sent', async () => {
   const seen: (number | undefined)[] = []
   const { sdk, guard } = await startScene(server.url, 'ahead', {
     fetch: async (input, init) => {
@@ -62,8 +62,8 @@ test('keys are in the ledger before their request leaves', async () => {
   assert.deepEqual(seen, [50])
 })
 
-test('a flood is kept from the server: device and fallback keys pass, the counts are the true ones', async () => {
-  const { sdk, guard, told } = await startScene(server.url, 'flood')
+test('surplus keys are withheld: device and fallback keys pass, and the counts are the true ones', async () => {
+  const { sdk, guard, emitted } = await startScene(server.url, 'flood')
   await sdk.round()
   sdk.generate(50)
   await sdk.upload()
@@ -76,30 +76,30 @@ test('a flood is kept from the server: device and fallback keys pass, the counts
   assert.equal(pool.algorithms.signed_curve25519.available.length, 100)
   assert.equal(pool.algorithms.signed_curve25519.fallback.key_id, 'AAAAAA')
   assert.deepEqual(
-    told('upload_limited').map(({ keys, published }) => [keys, published]),
+    emitted('upload_limited').map(({ keys, published }) => [keys, published]),
     [[50, 100]],
   )
   assert.equal((await guard.status()).keys.unsent, 150)
-  assert.deepEqual(told('not_healed'), [])
+  assert.deepEqual(emitted('not_healed'), [])
 })
 
-test('before the SDK evicts the private halves of published keys, those make way for new ones', async () => {
-  const { sdk, guard, told } = await startScene(server.url, 'evict', { sdkSlots: 400 })
+test('before the SDK evicts the private halves of published keys, those are withdrawn for new ones', async () => {
+  const { sdk, guard, emitted } = await startScene(server.url, 'evict', { sdkSlots: 400 })
   await sdk.round()
   for (let i = 0; i < 12; i++) {
     sdk.generate(50)
     await sdk.upload()
-    // The SDK's own rule: the lowest IDs go.
+    // The SDK's own rule: the lowest IDs are evicted.
     sdk.restore({ ...sdk.state, privates: new Set([...sdk.state.privates].slice(-400)) })
     assert.deepEqual(await sdk.orphans(), [])
   }
   const upkeep = (await guard.history()).filter(({ cause }) => cause === 'private_keys_evicted')
   assert.ok(upkeep.length >= 2, `${upkeep.length}`)
-  assert.deepEqual(told('not_healed'), [])
+  assert.deepEqual(emitted('not_healed'), [])
 })
 
-test('two tabs upload at once: one after the other, and what both know is one ledger', async () => {
-  const { sdk, guard, reopen, claim, told } = await startScene(server.url, 'tabs')
+test('two tabs that upload at once do so one after the other, and share one ledger', async () => {
+  const { sdk, guard, reopen, claim, emitted } = await startScene(server.url, 'tabs')
   await sdk.round()
   await claim(20)
   await sdk.sync()
@@ -111,7 +111,7 @@ test('two tabs upload at once: one after the other, and what both know is one le
   )
   await Promise.all([sdk.sync(), second.sync()])
   assert.equal((await guard.status()).keys.available, 50)
-  assert.deepEqual([told('drift'), await guard.history()], [[], []])
+  assert.deepEqual([emitted('drift'), await guard.history()], [[], []])
 })
 
 test('fallback keys: the current one, the former one, and one whose private half an SDK has dropped', async () => {
@@ -126,12 +126,12 @@ test('fallback keys: the current one, the former one, and one whose private half
   assert.deepEqual(verdicts, ['fallback_replaced', 'private_key_held', 'private_key_held'])
 })
 
-test('a reset that the app sends itself is followed', async () => {
-  const { sdk, guard, told } = await startScene(server.url, 'own-reset')
+test('the ledger follows a reset that the app sends itself', async () => {
+  const { sdk, guard, emitted } = await startScene(server.url, 'own-reset')
   await sdk.round()
   await sdk.session.ok('POST', '/unstable/org.matrix.msc4162/keys/reset', { all: true })
   assert.equal((await guard.status()).keys.withdrawn, 50)
   await sdk.round()
   assert.equal((await guard.status()).keys.available, 50)
-  assert.deepEqual(told('drift'), [])
+  assert.deepEqual(emitted('drift'), [])
 })

@@ -1,4 +1,4 @@
-/** What a guard says of a message that could not be decrypted, and of a key: no more than it knows. */
+/** A guard's verdicts on undecryptable messages and on keys: they claim no more than it knows. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { MatrixSession } from '@latchkey/testing/matrix-session.ts'
@@ -12,8 +12,8 @@ after(() => server[Symbol.asyncDispose]())
 
 const SENDER = '@a:test.example'
 
-test('a message that names no key, one that is damaged, and what is no message', async () => {
-  const { sdk, guard, told } = await startScene(server.url, 'kinds')
+test('a message without a key, a damaged one, and input that is not a message', async () => {
+  const { sdk, guard, emitted } = await startScene(server.url, 'kinds')
   await sdk.round()
   const content = preKeyContent({ oneTimeKey: publicKey(), ownKey: sdk.curve25519 })
   const event = (type: number, body: string): unknown => ({
@@ -30,11 +30,11 @@ test('a message that names no key, one that is damaged, and what is no message',
   for (const nothing of [{}, null, 7, 'no key in it']) {
     assert.equal(await guard.reportUndecryptable(nothing), 'malformed')
   }
-  assert.equal(told('undecryptable')[0]?.sender, SENDER)
+  assert.equal(emitted('undecryptable')[0]?.sender, SENDER)
 })
 
-test('a log line with several keys: the one that the ledger has', async () => {
-  const { sdk, guard, told } = await startScene(server.url, 'log-line')
+test('of several keys in a log line, the verdict is on the one in the ledger', async () => {
+  const { sdk, guard, emitted } = await startScene(server.url, 'log-line')
   await sdk.round()
   const [key = ''] = sdk.state.privates
   const missing = `InboundCreation(MissingOneTimeKey("curve25519:${key}"))`
@@ -45,11 +45,11 @@ test('a log line with several keys: the one that the ledger has', async () => {
   ]) {
     assert.equal(await guard.reportUndecryptable(line), 'private_key_held')
   }
-  assert.equal(new Set(told('undecryptable').map((event) => event.key)).size, 1)
+  assert.equal(new Set(emitted('undecryptable').map((event) => event.key)).size, 1)
   assert.equal(await guard.reportUndecryptable(`sender_key="curve25519:${publicKey()}"`), 'unknown_key')
 })
 
-test('a key that one message named, decrypted or not: explain and report say the same, and no more than that', async () => {
+test('for a key that one message named, explain and report agree, whether or not it was decrypted', async () => {
   const { sdk, guard } = await startScene(server.url, 'merely-named')
   await sdk.round()
   const alice = await MatrixSession.signIn(server.url, 'merely-alice', 'A')
@@ -65,7 +65,7 @@ test('a key that one message named, decrypted or not: explain and report say the
   const [explained] = await guard.explain(key)
   assert.equal(explained?.verdict, 'seen_once')
   assert.doesNotMatch(explained?.text ?? '', /decrypted with it before/)
-  // Another session with the same key is told apart.
+  // Another session with the same key is distinguished.
   const other = { ...event, content: preKeyContent({ oneTimeKey: key, ownKey: sdk.curve25519 }) }
   assert.equal(await guard.reportUndecryptable(other), 'seen_twice')
 })

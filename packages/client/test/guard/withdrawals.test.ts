@@ -1,4 +1,4 @@
-/** Keys that have to be taken back are taken back in the end, whatever comes between: failures, crashes, pauses, modes. */
+/** Pending withdrawals are eventually carried out, despite failures, crashes, pauses and modes. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { startTestServer } from '@latchkey/testing/test-server.ts'
@@ -22,7 +22,7 @@ const LEVELS = [
   ['bare', bare.url, '/keys/claim'],
 ] as const
 
-/** A store that went back so far that the IDs it uses anew were issued long ago: no upload conflicts at first. */
+/** A store that is so old that the IDs it reuses were issued long ago: no upload conflicts at first. */
 async function rollBack({ sdk, claim }: Scene): Promise<void> {
   await sdk.round()
   const backup = sdk.state
@@ -35,16 +35,16 @@ async function rollBack({ sdk, claim }: Scene): Promise<void> {
 }
 
 for (const [level, url, path] of LEVELS) {
-  test(`a withdrawal that fails is made up for at a later sync, server of level ${level}`, async () => {
+  test(`a failed withdrawal is repeated at a later sync, server of level ${level}`, async () => {
     const clock = { now: 1_000_000 }
     const net = new GuardNet()
     const scene = await startScene(url, `fails-${level}`, { fetch: net.fetch, now: () => clock.now })
-    const { sdk, told } = scene
+    const { sdk, emitted } = scene
     await rollBack(scene)
     net.fail(path, { status: 503 })
     await sdk.round()
     assert.ok((await orphansAt(server.url, sdk)).length > 40)
-    assert.equal(told('not_healed').at(-1)?.cause, 'sdk_rollback')
+    assert.equal(emitted('not_healed').at(-1)?.cause, 'sdk_rollback')
     clock.now += 60_000
     await sdk.sync()
     assert.deepEqual(await orphansAt(server.url, sdk), [])
@@ -73,7 +73,7 @@ for (const [level, url, path] of LEVELS) {
     assert.deepEqual(await orphansAt(server.url, restarted), [])
   })
 
-  test(`what was only reported is withdrawn once the mode is heal, server of level ${level}`, async () => {
+  test(`reported drift is withdrawn once the mode is heal, server of level ${level}`, async () => {
     const scene = await startScene(url, `reported-${level}`, { mode: 'report' })
     const { sdk, reopen, claim } = scene
     await rollBack(scene)
@@ -89,12 +89,12 @@ for (const [level, url, path] of LEVELS) {
 }
 
 for (const [level, url, path] of LEVELS.slice(1)) {
-  test(`a new identity on a server of level ${level}: its former keys go, conflict or not, failure or not`, async () => {
+  test(`after an identity change the former keys are withdrawn despite failures, level ${level}`, async () => {
     const clock = { now: 1_000_000 }
     const net = new GuardNet()
-    // The server must not purge by itself, as Latchkey would at the sight of other identity keys.
+    // The server must not purge by itself, as Latchkey would when it sees other identity keys.
     net.change('/keys/upload', ({ device_keys: _hidden, ...body }) => body)
-    const { sdk, claim, guard, told } = await startScene(url, `identity-${level}`, {
+    const { sdk, claim, guard, emitted } = await startScene(url, `identity-${level}`, {
       fetch: net.fetch,
       now: () => clock.now,
     })
@@ -105,14 +105,14 @@ for (const [level, url, path] of LEVELS.slice(1)) {
     fresh.generate(20)
     net.fail(path, { status: 503 })
     await fresh.upload()
-    assert.equal(told('not_healed').at(-1)?.cause, 'identity_changed')
+    assert.equal(emitted('not_healed').at(-1)?.cause, 'identity_changed')
     clock.now += 60_000
     await fresh.round()
     assert.deepEqual(await orphansAt(server.url, fresh), [])
   })
 }
 
-test('after a withdrawal that failed, good keys under the same IDs stay', async () => {
+test('after a failed withdrawal, good keys under the same IDs stay', async () => {
   const clock = { now: 1_000_000 }
   const net = new GuardNet()
   const scene = await startScene(msc4162.url, 'same-ids', { fetch: net.fetch, now: () => clock.now })
@@ -132,8 +132,8 @@ test('after a withdrawal that failed, good keys under the same IDs stay', async 
   }
 })
 
-test('a conflict on plain MSC4162 is healed with all that nobody knows of: nothing dead is left behind', async () => {
-  const { sdk, store, claim, reopen, told } = await startScene(msc4162.url, 'successors')
+test('a conflict on plain MSC4162 is healed including all unknown keys: no dead key is left', async () => {
+  const { sdk, store, claim, reopen, emitted } = await startScene(msc4162.url, 'successors')
   await sdk.round()
   const backup = { state: sdk.state, store: await copyOf(store) }
   for (let round = 0; round < 5; round++) {
@@ -150,7 +150,7 @@ test('a conflict on plain MSC4162 is healed with all that nobody knows of: nothi
   }
   assert.deepEqual(await orphansAt(server.url, restored), [])
   assert.equal((await guard.history()).length, 1)
-  assert.deepEqual(told('two_writers'), [])
+  assert.deepEqual(emitted('two_writers'), [])
 })
 
 test('more keys than one reset can name are all withdrawn', async () => {

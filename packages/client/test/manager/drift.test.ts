@@ -1,4 +1,4 @@
-/** Drift: what the server has and the account has not, how it is seen, and how it is mended. */
+/** Drift between the server and the account: detection and healing. */
 import assert from 'node:assert/strict'
 import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -35,7 +35,7 @@ async function copyOf(store: Store): Promise<Store> {
   return copy
 }
 
-/** A sender writes a first message to the device, and the device gets it. */
+/** A sender writes a first message to the device, and the device receives it. */
 async function expectDelivery(alice: Sender, bob: ManagerDevice, text: string): Promise<void> {
   const { key } = await alice.claim(bob.target)
   await alice.send(bob.target, alice.encryptWith(bob.target, key, text))
@@ -59,7 +59,7 @@ test('after the store was restored from an old copy, exactly the keys it does no
   await expectDelivery(alice, back, 'hello again')
 })
 
-test('in mode "report" drift is told once and nothing is withdrawn; in mode "off" nobody looks', async () => {
+test('mode "report" reports drift once and withdraws nothing; mode "off" compares nothing', async () => {
   for (const mode of ['report', 'off'] as const) {
     const { bob } = await pair()
     const rival = await Rival.of(bob)
@@ -73,7 +73,7 @@ test('in mode "report" drift is told once and nothing is withdrawn; in mode "off
   }
 })
 
-test('heals keep to their budget, and what is left is reported', async () => {
+test('heals observe their budget, and the rest is reported', async () => {
   let now = Date.now()
   const { bob } = await pair({ now: () => now, budget: { healsPerDay: 2 } })
   const rival = await Rival.of(bob)
@@ -89,7 +89,7 @@ test('heals keep to their budget, and what is left is reported', async () => {
   assert.equal(await bob.assertSubset(), 50)
 })
 
-test('a lost reset answer is asked for again, and a reset that comes too late for its pool is decided anew', async () => {
+test('a reset with a lost answer is repeated, and one too late for its pool is decided again', async () => {
   let now = Date.now()
   const { bob, alice } = await pair({ now: () => now })
   const rival = await Rival.of(bob)
@@ -106,7 +106,7 @@ test('a lost reset answer is asked for again, and a reset that comes too late fo
   for (;;) {
     const [request] = await bob.manager.outgoingRequests()
     assert.ok(request)
-    // Somebody claims between the reading and the reset.
+    // A claim between the pool read and the reset.
     if (request.type === 'keys_reset') await alice.claim(bob.target)
     await bob.send(request)
     if (request.type === 'keys_reset') break
@@ -116,7 +116,7 @@ test('a lost reset answer is asked for again, and a reset that comes too late fo
   assert.equal(await bob.assertSubset(), 50)
 })
 
-test('a server restored from its backup: what it would issue again is withdrawn, and nothing is lost', async () => {
+test('of a server restored from its backup, keys it would issue again are withdrawn, and nothing is lost', async () => {
   const dataDir = mkdtempSync(join(tmpdir(), 'latchkey-manager-'))
   const backup = mkdtempSync(join(tmpdir(), 'latchkey-manager-'))
   try {
@@ -152,7 +152,7 @@ test('a server restored from its backup: what it would issue again is withdrawn,
   }
 })
 
-test('with the store wiped and the device ID kept, nothing is uploaded: the device is dead, and says what to do', async () => {
+test('with the store wiped and the device ID kept, nothing is uploaded and the account is unusable', async () => {
   const { bob } = await pair()
   const fresh = await ManagerDevice.on(bob.session)
   await fresh.catchUp()
@@ -173,7 +173,7 @@ test("another device's store is refused", async () => {
   })
 })
 
-test('an account that is taken over keeps its keys: what the server has is adopted, and serves', async () => {
+test('an imported account keeps its keys: the keys on the server are adopted, and work', async () => {
   const { bob, alice } = await pair()
   const { key } = await alice.claim(bob.target)
   const rival = await Rival.of(bob)
@@ -188,7 +188,7 @@ test('an account that is taken over keeps its keys: what the server has is adopt
   assert.ok(moved.eventTypes().includes('adopted'))
 })
 
-test('an account that is taken over keeps its keys on servers without digests too, and is topped up beside them', async () => {
+test('an imported account keeps its keys on servers without digests too, and new keys are added', async () => {
   for (const level of ['msc4162', 'bare'] as const) {
     const { bob, alice } = await pair()
     const { key } = await alice.claim(bob.target)
@@ -204,19 +204,19 @@ test('an account that is taken over keeps its keys on servers without digests to
     await moved.catchUp()
     await expectDelivery(alice, moved, 'claimed after')
     assert.deepEqual(moved.texts(), ['claimed before', 'claimed after'])
-    // Everything of before is claimed, and what came beside it as well.
+    // Every earlier key is claimed, and every new one.
     await alice.session.claimMany(bob.userId, bob.deviceId, 60)
     await moved.catchUp()
     await moved.catchUp()
     await moved.assertSubset()
-    await expectDelivery(alice, moved, 'on a key of its own')
+    await expectDelivery(alice, moved, 'on a new key')
     const { held, slots } = await moved.manager.status()
     assert.ok(held <= slots)
     assert.deepEqual(await moved.manager.history(), [])
   }
 })
 
-test('of an account that is taken over, keys that were issued before are waited for as well', async () => {
+test('keys of an imported account that were issued before the import are kept too', async () => {
   const { bob, alice } = await pair()
   await alice.session.claimMany(bob.userId, bob.deviceId, 10)
   const rival = await Rival.of(bob)
@@ -228,7 +228,7 @@ test('of an account that is taken over, keys that were issued before are waited 
   assert.equal((await moved.audit()).oneTimeKeys.length, 60)
 })
 
-test('a count of 0 beside no digest leads to no heal where there are digests', async () => {
+test('on a server with digests a count of 0 without a digest leads to no heal', async () => {
   const { bob } = await pair()
   bob.rewriteSync = ({ 'dev.latchkey.key_pool': _pool, ...answer }) => ({
     ...answer,
@@ -241,7 +241,7 @@ test('a count of 0 beside no digest leads to no heal where there are digests', a
   await bob.assertSubset()
 })
 
-test('an account that is taken over with more keys on the server than it can hold: the oldest are withdrawn', async () => {
+test('of an imported account with more keys on the server than it can hold, the oldest are withdrawn', async () => {
   const { bob, alice } = await pair()
   const rival = await Rival.of(bob)
   for (const batch of ['A', 'B', 'C']) {
@@ -253,10 +253,10 @@ test('an account that is taken over with more keys on the server than it can hol
   await moved.catchUp()
   assert.equal(await moved.assertSubset(), 100)
   assert.equal((await moved.manager.history())[0]?.cause, 'private_keys_evicted')
-  await expectDelivery(alice, moved, 'on a key that is held')
+  await expectDelivery(alice, moved, 'on a held key')
 })
 
-test('an upload that is refused for its IDs: compare, withdraw what is not ours, and the same upload goes through', async () => {
+test('an upload that conflicts is compared, foreign keys are withdrawn, and the same upload succeeds', async () => {
   const { bob, alice } = await pair()
   await alice.session.claimMany(bob.userId, bob.deviceId, 5)
   await bob.sync()
@@ -273,7 +273,7 @@ test('an upload that is refused for its IDs: compare, withdraw what is not ours,
   await expectDelivery(alice, bob, 'after the conflict')
 })
 
-test('plain MSC4162: a conflict ends with everything replaced, and the pool serves again', async () => {
+test('on plain MSC4162 a conflict ends with everything replaced, and the pool works again', async () => {
   const { bob, alice } = await pair()
   bob.level = 'msc4162'
   await bob.crash()
@@ -291,7 +291,7 @@ test('plain MSC4162: a conflict ends with everything replaced, and the pool serv
   await expectDelivery(alice, bob, 'after the reset')
 })
 
-test('plain MSC4162: more keys than were published are replaced', async () => {
+test('on plain MSC4162 a pool with more keys than were published is replaced', async () => {
   const { bob, alice } = await pair()
   bob.level = 'msc4162'
   await bob.crash()
@@ -304,7 +304,7 @@ test('plain MSC4162: more keys than were published are replaced', async () => {
   await expectDelivery(alice, bob, 'after the reset')
 })
 
-test('a bare server: a conflict is reported, and the next keys get new IDs', async () => {
+test('on a bare server a conflict is reported, and the next keys get new IDs', async () => {
   const { bob, alice } = await pair()
   bob.level = 'bare'
   await bob.crash()
@@ -345,13 +345,13 @@ test('an upload that is refused again after the comparison ends with everything 
   await expectDelivery(alice, bob, 'after the replacement')
 })
 
-test('a server that refuses every upload is asked less and less often, and no private half is lost over it', async () => {
+test('a server that refuses every upload is asked less and less often, and no private half is lost', async () => {
   let now = Date.now()
   const start = now
   const { bob, alice } = await pair({ now: () => now })
   await alice.session.claimMany(bob.userId, bob.deviceId, 5)
   bob.rewriteAnswer = ({ type }, answer) =>
-    // Something between us and the server, which stores what it is said to have refused.
+    // A proxy that stores an upload although it answers with a refusal.
     type === 'keys_upload' ? { status: 400, body: { errcode: 'M_UNKNOWN', error: 'no' } } : answer
   while (now < start + HOUR_MS) {
     await bob.catchUp()
@@ -365,7 +365,7 @@ test('a server that refuses every upload is asked less and less often, and no pr
   assert.equal(await bob.assertSubset(), 50)
 })
 
-test('on a new epoch of the server an upload that is under way is dropped, and the pool is read instead', async () => {
+test('in a new epoch of the server an upload in progress is dropped, and the pool is read instead', async () => {
   const dataDir = mkdtempSync(join(tmpdir(), 'latchkey-manager-'))
   try {
     const first = await startTestServer({ dataDir })
@@ -382,10 +382,10 @@ test('on a new epoch of the server an upload that is under way is dropped, and t
     db.close()
     await using second = await startTestServer({ dataDir, port })
     await untilReachable(second.url)
-    // The server's fence takes the epoch for proof that its database went back, and purges the pools.
+    // The server's fence takes the epoch as proof that its database was rolled back, and purges the pools.
     await bob.catchUp()
     await bob.catchUp()
-    // libolm has room for a hundred, and any of the sixty that it has may be on its way in somebody's message.
+    // libolm holds a hundred keys, and any of the sixty may be in flight in a message.
     assert.equal(await bob.assertSubset(), 40)
     assert.ok(!bob.uploads.slice(2).some(({ request }) => request.body === dropped))
     await expectDelivery(alice, bob, 'in the new epoch')
@@ -394,7 +394,7 @@ test('on a new epoch of the server an upload that is under way is dropped, and t
   }
 })
 
-test('records that were copied to a new store, which counts from zero, hear of a new epoch', async () => {
+test('records copied to a new store, which counts from zero, accept a new epoch', async () => {
   await using own = await RestorableServer.start()
   const bob = await ManagerDevice.ready(own.url, { user: 'bob', deviceId: 'BOB' })
   const alice = await Sender.signIn(own.url, 'alice')
@@ -406,7 +406,7 @@ test('records that were copied to a new store, which counts from zero, hear of a
   const moved = await ManagerDevice.on(bob.session, { store: await copyOf(bob.store) })
   await moved.catchUp()
   await moved.catchUp()
-  // Of a hundred slots those of the keys that were purged, and may be on their way in a message, are taken.
+  // Purged keys that may be in flight occupy the rest of the hundred slots.
   assert.equal(await moved.assertSubset(), 45)
   await expectDelivery(alice, moved, 'in the new store')
 })

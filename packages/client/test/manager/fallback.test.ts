@@ -1,4 +1,4 @@
-/** The fallback key: when it is renewed, when the former one goes, and what the server may claim about it. */
+/** The fallback key: rotation, expiry of the former one, and limits on the server's influence. */
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
@@ -30,7 +30,7 @@ function rotations(bob: ManagerDevice): string[] {
   return bob.events.flatMap((event) => (event.type === 'fallback_rotated' ? [event.trigger] : []))
 }
 
-test('a used fallback key is renewed, and the former one serves on until its grace time is over', async () => {
+test('a used fallback key is rotated, and the former one works until its grace time is over', async () => {
   const { bob, alice, clock } = await pair()
   await alice.session.claimMany(bob.userId, bob.deviceId, 50)
   const { key, isFallback } = await alice.claim(bob.target)
@@ -54,7 +54,7 @@ test('a used fallback key is renewed, and the former one serves on until its gra
   await bob.assertSubset()
 })
 
-test('it is renewed after seven days, used or not', async () => {
+test('it is rotated after seven days, used or not', async () => {
   const { bob, clock } = await pair()
   clock.now += 7 * DAY_MS - 1
   await bob.catchUp()
@@ -65,7 +65,7 @@ test('it is renewed after seven days, used or not', async () => {
   await bob.assertSubset()
 })
 
-test('a server that always says "used" gets one new key a day, and two private halves are kept', async () => {
+test('a server that always reports use gets one new key a day, and two private halves are kept', async () => {
   const { bob, clock } = await pair()
   bob.rewriteSync = (answer) => ({ ...answer, device_unused_fallback_key_types: [] })
   const start = clock.now
@@ -78,7 +78,7 @@ test('a server that always says "used" gets one new key a day, and two private h
   assert.equal(rotations(bob).length, 1 + 3)
 })
 
-test('an answer that tells of the fallback key alone is heard', async () => {
+test('an answer that reports the fallback key alone is applied', async () => {
   const { bob, clock } = await pair()
   clock.now += DAY_MS
   const ticket = await bob.manager.syncStarted()
@@ -88,7 +88,7 @@ test('an answer that tells of the fallback key alone is heard', async () => {
   assert.deepEqual(rotations(bob), ['missing', 'used'])
 })
 
-test('a clock that was set back neither rotates nor keeps the former key for ever', async () => {
+test('a clock that was moved back neither rotates the key nor keeps the former one indefinitely', async () => {
   const { bob, clock } = await pair()
   clock.now += DAY_MS
   bob.rewriteSync = (answer) => ({ ...answer, device_unused_fallback_key_types: [] })
@@ -122,7 +122,7 @@ test('a fallback key on the server that is not ours is replaced at once, as a he
   assert.deepEqual(bob.texts(), ['on the healed one'])
 })
 
-test('an upload with a new fallback key whose answer was lost is the same upload again', async () => {
+test('an upload with a new fallback key whose answer was lost is repeated unchanged', async () => {
   const { bob, clock } = await pair()
   clock.now += 8 * DAY_MS
   await bob.sync()
@@ -135,7 +135,7 @@ test('an upload with a new fallback key whose answer was lost is the same upload
   await bob.assertSubset()
 })
 
-test('a dead fallback key on the server is replaced at once, also within the grace time of the former one', async () => {
+test('a dead fallback key on the server is replaced at once, even within the grace time', async () => {
   const { bob, clock } = await pair()
   clock.now += 8 * DAY_MS
   await bob.catchUp()

@@ -1,4 +1,4 @@
-/** Servers that answer what no server should: requests stay bounded, uploads go on, nothing is believed too soon. */
+/** Servers with impossible answers: requests stay bounded, uploads continue, nothing is trusted too soon. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { AnyJson } from '@latchkey/testing/matrix-session.ts'
@@ -6,7 +6,7 @@ import { memoryStore } from '../../src/index.ts'
 import { EMPTY_DIGEST, foreignPool, keyPool, ok, Scripted } from '../support/manager/scripted.ts'
 
 const HOUR_MS = 3_600_000
-/** A first sync asks for versions and identity, and uploads; all the rest is the server's doing. */
+/** A first sync asks for versions and identity, and uploads; everything else is caused by the server. */
 const MAX_REQUESTS = 60
 const COUNT = { device_one_time_keys_count: { signed_curve25519: 50 } }
 const drifting = (epoch = 'e', version = 1): AnyJson => ({
@@ -18,7 +18,7 @@ const changed = (epoch: string, version: number): { status: number; body: AnyJso
   body: { errcode: 'DEV.LATCHKEY.M_POOL_CHANGED', 'dev.latchkey.key_pool': keyPool(epoch, version) },
 })
 
-test('an answer without a fallback key, whatever is uploaded, leads to a few uploads and no more', async () => {
+test('a fallback key that is always missing leads to a limited number of uploads', async () => {
   const device = await Scripted.open({
     keys_upload: (n) =>
       ok({
@@ -39,10 +39,10 @@ test('resets answered with 409 and another epoch each time end', async () => {
   const count = await device.sync(drifting())
   assert.ok(count <= MAX_REQUESTS, `${count} requests`)
   assert.ok(device.count('keys_reset') > 0)
-  assert.ok((await device.sync(drifting('later'))) <= 10, 'and the next sync brings no new burst')
+  assert.ok((await device.sync(drifting('later'))) <= 10, 'and the next sync causes no new burst')
 })
 
-test('resets answered with 409 and a digest that seems right end, and it is told', async () => {
+test('resets answered with 409 and a digest that seems right end, and it is reported', async () => {
   let version = 1
   let now = Date.now()
   const device = await Scripted.open(
@@ -61,7 +61,7 @@ test('resets answered with 409 and a digest that seems right end, and it is told
   assert.ok(device.sent.length <= 2 * MAX_REQUESTS, `${device.sent.length} requests in 20 s`)
 })
 
-test('an epoch that is another one in every answer ends', async () => {
+test('a new epoch in every answer leads to a limited number of requests', async () => {
   let epoch = 0
   const device = await Scripted.open({
     keys_upload: () =>
@@ -76,7 +76,7 @@ test('an epoch that is another one in every answer ends', async () => {
 })
 
 for (const status of [403, 404, 503]) {
-  test(`a reset that is answered with ${status} for days is given up and told of, and uploads go on`, async () => {
+  test(`a reset that is answered with ${status} for days is given up and reported, and uploads continue`, async () => {
     let now = Date.now()
     const device = await Scripted.open(
       { keys_pool: () => ok(foreignPool('e', 1)), keys_reset: () => ({ status, body: {} }) },
@@ -89,13 +89,13 @@ for (const status of [403, 404, 503]) {
       })
       now += HOUR_MS / 6
     }
-    assert.ok(device.count('keys_upload') > 1, 'uploads go on')
+    assert.ok(device.count('keys_upload') > 1, 'uploads continue')
     assert.ok(device.count('keys_reset') <= 160, `${device.count('keys_reset')} resets`)
     assert.ok(device.events.includes('not_healed'))
   })
 }
 
-test('a pool that is not shown is asked for now and then, and told of once', async () => {
+test('a pool that is not returned is requested now and then, and reported once', async () => {
   let now = Date.now()
   const device = await Scripted.open({ keys_pool: () => ({ status: 403, body: {} }) }, { now: () => now })
   for (let syncs = 0; syncs < 100; syncs++) {
@@ -108,7 +108,7 @@ test('a pool that is not shown is asked for now and then, and told of once', asy
   }
 })
 
-test('an identity that makes no sense is not believed, and another one only when it is said twice', async () => {
+test('a malformed identity is ignored, and another one counts only when it is reported twice', async () => {
   const device = (keys: AnyJson): AnyJson => ({ device_keys: { '@bob:example.org': { BOB: { keys } } } })
   for (const body of [
     {},
@@ -158,7 +158,7 @@ test('a name that the server keeps a key under instead changes nothing', async (
   assert.ok(names.every((name) => name.startsWith('key/signed_curve25519:')))
 })
 
-test('lists without end do not fill the store, and take no time', async () => {
+test('endless lists do not fill the store, and are processed fast', async () => {
   const store = memoryStore()
   let n = 0
   const many = (count: number): AnyJson[] =>
@@ -195,7 +195,7 @@ test('lists without end do not fill the store, and take no time', async () => {
   assert.ok((records.get('server/view')?.length ?? 0) < 5_000)
 })
 
-test('a budget with a member that is undefined is the default one', async () => {
+test('an undefined member of a budget means its default', async () => {
   let now = Date.now()
   let version = 0
   const device = await Scripted.open(

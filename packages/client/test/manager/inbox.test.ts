@@ -1,4 +1,4 @@
-/** What messages do to keys and sessions: good ones, damaged ones, forged ones, repeated ones, late ones. */
+/** Effects of messages on keys and sessions: good, damaged, forged, repeated and late messages. */
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
@@ -44,7 +44,7 @@ test('a damaged message that names a good key leaves the key, and the honest mes
   assert.deepEqual(bob.texts(), ['honest'])
 })
 
-test('a message that names a key which was never ours changes nothing, and says so', async () => {
+test('a message that names an unknown key changes nothing, and the verdict says so', async () => {
   const { bob, alice } = await pair()
   const other = await ManagerDevice.signIn(server.url, { user: 'other', deviceId: 'OTHER' })
   const before = await bob.audit()
@@ -60,7 +60,7 @@ test('a message that names a key which was never ours changes nothing, and says 
   assert.deepEqual(await bob.audit(), before)
 })
 
-test('a message on a key that was used before is a failure with that verdict', async () => {
+test('a message on a key that was already used is a failure with that verdict', async () => {
   const { bob, alice } = await pair()
   const { key } = await alice.claim(bob.target)
   await alice.send(bob.target, alice.encryptWith(bob.target, key, 'first session'))
@@ -75,7 +75,7 @@ test('a message on a key that was used before is a failure with that verdict', a
   assert.equal(explanation?.state, 'used')
 })
 
-test('a pre-key message on the fallback key opens a session once, also after the session was given up', async () => {
+test('a pre-key message on the fallback key opens a session once, even after the session was dropped', async () => {
   const { bob, alice } = await pair({ limits: { sessionsPerPeer: 1 } })
   await alice.session.claimMany(bob.userId, bob.deviceId, 50)
   const { key, isFallback } = await alice.claim(bob.target)
@@ -86,7 +86,7 @@ test('a pre-key message on the fallback key opens a session once, also after the
   await alice.send(bob.target, alice.encryptWith(bob.target, key, 'second'))
   await bob.sync()
   assert.deepEqual(bob.texts(), ['first', 'second'])
-  // The first session gave way to the second. Its message comes again: as it was, and as other bytes that say the same.
+  // The first session was displaced by the second. Its message is repeated, unchanged and in equivalent bytes.
   await alice.send(bob.target, first)
   await bob.sync()
   assert.deepEqual(bob.failures, [])
@@ -99,7 +99,7 @@ test('a pre-key message on the fallback key opens a session once, also after the
   assert.deepEqual(bob.texts(), ['first', 'second'])
 })
 
-test('messages stay in the store until they are handled, and a new process gets them again', async () => {
+test('messages stay in the store until they are handled, and a new process receives them again', async () => {
   const { bob, alice } = await pair()
   const { key } = await alice.claim(bob.target)
   await alice.send(bob.target, alice.encryptWith(bob.target, key, 'once more'))
@@ -114,7 +114,7 @@ test('messages stay in the store until they are handled, and a new process gets 
   assert.deepEqual(await bob.manager.unhandledMessages(), [])
 })
 
-test('the next sync takes handed-out messages as handled', async () => {
+test('the next sync acknowledges handed-out messages', async () => {
   const { bob, alice } = await pair()
   const { key } = await alice.claim(bob.target)
   await alice.send(bob.target, alice.encryptWith(bob.target, key, 'hello'))
@@ -124,7 +124,7 @@ test('the next sync takes handed-out messages as handled', async () => {
   assert.deepEqual(await bob.manager.unhandledMessages(), [])
 })
 
-test('a conversation goes both ways over one session', async () => {
+test('a conversation uses one session in both directions', async () => {
   const { bob } = await pair()
   const carol = await ManagerDevice.ready(server.url, { user: `carol${pairs}`, deviceId: 'CAROL' })
   const claimed = await carol.session.claim(bob.userId, bob.deviceId)
@@ -153,7 +153,7 @@ test('a conversation goes both ways over one session', async () => {
   assert.deepEqual(carol.texts(), ['two'])
 })
 
-test('sessions are bounded, with one sender and in all', async () => {
+test('sessions are limited per sender and in total', async () => {
   const { bob, alice } = await pair({ limits: { sessionsPerPeer: 3, sessions: 4 } })
   const write = async (sender: Sender, text: string): Promise<void> => {
     const { key } = await sender.claim(bob.target)
@@ -168,7 +168,7 @@ test('sessions are bounded, with one sender and in all', async () => {
   assert.equal([...records.keys()].filter((key) => key.startsWith('session/')).length, 4)
 })
 
-test('a body that is longer than libolm can take is malformed, whatever it names, and honest messages beside it are decrypted', async () => {
+test('a body longer than libolm accepts is malformed, and honest messages in the same sync are decrypted', async () => {
   const { bob, alice } = await pair()
   const mallory = await Sender.signIn(server.url, `mallory${pairs}`)
   const honest = alice.encryptWith(bob.target, (await alice.claim(bob.target)).key, 'honest')
@@ -180,7 +180,7 @@ test('a body that is longer than libolm can take is malformed, whatever it names
       await mallory.send(bob.target, lengthened(message, length))
     }
   }
-  // Nothing is wrong with this one but its length.
+  // Only the length of this one is wrong.
   await mallory.send(bob.target, mallory.encryptWith(bob.target, key, 'x'.repeat(46_000)))
   await alice.send(bob.target, honest)
   bob.rewriteSync = (answer) => {
@@ -208,13 +208,13 @@ test('a message with 36 kB of text is decrypted', async () => {
   assert.equal(bob.texts()[0]?.length, 35_000)
 })
 
-test('what is too long to be signed is refused, and the account goes on', async () => {
+test('a text that is too long to sign is refused, and the account still works', async () => {
   const { bob } = await pair()
-  await assert.rejects(bob.manager.sign('x'.repeat(200_000)), /48000 bytes at most/)
+  await assert.rejects(bob.manager.sign('x'.repeat(200_000)), /at most 48000 bytes/)
   assert.equal((await bob.manager.sign('short')).length, 86)
 })
 
-test('when libolm breaks down nothing is acknowledged, and nothing of it is used any more', async () => {
+test('when libolm fails nothing is acknowledged, and its state is not used any more', async () => {
   const { bob, alice } = await pair()
   const olm = await loadOlm()
   class Broken extends olm.Session {
@@ -232,15 +232,15 @@ test('when libolm breaks down nothing is acknowledged, and nothing of it is used
   await alice.send(bob.target, alice.encryptWith(bob.target, key, 'not lost'))
   const { since } = manager
   const answer = await bob.askSync()
-  await assert.rejects(manager.receiveSync(answer), /libolm broke down/)
-  await assert.rejects(manager.sign('anything'), /libolm broke down/)
+  await assert.rejects(manager.receiveSync(answer), /libolm failed/)
+  await assert.rejects(manager.sign('anything'), /libolm failed/)
   assert.equal(manager.since, since)
   await bob.crash()
   await bob.sync()
   assert.deepEqual(bob.texts(), ['not lost'])
 })
 
-test('a message that names two keys is malformed: no reader may take another one than the ledger', async () => {
+test('a message that names two keys is malformed: every reader must see the same key as the ledger', async () => {
   const { bob, alice } = await pair()
   const { key } = await alice.claim(bob.target)
   const { key: other } = await alice.claim(bob.target)
@@ -257,7 +257,7 @@ test('a message that names two keys is malformed: no reader may take another one
   assert.deepEqual(bob.texts(), [])
 })
 
-test('what one process has handled is not what another one got', async () => {
+test('messages handled by one process are distinct from those received by another', async () => {
   const { bob, alice } = await pair()
   const other = await ManagerDevice.on(bob.session, { store: bob.store })
   const say = async (text: string): Promise<void> => {
@@ -267,20 +267,20 @@ test('what one process has handled is not what another one got', async () => {
   await say('first')
   await bob.sync()
   await other.sync()
-  assert.deepEqual(other.texts(), [], 'the first process is at it')
-  assert.equal((await other.manager.unhandledMessages()).length, 1, 'unless it is asked for')
+  assert.deepEqual(other.texts(), [], 'the first process is handling it')
+  assert.equal((await other.manager.unhandledMessages()).length, 1, 'unless it is requested')
   await other.manager.messagesHandled()
   await say('second')
   await other.sync()
   await bob.manager.messagesHandled()
   assert.deepEqual(other.texts(), ['second'])
-  // The second process dies over it.
+  // The second process crashes while handling it.
   const next = await ManagerDevice.on(bob.session, { store: bob.store })
   await next.sync()
   assert.deepEqual(next.texts(), ['second'])
 })
 
-test('what comes while messages are being handled is not taken as handled', async () => {
+test('messages that arrive while others are being handled do not count as handled', async () => {
   const { bob, alice } = await pair()
   for (const text of ['first', 'second']) {
     const { key } = await alice.claim(bob.target)
@@ -296,7 +296,7 @@ test('what comes while messages are being handled is not taken as handled', asyn
   )
 })
 
-test('who opens more sessions than there is room for loses their own, and it is told', async () => {
+test('a sender who opens more sessions than allowed loses their own, and it is reported', async () => {
   const { bob, alice } = await pair({ limits: { sessions: 6 } })
   const { key } = await alice.claim(bob.target)
   await alice.send(bob.target, alice.encryptWith(bob.target, key, 'hello'))
@@ -315,7 +315,7 @@ test('who opens more sessions than there is room for loses their own, and it is 
   assert.equal(dropped.count, 7)
 })
 
-test('a pickle key that is not the one of before is an error of opening, and says so', async () => {
+test('opening with a different pickle key fails with an error that says so', async () => {
   const { bob } = await pair()
   const { userId, deviceId, store } = bob
   const accounts = libolmAccounts(await loadOlm(), 'another key')

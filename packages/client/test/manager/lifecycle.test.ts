@@ -1,4 +1,4 @@
-/** The key manager's ordinary life, against a real server, real libolm and real OlmMachine senders. */
+/** The key manager's normal operation, with a real server, real libolm and real OlmMachine senders. */
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
@@ -14,12 +14,12 @@ after(async () => {
 })
 
 let users = 0
-/** A user of its own for each test. */
+/** A separate user for each test. */
 function nextUser(): string {
   return `user${++users}`
 }
 
-test('a new device publishes its identity, half of what it can hold, and a fallback key', async () => {
+test('a new device publishes its identity, half of the keys it can hold, and a fallback key', async () => {
   const bob = await ManagerDevice.ready(server.url, { user: nextUser(), deviceId: 'BOB' })
   assert.equal(await bob.assertSubset(), 50)
   assert.equal(bob.uploads.length, 1)
@@ -37,5 +37,5 @@ test('messages of an unmodified OlmMachine are decrypted, on one-time keys and o
   await bob.catchUp()
   assert.deepEqual(bob.texts(), ['first', 'second'])
   assert.equal(await bob.assertSubset(), 50)
-  assert.equal((await bob.audit()).oneTimeKeys.length, 50, 'the used key is gone')
+  assert.equal((await bob.audit()).oneTimeKeys.length, 50, 'the used key is removed')
 })

@@ -1,4 +1,4 @@
-/** The ready-made loop: long-polls, hands messages out, refills, survives failures, and ends when it is told to. */
+/** The ready-made loop: long-polls, delivers messages, refills, survives failures, and stops on request. */
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { within } from '@latchkey/testing/within.ts'
@@ -26,7 +26,7 @@ function loopOf(bob: ManagerDevice, more: Partial<LoopOptions> = {}): LoopOption
   return { baseUrl: server.url, accessToken: bob.session.token, onMessages: () => {}, ...more }
 }
 
-/** Resolves when a request like this was answered. */
+/** Resolves when such a request was answered. */
 function answered(path: string): { fetch: typeof fetch; done: Promise<void> } {
   const { promise, resolve } = Promise.withResolvers<void>()
   return {
@@ -39,7 +39,7 @@ function answered(path: string): { fetch: typeof fetch; done: Promise<void> } {
   }
 }
 
-test('it publishes, waits for messages, hands them out, tops up, and stops in the middle of a long-poll', async () => {
+test('the loop publishes, waits, delivers messages, refills, and stops in the middle of a long-poll', async () => {
   const { bob, alice } = await pair()
   const upload = answered('/keys/upload')
   const { promise, resolve } = Promise.withResolvers<readonly DecryptedMessage[]>()
@@ -56,7 +56,7 @@ test('it publishes, waits for messages, hands them out, tops up, and stops in th
   await bob.assertSubset()
 })
 
-test('it goes on after network errors and 503, which only delay', async () => {
+test('the loop continues after network errors and 503, which only delay it', async () => {
   const { bob } = await pair()
   const upload = answered('/keys/upload')
   let faults = 0
@@ -77,7 +77,7 @@ test('it goes on after network errors and 503, which only delay', async () => {
   await bob.assertSubset()
 })
 
-test('messages that the app failed to handle come again', async () => {
+test('messages that the app failed to handle are delivered again', async () => {
   const { bob, alice } = await pair()
   await bob.catchUp()
   const { key } = await alice.claim(bob.target)
@@ -94,7 +94,7 @@ test('messages that the app failed to handle come again', async () => {
   await running
 })
 
-test('it ends with an error when the token is refused', async () => {
+test('the loop ends with an error when the token is refused', async () => {
   const { bob } = await pair()
   await assert.rejects(bob.manager.start(loopOf(bob, { accessToken: 'wrong' })), /token was refused/)
 })
@@ -110,11 +110,11 @@ test('stop() may be called while messages are handled', async () => {
 
 for (const [what, respond, expected] of [
   ['asks to wait for a month', () => json({}, { status: 429, headers: { 'retry-after': '2592000' } }), 1],
-  ['asks to wait for ever', () => new Response('{"retry_after_ms":1e400}', { status: 429 }), 1],
+  ['asks for an infinite wait', () => new Response('{"retry_after_ms":1e400}', { status: 429 }), 1],
   ['answers without a position', () => json({ to_device: {} }), 1],
   ['does not wait, and says nothing new', () => json({ next_batch: 'same' }), 4],
 ] as const) {
-  test(`a server that ${what} is asked again after a pause that a timer can keep`, async (context) => {
+  test(`a server that ${what} is asked again after a pause that a timer can represent`, async (context) => {
     const { bob } = await pair()
     let requests = 0
     const paused = Promise.withResolvers<number>()

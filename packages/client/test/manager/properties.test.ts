@@ -1,5 +1,5 @@
 /**
- * Random schedules of faults over a real server: whatever is lost, repeated, reordered, restored or claimed to be, the
+ * Random schedules of faults with a real server. Despite lost, repeated, reordered, restored or false answers, the
  * server never offers a key that the account does not hold, except between a rollback and the heal that follows it.
  * PROPERTY_RUNS sets the number of schedules.
  */
@@ -64,14 +64,14 @@ const OPERATIONS = [
 ] as const
 type Operation = (typeof OPERATIONS)[number] | (typeof OF_THE_SERVER)[number]
 
-/** What happens to a server that a world has for itself. */
+/** Events of a server that belongs to one world alone. */
 const OF_THE_SERVER = [
   'server backs up',
   'server goes back',
   'server raises its epoch',
   'server goes back with a new epoch',
 ] as const
-/** Without digests a store that went back is not noticed before an upload conflicts. */
+/** Without digests a rolled-back store is not noticed before an upload conflicts. */
 const NEEDS_DIGESTS: readonly Operation[] = ['restore the copy']
 
 let server: TestServer
@@ -84,10 +84,10 @@ after(async () => {
 
 let worlds = 0
 
-/** What a world does to its device from below. */
+/** A world's effects on its device's store. */
 type Conditions = { offset: number; fault?: Operation }
 
-/** A store whose next write can fail, before or after it was made: what a crash or a full disk looks like. */
+/** A store whose next write can fail, before or after it was made, like in a crash or on a full disk. */
 function faulty(store: Store, conditions: Conditions): Store {
   return {
     ...store,
@@ -96,7 +96,7 @@ function faulty(store: Store, conditions: Conditions): Store {
       delete conditions.fault
       if (fault === undefined) return store.write(expected, changes)
       if (fault === 'next write is made and its answer lost') await store.write(expected, changes)
-      throw new StoreError('unreadable', 'the disk is gone for a moment')
+      throw new StoreError('unreadable', 'the disk is temporarily unavailable')
     },
   }
 }
@@ -105,7 +105,7 @@ class World {
   readonly sender: Sender
   device: ManagerDevice
   other: ManagerDevice | undefined
-  /** Since the store went back: the server may offer keys that the account does not have. */
+  /** Since the store was rolled back, the server may offer keys that the account does not have. */
   isSetBack = false
   readonly #clock: Conditions
   readonly #uploaded = new Map<string, string>()
@@ -266,7 +266,7 @@ class World {
     }
   }
 
-  /** What must hold at every moment. */
+  /** The invariants that must hold at every moment. */
   async check(): Promise<void> {
     for (const { request } of [...this.device.sent, ...(this.other?.sent ?? [])]) {
       if (request.type !== 'keys_upload' && request.type !== 'keys_reset') continue
@@ -291,7 +291,7 @@ class World {
     assert.ok((await this.#storedBytes()) <= MAX_STORED_BYTES, `${await this.#storedBytes()} bytes stored`)
   }
 
-  /** The faults are over: within three syncs everything is as it should be. */
+  /** After the faults: within three syncs the state is correct again. */
   async converge(): Promise<void> {
     this.#heldAnswer = undefined
     this.#heldSync = undefined
@@ -306,7 +306,7 @@ class World {
     this.isSetBack = false
     const { held, slots, generatedToday } = await this.device.manager.status()
     const expected = Math.min(50, count + slots - held, count + KEYS_PER_DAY - generatedToday)
-    // Keys that a lie made seem issued are on the server beside those that were made for it.
+    // Keys that a wrong count made look issued are on the server, in addition to their replacements.
     const isRight = count >= expected && count <= slots
     assert.ok(isRight, `${count} keys on the server, ${held} held, ${generatedToday} made today`)
     await this.check()
@@ -340,7 +340,7 @@ class World {
     await this.device.receive(rewrite(answer), ticket)
   }
 
-  /** The clock is wrong while a sync is taken in, and right again. */
+  /** The clock is wrong while a sync is applied, and right again afterwards. */
   async #withClock(offset: number): Promise<void> {
     this.#clock.offset += offset
     try {
@@ -351,7 +351,7 @@ class World {
     }
   }
 
-  /** The server says that it refuses what it did. Requests end all the same. */
+  /** The server answers that it refuses requests that it carried out. Requests end all the same. */
   async #refuseHeals(status: number): Promise<void> {
     const { device } = this
     const honest = device.rewriteAnswer
@@ -413,7 +413,7 @@ class World {
     await this.sender.send(this.#target, message)
   }
 
-  /** A message that names a key which the server still has, or one that was just claimed, and is damaged. */
+  /** A damaged message that names a key which the server still has, or one that was just claimed. */
   async #forge(): Promise<void> {
     const { oneTimeKeys } = await this.device.audit()
     const key = oneTimeKeys.at(0)?.publicKey ?? this.#claimed.at(0)
@@ -440,7 +440,7 @@ function schedules(operations: readonly Operation[], maxLength: number): fc.Arbi
 
 const options = (numRuns: number) => ({ numRuns, endOnFailure: (process.env['SHRINK'] ?? '') === '' })
 
-test('whatever happens, the server offers only keys that the account holds, and after it all is well', async () => {
+test('under any faults the server offers only held keys, and afterwards the state is correct', async () => {
   await fc.assert(
     fc.asyncProperty(schedules(OPERATIONS, 40), async (operations) => {
       await play(await World.create(), operations)
@@ -449,7 +449,7 @@ test('whatever happens, the server offers only keys that the account holds, and 
   )
 })
 
-test('so it is on servers without digests, save for a store that went back', async () => {
+test('the same holds on servers without digests, except for a rolled-back store', async () => {
   const possible = OPERATIONS.filter((operation) => !NEEDS_DIGESTS.includes(operation))
   const level = fc.constantFrom<ServerLevel>('msc4162', 'bare')
   await fc.assert(
@@ -460,7 +460,7 @@ test('so it is on servers without digests, save for a store that went back', asy
   )
 })
 
-test('so it is when the server itself goes back, or raises its epoch', async () => {
+test('the same holds when the server itself is rolled back, or raises its epoch', async () => {
   const often = [...OF_THE_SERVER, ...OF_THE_SERVER, ...OPERATIONS]
   await fc.assert(
     fc.asyncProperty(schedules(often, 25), async (operations) => {

@@ -1,4 +1,4 @@
-/** Uploads: written down before they are sent, the same text until they are answered, never too many. */
+/** Uploads: stored before they are sent, sent unchanged until they are answered, limited in number. */
 import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -34,7 +34,7 @@ function keysOf(body: string | undefined): string[] {
   return Object.values<AnyJson>(JSON.parse(body ?? '{}').one_time_keys ?? {}).map(({ key }) => key)
 }
 
-test('an upload whose answer was lost is sent again byte for byte, by the next process too', async () => {
+test('an upload whose answer was lost is sent again byte for byte, also by the next process', async () => {
   const { bob, alice } = await pair()
   await alice.session.claimMany(bob.userId, bob.deviceId, 7)
   await bob.sync()
@@ -48,7 +48,7 @@ test('an upload whose answer was lost is sent again byte for byte, by the next p
   assert.equal(await bob.assertSubset(), 50)
 })
 
-test('keys that were issued while the answer was lost stay decryptable, and are not offered again', async () => {
+test('keys issued while the answer was lost stay decryptable, and are not uploaded again', async () => {
   const bob = await ManagerDevice.signIn(server.url, { user: 'lost', deviceId: 'BOB' })
   const alice = await Sender.signIn(server.url, 'finder')
   await bob.loseNextAnswer()
@@ -60,7 +60,7 @@ test('keys that were issued while the answer was lost stay decryptable, and are 
   assert.equal(await bob.assertSubset(), 50)
 })
 
-test('two processes on one store hand out the same upload, and settle it once', async () => {
+test('two processes on one store send the same upload, and settle it once', async () => {
   const store = memoryStore()
   const bob = await ManagerDevice.signIn(server.url, { user: 'twice', deviceId: 'BOB', store })
   const other = await ManagerDevice.on(bob.session, { store })
@@ -100,7 +100,7 @@ test('429 and 5xx leave the request due, after the pause that the server asks fo
   assert.equal(await bob.assertSubset(), 50)
 })
 
-test('a pause ends when the clock is set back', async () => {
+test('a pause ends when the clock is moved back', async () => {
   let now = Date.now()
   const bob = await ManagerDevice.signIn(server.url, { user: 'clock', deviceId: 'BOB', now: () => now })
   bob.rewriteAnswer = (_request, _answer) => ({ status: 503, body: {} })
@@ -111,7 +111,7 @@ test('a pause ends when the clock is set back', async () => {
   assert.equal(await bob.assertSubset(), 50)
 })
 
-test('after 401 nothing is handed out any more, until the account is opened with another token', async () => {
+test('after 401 no request is returned, until the account is opened with another token', async () => {
   const bob = await ManagerDevice.signIn(server.url, { user: 'ended', deviceId: 'BOB' })
   bob.rewriteAnswer = (_request, _answer) => ({ status: 401, body: { errcode: 'M_UNKNOWN_TOKEN' } })
   await bob.sendRequests()
@@ -130,7 +130,7 @@ test('unknown is not zero: a sync without counts uploads nothing', async () => {
   assert.equal(bob.uploads.length, 1)
 })
 
-test('a count that is older than the last acknowledged upload is not used', async () => {
+test('a count older than the last acknowledged upload is ignored', async () => {
   for (const level of ['latchkey', 'msc4162'] as const) {
     const bob = await ManagerDevice.signIn(server.url, { user: `stale-${level}`, deviceId: 'BOB' })
     bob.level = level
@@ -145,7 +145,7 @@ test('a count that is older than the last acknowledged upload is not used', asyn
   }
 })
 
-test('a server that always says zero gets no more than the budget of new keys', async () => {
+test('a server that always reports zero gets no more than the budget of new keys', async () => {
   let now = Date.now()
   const { bob } = await pair({ now: () => now, limits: { newKeysPerDay: 80 } })
   bob.level = 'bare'
@@ -159,7 +159,7 @@ test('a server that always says zero gets no more than the budget of new keys', 
   assert.equal(bob.eventTypes().filter((type) => type === 'generation_limited').length, 1)
 })
 
-test('keys that were issued and never used take the room: the fallback serves, and a day later the oldest go', async () => {
+test('issued, unused keys occupy slots: the fallback key serves, and a day later the oldest drop', async () => {
   let now = Date.now()
   const { bob, alice } = await pair({ now: () => now })
   const claimed = await alice.session.claimMany(bob.userId, bob.deviceId, 50)
@@ -186,7 +186,7 @@ test('keys that were issued and never used take the room: the fallback serves, a
   assert.match((await bob.manager.explain(gone.key))[0]?.text ?? '', /dropped to make room/)
 })
 
-test('an issued key is given up 30 days after its issue', async () => {
+test('an issued key is dropped 30 days after its issue', async () => {
   let now = Date.now()
   const { bob, alice } = await pair({ now: () => now })
   const { key } = await alice.claim(bob.target)
@@ -204,7 +204,7 @@ test('an issued key is given up 30 days after its issue', async () => {
   assert.ok(!(await bob.audit()).oneTimeKeys.some(({ publicKey }) => publicKey === key))
 })
 
-test('while more messages wait than one sync brings, nothing is topped up', async () => {
+test('while more messages wait than one sync returns, no keys are added', async () => {
   const { bob, alice } = await pair()
   const claimed = await alice.session.claimMany(bob.userId, bob.deviceId, 50)
   for (const { key } of claimed) {
@@ -216,14 +216,14 @@ test('while more messages wait than one sync brings, nothing is topped up', asyn
     }
   }
   await bob.catchUp()
-  assert.equal(bob.uploads.length, 1, 'the first page is full: more is to come')
+  assert.equal(bob.uploads.length, 1, 'the first page is full: more messages follow')
   await bob.catchUp()
   assert.equal(bob.uploads.length, 2)
   assert.equal(bob.texts().length, 50)
   assert.equal((await bob.audit()).oneTimeKeys.length, 50)
 })
 
-test('a sender who fills every page cannot stop topping up for ever', async () => {
+test('a sender who fills every page cannot block refills indefinitely', async () => {
   const { bob, alice } = await pair()
   await alice.session.claimMany(bob.userId, bob.deviceId, 5)
   bob.rewriteSync = (answer) => ({
@@ -235,7 +235,7 @@ test('a sender who fills every page cannot stop topping up for ever', async () =
   assert.equal(await bob.assertSubset(), 50)
 })
 
-test('a clock that is far ahead or back for a while costs no key in flight', async () => {
+test('a clock that is temporarily far ahead or behind costs no key in flight', async () => {
   let now = Date.now()
   const { bob, alice } = await pair({ now: () => now })
   const { key } = await alice.claim(bob.target)
@@ -250,7 +250,7 @@ test('a clock that is far ahead or back for a while costs no key in flight', asy
   assert.deepEqual(bob.texts(), ['in flight'])
 })
 
-test('a server whose clock is wrong, or that names no time of issue, costs no key in flight', async () => {
+test('a server with a wrong clock, or without issue times, costs no key in flight', async () => {
   for (const wrong of [0, 5_000, 9e15, undefined]) {
     let now = Date.now()
     const { bob, alice } = await pair({ now: () => now })
@@ -275,7 +275,7 @@ test('a server whose clock is wrong, or that names no time of issue, costs no ke
   }
 })
 
-test('a server without digests that always says 0 has every key held that it may still issue', async () => {
+test('with a server without digests that always reports 0, every key that it may still issue is held', async () => {
   for (const level of ['bare', 'msc4162'] as const) {
     let now = Date.now()
     const user = `zero-${level}`
@@ -297,12 +297,12 @@ test('a server without digests that always says 0 has every key held that it may
     await bob.sync()
     assert.deepEqual(bob.texts(), [level])
     const resets = bob.sent.filter(({ request }) => request.type === 'keys_reset')
-    assert.equal(resets.length > 0, level === 'msc4162', 'what is given up is withdrawn first')
+    assert.equal(resets.length > 0, level === 'msc4162', 'a dropped key is withdrawn first')
     assert.ok(resets.length <= 30, `${resets.length} resets`)
   }
 })
 
-test('key IDs sort in the order of their uploads, also with the clock set back, and a restored copy draws other ones', async () => {
+test('key IDs sort in upload order, even with the clock moved back, and a restored copy draws others', async () => {
   let now = Date.now()
   const { bob, alice } = await pair({ now: () => now })
   const copy = memoryStore()
@@ -329,7 +329,7 @@ test('key IDs sort in the order of their uploads, also with the clock set back, 
   assert.ok(!others.some((name) => known.has(name)))
 })
 
-test('over a file: two processes take turns, one ends without a word, and nothing is lost', async () => {
+test('two processes on a file take turns, one is killed, and nothing is lost', async () => {
   const dir = mkdtempSync(join(tmpdir(), 'latchkey-manager-'))
   const path = join(dir, 'store.sqlite')
   const stores = [fileStore(path), fileStore(path)] as const

@@ -1,12 +1,12 @@
 /**
- * What every `Store` must do, as data: the same cases run against each store in Node, and in a browser against
- * IndexedDB as it really is. So nothing here may need Node.
+ * The contract of every `Store`, as data: the same cases run against each store in Node, and against IndexedDB in a
+ * real browser. So this file must not depend on Node.
  */
 import type { Changes, Snapshot, Store } from '../../src/store/store.ts'
 import { EXCLUSIVE_CASES } from './exclusive-cases.ts'
 import { equal, rejects } from './expect.ts'
 
-/** An empty store of its own: `open` gives one more handle on it, as another process or tab would have. */
+/** A new empty store: `open` returns a further handle on it, like another process or tab. */
 export type Place = { readonly open: () => Store }
 
 export type StoreCase = { readonly name: string; readonly run: (place: Place) => Promise<void> }
@@ -33,7 +33,7 @@ const PLAIN_CASES: readonly StoreCase[] = [
     },
   },
   {
-    name: 'keys and texts come back as they were written, whatever characters they are of',
+    name: 'keys and texts of any characters are read back as they were written',
     async run(place) {
       const content = {
         '': '',
@@ -139,7 +139,7 @@ export function contentOf(snapshot: Snapshot): Record<string, string> {
   return Object.fromEntries(snapshot.records)
 }
 
-/** Adds one to a number in the store, `steps` times, deciding anew whenever somebody else was quicker. */
+/** Adds one to a number in the store, `steps` times, deciding again whenever another writer was faster. */
 async function countUp(store: Store, steps: number): Promise<void> {
   for (let done = 0; done < steps; ) {
     const { generation, records } = await store.read()
@@ -152,7 +152,7 @@ async function countUp(store: Store, steps: number): Promise<void> {
   }
 }
 
-/** Changes that cannot be read to their end. */
+/** Changes whose iteration throws before the end. */
 class BreakingOff extends Map<string, string> {
   override *[Symbol.iterator](): MapIterator<[string, string]> {
     yield* super[Symbol.iterator]()

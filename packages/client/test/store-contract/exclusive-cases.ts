@@ -1,4 +1,4 @@
-/** What `Store.exclusively` must do: cases of the contract (cases.ts). */
+/** The contract of `Store.exclusively`: cases of the contract (cases.ts). */
 import type { StoreCase } from './cases.ts'
 import { equal, rejects } from './expect.ts'
 
@@ -14,7 +14,7 @@ export const EXCLUSIVE_CASES: readonly StoreCase[] = [
         [...handles, ...handles].map((handle, i) =>
           handle.exclusively(async () => {
             most = Math.max(most, ++running)
-            // Long enough for another to come in between, were it let in.
+            // Long enough for another holder to enter, if the lock let it.
             for (let turn = 0; turn < 5; turn++) await handle.generation()
             running--
             done.push(i)
@@ -57,7 +57,7 @@ export const EXCLUSIVE_CASES: readonly StoreCase[] = [
     },
   },
   {
-    name: 'the lock keeps nobody from reading and writing',
+    name: 'the lock does not block reads and writes',
     async run(place) {
       const [holder, other] = [place.open(), place.open()]
       await holder.exclusively(async () => {

@@ -1,12 +1,12 @@
-/** The two assertions of the contract, made for Node and browsers alike. */
+/** The two assertions of the contract, for Node and browsers. */
 
-/** By value, of plain JSON; the order of members does not matter. */
+/** Compares plain JSON by value; the order of members does not matter. */
 export function equal(actual: unknown, expected: unknown): void {
   const [is, should] = [text(actual), text(expected)]
   if (is !== should) throw new Error(`expected ${excerpt(should)}, but it is ${excerpt(is)}`)
 }
 
-/** @param name of the error; across realms and bundles its class is not the same. */
+/** @param name of the error; its class differs across realms and bundles */
 export async function rejects(promise: Promise<unknown>, name: string): Promise<void> {
   const error: unknown = await promise.then(
     () => undefined,

@@ -1,6 +1,6 @@
 /**
- * A file store whose bytes changed on disk: it reads as it was, or is an error. DAMAGE_STEP sets how many bytes apart
- * the damaged ones are; 1 tries every byte.
+ * A file store with corrupted bytes: it reads as before, or fails. DAMAGE_STEP sets the distance between corrupted
+ * bytes; 1 tests every byte.
  */
 import assert from 'node:assert/strict'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -12,7 +12,7 @@ import { fileStore } from '../../src/store/sqlite-file.ts'
 import { type Snapshot, StoreError } from '../../src/store/store.ts'
 
 const STEP = Number(process.env['DAMAGE_STEP'] ?? 97)
-/** The first bytes of a file, and of its log, are tried one by one: they decide how the rest is read. */
+/** The first bytes of a file and of its log are tested one by one: they determine how the rest is read. */
 const HEADER_BYTES = 120
 
 const root = mkdtempSync(join(tmpdir(), 'latchkey-damage-'))
@@ -33,15 +33,15 @@ test('a changed byte anywhere in the file is an error, or makes no difference', 
   t.diagnostic(`${noticed} of ${2 * positions(file.length).length} changes noticed, the others harmless`)
 })
 
-test('damage to the structure of the file is found when it is opened, even where the records can be read', async () => {
+test('structural damage of the file is found at opening, even where the records can be read', async () => {
   const { file } = await makeStore({ killed: false })
-  // The number of free pages, which nothing needs that reads records.
+  // The number of free pages, which reading records does not need.
   const found = await readCopy({ file: flipped(file, 39, 0x08) })
   assert.ok(found instanceof StoreError)
   assert.match(found.message, /damaged: .*free/i)
 })
 
-test('a generation that no number can hold is damage', async () => {
+test('a generation beyond the range of numbers is damage', async () => {
   const path = newPath()
   const store = fileStore(path)
   await store.write(0, new Map([['key/1', '{}']]))
@@ -56,7 +56,7 @@ test('a generation that no number can hold is damage', async () => {
   }
 })
 
-test('a file that was cut off is an error, or makes no difference', async () => {
+test('a truncated file is an error, or makes no difference', async () => {
   const { file, history } = await makeStore({ killed: false })
   for (let length = 0; length < file.length; length += 512) {
     const found = await readCopy({ file: file.subarray(0, length) })
@@ -64,7 +64,7 @@ test('a file that was cut off is an error, or makes no difference', async () => 
   }
 })
 
-test('a changed byte in the log of a killed process gives a former state, never a mixture, never a new store', async () => {
+test('a changed byte in the log of a killed process gives a former state, never a mixture or a new store', async () => {
   const { file, log, history } = await makeStore({ killed: true })
   const asItWas = await readCopy({ file, log })
   assert.deepEqual(asItWas, history.at(-1))
@@ -79,7 +79,7 @@ test('a changed byte in the log of a killed process gives a former state, never 
 
 type Files = { readonly file: Buffer; readonly log?: Buffer }
 
-/** The files of a store after some writes, and the snapshot after each of them. */
+/** The files of a store after several writes, and the snapshot after each of them. */
 async function makeStore({
   killed,
 }: {

@@ -1,4 +1,4 @@
-/** A file store and the death of processes: kill -9 between and inside writes, while creating, while holding the lock. */
+/** A file store and killed processes: kill -9 between and inside writes, while creating, while holding the lock. */
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomInt } from 'node:crypto'
@@ -20,7 +20,7 @@ const MAX_STEPS = 120
 const root = mkdtempSync(join(tmpdir(), 'latchkey-kill-'))
 after(() => rmSync(root, { recursive: true, force: true }))
 
-test(`every acknowledged write is there after each of ${ROUNDS} kills, and none is there in part`, async () => {
+test(`every acknowledged write exists after each of ${ROUNDS} kills, and none exists in part`, async () => {
   const path = newPath()
   for (let round = 0; round < ROUNDS; round++) {
     const acknowledged = Number(await killAfter(randomInt(1, MAX_STEPS), path, 'write'))
@@ -32,7 +32,7 @@ test(`every acknowledged write is there after each of ${ROUNDS} kills, and none 
   }
 })
 
-test('a store whose making was interrupted is whole, or not there', async () => {
+test('a store whose creation was interrupted is complete or absent', async () => {
   const path = newPath()
   const created = Number(await killAfter(randomInt(1, MAX_STEPS), path, 'create'))
   for (let i = 0; i <= created || existsSync(`${path}-${i}`); i++) {
@@ -43,7 +43,7 @@ test('a store whose making was interrupted is whole, or not there', async () => 
   }
 })
 
-test('a killed process gives up the lock that it held', async () => {
+test('a killed process releases the lock that it held', async () => {
   const path = newPath()
   const holder = start(path, 'hold')
   await within('the other process to hold the lock', once(createInterface(holder.stdout), 'line'))
@@ -56,7 +56,7 @@ test('a killed process gives up the lock that it held', async () => {
   assert.equal(await within('the lock to be free', waiting), 'mine')
 })
 
-test('processes that start on a path where nothing is, and count under the lock, share one store', async () => {
+test('processes that start on an empty path and count under the lock share one store', async () => {
   const path = newPath()
   const children = Array.from({ length: 3 }, () => start(path, 'count', '20'))
   const codes = await within('all to have counted', Promise.all(children.map((child) => once(child, 'exit'))))
@@ -64,7 +64,7 @@ test('processes that start on a path where nothing is, and count under the lock,
   const store = fileStore(path)
   const snapshot = await store.read()
   assert.equal(snapshot.records.get('count'), '60')
-  // Under the lock nobody is ever stale, so there was one write per step.
+  // Under the lock no writer is ever stale, so there was one write per step.
   assert.equal(snapshot.generation, 60)
   await store.close()
 })
@@ -76,7 +76,7 @@ function start(path: string, ...task: string[]): Child {
   return child as ChildProcess as Child
 }
 
-/** Kills a process when it has printed a number of lines; returns the last one that came out of it. */
+/** Kills a process when it has printed a number of lines; returns its last line. */
 async function killAfter(lines: number, path: string, task: string): Promise<string> {
   const child = start(path, task)
   let last = ''

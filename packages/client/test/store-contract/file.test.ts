@@ -1,4 +1,4 @@
-/** The contract against a file, and what a file can meet: other content, a missing directory, a full disk, a closed store. */
+/** The contract against a file, and its failures: foreign content, a missing directory, a full disk, a closed store. */
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
@@ -24,7 +24,7 @@ testStore({
   },
 })
 
-test('only its owner can read what belongs to a store, whatever the umask', async () => {
+test('only the owner can read the files of a store, regardless of the umask', async () => {
   const path = newPath()
   const umask = process.umask(0)
   try {
@@ -41,10 +41,10 @@ test('only its owner can read what belongs to a store, whatever the umask', asyn
   }
 })
 
-test('a path where something else is, is an error of every operation, and it stays as it is', async () => {
+test('foreign content at the path is an error of every operation, and stays unchanged', async () => {
   const contents: readonly [string, Buffer | string, StoreError['reason'], RegExp][] = [
     ['nothing', '', 'corrupted', /it is empty/],
-    ['text', 'no database, whatever its name says\n'.repeat(200), 'corrupted', /not a database/],
+    ['text', 'not a database, despite its name\n'.repeat(200), 'corrupted', /not a database/],
     ['another database', databaseWith('create table notes (text)'), 'foreign', /another program/],
     [
       'a newer format',
@@ -75,7 +75,7 @@ test('a path where something else is, is an error of every operation, and it sta
   }
 })
 
-test('a directory that is not there is named', async () => {
+test('the error for a missing directory names it', async () => {
   const path = join(root, 'nowhere', 'store')
   await assert.rejects(fileStore(path).read(), isStoreError('unreadable', /there is no directory .*nowhere/))
   await assert.rejects(
@@ -85,7 +85,7 @@ test('a directory that is not there is named', async () => {
   await assert.rejects(fileStore(root).read(), isStoreError('unreadable', /unable to open/))
 })
 
-test('a file that is removed or replaced while it is open is an error, not a fresh start', async () => {
+test('a file that is removed or replaced while open is an error, not a fresh start', async () => {
   const path = newPath()
   const store = fileStore(path)
   await store.write(0, changes({ a: '1' }))
@@ -120,7 +120,7 @@ test('a closed store refuses to be used', async () => {
   await assert.rejects(store.write(1, changes({})), isStoreError('unreadable', /closed/))
 })
 
-test('who waits too long for another holder of the lock is told so, and the holder keeps it', async () => {
+test('waiting too long for the lock is an error that says so, and the holder keeps the lock', async () => {
   const path = newPath()
   const { promise: held, resolve: release } = Promise.withResolvers<string>()
   const holder = fileStore(path)
@@ -140,10 +140,10 @@ test('who waits too long for another holder of the lock is told so, and the hold
   assert.equal(await waiter.exclusively(() => Promise.resolve('mine')), 'mine')
 })
 
-test('a disk without room makes a write fail as a whole', async () => {
+test('on a full disk a write fails as a whole', async () => {
   const path = newPath()
   const script = fileURLToPath(new URL('../support/store/fill-store.ts', import.meta.url))
-  // The system refuses files beyond 400 blocks of 512 bytes: the nearest thing to a full disk that any user can make.
+  // The system refuses files beyond 400 blocks of 512 bytes: the best simulation of a full disk without privileges.
   const { stdout } = await promisify(execFile)('sh', [
     '-c',
     'ulimit -f 400; exec "$@"',
@@ -163,7 +163,7 @@ test('a disk without room makes a write fail as a whole', async () => {
   await store.close()
 })
 
-test('an old copy of the file beside a newer log is never read as a mixture of the two', async () => {
+test('an old copy of the file next to a newer log is never read as a mixture of the two', async () => {
   const path = newPath()
   const store = fileStore(path)
   await store.write(0, changes(numbered(100, 'old')))
@@ -197,7 +197,7 @@ function checkpoint(path: string): void {
   db.close()
 }
 
-/** The bytes of a database that was made by `sql`. */
+/** The bytes of a database that was created by `sql`. */
 function databaseWith(sql: string): Buffer {
   const path = newPath()
   const db = new DatabaseSync(path)

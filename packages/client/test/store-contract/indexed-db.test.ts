@@ -1,4 +1,4 @@
-/** The contract against IndexedDB as fake-indexeddb implements it, and what only that store can meet. */
+/** The contract against IndexedDB as fake-indexeddb implements it, and failures of that store alone. */
 import 'fake-indexeddb/auto'
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -16,7 +16,7 @@ testStore({
   },
 })
 
-test('a database of another program is foreign, and stays as it is', async () => {
+test('a database of another program is foreign, and stays unchanged', async () => {
   const name = crypto.randomUUID()
   const other = await openDatabase(name, 1, (db) => db.createObjectStore('notes'))
   other.close()
@@ -33,7 +33,7 @@ test('a database of a newer version is foreign', async () => {
   await rejectsEverything(indexedDbStore(name), 'foreign', /newer version/)
 })
 
-test('a record that is not a text, a record that is missing, and a head that is missing are damage', async () => {
+test('a record that is not text, a missing record, and a missing head are damage', async () => {
   const damages: ((db: IDBDatabase) => IDBTransaction)[] = [
     (db) => change(db, 'records', (records) => records.put({ text: '1' }, 'a')),
     (db) => change(db, 'records', (records) => records.delete('a')),
@@ -54,7 +54,7 @@ test('a record that is not a text, a record that is missing, and a head that is 
   }
 })
 
-test('a store lets another tab delete the database, and does not then make a new one', async () => {
+test('a store lets another tab delete the database, and does not create a new one', async () => {
   const name = crypto.randomUUID()
   const store = indexedDbStore(name)
   await store.write(0, changes({ a: '1' }))
@@ -64,15 +64,15 @@ test('a store lets another tab delete the database, and does not then make a new
     (await indexedDB.databases()).filter((database) => database.name === name),
     [],
   )
-  // A page that is loaded anew starts anew.
+  // A reloaded page starts from nothing.
   assert.equal(await indexedDbStore(name).generation(), 0)
 })
 
-test('a store whose connection was closed under it opens another', async () => {
+test('a store whose connection was closed opens another', async () => {
   const name = crypto.randomUUID()
   const store = indexedDbStore(name)
   await store.write(0, changes({ a: '1' }))
-  // Wanting to upgrade closes everybody's connection; this upgrade is then called off.
+  // Requesting an upgrade closes all connections; this upgrade is then cancelled.
   const request = indexedDB.open(name, 2)
   request.addEventListener('upgradeneeded', () => request.transaction?.abort())
   await new Promise((resolve) => request.addEventListener('error', resolve))
@@ -86,7 +86,7 @@ test('a closed store refuses to be used', async () => {
   await rejectsEverything(store, 'unreadable', /closed/)
 })
 
-test('who waits too long for another holder of the lock is told so, and the holder keeps it', async () => {
+test('waiting too long for the lock is an error that says so, and the holder keeps the lock', async () => {
   const name = crypto.randomUUID()
   const { promise: held, resolve: release } = Promise.withResolvers<string>()
   const holding = indexedDbStore(name).exclusively(() => held)

@@ -4,7 +4,7 @@ import { within } from '@latchkey/testing/within.ts'
 import type { Store } from '../../src/store/store.ts'
 import { STORE_CASES } from './cases.ts'
 
-/** A way to make an empty store somewhere: handles on it, and its end. */
+/** Creates and removes empty stores of one kind, and opens handles on them. */
 export type StoreUnderTest = {
   readonly name: string
   readonly make: () => { readonly open: () => Store; readonly discard: () => Promise<void> | void }

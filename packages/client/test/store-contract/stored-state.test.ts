@@ -1,4 +1,4 @@
-/** StoredState on every kind of store: updates of several at once, updates decided anew, and records that are damaged. */
+/** StoredState on every kind of store: concurrent updates, repeated decisions, and damaged records. */
 import 'fake-indexeddb/auto'
 import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -22,7 +22,7 @@ const COUNTER: Kind<Counter> = {
 const root = mkdtempSync(join(tmpdir(), 'latchkey-state-'))
 after(() => rmSync(root, { recursive: true, force: true }))
 
-/** For each store: a way to make handles on one new, empty place. */
+/** For each store: a way to create handles on one new, empty location. */
 const STORES: Readonly<Record<string, () => () => Store>> = {
   memory: () => {
     const store = memoryStore()
@@ -40,7 +40,7 @@ const STORES: Readonly<Record<string, () => () => Store>> = {
 
 for (const [name, place] of Object.entries(STORES)) {
   suite(`stored state in ${name}`, () => {
-    test('several that change one store at once lose nothing, and see what the others did', async () => {
+    test('concurrent updates of one store lose nothing, and see each other', async () => {
       const step = fc.record({
         by: fc.nat(2),
         counter: fc.constantFrom('a', 'b', 'c'),
@@ -63,7 +63,7 @@ for (const [name, place] of Object.entries(STORES)) {
             const sum = own.reduce((sum, { add }) => sum + add, 0)
             for (const state of states)
               assert.equal(await state.read((view) => view.get(COUNTER, counter)?.value ?? 0), sum)
-            // Each step saw all that went before it: the sums that the steps returned are one chain.
+            // Each step saw all previous ones: the sums that the steps returned are one chain.
             const chain = own.map(({ result, add }) => ({ from: (result ?? 0) - add, to: result }))
             chain.sort((one, other) => one.from - other.from)
             let reached = 0
@@ -78,7 +78,7 @@ for (const [name, place] of Object.entries(STORES)) {
       )
     })
 
-    test('an update that was decided on what is no more is decided again', async () => {
+    test('an update that was decided on an old state is decided again', async () => {
       const open = place()
       const [mine, other] = [open(), open()]
       const [state, before] = [
@@ -112,7 +112,7 @@ for (const [name, place] of Object.entries(STORES)) {
       await store.close()
     })
 
-    test('a record that is no JSON, or of another shape, is damage', async () => {
+    test('a record that is not JSON, or has another shape, is damage', async () => {
       for (const text of ['{"value":1', '{"value":"1"}', 'null', '']) {
         const store = place()()
         await store.write(0, new Map([['counter/a', text]]))
@@ -128,7 +128,7 @@ for (const [name, place] of Object.entries(STORES)) {
       await store.close()
     })
 
-    test('damage that comes up later is an error of the update that meets it, and nothing is written over it', async () => {
+    test('damage found during an update fails it, and nothing is written over the damage', async () => {
       const open = place()
       const [mine, other] = [open(), open()]
       const state = await StoredState.open(mine, [COUNTER])
@@ -161,7 +161,7 @@ function isStoreError(reason: StoreError['reason']) {
   }
 }
 
-test('an update that changes nothing gives up as well when the store never stands still', async () => {
+test('an update that changes nothing gives up too when the store never stops changing', async () => {
   const store = memoryStore()
   let generation = 0
   const restless: Store = { ...store, generation: async () => ++generation }

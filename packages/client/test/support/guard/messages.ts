@@ -1,4 +1,4 @@
-/** Olm pre-key messages as far as they can be read without keys: whoever writes one can name any key. */
+/** Olm pre-key messages, as far as they can be read without keys: their writer can name any key. */
 import { publicKey } from './model-sdk.ts'
 import type { AnyJson } from '@latchkey/testing/matrix-session.ts'
 

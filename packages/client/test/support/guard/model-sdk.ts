@@ -1,6 +1,6 @@
 /**
- * An SDK as far as the server sees it: key IDs by a counter, a batch that stays until its upload is acknowledged, refills
- * by the count of the last answer, as vodozemac and matrix-sdk-crypto do. Its state can be copied and put back.
+ * A model of an SDK as the server sees it: key IDs from a counter, a batch that is kept until its upload is
+ * acknowledged, refills by the last count, like vodozemac and matrix-sdk-crypto. Its state can be copied and restored.
  */
 import { generateKeyPairSync } from 'node:crypto'
 import { hashOf } from '../../../src/ledger/ledger.ts'
@@ -49,7 +49,7 @@ export class ModelSdk {
     return this.#state.curve25519
   }
 
-  /** The store as it was at a former time: what a restored backup does. */
+  /** The store in an earlier state, as after restoring a backup. */
   restore(state: ModelState): void {
     this.#state = state
   }
@@ -61,14 +61,14 @@ export class ModelSdk {
     return tab
   }
 
-  /** Sync, refill by what it says, upload. */
+  /** Syncs, refills by the result, uploads. */
   async round(): Promise<Answer> {
     const answer = await this.sync()
     await this.upload()
     return answer
   }
 
-  /** One sync at once; a count that is missing counts as 0, as in classic syncs of matrix-sdk-crypto. */
+  /** One immediate sync; a missing count means 0, as in classic syncs of matrix-sdk-crypto. */
   async sync(): Promise<Answer> {
     const { since } = this.#state
     const query = since === undefined ? '' : `&since=${encodeURIComponent(since)}`
@@ -79,7 +79,7 @@ export class ModelSdk {
     return answer
   }
 
-  /** Generates what a count asks for, unless a batch is still to be published. */
+  /** Generates keys for a count, unless a batch is still to be published. */
   receiveCount(count: number): void {
     if (this.#state.unpublished.size > 0 || count >= this.target) return
     this.generate(this.target - count)
@@ -96,7 +96,7 @@ export class ModelSdk {
     }
   }
 
-  /** Uploads the batch that waits, if there is one; acknowledged when the answer is 200. */
+  /** Uploads the waiting batch, if any; it is acknowledged by a 200. */
   async upload({
     loseAnswer = false,
     more = {},
@@ -114,7 +114,7 @@ export class ModelSdk {
     return answer
   }
 
-  /** What the next upload would send. */
+  /** The body of the next upload. */
   pendingBody(): AnyJson {
     const { unpublished, isDevicePublished } = this.#state
     const keys = Object.fromEntries([...unpublished].map(([name, key]) => [name, this.#signed({ key })]))
@@ -128,7 +128,7 @@ export class ModelSdk {
     return { [`${ALGORITHM}:${id}`]: this.#signed({ key: publicKey(), fallback: true }) }
   }
 
-  /** Keys that the server would issue and whose private half is not there: what must be none. */
+  /** Keys that the server would issue without a private half here: must be empty. */
   async orphans(): Promise<string[]> {
     const pool = await this.session.ok('GET', '/unstable/dev.latchkey/keys/pool')
     const held = new Set(await Promise.all([...this.#state.privates].map((key) => hashOf(key))))
@@ -154,7 +154,7 @@ export function nameOf(id: number): string {
   return `${ALGORITHM}:${bytes.toString('base64').replaceAll('=', '')}`
 }
 
-/** A public key like any other; nobody needs its private half. */
+/** A random public key without a private half. */
 export function publicKey(): string {
   const { x = '' } = generateKeyPairSync('x25519').publicKey.export({ format: 'jwk' })
   return Buffer.from(x, 'base64url').toString('base64').replaceAll('=', '')

@@ -1,4 +1,4 @@
-/** The net between a guard and its server, where single requests can be answered by somebody else, or get lost. */
+/** The network between a guard and its server: single requests can be answered by the test, or lost. */
 import type { AnyJson, Fetch } from '@latchkey/testing/matrix-session.ts'
 
 export class GuardNet {
@@ -8,7 +8,7 @@ export class GuardNet {
   readonly #changes: { readonly path: string; readonly change: (body: AnyJson) => AnyJson }[] = []
   #faults: { readonly path: string; times: number; readonly answer: () => Response }[] = []
 
-  /** The next requests to a path that ends like this get this answer; without one they fail on the way. */
+  /** The next requests to a path with this ending get this answer; without an answer they fail. */
   fail(path: string, answer?: { readonly status: number; readonly body?: unknown }, times = 1): void {
     const made = (): Response => {
       if (answer === undefined) throw new TypeError('fetch failed')
@@ -17,17 +17,17 @@ export class GuardNet {
     this.#faults.push({ path, times, answer: made })
   }
 
-  /** Looks at things whenever a request to such a path is about to be sent. */
+  /** Calls back before each request to such a path is sent. */
   meet(path: string, look: () => Promise<void>): void {
     this.#meetings.push({ path, look })
   }
 
-  /** Every request to such a path is sent with another body. */
+  /** Replaces the body of each request to such a path. */
   change(path: string, change: (body: AnyJson) => AnyJson): void {
     this.#changes.push({ path, change })
   }
 
-  /** Nothing fails any more. */
+  /** Ends all failures. */
   mend(): void {
     this.#faults = []
   }

@@ -1,4 +1,4 @@
-/** A reverse proxy in front of Latchkey that hides what other servers do not have: plain MSC4162, or the bare specification. */
+/** A reverse proxy in front of Latchkey that hides extensions: plain MSC4162, or the bare specification. */
 import { createServer } from 'node:http'
 import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
@@ -6,7 +6,7 @@ import type { AnyJson } from '@latchkey/testing/matrix-session.ts'
 
 export type Proxy = {
   readonly url: string
-  /** Paths of the requests that came through, after `/_matrix/client`. */
+  /** Paths of the forwarded requests, after `/_matrix/client`. */
   readonly paths: string[]
   [Symbol.asyncDispose](): Promise<void>
 }

@@ -1,4 +1,4 @@
-/** A device behind a guard, somebody who claims its keys, and everything that the guard told. */
+/** A device behind a guard, a claimer of its keys, and every event that the guard emitted. */
 import { memoryStore } from '../../../src/store/memory.ts'
 import { StoreError, type Store } from '../../../src/store/store.ts'
 import type { ClientEvent, ClientEventType } from '../../../src/events.ts'
@@ -12,10 +12,10 @@ export type Scene = {
   readonly store: Store
   readonly events: ClientEvent[]
   /** Events of one type. */
-  readonly told: <Type extends ClientEventType>(type: Type) => Extract<ClientEvent, { type: Type }>[]
-  /** Claims keys of the device as a stranger does. */
+  readonly emitted: <Type extends ClientEventType>(type: Type) => Extract<ClientEvent, { type: Type }>[]
+  /** Claims keys of the device as another user. */
   readonly claim: (count: number) => Promise<void>
-  /** Another guard on the same store, or on the one that is given: a reload, another tab, a restored backup. */
+  /** Another guard on the same store, or on a given one: a reload, another tab, a restored backup. */
   readonly reopen: (options?: Partial<GuardOptions>) => Guard
 }
 
@@ -42,7 +42,7 @@ export async function startScene(
     guard,
     store,
     events,
-    told: <Type extends ClientEventType>(type: Type) =>
+    emitted: <Type extends ClientEventType>(type: Type) =>
       events.filter((event): event is Extract<ClientEvent, { type: Type }> => event.type === type),
     async claim(count) {
       await stranger.claimMany(session.userId, session.deviceId, count)
@@ -51,7 +51,7 @@ export async function startScene(
   }
 }
 
-/** A copy of a store as it stands: a backup of it. */
+/** A copy of a store: a backup of it. */
 export async function copyOf(store: Store): Promise<Store> {
   const { records } = await store.read()
   const copy = memoryStore()
@@ -82,14 +82,14 @@ export function breakable(store: Store, broken: { is: boolean }): Store {
   }
 }
 
-/** Keys that the server would issue and the SDK cannot use, seen past proxies and guards. */
+/** Keys that the server would issue and the SDK cannot use, read without proxies and guards. */
 export function orphansAt(url: string, { session, state }: ModelSdk): Promise<string[]> {
   const direct = new ModelSdk(directly(url, session))
   direct.restore(state)
   return direct.orphans()
 }
 
-/** A device's session with the server itself. */
+/** A direct session of the device with the server. */
 export function directly(url: string, { userId, deviceId, token }: MatrixSession): MatrixSession {
   return MatrixSession.resume({ baseUrl: url, userId, deviceId, token })
 }

@@ -1,7 +1,7 @@
 /**
- * Ground truth: which private keys are really in a libolm account. Its pickle is decrypted and read, because libolm has
- * no call that lists the private halves it still holds. Format (libolm, `pickle_encoding.c`, `account.cpp`): HKDF of the key
- * with "Pickle", AES-256-CBC, 8 bytes of HMAC; then version, identity pairs, a counted list of one-time keys, fallback keys.
+ * Ground truth: the private keys in a libolm account. The pickle is decrypted and parsed, because libolm has no call
+ * that lists the private halves it holds. Format (libolm, `pickle_encoding.c`, `account.cpp`): HKDF of the key with
+ * "Pickle", AES-256-CBC, 8 bytes of HMAC; then version, identity pairs, a counted list of one-time keys, fallback keys.
  */
 import { createDecipheriv, createHash, createHmac, hkdfSync } from 'node:crypto'
 
@@ -12,7 +12,7 @@ export type Audit = { readonly oneTimeKeys: readonly HeldKey[]; readonly fallbac
 const MAC_BYTES = 8
 const IDENTITY_BYTES = 32 + 64 + 32 + 32
 
-/** Lists the private keys in a pickle. @throws when the key is not the one that it was pickled with. */
+/** Lists the private keys in a pickle. @throws when it was pickled with another key */
 export function auditPickle(pickle: string, key: string): Audit {
   const raw = Buffer.from(pickle, 'base64')
   const ciphertext = raw.subarray(0, -MAC_BYTES)

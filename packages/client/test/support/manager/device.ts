@@ -1,6 +1,6 @@
 /**
- * A device on a key manager over libolm, with real HTTP. Its answers can be lost, held back or rewritten, it can be
- * dropped as a crash drops it, and its account can be audited.
+ * A device on a key manager over libolm, with real HTTP. Its answers can be lost, delayed or rewritten, it can crash,
+ * and its account can be audited.
  */
 import assert from 'node:assert/strict'
 import { type AnyJson, MatrixSession } from '@latchkey/testing/matrix-session.ts'
@@ -29,7 +29,7 @@ export type DeviceOptions = Partial<Omit<KeyManagerOptions, 'accounts' | 'userId
 /** One request and its answer. */
 export type Sent = { readonly request: OutgoingRequest; readonly status: number; readonly body: AnyJson }
 
-/** What a test does to an answer before the manager sees it; undefined: it is lost. */
+/** Changes an answer before the manager sees it; undefined: it is lost. */
 export type Rewrite = (
   request: OutgoingRequest,
   answer: { status: number; body: AnyJson },
@@ -66,7 +66,7 @@ export class ManagerDevice {
     return ManagerDevice.on(session, more)
   }
 
-  /** A device on a session that is there already: a second process, or a new start. */
+  /** A device on an existing session: a second process, or a restart. */
   static async on(
     session: MatrixSession,
     more: Partial<Omit<KeyManagerOptions, 'accounts' | 'userId' | 'deviceId'>> = {},
@@ -84,7 +84,7 @@ export class ManagerDevice {
     return new ManagerDevice(session, options, await KeyManager.open(options), events)
   }
 
-  /** As `signIn`, and published. */
+  /** Like `signIn`, then publishes the keys. */
   static async ready(baseUrl: string, options: DeviceOptions): Promise<ManagerDevice> {
     const device = await ManagerDevice.signIn(baseUrl, options)
     await device.catchUp()
@@ -107,7 +107,7 @@ export class ManagerDevice {
     return this.sent.filter(({ request }) => request.type === 'keys_upload')
   }
 
-  /** One sync, and what follows from it. */
+  /** One sync, and the requests that follow from it. */
   async catchUp(): Promise<void> {
     await this.sync()
     await this.sendRequests()
@@ -127,7 +127,7 @@ export class ManagerDevice {
     return this.#asOf(await this.session.ok('GET', `/v3/sync?timeout=0${position}`))
   }
 
-  /** What a server of the level would have answered: one without our extensions, or without `/keys/reset` as well. */
+  /** The answer of a server of the level: without our extensions, or also without `/keys/reset`. */
   #asOf(answer: AnyJson): AnyJson {
     if (this.level === 'latchkey') return answer
     const members = Object.entries<AnyJson>(answer).filter(([name]) => !name.startsWith('dev.latchkey.'))
@@ -152,7 +152,7 @@ export class ManagerDevice {
     this.failures.push(...failures)
   }
 
-  /** Sends what is due until nothing is. */
+  /** Sends requests until none is due. */
   async sendRequests(): Promise<void> {
     for (let rounds = 0; rounds < 50; rounds++) {
       const [request] = await this.#manager.outgoingRequests()
@@ -174,7 +174,7 @@ export class ManagerDevice {
     return true
   }
 
-  /** Sends what is due; the first answer of an upload or reset is lost. */
+  /** Sends the due requests; the first answer of an upload or reset is lost. */
   async loseNextAnswer(): Promise<void> {
     let lost = false
     this.rewriteAnswer = ({ type }, answer) => {
@@ -184,7 +184,7 @@ export class ManagerDevice {
     }
     await this.sendRequests()
     this.rewriteAnswer = (_request, answer) => answer
-    assert.ok(lost, 'nothing was sent whose answer could be lost')
+    assert.ok(lost, 'no request was sent whose answer could be lost')
   }
 
   get target(): { readonly userId: string; readonly deviceId: string; readonly identityKey: string } {
@@ -195,12 +195,12 @@ export class ManagerDevice {
     }
   }
 
-  /** The process ends without a word, and starts again on what the store has. */
+  /** The process crashes, and restarts on the stored state. */
   async crash(): Promise<void> {
     this.#manager = await KeyManager.open(this.#options)
   }
 
-  /** What was received: the text of an SDK's event, or what a raw sender wrote. */
+  /** The received texts: of an SDK's events, or of a raw sender. */
   texts(): string[] {
     return this.received.map(({ plaintext }) =>
       plaintext.startsWith('{') ? JSON.parse(plaintext).content.text : plaintext,
@@ -217,7 +217,9 @@ export class ManagerDevice {
     return this.session.ok('GET', '/unstable/dev.latchkey/keys/pool?limit=1000')
   }
 
-  /** The promise of the library: what the server would give out, this account can open. Returns the number available. */
+  /**
+   * The library's promise: this account can open every key that the server would issue. Returns the number available.
+   */
   async assertSubset(): Promise<number> {
     const { oneTimeKeys, fallbackKeys } = await this.audit()
     const held = new Set(oneTimeKeys.map(({ hash }) => hash))

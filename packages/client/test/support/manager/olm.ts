@@ -1,4 +1,4 @@
-/** libolm for tests: initialised once, and without the listeners that it puts on the process (they exit with code 7). */
+/** libolm for tests: initialised once, without its listeners on the process (they exit with code 7). */
 import { createRequire } from 'node:module'
 import type Olm from '@matrix-org/olm'
 

@@ -1,4 +1,4 @@
-/** Another client on the same Olm account: what publishes keys that the manager knows nothing of. */
+/** Another client on the same Olm account, which publishes keys unknown to the manager. */
 import type Olm from '@matrix-org/olm'
 import { canonicalJson } from '@latchkey/protocol'
 import type { AnyJson, MatrixSession } from '@latchkey/testing/matrix-session.ts'

@@ -1,4 +1,4 @@
-/** A server that answers whatever a test wants: for what no real one does. */
+/** A server with scripted answers, for answers that no real server gives. */
 import { KeyManager, type KeyManagerOptions, memoryStore, type OutgoingRequest } from '../../../src/index.ts'
 import { libolmAccounts } from '../../../src/libolm.ts'
 import type { AnyJson } from '@latchkey/testing/matrix-session.ts'
@@ -15,7 +15,7 @@ export function keyPool(epoch: string, version: number, digest = EMPTY_DIGEST): 
   return { epoch, version, generation: 1, digest: { signed_curve25519: digest }, fallback: {} }
 }
 
-/** A pool with one key that nobody here ever published. */
+/** A pool with one key that this device never published. */
 export function foreignPool(epoch: string, version: number): AnyJson {
   const available = [{ key_id: 'Z', key_hash: 'of a stranger', uploaded_ts: 1 }]
   return {
@@ -26,7 +26,7 @@ export function foreignPool(epoch: string, version: number): AnyJson {
   }
 }
 
-/** An honest server with our extensions, where the answers say nothing else. */
+/** An honest server with our extensions, unless a scripted answer replaces its own. */
 const HONEST: Answers = {
   versions: () => ok({ unstable_features: { 'org.matrix.msc4162': true, 'dev.latchkey.key_pool': true } }),
   keys_query: () => ok({ device_keys: {} }),
@@ -59,7 +59,7 @@ export class Scripted {
     return new Scripted(manager, events, answers)
   }
 
-  /** One sync, and what follows from it, up to so many requests. Returns how many it were. */
+  /** One sync and the requests that follow, up to a limit. Returns their number. */
   async sync(answer: AnyJson, limit = 200): Promise<number> {
     await this.manager.receiveSync({ next_batch: 'next', ...answer })
     let count = 0

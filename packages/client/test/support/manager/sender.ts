@@ -1,4 +1,4 @@
-/** A sender on raw libolm, which can do what no SDK does: claim and wait, forge, damage and repeat messages. */
+/** A sender on raw libolm, which can do more than SDKs: delay, forge, damage and repeat messages. */
 import type Olm from '@matrix-org/olm'
 import { type ClaimedKey, MatrixSession } from '@latchkey/testing/matrix-session.ts'
 import { loadOlm } from './olm.ts'
@@ -54,32 +54,32 @@ export class Sender {
   }
 }
 
-/** The same message with its end damaged: it names the same key, and decrypts to nothing. */
+/** The same message with its end damaged: it names the same key, and does not decrypt. */
 export function damaged({ type, body }: Ciphertext): Ciphertext {
   const end = body.slice(-6) === 'AAAAAA' ? 'BBBBBB' : 'AAAAAA'
   return { type, body: body.slice(0, -6) + end }
 }
 
-/** The same pre-key message with one more field, which some readers skip. */
+/** The same pre-key message with an additional field, which some readers skip. */
 export function withUnknownField({ type, body }: Ciphertext): Ciphertext {
   return { type, body: base64(Buffer.concat([Buffer.from(body, 'base64'), Buffer.from([0x28, 0x01])])) }
 }
 
-/** The same pre-key message, naming another one-time key before its own: libolm takes the last one. */
+/** The same pre-key message, naming another one-time key before its own: libolm reads the last one. */
 export function namingFirst({ type, body }: Ciphertext, publicKey: string): Ciphertext {
   const bytes = Buffer.from(body, 'base64')
   const field = Buffer.concat([Buffer.from([0x0a, 32]), Buffer.from(publicKey, 'base64')])
   return { type, body: base64(Buffer.concat([bytes.subarray(0, 1), field, bytes.subarray(1)])) }
 }
 
-/** The same pre-key message in other bytes: what is outside of its MAC anybody can change, the order of fields too. */
+/** The same pre-key message in other bytes: anyone can change what its MAC does not cover, even the order of fields. */
 export function reordered({ type, body }: Ciphertext): Ciphertext {
   const bytes = Buffer.from(body, 'base64')
   const [version, first, second] = [bytes.subarray(0, 1), bytes.subarray(1, 35), bytes.subarray(35, 69)]
   return { type, body: base64(Buffer.concat([version, second, first, bytes.subarray(69)])) }
 }
 
-/** The same pre-key message with so many bytes that it has the length. */
+/** The same pre-key message, padded to the given length. */
 export function lengthened({ type, body }: Ciphertext, length: number): Ciphertext {
   const bytes = Buffer.from(body, 'base64')
   const padding = Buffer.alloc(Math.floor((length * 3) / 4) - bytes.length, 0x41)

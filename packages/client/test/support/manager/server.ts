@@ -1,4 +1,4 @@
-/** A server that can be restored from a backup, and raise its epoch: stopped, changed, and started on the same port. */
+/** A server that can be restored from a backup and raise its epoch: stopped, changed, restarted on the same port. */
 import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -52,13 +52,13 @@ export class RestorableServer {
   }
 }
 
-/** Uses up the connections to a server that was there before, until one reaches the new one. */
+/** Uses up pooled connections to the former server, until one reaches the new one. */
 export async function untilReachable(url: string): Promise<void> {
   for (let tries = 0; tries < 100; tries++) {
     const answer = await fetch(`${url}/_matrix/client/versions`).catch(() => undefined)
     if (answer?.ok === true) return
   }
-  throw new Error(`${url} did not come back`)
+  throw new Error(`${url} did not restart`)
 }
 
 function copyOver(from: string, to: string): void {

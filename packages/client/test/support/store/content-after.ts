@@ -1,4 +1,4 @@
-/** A known history: what each generation of a store changes, and what its content is then. */
+/** A known history: the changes of each generation of a store, and its content after them. */
 import type { Changes } from '../../../src/store/store.ts'
 
 /** Puts a record, replaces one, and deletes one, of sizes that make some writes span pages. */

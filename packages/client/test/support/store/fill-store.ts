@@ -1,4 +1,4 @@
-/** A process of its own that writes to a file store until there is no room, and prints how that ended, as JSON. */
+/** A process that writes to a file store until the disk is full, and prints the result as JSON. */
 import { fileStore } from '../../../src/store/sqlite-file.ts'
 import { StoreError } from '../../../src/store/store.ts'
 

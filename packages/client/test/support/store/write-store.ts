@@ -1,7 +1,7 @@
 /**
- * A process of its own that works on a file store until it is killed, and prints a line for each step that is done.
+ * A process that works on a file store until it is killed, and prints a line for each completed step.
  *
- *     node write-store.ts PATH write     write after write, each a known change of the content (content-after.ts)
+ *     node write-store.ts PATH write     repeated writes, each a known change of the content (content-after.ts)
  *     node write-store.ts PATH create    new stores at PATH-0, PATH-1, ...
  *     node write-store.ts PATH hold      takes the lock and keeps it
  *     node write-store.ts PATH count N   adds one, N times, under the lock; then ends
@@ -31,7 +31,7 @@ if (task === 'write') {
 } else if (task === 'hold') {
   await store.exclusively(() => {
     say('held')
-    // Only a kill ends it.
+    // Ends only when killed.
     setInterval(() => undefined, 60_000)
     return new Promise(() => undefined)
   })
