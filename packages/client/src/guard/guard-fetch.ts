@@ -241,7 +241,7 @@ function statusOf({ mode }: Settings, memory: GuardMemory, state: StoredState): 
   return state.read((view) => {
     const { userId, deviceId } = guardedDevice(view)
     const keys: Partial<Record<KeyState, number>> = {}
-    for (const { state } of view.all(ONE_TIME_KEYS).values()) keys[state] = (keys[state] ?? 0) + 1
+    for (const key of view.all(ONE_TIME_KEYS).values()) keys[key.state] = (keys[key.state] ?? 0) + 1
     const level = [...memory.levels.values()].at(-1)
     return {
       mode,

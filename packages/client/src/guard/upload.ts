@@ -138,7 +138,7 @@ async function settle(
   const answer = decodeUpload(body)
   if (body[KEY_POOL] !== undefined && answer.keyPool !== undefined) setLevel(context, 'latchkey')
   const now = settings.now()
-  const { counts, left } = await state.update((transaction) => {
+  const settled = await state.update((transaction) => {
     const sent = payload.oneTimeKeys.filter(({ name }) => isInPayload(payload, name))
     settleKeys(transaction, sent, answer, now)
     settleFallbackKeys(transaction, payload.fallbackKeys, answer, now)
@@ -157,7 +157,7 @@ async function settle(
     }
     return { counts, left }
   })
-  const shown = countsForSdk(context, counts, left)
+  const shown = countsForSdk(context, settled.counts, settled.left)
   return shown?.[SIGNED_CURVE25519] === answer.counts?.[SIGNED_CURVE25519] ? undefined : shown
 }
 

@@ -18,7 +18,7 @@ export function withSpent(spent: Spent, count: number, now: number): Spent {
   const kept = spent
     .filter(({ at }) => Math.abs(now - at) < DAY_MS)
     // A clock that was moved back must not make an entry count forever.
-    .map(({ at, count }) => ({ at: Math.min(at, now), count }))
+    .map((entry) => ({ at: Math.min(entry.at, now), count: entry.count }))
   const last = kept.at(-1)
   if (last !== undefined && now - last.at < HOUR_MS) {
     return [...kept.slice(0, -1), { at: last.at, count: last.count + count }]

@@ -51,7 +51,7 @@ export class Core {
       step.finish()
       return value
     })
-    for (const emit of last?.events ?? []) emit(this.#onEvent)
+    for (const emitTo of last?.events ?? []) emitTo(this.#onEvent)
     return result
   }
 }

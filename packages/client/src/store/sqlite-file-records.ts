@@ -51,8 +51,8 @@ export function writeAll(db: DatabaseSync, path: string, expected: number, chang
     if (text?.isWellFormed() === false)
       throw new TypeError(`the text of record "${key}" is not well-formed Unicode`)
     const name = JSON.stringify(key)
-    const checksum = former.get(name)?.['checksum']
-    if (checksum instanceof Uint8Array) mixIn(digest, checksum)
+    const replaced = former.get(name)?.['checksum']
+    if (replaced instanceof Uint8Array) mixIn(digest, replaced)
     if (text === undefined) remove.run(name)
     else {
       const checksum = recordChecksum(name, text)

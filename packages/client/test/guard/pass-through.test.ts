@@ -160,7 +160,7 @@ test("another device's requests on the same store pass unguarded", async () => {
   const other = new ModelSdk(await MatrixSession.signIn(server.url, 'foreign-2', 'PHONE'), { fetch: guard })
   await other.round()
   assert.equal(other.uploads[0]?.status, 200)
-  assert.match(emitted('unguarded')[0]?.error ?? '', /the store is that of @foreign:test.example PHONE/)
+  assert.match(emitted('unguarded')[0]?.error ?? '', /the store belongs to @foreign:test.example PHONE/)
   assert.equal(await store.generation(), generation)
 })
 

@@ -222,7 +222,7 @@ test('a message to a former identity of the device is explained: its key is lost
 })
 
 test('keys that a server restored from a backup offers again are withdrawn at the first sync', async () => {
-  const dirs = ['data', 'backup'].map((name) => mkdtempSync(join(tmpdir(), `latchkey-${name}-`)))
+  const dirs = ['data', 'backup'].map((kind) => mkdtempSync(join(tmpdir(), `latchkey-${kind}-`)))
   after(() => dirs.forEach((dir) => rmSync(dir, { recursive: true, force: true })))
   const [dataDir = '', backupDir = ''] = dirs
   let current = await startTestServer({ dataDir })

@@ -64,7 +64,7 @@ test('for a key that one message named, explain and report agree, whether or not
   assert.equal(await guard.reportUndecryptable(key), 'seen_once')
   const [explained] = await guard.explain(key)
   assert.equal(explained?.verdict, 'seen_once')
-  assert.doesNotMatch(explained?.text ?? '', /decrypted with it before/)
+  assert.doesNotMatch(explained?.text ?? '', /already decrypted with it/)
   // Another session with the same key is distinguished.
   const other = { ...event, content: preKeyContent({ oneTimeKey: key, ownKey: sdk.curve25519 }) }
   assert.equal(await guard.reportUndecryptable(other), 'seen_twice')

@@ -319,7 +319,7 @@ test('on a bare server a conflict is reported, and the next keys get new IDs', a
   assert.ok(bob.eventTypes().includes('not_healed'))
   await bob.catchUp()
   assert.equal(bob.uploads.at(-1)?.status, 200)
-  assert.ok(!bob.sent.some(({ request }) => request.type === 'keys_reset'))
+  assert.ok(!bob.sent.some((sent) => sent.request.type === 'keys_reset'))
 })
 
 test('an upload that is refused again after the comparison ends with everything replaced, in one request', async () => {
@@ -327,7 +327,7 @@ test('an upload that is refused again after the comparison ends with everything 
   const [name] = Object.keys(JSON.parse(bob.uploads[0]?.request.body ?? '{}').one_time_keys)
   await alice.session.claimMany(bob.userId, bob.deviceId, 5)
   bob.rewriteAnswer = ({ type }, answer) => {
-    if (type !== 'keys_upload' || bob.sent.some(({ request }) => request.type === 'keys_reset')) return answer
+    if (type !== 'keys_upload' || bob.sent.some((sent) => sent.request.type === 'keys_reset')) return answer
     const error = `One time key ${name} already exists. Old key: {}`
     return { status: 400, body: { errcode: 'M_UNKNOWN', error } }
   }

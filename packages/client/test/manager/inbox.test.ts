@@ -47,7 +47,7 @@ test('a damaged message that names a good key leaves the key, and the honest mes
 test('a message that names an unknown key changes nothing, and the verdict says so', async () => {
   const { bob, alice } = await pair()
   const other = await ManagerDevice.signIn(server.url, { user: 'other', deviceId: 'OTHER' })
-  const before = await bob.audit()
+  const held = await bob.audit()
   const foreign = other.manager.identityKeys.curve25519
   await alice.send(bob.target, alice.encryptWith(bob.target, foreign, 'to nobody'))
   await alice.send(bob.target, { type: 0, body: 'no Olm message' })
@@ -57,7 +57,7 @@ test('a message that names an unknown key changes nothing, and the verdict says 
     bob.failures.map(({ verdict }) => verdict),
     ['unknown_key', 'malformed', 'no_session'],
   )
-  assert.deepEqual(await bob.audit(), before)
+  assert.deepEqual(await bob.audit(), held)
 })
 
 test('a message on a key that was already used is a failure with that verdict', async () => {
@@ -173,7 +173,7 @@ test('a body longer than libolm accepts is malformed, and honest messages in the
   const mallory = await Sender.signIn(server.url, `mallory${pairs}`)
   const honest = alice.encryptWith(bob.target, (await alice.claim(bob.target)).key, 'honest')
   const { key } = await mallory.claim(bob.target)
-  const before = bob.manager.since
+  const { since } = bob.manager
   for (const named of [key, mallory.identityKey]) {
     for (const length of [48_700, 62_700, 64_900]) {
       const message = mallory.encryptWith(bob.target, named, 'long')
@@ -196,7 +196,7 @@ test('a body longer than libolm accepts is malformed, and honest messages in the
     bob.failures.map(({ verdict }) => verdict),
     Array.from({ length: 8 }, () => 'malformed'),
   )
-  assert.notEqual(bob.manager.since, before)
+  assert.notEqual(bob.manager.since, since)
   await bob.assertSubset()
 })
 
@@ -244,7 +244,7 @@ test('a message that names two keys is malformed: every reader must see the same
   const { bob, alice } = await pair()
   const { key } = await alice.claim(bob.target)
   const { key: other } = await alice.claim(bob.target)
-  const before = await bob.audit()
+  const held = await bob.audit()
   const message = alice.encryptWith(bob.target, key, 'hello')
   await alice.send(bob.target, namingFirst(message, other))
   await alice.send(bob.target, withUnknownField(message))
@@ -253,7 +253,7 @@ test('a message that names two keys is malformed: every reader must see the same
     bob.failures.map(({ verdict }) => verdict),
     ['malformed', 'malformed'],
   )
-  assert.deepEqual(await bob.audit(), before)
+  assert.deepEqual(await bob.audit(), held)
   assert.deepEqual(bob.texts(), [])
 })
 

@@ -49,7 +49,7 @@ test('the loop publishes, waits, delivers messages, refills, and stops in the mi
   await alice.send(bob.target, alice.encryptWith(bob.target, key, 'hello'))
   const [message] = await within('the message', promise)
   assert.equal(message?.plaintext, 'hello')
-  await assert.rejects(bob.manager.start(loopOf(bob)), /running already/)
+  await assert.rejects(bob.manager.start(loopOf(bob)), /already running/)
   await within('the end', bob.manager.stop())
   await running
   assert.deepEqual(await bob.manager.unhandledMessages(), [])

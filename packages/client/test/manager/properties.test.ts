@@ -451,9 +451,9 @@ test('under any faults the server offers only held keys, and afterwards the stat
 
 test('the same holds on servers without digests, except for a rolled-back store', async () => {
   const possible = OPERATIONS.filter((operation) => !NEEDS_DIGESTS.includes(operation))
-  const level = fc.constantFrom<ServerLevel>('msc4162', 'bare')
+  const levels = fc.constantFrom<ServerLevel>('msc4162', 'bare')
   await fc.assert(
-    fc.asyncProperty(level, schedules(possible, 40), async (level, operations) => {
+    fc.asyncProperty(levels, schedules(possible, 40), async (level, operations) => {
       await play(await World.create(level), operations)
     }),
     options(Math.ceil(RUNS / 2)),

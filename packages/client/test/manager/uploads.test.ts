@@ -75,10 +75,10 @@ test('two processes on one store send the same upload, and settle it once', asyn
 test('a late duplicate of an answer changes nothing', async () => {
   const { bob } = await pair()
   const [first] = bob.uploads
-  const before = await bob.store.generation()
+  const generation = await bob.store.generation()
   assert.ok(first)
   await bob.manager.markRequestAsSent(first.request.id, { status: 200, body: first.body })
-  assert.equal(await bob.store.generation(), before)
+  assert.equal(await bob.store.generation(), generation)
 })
 
 test('429 and 5xx leave the request due, after the pause that the server asks for', async () => {
@@ -183,7 +183,7 @@ test('issued, unused keys occupy slots: the fallback key serves, and a day later
   await alice.send(bob.target, alice.encryptWith(bob.target, gone.key, 'too late'))
   await bob.sync()
   assert.equal(bob.failures[0]?.verdict, 'expired')
-  assert.match((await bob.manager.explain(gone.key))[0]?.text ?? '', /dropped to make room/)
+  assert.match((await bob.manager.explain(gone.key))[0]?.text ?? '', /dropped to free a slot/)
 })
 
 test('an issued key is dropped 30 days after its issue', async () => {

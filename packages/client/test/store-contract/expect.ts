@@ -10,7 +10,7 @@ export function equal(actual: unknown, expected: unknown): void {
 export async function rejects(promise: Promise<unknown>, name: string): Promise<void> {
   const error: unknown = await promise.then(
     () => undefined,
-    (error: unknown) => error,
+    (reason: unknown) => reason,
   )
   if (error === undefined) throw new Error(`expected ${name}, but it succeeded`)
   if (!(error instanceof Error) || error.name !== name) throw error
@@ -24,6 +24,6 @@ function text(value: unknown): string {
   )
 }
 
-function excerpt(text: string): string {
-  return text.length > 300 ? `${text.slice(0, 300)}... (${text.length} characters)` : text
+function excerpt(long: string): string {
+  return long.length > 300 ? `${long.slice(0, 300)}... (${long.length} characters)` : long
 }

@@ -59,7 +59,7 @@ test('a store lets another tab delete the database, and does not create a new on
   const store = indexedDbStore(name)
   await store.write(0, changes({ a: '1' }))
   await within('the deletion of the database', deleteDatabase(name))
-  await rejectsEverything(store, 'unreadable', /deleted while it was in use/)
+  await rejectsEverything(store, 'unreadable', /deleted while in use/)
   assert.deepEqual(
     (await indexedDB.databases()).filter((database) => database.name === name),
     [],

@@ -57,10 +57,10 @@ for (const [name, place] of Object.entries(STORES)) {
             ),
           )
           for (const counter of ['a', 'b', 'c']) {
-            const own = steps.flatMap((step, i) =>
-              step.counter === counter ? [{ ...step, result: results[i] }] : [],
+            const own = steps.flatMap((made, i) =>
+              made.counter === counter ? [{ ...made, result: results[i] }] : [],
             )
-            const sum = own.reduce((sum, { add }) => sum + add, 0)
+            const sum = own.reduce((total, { add }) => total + add, 0)
             for (const state of states)
               assert.equal(await state.read((view) => view.get(COUNTER, counter)?.value ?? 0), sum)
             // Each step saw all previous ones: the sums that the steps returned are one chain.
