@@ -18,7 +18,6 @@ const NOT_YET: readonly string[] = [
   'bench/',
   'demo/',
   'lab/',
-  'packages/client/',
   'packages/server/src/accounts/',
   'packages/server/src/devices/',
   'packages/server/src/messages/',

@@ -5,11 +5,7 @@
 import type { Changes, Snapshot, Store } from '../../src/store/store.ts'
 import { EXCLUSIVE_CASES } from './exclusive-cases.ts'
 import { equal, rejects } from './expect.ts'
-
-/** A new empty store: `open` returns a further handle on it, like another process or tab. */
-export type Place = { readonly open: () => Store }
-
-export type StoreCase = { readonly name: string; readonly run: (place: Place) => Promise<void> }
+import type { StoreCase } from './store-case.ts'
 
 const PLAIN_CASES: readonly StoreCase[] = [
   {

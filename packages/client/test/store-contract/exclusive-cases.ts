@@ -1,6 +1,6 @@
 /** The contract of `Store.exclusively`: cases of the contract (cases.ts). */
-import type { StoreCase } from './cases.ts'
 import { equal, rejects } from './expect.ts'
+import type { StoreCase } from './store-case.ts'
 
 export const EXCLUSIVE_CASES: readonly StoreCase[] = [
   {
