@@ -18,7 +18,7 @@ describe('a session that ended after its look-up', () => {
 
   test('is refused by every endpoint whose store proves it', async () => {
     const { accounts } = server.context.store
-    const lookUp = accounts.session
+    const lookUp = accounts.session.bind(accounts)
     const proved = clientApi(server.context.config).filter(
       (endpoint) => endpoint.sessionProvedByStore === true,
     )
