@@ -91,20 +91,20 @@ export async function claimNames(
   return names
 }
 
-export function tryReset(server: TestServer, device: TestDevice, body: unknown): Promise<Reply> {
+export function tryReset(server: TestClient, device: TestDevice, body: unknown): Promise<Reply> {
   return server.call('POST', RESET, { token: device.token, body })
 }
 
-export async function reset(server: TestServer, device: TestDevice, body: unknown): Promise<AnyJson> {
+export async function reset(server: TestClient, device: TestDevice, body: unknown): Promise<AnyJson> {
   return ok(await tryReset(server, device, body))
 }
 
-export async function pool(server: TestServer, device: TestDevice): Promise<AnyJson> {
+export async function pool(server: TestClient, device: TestDevice): Promise<AnyJson> {
   return ok(await server.call('GET', POOL, { token: device.token }))
 }
 
 export async function sync(
-  server: TestServer,
+  server: TestClient,
   device: TestDevice,
   query: Record<string, string> = {},
 ): Promise<AnyJson> {
@@ -112,7 +112,7 @@ export async function sync(
 }
 
 export function trySync(
-  server: TestServer,
+  server: TestClient,
   device: TestDevice,
   query: Record<string, string> = {},
 ): Promise<Reply> {
@@ -149,7 +149,7 @@ export async function until(condition: () => boolean): Promise<void> {
 }
 
 export async function send(
-  server: TestServer,
+  server: TestClient,
   device: TestDevice,
   messages: unknown,
   transactionId: string,
