@@ -32,6 +32,8 @@ const { values: options } = parseArgs({
     store: { type: 'string', default: 'postgres' },
     seed: { type: 'string' },
     kill: { type: 'boolean', default: false },
+    /** Runs every second process from another checkout: an older version over the same database. */
+    'other-checkout': { type: 'string' },
     /** Keeps the history there. */
     history: { type: 'string' },
     /** Judges a kept history instead of making one. */
@@ -57,7 +59,13 @@ async function soak(): Promise<number> {
   const database = postgres ? (cluster?.url ?? given) : undefined
   let failed = true
   try {
-    const fleet = await startFleet({ directory, processes, ...(database !== undefined && { database }) })
+    const otherCheckout = options['other-checkout']
+    const fleet = await startFleet({
+      directory,
+      processes,
+      ...(database !== undefined && { database }),
+      ...(otherCheckout !== undefined && { otherCheckout }),
+    })
     let silent = 0
     try {
       silent = await run(fleet, history, seed, seconds)

@@ -20,16 +20,18 @@ export type Fleet = {
   stop(): Promise<void>
 }
 
-/** Without `database` there is one process, over SQLite in `directory`. */
+/** Without `database` there is one process, over SQLite in `directory`. Odd processes run from `otherCheckout`. */
 export async function startFleet(options: {
   readonly directory: string
   readonly processes: number
   readonly database?: string
+  readonly otherCheckout?: string
 }): Promise<Fleet> {
-  const { directory, processes, database } = options
+  const { directory, processes, database, otherCheckout } = options
   const flags = ['--registration', 'open', '--limits', 'off', '--server-name', 'soak.example']
   if (database !== undefined) flags.push('--database', database)
-  const start = (n: number): Promise<ServerProcess> => startProcess(join(directory, `process-${n}`), flags)
+  const start = (n: number): Promise<ServerProcess> =>
+    startProcess(join(directory, `process-${n}`), flags, {}, n % 2 === 1 ? otherCheckout : undefined)
   const running: (ServerProcess | undefined)[] = []
   // The first one sets the database up; the others find it as it is to be.
   for (let n = 0; n < processes; n++) running.push(await start(n))

@@ -1,10 +1,11 @@
 /** Latchkey as its own process, the way an operator runs it, so that it can be killed. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
 
-const COMMAND = fileURLToPath(new URL('../../server/bin/latchkey.mjs', import.meta.url))
+const CHECKOUT = join(import.meta.dirname, '../../..')
+const COMMAND = 'packages/server/bin/latchkey.mjs'
 
 export type ServerProcess = {
   readonly url: string
@@ -20,13 +21,15 @@ export type ServerProcess = {
 
 const KEPT_LOG = 20_000
 
-/** Starts `latchkey serve` on a free port and resolves when it says that it is ready. */
+/** Starts `latchkey serve` of a checkout on a free port and resolves when it says that it is ready. */
 export async function startProcess(
   dataDir: string,
   flags: readonly string[] = [],
   environment: Readonly<Record<string, string>> = {},
+  checkout = CHECKOUT,
 ): Promise<ServerProcess> {
-  const child = spawn(process.execPath, [COMMAND, 'serve', '--port', '0', '--data', dataDir, ...flags], {
+  const serve = [join(checkout, COMMAND), 'serve', '--port', '0', '--data', dataDir, ...flags]
+  const child = spawn(process.execPath, serve, {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...withoutSettings(process.env), ...environment },
   })
