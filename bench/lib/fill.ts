@@ -24,6 +24,9 @@ export type Filling = {
 
 const POOLS = { ...DEFAULT_POOL_POLICY, keysPerPool: Number.MAX_SAFE_INTEGER, keysPerDeviceAndDay: 0 }
 
+/** How a checkout fills a database: this module's functions. */
+export type Fillers = { readonly fill: typeof fill; readonly fillPostgres: typeof fillPostgres }
+
 /** Fills a data directory of the embedded store. */
 export async function fill({
   dataDir,

@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import pg from 'pg'
-import { type FilledDevice, fill, fillPostgres, type Filling } from './fill.ts'
+import { type FilledDevice, fill, type Fillers, fillPostgres, type Filling } from './fill.ts'
 import { type Running, startLatchkey } from './process.ts'
 
 export type StoreKind = 'sqlite' | 'postgres'
@@ -13,6 +13,8 @@ export type Setup = {
   readonly store: StoreKind
   readonly processes: number
   readonly flags?: readonly string[]
+  /** Whose server runs; this checkout's when not given. */
+  readonly checkout?: string
 }
 
 export type Template = {
@@ -33,12 +35,18 @@ export class Installations {
     this.#clusterUrl = clusterUrl
   }
 
-  async fill(store: StoreKind, name: string, filling: Filling): Promise<Template> {
+  async fill(
+    store: StoreKind,
+    name: string,
+    filling: Filling,
+    by: Fillers = { fill, fillPostgres },
+  ): Promise<Template> {
     if (store === 'sqlite') {
-      return { store, name, devices: await fill({ dataDir: this.directoryOf(name), ...filling }) }
+      const fillSqlite = by.fill
+      return { store, name, devices: await fillSqlite({ dataDir: this.directoryOf(name), ...filling }) }
     }
     await this.#admin(`create database ${name}`)
-    const devices = await fillPostgres({ database: this.databaseOf(name), ...filling })
+    const devices = await by.fillPostgres({ database: this.databaseOf(name), ...filling })
     await query(this.databaseOf(name), 'vacuum analyze')
     await this.#admin('checkpoint')
     return { store, name, devices }
@@ -47,7 +55,7 @@ export class Installations {
   /** Runs `measure` with the processes of a setup over a fresh copy of the template. */
   async with(
     template: Template,
-    { processes, flags = [] }: Setup,
+    { processes, flags = [], checkout }: Setup,
     measure: (servers: readonly Running[]) => Promise<void>,
   ): Promise<void> {
     const copy = `copy${this.#copies++}`
@@ -57,12 +65,13 @@ export class Installations {
     if (postgres) await this.#admin(`create database ${copy} template ${template.name}`)
     else cpSync(this.directoryOf(template.name), join(directory, '0'), { recursive: true })
     const servers: Running[] = []
+    const start = { pinned: false, ...(checkout !== undefined && { checkout }) }
     try {
       // What was copied is written out now, not while something is measured.
       if (postgres) await this.#admin('checkpoint')
       execFileSync('sync')
       for (let n = 0; n < processes; n++) {
-        servers.push(await startLatchkey(join(directory, `${n}`), all, { pinned: false }))
+        servers.push(await startLatchkey(join(directory, `${n}`), all, start))
       }
       await measure(servers)
     } finally {

@@ -6,6 +6,7 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
 import { cpus } from 'node:os'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 export type Running = { readonly url: string; readonly pid: number; stop(): Promise<void> }
@@ -13,8 +14,14 @@ export type Running = { readonly url: string; readonly pid: number; stop(): Prom
 const SERVER_CORE = '0'
 const LOAD_CORE = '1'
 
-/** `pinned: false` leaves all processes to all cores. */
-export type StartOptions = { readonly pinned?: boolean }
+export type StartOptions = {
+  /** False leaves all processes to all cores. */
+  readonly pinned?: boolean
+  /** The checkout whose server runs; this one by default. */
+  readonly checkout?: string
+}
+
+const CHECKOUT = join(import.meta.dirname, '../..')
 
 /** Pins this process. False where that cannot be done. */
 function pinLoad(): boolean {
@@ -32,7 +39,7 @@ export function startLatchkey(
   flags: readonly string[] = [],
   options: StartOptions = {},
 ): Promise<Running> {
-  const command = fileURLToPath(new URL('../../packages/server/bin/latchkey.mjs', import.meta.url))
+  const command = join(options.checkout ?? CHECKOUT, 'packages/server/bin/latchkey.mjs')
   const quiet = ['--limits', 'off', '--log-level', 'error']
   return start([command, 'serve', '--port', '0', '--data', dataDir, ...quiet, ...flags], options)
 }
