@@ -4,6 +4,7 @@
  * information writes nothing.
  */
 import { isJsonObject, type JsonObject, SIGNED_CURVE25519 } from '@latchkey/protocol'
+import { deferred } from '../es2023.ts'
 import type { ServerLevel } from '../events.ts'
 import { type Counts, COUNTS, decodeSignals, parseObject, type SyncSignals } from '../server/answers.ts'
 import {
@@ -206,11 +207,4 @@ async function inTime<T>({ settings }: GuardContext, work: () => Promise<T>): Pr
   } finally {
     clearTimeout(timer)
   }
-}
-
-/** `Promise.withResolvers`, which some supported browsers lack. */
-function deferred<T>(): { promise: Promise<T>; resolve: (value: T) => void } {
-  let settle: ((value: T) => void) | undefined
-  const promise = new Promise<T>((resolve) => (settle = resolve))
-  return { promise, resolve: (value) => settle?.(value) }
 }

@@ -1,4 +1,5 @@
 /** Olm sessions with other devices: stored, limited in number, used to encrypt. */
+import { groupBy } from '../es2023.ts'
 import type { OlmMessage, OlmSession } from '../olm/olm-account.ts'
 import type { Transaction } from '../store/stored-state.ts'
 import { type SessionRecord, SESSIONS } from './records.ts'
@@ -31,7 +32,7 @@ export function putSession(
   }
   const all = [...transaction.all(SESSIONS)]
   if (all.length <= settings.sessions) return undefined
-  const owners = Map.groupBy(all, ([, { sender: by, peer: of }]) => by ?? of)
+  const owners = groupBy(all, ([, { sender: by, peer: of }]) => by ?? of)
   const [[owner, theirs] = ['', all]] = [...owners].sort(([, a], [, b]) => b.length - a.length)
   const [oldest] = theirs.filter(([id]) => id !== session.id).sort(([, a], [, b]) => a.usedAt - b.usedAt)
   if (oldest === undefined) return undefined

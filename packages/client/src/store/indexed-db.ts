@@ -8,6 +8,7 @@
  * The first operation opens the connection. It is closed when another tab deletes the database, and reopened when the
  * browser closed it. A database that disappears while in use is an error; it is never created again.
  */
+import { deferred } from '../es2023.ts'
 import { type Changes, type Snapshot, StaleStoreError, type Store, StoreError } from './store.ts'
 
 /** Options of `indexedDbStore`. */
@@ -169,7 +170,7 @@ class IndexedDbStore implements Store {
   }
 
   #open(): Promise<IDBDatabase> {
-    const { promise, resolve, reject } = Promise.withResolvers<IDBDatabase>()
+    const { promise, resolve, reject } = deferred<IDBDatabase>()
     const factory = globalThis.indexedDB as IDBFactory | undefined
     if (factory === undefined) throw this.#unreadable('IndexedDB is not available.')
     const request = factory.open(this.#name, VERSION)
