@@ -1,6 +1,7 @@
 /**
- * `npm run build`: writes what is published of the libraries, one folder each: JavaScript, declarations, package.json.
- * The sources are TypeScript that Node runs as it stands in a checkout; from `node_modules` it does not run .ts.
+ * `npm run build`: writes the packages as they are published, one folder each, ready for `npm pack`: JavaScript,
+ * package.json, README and LICENSE; declarations for the two libraries.
+ * The sources are TypeScript, which Node runs in a checkout but not inside `node_modules`.
  */
 import { execFile } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -10,13 +11,16 @@ import { promisify } from 'node:util'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 /** In the order of their dependencies. */
-const PACKAGES = ['protocol', 'client'] as const
-const NODE = '>=24.15'
+export const PACKAGES = ['protocol', 'client', 'server'] as const
+type PackageName = (typeof PACKAGES)[number]
 /** The compiler rewrites them in JavaScript only; in declarations not every tool resolves them. */
 const RELATIVE_TS_IMPORT = /((?:from|import\() ?['"]\.{1,2}\/[^'"]*)\.ts(['"])/g
+const LIBRARY_FILES = ['**/*.js', '**/*.d.ts']
+/** bin/latchkey.mjs starts what is in `lib`, with `src` in a checkout. */
+const SERVER_FILES = ['bin/latchkey.mjs', 'lib/**/*.js']
 
 /** The part of a package.json that matters here. */
-type Manifest = { readonly exports: Readonly<Record<string, string>> } & Readonly<Record<string, unknown>>
+type Manifest = { readonly exports?: Readonly<Record<string, string>> } & Readonly<Record<string, unknown>>
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const directory = join(ROOT, 'dist')
@@ -24,38 +28,40 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   process.stdout.write(`${PACKAGES.map((name) => join(directory, name)).join('\n')}\n`)
 }
 
-/** Builds every library into a folder of its own under `directory`, in place of what is there. */
+/** Builds every package into a folder of its own under `directory`, replacing the content of the folder. */
 export async function buildPackages(directory: string): Promise<void> {
   for (const name of PACKAGES) {
     const source = join(ROOT, 'packages', name)
     const target = join(directory, name)
     rmSync(target, { recursive: true, force: true })
     mkdirSync(target, { recursive: true })
-    await compile(source, target, directory)
-    writeJson(join(target, 'package.json'), published(readManifest(source)))
+    await compile(name, target, directory)
+    if (name === 'server') cpSync(join(source, 'bin'), join(target, 'bin'), { recursive: true })
+    writeJson(join(target, 'package.json'), published(name, readManifest(source)))
     cpSync(join(ROOT, 'LICENSE'), join(target, 'LICENSE'))
-    const readme = join(source, 'README.md')
-    if (existsSync(readme)) cpSync(readme, join(target, 'README.md'))
+    cpSync(join(source, 'README.md'), join(target, 'README.md'))
   }
 }
 
-/** Compiles `source`/src into `target`, against the packages that are built already. */
-async function compile(source: string, target: string, built: string): Promise<void> {
+/** Compiles a package's `src`, against the packages that are built already. */
+async function compile(name: PackageName, target: string, built: string): Promise<void> {
+  const source = join(ROOT, 'packages', name)
   const config = join(target, 'tsconfig.json')
-  const paths = PACKAGES.filter((name) => existsSync(join(built, name, 'index.d.ts'))).map((name) => [
-    `@latchkey/${name}`,
-    [join(built, name, 'index.d.ts')],
+  const isLibrary = name !== 'server'
+  const paths = PACKAGES.filter((other) => existsSync(join(built, other, 'index.d.ts'))).map((other) => [
+    `@latchkey/${other}`,
+    [join(built, other, 'index.d.ts')],
   ])
   writeJson(config, {
     extends: join(ROOT, 'tsconfig.json'),
     compilerOptions: {
       noEmit: false,
-      declaration: true,
-      // What is wrong with the sources is found by `npm run check`.
+      declaration: isLibrary,
+      // Errors in the sources are found by `npm run check`.
       noCheck: true,
       rewriteRelativeImportExtensions: true,
       rootDir: join(source, 'src'),
-      outDir: target,
+      outDir: isLibrary ? target : join(target, 'lib'),
       typeRoots: [join(ROOT, 'node_modules', '@types')],
       paths: Object.fromEntries(paths),
     },
@@ -76,18 +82,18 @@ async function compile(source: string, target: string, built: string): Promise<v
   }
 }
 
-/** The package.json of a package as it is published: what it exports is JavaScript with declarations. */
-function published({ exports, ...manifest }: Manifest): Manifest & { exports: unknown } {
+/** The package.json of a package as it is published: it exports JavaScript, and has no scripts of the checkout. */
+function published(name: PackageName, manifest: Manifest): unknown {
+  const { exports = {}, private: _private, scripts: _scripts, ...rest } = manifest
   const entries = Object.entries(exports).map(([path, file]) => {
+    if (!file.endsWith('.ts')) return [path, file]
     const base = file.replace('./src/', './').replace(/\.ts$/, '')
     return [path, { types: `${base}.d.ts`, default: `${base}.js` }]
   })
   return {
-    ...manifest,
-    sideEffects: false,
-    engines: { node: NODE },
+    ...rest,
     exports: Object.fromEntries(entries),
-    files: ['**/*.js', '**/*.d.ts'],
+    files: name === 'server' ? SERVER_FILES : LIBRARY_FILES,
   }
 }
 

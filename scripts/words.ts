@@ -40,7 +40,6 @@ export const NOT_YET: readonly string[] = [
   'demo',
   'lab',
   'test',
-  'scripts/build-packages.ts',
   'packages/testing/src',
   'packages/server/src/pool',
   'packages/server/src/store',

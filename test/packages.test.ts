@@ -1,6 +1,6 @@
 /**
- * The libraries as they are published: built, installed by copying, used from plain JavaScript and from TypeScript by
- * somebody who has none of the sources.
+ * The packages as they are published. The libraries are installed by copying, and used from plain JavaScript and from
+ * TypeScript without any of the sources. Installation from tarballs: pack/install.test.ts.
  */
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
@@ -19,7 +19,7 @@ import { dirname, join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { buildPackages, filesUnder } from '../scripts/build-packages.ts'
+import { buildPackages, filesUnder, PACKAGES } from '../scripts/build-packages.ts'
 
 /** Built files that may import Node's modules. */
 const NEEDS_NODE = /^(node|store\/sqlite-file)\.js$|^store\/sqlite-file-\w+\.(js|d\.ts)$/
@@ -39,7 +39,7 @@ before(async () => {
 after(() => rmSync(directory, { recursive: true, force: true }))
 
 test('what npm would publish is all that was built: JavaScript and declarations, no sources, no tests', async () => {
-  for (const name of ['protocol', 'client']) {
+  for (const name of PACKAGES) {
     const folder = join(built, name)
     const { stdout } = await run('npm', ['pack', '--dry-run', '--json'], { cwd: folder })
     const [{ files }] = JSON.parse(stdout) as [{ files: { path: string }[] }]
@@ -48,15 +48,25 @@ test('what npm would publish is all that was built: JavaScript and declarations,
     assert.deepEqual(
       paths.filter(
         (path) =>
-          !/^(LICENSE|README\.md|package\.json)$|\.d\.ts$|\.js$/.test(path) || path.includes('.test.'),
+          !/^(LICENSE|README\.md|package\.json|bin\/latchkey\.mjs)$|\.d\.ts$|\.js$/.test(path) ||
+          path.includes('.test.'),
       ),
       [],
     )
+    for (const path of ['LICENSE', 'README.md', 'package.json'])
+      assert.ok(paths.includes(path), `${name}: ${path}`)
+  }
+})
+
+test('the sources themselves cannot be packed', async () => {
+  for (const name of PACKAGES) {
+    const packed = run('npm', ['pack', '--dry-run'], { cwd: join(ROOT, 'packages', name) })
+    await assert.rejects(packed, new RegExp(`"npm pack" in dist/${name}`))
   }
 })
 
 test('every module that a built file names is there, or is a declared dependency', () => {
-  for (const name of ['protocol', 'client']) {
+  for (const name of PACKAGES) {
     const folder = join(built, name)
     const manifest = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as Record<string, object>
     const allowed = Object.keys({ ...manifest['dependencies'], ...manifest['peerDependencies'] })
@@ -68,7 +78,8 @@ test('every module that a built file names is there, or is a declared dependency
           assert.ok(target.endsWith('.js') && existsSync(there), `${name}/${file}: ${specifier}`)
         } else if (specifier.startsWith('node:')) {
           // No entry point refers to the declarations of the file store's parts.
-          assert.match(file, NEEDS_NODE, `${name}/${file}: ${specifier}`)
+          const mayUseNode = name === 'server' || NEEDS_NODE.test(file)
+          assert.ok(mayUseNode, `${name}/${file}: ${specifier}`)
         } else assert.ok(allowed.includes(specifier), `${name}/${file}: ${specifier}`)
       }
     }
@@ -99,7 +110,7 @@ test('plain Node imports every entry point and uses a store', async () => {
   assert.doesNotMatch(stderr, /error/i)
 })
 
-test('the declarations stand on their own, in Node and for a bundler, without the types of Node', async () => {
+test('the declarations are self-contained, in Node and for a bundler, without the types of Node', async () => {
   writeFileSync(
     join(app, 'use.ts'),
     `import { indexedDbStore, memoryStore, type ClientEvent, type Store, StoreError } from '@latchkey/client'
@@ -163,10 +174,10 @@ async function typeChecks(command: readonly string[]): Promise<void> {
   }
 }
 
-/** What a built file imports, dynamically too. Comments, examples among them, do not count. */
+/** Modules that a built file imports, dynamic imports included. Comments, and the examples in them, do not count. */
 function importsOf(code: string): string[] {
   const bare = code.replaceAll(/\/\*[\s\S]*?\*\//g, '')
-  return [...bare.matchAll(/(?:\bfrom|\bimport\(|^import) ?['"]([^'"]+)['"]/gm)].map(
+  return [...bare.matchAll(/(?:\bfrom|\bimport\(|^import) ?['"]([^'"\s]+)['"]/gm)].map(
     ([, specifier = '']) => specifier,
   )
 }

