@@ -54,6 +54,7 @@ export async function fillPostgres({
 
 async function fillStore(store: Store, options: Filling): Promise<FilledDevice[]> {
   await store.claimServerName(SERVER_NAME)
+  const pools = keyPools(store, POOLS)
   const made: FilledDevice[] = []
   const now = Date.now()
   const makeOne = async (n: number): Promise<void> => {
@@ -67,7 +68,7 @@ async function fillStore(store: Store, options: Filling): Promise<FilledDevice[]
       const count = Math.min(500, options.keysEach - done)
       const oneTimeKeys = Array.from({ length: count }, (_, i) => makeKey(userId, deviceId, done + i))
       const fallbackKeys = options.fallback === true && done === 0 ? [makeKey(userId, deviceId, -1)] : []
-      await keyPools(store).upload({ session, oneTimeKeys, fallbackKeys, now })
+      await pools.upload({ session, oneTimeKeys, fallbackKeys, now })
     }
     made.push({ userId, deviceId, token })
   }
