@@ -41,7 +41,6 @@ export const NOT_YET: readonly string[] = [
   'lab',
   'test',
   'packages/testing/src',
-  'packages/server/src/pool',
   'packages/server/src/store',
   'packages/server/test',
 ]

@@ -1,6 +1,6 @@
 /**
- * What endpoints ask of the key pools, and what they get: the commands of upload, claim, reset and inspection, and their
- * results. The wire's names are in `http/client-api` and docs/reference/extensions.md.
+ * The commands of upload, claim, reset and inspection, as endpoints give them, and their results. The wire's names
+ * are in `http/client-api` and docs/reference/extensions.md.
  */
 import type {
   Algorithm,

@@ -1,5 +1,5 @@
 /**
- * What happens when an uploaded key ID is available with other material (key-pool.md "Conflict", MSC4420).
+ * Conflicts: an uploaded key ID is available with other material (key-pool.md "Conflict", MSC4420).
  * `reject` answers 400 in the text that matrix-rust-sdk parses. `heal` answers the same the first time; a client that
  * sends the same materials again between 2 s and an hour later has lost its keys, and its pools are healed (heal.ts).
  */
@@ -34,7 +34,7 @@ export function conflictError(conflicts: readonly Conflict[]): MatrixError {
 export type RefusedTry = { readonly materials: string; readonly ts: number }
 
 /**
- * What a conflicting upload is, given the last refused one of its device: the `second` try of a client that lost its
+ * Classifies a conflicting upload by the last refused one of its device: the `second` try of a client that lost its
  * keys; a `first` one, to be remembered; or a `repeat` of the first, too soon after it to be a deliberate retry.
  */
 export function classifyTry(

@@ -1,11 +1,11 @@
 /**
  * How many keys a device may store within a day (key-pool.md "Limits"): one-time keys, fallback keys and changes of
- * identity. The day begins with the first key that counts; a clock that was set back begins a new one.
+ * identity. The day begins with the first key that counts; a clock that moved backwards begins a new one.
  */
 import { limitExceeded } from '../matrix-error.ts'
 import { RETRY_FLOOD_MS } from './limits.ts'
 
-/** What a device has stored since its day began. `start` is in milliseconds since 1970. */
+/** The keys that a device has stored since its day began. `start` is in milliseconds since 1970. */
 export type DayCount = { readonly start: number; readonly stored: number }
 
 const DAY_MS = 24 * 60 * 60 * 1000
@@ -13,7 +13,7 @@ const DAY_MS = 24 * 60 * 60 * 1000
 /**
  * Counts what a request stores.
  *
- * @param budget 0 is no limit
+ * @param budget 0 means unlimited
  * @throws {MatrixError} 429 when it is more than the budget has left.
  */
 export function countStored(day: DayCount, stored: number, budget: number, now: number): DayCount {

@@ -3,8 +3,9 @@
  * users of one server, before its fallback key is preferred. Asked only when a one-time key is about to leave, so a
  * claim that finds none costs nothing and leaves nothing in memory.
  *
- * It bounds what one account drains in the long run, and the accounts of one server together. It does not bound accounts
- * of many servers, nor a device without a fallback key: there the low-water wake (wake.ts) and the refill are the defence.
+ * It bounds what one account drains in the long run, and the accounts of one server together. It does not bound
+ * accounts of many servers, nor a device without a fallback key: there the low-water wake (wake.ts) and the refill
+ * are the defence.
  */
 import { type BucketRate, TokenBuckets } from '../lib/token-bucket.ts'
 import type { DeviceRef } from '../session.ts'
@@ -22,10 +23,10 @@ const USERS_PER_ORIGIN = 10
  * A bucket per (claiming user, device) and a larger one per (origin server, device), both in bounded tables
  * (token-bucket.ts).
  *
- * A flood of claims cannot make a table drop a bucket before it is full again. It can fill a table, after which new pairs
- * are not counted: that takes a real one-time key for each of 100 000 pairs, and as many again whenever one refills (a
- * minute by default). It gains no more than further accounts would, and the larger buckets, in a table of their own,
- * still bound it.
+ * A flood of claims cannot make a table drop a bucket before it is full again. It can fill a table, after which new
+ * pairs are not counted: that takes a real one-time key for each of 100 000 pairs, and as many again whenever one
+ * refills (a minute by default). It gains no more than further accounts would, and the larger buckets, in a table of
+ * their own, still bound it.
  */
 export class ClaimBudgets implements DepletionDefence {
   readonly #ofUser: TokenBuckets

@@ -1,6 +1,7 @@
 /**
- * The pools of one device while a request changes them: made from facts, changed by the rules of this folder, read out as
- * a status for the answer and as changes for the store. Everything here is in memory and undone by dropping it.
+ * The pools of one device while a request changes them: made from facts, changed by the rules of this folder, read
+ * out as a status for the answer and as changes for the store. Everything here is in memory and undone by dropping
+ * it.
  */
 import { type Algorithm, base64Url, compareCodePoints, emptyDigest } from '@latchkey/protocol'
 import type { PoolStatus } from './commands.ts'
@@ -63,7 +64,7 @@ export class DevicePools {
   }
 
   /**
-   * What the store saves; undefined when no pool changed.
+   * The changes to save; undefined when no pool changed.
    *
    * @param left keys left other than by being issued: the generation grows
    */
@@ -83,7 +84,7 @@ export class DevicePools {
     return { now, ...this.#numbers(left), day, signal, pools }
   }
 
-  /** One request moves the version by one, whatever it changes (docs/decisions). */
+  /** One request moves the version by one, regardless of how much it changes (docs/decisions/0015). */
   #numbers(left: boolean): { readonly version: number; readonly generation: number } {
     const { version, generation } = this.#facts
     const changed = left || [...this.#pools.values()].some((pool) => pool.isChanged)

@@ -1,6 +1,6 @@
 /**
  * The part that upload and reset share: one-time and fallback keys of one request enter the pools of a device. In this
- * order, because a conflict must not be healed for a request that is refused anyway (docs/decisions):
+ * order, because a conflict must not be healed for a request that is refused anyway (docs/decisions/0014):
  *
  *     algorithms of the device -> outcomes of the one-time keys -> conflict: 400, or heal -> store -> evict over the cap
  *     -> fallback keys -> daily budget
@@ -34,7 +34,7 @@ export type EnteringKeys = {
   readonly now: number
   /** Whether a second try may heal a conflict. A reset is always answered 400: it names itself what to withdraw. */
   readonly mayHeal: boolean
-  /** What counts towards the daily budget besides the keys: a change of identity. */
+  /** Counts towards the daily budget in addition to the keys: a change of identity. */
   readonly alreadyCounted: number
 }
 
@@ -94,7 +94,7 @@ function requireSecondTry(
   if (kind === 'repeat') throw refusal
 }
 
-/** Over the cap the oldest keys are evicted, by upload order whatever the order of claims. */
+/** Over the cap the oldest keys are evicted, by upload order for any order of claims. */
 function evictOver(pool: Pool, keysPerPool: number): KeyName[] {
   const surplus = pool.count - keysPerPool
   return surplus > 0 ? pool.evict(surplus).map((keyId) => keyName(pool.algorithm, keyId)) : []

@@ -1,7 +1,7 @@
 /**
- * The heal of a conflict (key-pool.md "Conflict"): the client lost its keys, so every available key of the pool leaves and
- * the batch is stored. Keys that the batch offers again were not lost: they count as withdrawn and may enter again. The
- * others are purged. Issued keys are not touched, so no message in flight is lost.
+ * The heal of a conflict (key-pool.md "Conflict"): the client lost its keys, so every available key of the pool
+ * leaves and the batch is stored. Keys that the batch offers again were not lost: they count as withdrawn and may
+ * enter again. The others are purged. Issued keys are not touched, so no message in flight is lost.
  */
 import type { HashedKey } from './key.ts'
 import { decideOutcomes, type Outcomes } from './outcomes.ts'

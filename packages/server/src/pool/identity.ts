@@ -34,7 +34,7 @@ export function identityOf(deviceKeys: JsonObject, deviceId: DeviceId): Identity
 }
 
 /**
- * Compares an uploaded identity with the stored one. Absent -> present is no change.
+ * Compares an uploaded identity with the stored one. Absent -> present is not a change.
  *
  * @param givenUp the parts of the uploaded identity that the device gave up before
  * @throws {MatrixError} 400 for an identity with a part that was given up, and for one that drops a part it had.

@@ -1,6 +1,6 @@
 /**
- * The pages in which `GET keys/pool` lists issued keys (extensions.md): pool by pool, by name of the algorithm, the last
- * uploaded first. The same order in every store.
+ * The pages in which `GET keys/pool` lists issued keys (extensions.md): pool by pool, by name of the algorithm, the
+ * last uploaded first. The same order in every store.
  */
 import { invalidParam } from '../matrix-error.ts'
 
@@ -20,8 +20,8 @@ export function writeCursor({ pool, place }: IssuedCursor): string {
 }
 
 /**
- * Where each pool is read from: pools before the cursor's are done, its own goes on below its place, later ones are read
- * from their end. `pools` are the store's numbers, in order.
+ * Where each pool is read from: pools before the cursor's are done, its own goes on below its place, later ones are
+ * read from their end. `pools` are the store's numbers, in order.
  */
 export function pagesFrom(
   pools: readonly number[],

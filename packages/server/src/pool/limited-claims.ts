@@ -1,6 +1,6 @@
 /**
- * What the operator's log says about the depletion defence (depletion.ts): each claimer and device at most every ten
- * minutes, with the number of claims since the last report. A pair that falls out of the table is reported once more.
+ * Log entries about the depletion defence (depletion.ts): each claimer and device at most every ten minutes, with the
+ * number of claims since the last report. A pair that falls out of the table is reported once more.
  */
 import type { DeviceId, UserId } from '@latchkey/protocol'
 import { LRUCache } from 'lru-cache'

@@ -30,8 +30,8 @@ export type Outcomes = {
 }
 
 /**
- * How many keys may have been added after an issued key whose ID is used again, for the outcome `id_reused`: a day's keys
- * at most (docs/decisions). The outcome informs; what is stored does not depend on it.
+ * How many keys may have been added after an issued key whose ID is used again, for the outcome `id_reused`: a day's
+ * keys at most (docs/decisions). The outcome informs; what is stored does not depend on it.
  */
 export const ID_REUSE_LOOKBACK = 5_000
 

@@ -1,5 +1,5 @@
 /**
- * What an operator may set about key pools, with the defaults of key-pool.md ("Upload", "Claim").
+ * Settings of the key pools, with the defaults of key-pool.md ("Upload", "Claim").
  */
 
 export type PoolPolicy = {
@@ -13,7 +13,7 @@ export type PoolPolicy = {
   /** Available one-time keys per pool; over it the oldest are evicted. */
   readonly keysPerPool: number
   readonly algorithmsPerDevice: number
-  /** One-time keys stored per device within 24 hours; 0 is no limit. */
+  /** One-time keys stored per device within 24 hours; 0 means unlimited. */
   readonly keysPerDeviceAndDay: number
   readonly keyIdBytes: number
   readonly keyObjectBytes: number

@@ -1,5 +1,5 @@
 /**
- * What every upload, reset and sync answer says about the caller's pools: counts, unused fallback types and `key_pool`.
+ * The caller's pools in the answers of upload, reset and sync: counts, unused fallback types and `key_pool`.
  * All of one answer come from one PoolStatus (key-pool.md "Fresh"); `signed_curve25519` is always listed, 0 included.
  */
 import { base64Url, emptyDigest, type KeyPool, SIGNED_CURVE25519 } from '@latchkey/protocol'

@@ -166,7 +166,7 @@ export class Pool implements PoolMemory {
     this.#fallback = { material: key.material, used: false }
   }
 
-  /** What the store saves; undefined when nothing changed. */
+  /** The change to save; undefined when nothing changed. */
   change(): PoolChange | undefined {
     if (!this.isChanged) return undefined
     return {

@@ -1,11 +1,12 @@
 /**
- * What the key pools need from storage. A change of a device's pools is one transaction:
+ * The storage of the key pools. A change of a device's pools is one transaction:
  *
  *     prove the session -> lock -> load the facts -> decide (the domain) -> save the changes -> commit -> answer
  *
- * A store decides nothing. `decide` is pure and synchronous and runs before the first write; a store may run it again in
- * another transaction, after a deadlock for instance. Claims are the hot path and have an operation of their own; their
- * rules are `claim.ts`, `depletion.ts` and `wake.ts`. The contract suite holds every store to the same behaviour.
+ * A store decides nothing. `decide` is pure and synchronous and runs before the first write; a store may run it again
+ * in another transaction, after a deadlock for instance. Claims are the hot path and have an operation of their own;
+ * their rules are `claim.ts`, `depletion.ts` and `wake.ts`. The contract suite holds every store to the same
+ * behaviour.
  */
 import type { Algorithm, KeyId, KeyMaterial, KeyName } from '@latchkey/protocol'
 import type { MatrixError } from '../matrix-error.ts'
@@ -44,7 +45,7 @@ export type Decision<Answer> =
   /** Signatures by this identity have to be checked first, outside of the transaction (signed-keys.ts). */
   | { readonly kind: 'verify'; readonly identity: Identity; readonly changes: DeviceChanges }
 
-/** What a request may meet in its device's pools; the store loads no more than that. */
+/** The part of the device's pools that a request may meet; the store loads no more than that. */
 export type WantedFacts = {
   /** Their rows in the log, by material and by key ID. */
   readonly oneTimeKeys: readonly HashedKey[]
@@ -103,7 +104,7 @@ export type PoolFacts = {
   readonly formerFallbacks: ReadonlySet<MaterialHash>
 }
 
-/** What a decision changes. A store saves all of it or nothing. */
+/** The changes of a decision. A store saves all of them or none. */
 export type DeviceChanges = {
   /** Undefined when nothing of the pools changes. */
   readonly pools?: PoolsChange

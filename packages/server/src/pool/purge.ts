@@ -1,19 +1,21 @@
 /**
- * What a purge of a device's pools takes, by its cause (key-pool.md). Purged material never enters the pool again. Every
- * purge moves the device's version and generation by one. A heal is not a purge of the device: heal.ts.
+ * Purges of a device's pools: the keys that leave, by cause (key-pool.md). Purged material never enters the pool
+ * again. Every purge moves the device's version and generation by one. A heal is not a purge of the device: heal.ts.
  */
 
 export type PurgeRule = {
   /** The fallback keys leave too. */
   readonly fallbackKeys: boolean
-  /** Keys issued before are no longer shown to the device (`GET keys/pool`): another installation uses it from now on. */
+  /**
+   * Keys issued before are no longer shown to the device (`GET keys/pool`): another installation uses it from now on.
+   */
   readonly hidesIssued: boolean
 }
 
 /** A device with other identity keys is another installation: the private halves of the old keys are lost. */
 export const IDENTITY_PURGE: PurgeRule = { fallbackKeys: true, hidesIssued: true }
 
-/** A removed device. Its memory stays: whoever uses its ID again must not be given keys that were issued. */
+/** A removed device. Its memory stays: if its ID is used again, keys that were issued must not be issued again. */
 export const REMOVAL_PURGE: PurgeRule = { fallbackKeys: true, hidesIssued: true }
 
 /**

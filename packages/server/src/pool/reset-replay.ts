@@ -1,6 +1,6 @@
 /**
- * The answer of a reset with a request ID is remembered for a day and replayed to the same request (key-pool.md "Reset").
- * It is kept as JSON, its maps as entries.
+ * The answer of a reset with a request ID is remembered for a day and replayed to the same request (key-pool.md
+ * "Reset"). It is kept as JSON, its maps as entries.
  */
 import type { FallbackOutcome, KeyName, UploadOutcome } from '@latchkey/protocol'
 import { limitExceeded, type MatrixError } from '../matrix-error.ts'

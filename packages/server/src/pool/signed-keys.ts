@@ -20,8 +20,8 @@ import { type Decision, NO_CHANGES } from './port.ts'
 type Owner = { readonly userId: UserId; readonly deviceId: DeviceId }
 
 /**
- * The Ed25519 checks of one request. They are made outside of the transaction that needs their result, because 500 of them
- * take some 50 ms: a decision that needs an identity not checked yet asks for it, and is made again.
+ * The Ed25519 checks of one request. They are made outside of the transaction that needs their result, because 500 of
+ * them take about 50 ms: a decision that needs an identity not checked yet asks for it, and is made again.
  */
 export class SignatureChecks {
   readonly #keys: readonly UploadedKey[]

