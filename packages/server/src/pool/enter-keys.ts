@@ -2,8 +2,8 @@
  * The part that upload and reset share: one-time and fallback keys of one request enter the pools of a device. In this
  * order, because a conflict must not be healed for a request that is refused anyway (docs/decisions/0014):
  *
- *     algorithms of the device -> outcomes of the one-time keys -> conflict: 400, or heal -> store -> evict over the cap
- *     -> fallback keys -> daily budget
+ *     algorithms of the device -> outcomes of the one-time keys -> conflict: 400, or heal -> store
+ *     -> evict over the cap -> fallback keys -> daily budget
  */
 import { type FallbackOutcome, keyName, type KeyName, type UploadOutcome } from '@latchkey/protocol'
 import { classifyTry, conflictError, tryOf } from './conflict.ts'

@@ -44,8 +44,8 @@ export class KeyPools {
   /**
    * Stores an upload: device keys, one-time keys and fallback keys together or not at all.
    *
-   * @throws {MatrixError} 401 when the session ended meanwhile, 400 for conflicts, refused identities and signatures, 429
-   *   over the daily budget. Nothing is stored then.
+   * @throws {MatrixError} 401 when the session ended meanwhile, 400 for conflicts, refused identities and signatures,
+   *   429 over the daily budget. Nothing is stored then.
    */
   async upload(command: UploadCommand): Promise<UploadResult> {
     const { session, deviceKeys, oneTimeKeys, fallbackKeys } = command

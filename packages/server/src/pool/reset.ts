@@ -2,7 +2,8 @@
  * `/keys/reset` (MSC4162): withdraws available keys and stores their replacements, in one transaction (key-pool.md
  * "Reset"). Withdrawn keys were never issued and are safe to forget; absent ones may be in flight and must be kept.
  *
- *     replay -> rate limit -> preconditions -> number of remembered answers -> withdraw -> signatures -> the replacements
+ *     replay -> rate limit -> preconditions -> number of remembered answers -> withdraw -> signatures
+ *     -> the replacements
  */
 import { type KeyName, keyName, parseKeyName } from '@latchkey/protocol'
 import { MatrixError } from '../matrix-error.ts'
