@@ -1,4 +1,4 @@
-/** How the story is printed: chapters, and lines of who and what. Colour on a terminal only, never with NO_COLOR. */
+/** Prints the demo: numbered chapters, and lines of actor and action. Colour only on a terminal without NO_COLOR. */
 import { styleText } from 'node:util'
 
 type Tone = 'plain' | 'good' | 'bad'
@@ -17,7 +17,7 @@ export class Page {
     console.log(`\n${style('bold', `${this.#chapter}  ${heading}`)}`)
   }
 
-  /** One thing that happened: who, and what. */
+  /** One step: its actor and its action. */
   line(who: string, what: string, tone: Tone = 'plain'): void {
     const text = tone === 'plain' ? what : style(tone === 'good' ? 'green' : 'red', what)
     console.log(`   ${style('dim', who.padEnd(WHO_WIDTH))} ${text}`)

@@ -1,32 +1,32 @@
 /**
- * `npm run demo`: the whole story in the terminal, with a real server and real devices (matrix-sdk-crypto). Every line is
- * something that happened; where something does not go as told, it says so and ends with a failure.
+ * `npm run demo`: the life of a device's keys in the terminal, with a real server and real devices (matrix-sdk-crypto).
+ * Every printed line was observed. The demo exits with an error when a step does not happen as described.
  */
 import { getVersions } from '@matrix-org/matrix-sdk-crypto-wasm'
-import { accident, healing } from './backup.ts'
+import { healing, staleRestore } from './backup.ts'
 import { exhaustion, firstMessage, publish } from './everyday.ts'
 import { Page } from './page.ts'
-import { openStage } from './stage.ts'
+import { openDemo } from './demo-server.ts'
 
-async function tell(): Promise<void> {
+async function main(): Promise<void> {
   const page = new Page()
-  const begun = performance.now()
-  await using stage = await openStage()
-  const alice = await stage.device('alice', 'PHONE', { stored: true })
-  const bob = await stage.device('bob', 'LAPTOP')
+  const startMs = performance.now()
+  await using demo = await openDemo()
+  const alice = await demo.device('alice', 'PHONE', { stored: true })
+  const bob = await demo.device('bob', 'LAPTOP')
   page.title('Latchkey: every one-time key issued once')
-  page.line('Server', `${stage.server.url}, ${stage.server.serverName}`)
+  page.line('Server', `${demo.server.url}, ${demo.server.serverName}`)
   page.line('Devices', `matrix-sdk-crypto ${getVersions().matrix_sdk_crypto}, unmodified`)
   await publish(page, alice, bob)
   await firstMessage(page, alice, bob)
-  await exhaustion(page, stage, alice)
-  await healing(page, stage, alice, await accident(page, stage, alice))
-  page.title(`Done in ${((performance.now() - begun) / 1000).toFixed(1)} s.`)
+  await exhaustion(page, demo, alice)
+  await healing(page, demo, alice, await staleRestore(page, demo, alice))
+  page.title(`Done in ${((performance.now() - startMs) / 1000).toFixed(1)} s.`)
 }
 
 try {
-  await tell()
+  await main()
 } catch (error) {
-  console.error('\nThe story did not go as told.', error)
+  console.error('\nThe demo failed.', error)
   process.exitCode = 1
 }

@@ -1,9 +1,9 @@
 /**
- * Runs a command with a throw-away PostgreSQL cluster, whose URL it finds in LATCHKEY_TEST_POSTGRES:
+ * Runs a command with a temporary PostgreSQL cluster, whose URL is in LATCHKEY_TEST_POSTGRES:
  *
  *     node scripts/with-postgres.ts node --test packages/server/test/store-contract/postgres.test.ts
  *
- * A server that the variable names already is used as it is.
+ * If the variable is already set, the command uses that server.
  */
 import { spawn } from 'node:child_process'
 import { startPostgresCluster } from '@latchkey/testing/postgres-cluster.ts'
@@ -23,7 +23,7 @@ if (command === undefined) {
   }
 }
 
-/** The exit code of the command, which gets the signals that end this one. */
+/** Runs the command, forwards termination signals to it, and returns its exit code. */
 function run(
   program: string,
   rest: readonly string[],

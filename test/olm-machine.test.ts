@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { startTestServer } from '@latchkey/testing/test-server.ts'
-import { waitsForNews } from '@latchkey/testing/long-poll.ts'
+import { waitForLongPoll } from '@latchkey/testing/long-poll.ts'
 import { PASSWORD } from '@latchkey/testing/matrix-session.ts'
 import { OlmDevice } from '@latchkey/testing/olm-device.ts'
 import { within } from '@latchkey/testing/within.ts'
@@ -88,7 +88,7 @@ test('a waiting sync returns by itself when half of the keys are claimed, and th
   using bob = await ready('wake-bob')
   await alice.catchUp()
   const waiting = alice.sync({ timeoutMs: 60_000 })
-  await waitsForNews(server, waiting)
+  await waitForLongPoll(server, waiting)
 
   await bob.session.claimMany(alice.userId, alice.deviceId, 24)
   assert.equal(server.context.waiters.count, 1, '26 of 50 keys are no reason to wake the device')

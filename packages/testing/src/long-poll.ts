@@ -3,7 +3,7 @@ import { setImmediate } from 'node:timers/promises'
 import type { Server } from '../../server/src/main.ts'
 
 /** Resolves when a sync waits at the server. @throws {Error} when `sync` is answered at once instead. */
-export async function waitsForNews(server: Server, sync: Promise<unknown>): Promise<void> {
+export async function waitForLongPoll(server: Server, sync: Promise<unknown>): Promise<void> {
   let answered = false
   const note = (): void => {
     answered = true

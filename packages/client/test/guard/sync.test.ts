@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { MatrixSession } from '@latchkey/testing/matrix-session.ts'
-import { waitsForNews } from '@latchkey/testing/long-poll.ts'
+import { waitForLongPoll } from '@latchkey/testing/long-poll.ts'
 import { startTestServer } from '@latchkey/testing/test-server.ts'
 import { preKeyContent } from '../support/guard/messages.ts'
 import { ModelSdk, publicKey } from '../support/guard/model-sdk.ts'
@@ -123,7 +123,7 @@ test('a long-poll that waited while keys changed is as new as its answer, not as
   await sdk.round()
   await sdk.sync()
   const poll = sdk.session.call('GET', `/v3/sync?timeout=30000&since=${sdk.state.since}`)
-  await waitsForNews(server, poll)
+  await waitForLongPoll(server, poll)
   sdk.generate(1)
   await sdk.upload()
   await claim(3)

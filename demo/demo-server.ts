@@ -1,4 +1,4 @@
-/** Where the story plays: a server of its own on a free port, with a temporary directory that goes when it ends. */
+/** The demo's own server on a free port, with a temporary data directory that is removed at exit. */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -6,14 +6,14 @@ import { DEFAULT_CONFIG } from '../packages/server/src/config/config.ts'
 import { type Server, startServer } from '../packages/server/src/main.ts'
 import { OlmDevice } from '@latchkey/testing/olm-device.ts'
 
-export type Stage = {
+export type Demo = {
   readonly server: Server
-  /** Logs a device in and publishes its keys; with `stored` it can be backed up and restored. */
+  /** Logs a device in and publishes its keys. A `stored` device can be backed up and restored. */
   device(user: string, deviceId: string, options?: { readonly stored: boolean }): Promise<OlmDevice>
   [Symbol.asyncDispose](): Promise<void>
 }
 
-export async function openStage(): Promise<Stage> {
+export async function openDemo(): Promise<Demo> {
   const dataDir = mkdtempSync(join(tmpdir(), 'latchkey-demo-'))
   process.once('exit', () => rmSync(dataDir, { recursive: true, force: true }))
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1))
@@ -41,13 +41,13 @@ export async function openStage(): Promise<Stage> {
   }
 }
 
-/** The story tells only what happened: where something else did, it ends. */
-export function expect(happened: boolean, told: string): asserts happened {
-  if (!happened) throw new Error(`expected: ${told}`)
+/** Ends the demo when a step did not happen as described. @throws {Error} that names the expectation. */
+export function expect(happened: boolean, expectation: string): asserts happened {
+  if (!happened) throw new Error(`expected: ${expectation}`)
 }
 
-/** As `expect`, for something that must be there. */
-export function given<T>(value: T | undefined, told: string): T {
-  expect(value !== undefined, told)
+/** As `expect`, for a value that must be defined. */
+export function required<T>(value: T | undefined, expectation: string): T {
+  expect(value !== undefined, expectation)
   return value
 }
