@@ -1,6 +1,6 @@
 /**
- * Copies and puts back what a client keeps in IndexedDB (fake-indexeddb): a backup of a phone, and its restoration.
- * The store must be closed meanwhile.
+ * Backs up, restores and empties a client's IndexedDB databases (fake-indexeddb).
+ * The databases must be closed meanwhile.
  */
 import 'fake-indexeddb/auto'
 import { indexedDB } from 'fake-indexeddb'
@@ -11,7 +11,7 @@ export type StoreCopy = ReadonlyMap<string, ReadonlyMap<string, readonly Row[]>>
 
 type Row = { readonly key: AnyJson; readonly value: AnyJson }
 
-/** Every database whose name begins with `name`. */
+/** Copies every database whose name begins with `name`. */
 export async function copyStore(name: string): Promise<StoreCopy> {
   const copy = new Map<string, Map<string, Row[]>>()
   for (const database of await indexedDB.databases()) {
@@ -33,8 +33,8 @@ export async function copyStore(name: string): Promise<StoreCopy> {
   return copy
 }
 
-/** Replaces what the databases hold now. */
-export async function putBackStore(copy: StoreCopy): Promise<void> {
+/** Replaces the contents of the databases by those of the copy. */
+export async function restoreStore(copy: StoreCopy): Promise<void> {
   for (const [name, stores] of copy) {
     const db: AnyJson = await settled(indexedDB.open(name))
     for (const [store, rows] of stores) {
@@ -54,13 +54,13 @@ export async function putBackStore(copy: StoreCopy): Promise<void> {
   }
 }
 
-/** Takes everything out of the databases: a cleared browser profile. Deleting them would wait for who has them open. */
+/** Empties the databases, as clearing a browser profile does. Deleting them would wait for open connections. */
 export async function emptyStore(name: string): Promise<void> {
   const copy = await copyStore(name)
   const empty = [...copy].map(
     ([database, stores]) => [database, new Map([...stores.keys()].map((store) => [store, []]))] as const,
   )
-  await putBackStore(new Map(empty))
+  await restoreStore(new Map(empty))
 }
 
 function settled(request: AnyJson): Promise<AnyJson> {

@@ -1,6 +1,6 @@
 /**
- * An unmodified matrix-js-sdk client: password login, `initRustCrypto`, `startClient`; its requests are looked at as
- * they pass. Without rooms nothing makes it watch other users' devices, so `watch` does what a room would.
+ * An unmodified matrix-js-sdk client: password login, `initRustCrypto`, `startClient`. Its requests are recorded.
+ * Without a shared room the SDK does not track other users' devices, so `watch` tracks them explicitly.
  */
 import { UserId } from '@matrix-org/matrix-sdk-crypto-wasm'
 import { ClientEvent, createClient, type MatrixClient } from 'matrix-js-sdk'
@@ -10,7 +10,7 @@ import { type AnyJson, type Fetch, MatrixSession, PASSWORD } from './matrix-sess
 import { MESSAGE_TYPE, type Peer, type Received } from './olm-device.ts'
 import { within } from './within.ts'
 
-/** A request of the client and the answer that it got. */
+/** A request of the client and its answer. */
 export type Exchange = {
   readonly method: string
   /** After `/_matrix/client`, without the query. */
@@ -23,7 +23,7 @@ export type Exchange = {
 export type JsSdkOptions = {
   /** Carries the client's requests, once it is logged in. Default: the global one. */
   readonly fetch?: Fetch
-  /** That of another version of the SDK. */
+  /** The `createClient` of another SDK version. Default: that of matrix-js-sdk. */
   readonly createClient?: typeof createClient
 }
 
@@ -56,11 +56,11 @@ export class JsSdkClient {
     this.#client.on(ClientEvent.ReceivedToDeviceMessage, ({ message, encryptionInfo }) => {
       if (message.type !== MESSAGE_TYPE || encryptionInfo === null) return
       this.received.push({ sender: message.sender, text: message.content['text'] })
-      this.#look()
+      this.#notifyWatchers()
     })
   }
 
-  /** Makes the account if there is none, logs in, and syncs until the keys of the device are published. */
+  /** Creates the account if needed, logs in, and syncs until the device's keys are published. */
   static async start(
     baseUrl: string,
     user: string,
@@ -89,7 +89,7 @@ export class JsSdkClient {
     return this.exchanges.filter(({ path }) => path === '/v3/keys/upload')
   }
 
-  /** Resolves as soon as something that the client did or received makes `holds` true. */
+  /** Resolves when `holds` is true after a request, an answer or an event of the client. */
   async until(what: string, holds: () => boolean): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>()
     const watcher = (): void => {
@@ -110,7 +110,7 @@ export class JsSdkClient {
     await backend.outgoingRequestsManager.doProcessOutgoingRequests()
   }
 
-  /** Encrypts for a device that is watched, and sends; resolves when the server has it. */
+  /** Encrypts for a watched device and sends; resolves when the server has accepted the message. */
   async write(to: Peer, text: string): Promise<void> {
     const sent = (): number =>
       this.exchanges.filter(({ path }) => path.startsWith('/v3/sendToDevice/')).length
@@ -120,7 +120,7 @@ export class JsSdkClient {
     await this.until(`the message "${text}" on its way`, () => sent() > before)
   }
 
-  /** Makes cross-signing keys and publishes them; the server asks for the password. */
+  /** Creates and publishes cross-signing keys; the server requires the password. */
   async bootstrapCrossSigning(): Promise<void> {
     const crypto = this.#client.getCrypto()
     if (crypto === undefined) throw new Error('the client has no crypto')
@@ -136,7 +136,7 @@ export class JsSdkClient {
     })
   }
 
-  /** Leaves the net: what is asked or answered from now on waits for `resume`. */
+  /** Goes offline: later requests and answers wait for `resume`. */
   pause(): void {
     this.#away = Promise.withResolvers<void>()
   }
@@ -180,11 +180,11 @@ export class JsSdkClient {
       status: response.status,
       body,
     })
-    this.#look()
+    this.#notifyWatchers()
     return response
   }
 
-  #look(): void {
+  #notifyWatchers(): void {
     for (const watcher of this.#watchers) watcher()
   }
 }
@@ -200,7 +200,7 @@ const SILENT: Logger = {
 
 const SDK_REQUEST_TIMEOUT_MS = 30_000
 
-/** The SDK never clears the timers of its requests' timeouts. They must not hold a finished process for minutes. */
+/** Unrefs the SDK's request timeouts, because it never clears them and they would keep a finished process alive. */
 function letTheProcessEnd(): void {
   const { setTimeout } = globalThis
   const unheld = (...args: Parameters<typeof setTimeout>): NodeJS.Timeout => {
@@ -213,7 +213,7 @@ function letTheProcessEnd(): void {
 
 letTheProcessEnd()
 
-/** Parts of the SDK write to a logger of the module's, which loglevel made. */
+/** Silences the SDK's module-level logger (loglevel). */
 export function silence(logger: object): void {
   if ('setLevel' in logger && typeof logger.setLevel === 'function') logger.setLevel('silent', false)
 }

@@ -1,8 +1,8 @@
-/** Knowing that a sync has reached the server and waits there for news. */
+/** Detects that a sync has reached the server and waits there as a long-poll. */
 import { setImmediate } from 'node:timers/promises'
 import type { Server } from '../../server/src/main.ts'
 
-/** Resolves when a sync waits at the server. @throws {Error} when `sync` is answered at once instead. */
+/** Resolves when `sync` waits on the server. @throws {Error} when it is answered at once instead. */
 export async function waitForLongPoll(server: Server, sync: Promise<unknown>): Promise<void> {
   let answered = false
   const note = (): void => {
@@ -10,7 +10,7 @@ export async function waitForLongPoll(server: Server, sync: Promise<unknown>): P
   }
   void sync.then(note, note)
   while (server.context.waiters.count === 0) {
-    if (answered) throw new Error('the sync was answered at once; expected it to wait for news')
+    if (answered) throw new Error('the sync was answered at once; expected it to wait')
     await setImmediate()
   }
 }

@@ -1,6 +1,6 @@
-/** Tables of the reference pages, as rows of cells. */
+/** Tables of the reference pages as rows of cells. */
 
-/** The rows of the first table after a heading, header and rule left out; backslashes before `|` are taken away. */
+/** Rows of the first table after a heading, without its header; escaped pipes (`\|`) are unescaped. */
 export function tableUnder(markdown: string, heading: string): string[][] {
   const start = markdown.split('\n').indexOf(heading)
   if (start === -1) throw new Error(`no heading ${heading}`)

@@ -1,6 +1,6 @@
-/** An account's session at a Matrix server, in plain HTTP: what lies under a client's cryptography. */
+/** A device's session on a Matrix server over plain HTTP, without cryptography. */
 
-/** An answer's JSON, which tests take apart freely. */
+/** JSON of an answer, untyped for tests. */
 // oxlint-disable-next-line typescript/no-explicit-any
 export type AnyJson = any
 
@@ -27,7 +27,7 @@ export class MatrixSession {
     this.#fetch = fetch
   }
 
-  /** Logs a device in; makes the account first if there is none. */
+  /** Logs a device in; creates the account first if needed. */
   static async signIn(baseUrl: string, user: string, deviceId: string): Promise<MatrixSession> {
     const registered = await request(baseUrl, 'POST', '/_matrix/client/v3/register', {
       username: user,
@@ -48,22 +48,22 @@ export class MatrixSession {
     return new MatrixSession(baseUrl, body.user_id, body.device_id, body.access_token, fetch)
   }
 
-  /** A session that was begun elsewhere, by what it is known by. */
+  /** A session that was created elsewhere, from its credentials. */
   static resume({ baseUrl, userId, deviceId, token }: Credentials): MatrixSession {
     return new MatrixSession(baseUrl, userId, deviceId, token, fetch)
   }
 
-  /** The same session, its requests by another `fetch`. */
+  /** The same session with another `fetch`. */
   through(fetch: Fetch): MatrixSession {
     return new MatrixSession(this.baseUrl, this.userId, this.deviceId, this.token, fetch)
   }
 
-  /** Calls the client-server API. `path` begins after `/_matrix/client`; a string is sent as it stands. */
+  /** Calls the client-server API. `path` begins after `/_matrix/client`; a string body is sent unchanged. */
   call(method: string, path: string, body?: unknown): Promise<Answer> {
     return request(this.baseUrl, method, `/_matrix/client${path}`, body, this.token, this.#fetch)
   }
 
-  /** As `call`, for what has to succeed. */
+  /** As `call`; returns the body. @throws {Error} when the status is not 200. */
   async ok(method: string, path: string, body?: unknown): Promise<AnyJson> {
     const answer = await this.call(method, path, body)
     if (answer.status !== 200) {
@@ -72,7 +72,7 @@ export class MatrixSession {
     return answer.body
   }
 
-  /** Claims a key of every device named, one claim each, all at once: what a crowd of senders does. */
+  /** Sends `count` claims of one device's keys concurrently. */
   claimMany(userId: string, deviceId: string, count: number): Promise<ClaimedKey[]> {
     return Promise.all(Array.from({ length: count }, () => this.claim(userId, deviceId)))
   }
@@ -92,7 +92,7 @@ export type ClaimedKey = {
   readonly isFallback: boolean
 }
 
-/** The one key that a claim's answer has for a device. */
+/** The key for a device in the answer to a claim. @throws {Error} when there is none. */
 export function claimedKey(answer: AnyJson, userId: string, deviceId: string): ClaimedKey {
   const [entry] = Object.entries<AnyJson>(answer.one_time_keys[userId]?.[deviceId] ?? {})
   if (entry === undefined) throw new Error(`no key for ${userId} ${deviceId}: ${JSON.stringify(answer)}`)

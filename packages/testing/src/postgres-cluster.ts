@@ -1,6 +1,6 @@
 /**
- * A throw-away PostgreSQL cluster: a directory of its own, a free port of the loopback interface, and durability as in
- * earnest. It can crash and start again, be copied (postgres-copy.ts) and have a replica (postgres-replica.ts).
+ * A temporary PostgreSQL cluster with its own directory, a free loopback port and full durability. It can crash and
+ * start again, be copied (postgres-copy.ts) and have a replica (postgres-replica.ts).
  */
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
@@ -12,18 +12,18 @@ import { makePostgresHome, type PostgresHome, type SmallDisk } from './postgres-
 import { freePort, type PostgresServer, type Settings, startPostgresServer } from './postgres-server.ts'
 
 export type ClusterOptions = {
-  /** Beside those below: `{ max_connections: '20' }`. */
+  /** In addition to the defaults below: `{ max_connections: '20' }`. */
   readonly settings?: Settings
-  /** Puts it on a small file system of its own. Needs root (`noSmallDisk` tells). */
+  /** Puts it on its own small file system. Needs root (see `noSmallDisk`). */
   readonly disk?: SmallDisk
 }
 
 const USER = 'latchkey'
 
-/** Everything else is PostgreSQL's default: every commit waits for the disk. */
+/** Other settings keep PostgreSQL's defaults: every commit waits for the disk. */
 const SETTINGS: Settings = { listen_addresses: '127.0.0.1', max_connections: '300', fsync: 'on' }
 
-/** @throws {Error} when no PostgreSQL is installed, or it does not start; with what it printed. */
+/** @throws {Error} when no PostgreSQL is installed, or it does not start; the message has its output. */
 export async function startPostgresCluster(options: ClusterOptions = {}): Promise<PostgresCluster> {
   const home = makePostgresHome(options.disk)
   try {
@@ -38,14 +38,14 @@ export async function startPostgresCluster(options: ClusterOptions = {}): Promis
 }
 
 export class PostgresCluster {
-  /** Of its superuser, to the database `postgres`. The same after another start. */
+  /** Connects the superuser to the database `postgres`. Unchanged by a restart. */
   readonly url: string
-  /** Its own, with everything in it. */
+  /** The cluster's own directory. */
   readonly home: PostgresHome
   readonly settings: Settings
   #server: PostgresServer
 
-  /** Over a data directory that exists. */
+  /** Starts a cluster over an existing data directory. */
   static async open(home: PostgresHome, url: string, settings: Settings): Promise<PostgresCluster> {
     const all = { ...settings, unix_socket_directories: home.path }
     return new PostgresCluster(home, url, all, await startPostgresServer(home, url, all))
@@ -62,23 +62,23 @@ export class PostgresCluster {
     return this.home.path
   }
 
-  /** False when it was shut down, or ended by itself. */
+  /** False after a shutdown or a crash. */
   get running(): boolean {
     return this.#server.running
   }
 
-  /** As `pg_ctl stop -m MODE`: immediate is a crash. */
+  /** As `pg_ctl stop -m MODE`; `immediate` simulates a crash. */
   shutDown(mode: 'fast' | 'immediate'): Promise<void> {
     return this.#server.shutDown(mode)
   }
 
-  /** Again, on the same data and port. */
+  /** Starts again on the same data and port. */
   async start(): Promise<void> {
-    if (this.running) throw new Error('the cluster runs already')
+    if (this.running) throw new Error('the cluster is already running')
     this.#server = await startPostgresServer(this.home, this.url, this.settings)
   }
 
-  /** Runs one statement as its superuser, on a connection of its own. */
+  /** Runs one statement as the superuser on a new connection. */
   async query<T extends object>(sql: string, ...values: unknown[]): Promise<T[]> {
     const client = await this.connect()
     try {
@@ -88,7 +88,7 @@ export class PostgresCluster {
     }
   }
 
-  /** A session of its superuser, which holds locks until it is ended. It may be cut without an error event. */
+  /** A superuser session that holds its locks until it ends. Losing its connection emits no error event. */
   async connect(): Promise<pg.Client> {
     const client = new pg.Client({ connectionString: this.url, application_name: 'test' })
     client.on('error', () => {})
@@ -96,7 +96,7 @@ export class PostgresCluster {
     return client
   }
 
-  /** Ends it at once, and removes its directory. */
+  /** Ends the cluster immediately and removes its directory. */
   async stop(): Promise<void> {
     await this.shutDown('immediate')
     await this.home.remove()

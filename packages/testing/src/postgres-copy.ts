@@ -1,6 +1,6 @@
 /**
- * Copies of a cluster as operators make them: of a running one by `pg_basebackup` (or, where that is missing, by the
- * steps of PostgreSQL's low-level backup, which it takes itself), of a stopped one by copying its files.
+ * Copies of a cluster as operators make them: of a running one by `pg_basebackup` or, if that is missing, by the steps
+ * of PostgreSQL's low-level backup; of a stopped one by copying its files.
  */
 import { execFile } from 'node:child_process'
 import { appendFile, rm } from 'node:fs/promises'
@@ -14,20 +14,20 @@ import { freePort, type Settings } from './postgres-server.ts'
 
 export type StartCopy = {
   /**
-   * What it believes to be. `plain`: as if it had crashed. `recovery` (recovery.signal): restored to the end of its WAL,
-   * a new timeline. `standby` (standby.signal): reads only, until it is promoted. Default: `plain`.
+   * Start mode. `plain`: recovers as after a crash. `recovery` (recovery.signal): restores to the end of its WAL on a new
+   * timeline. `standby` (standby.signal): read-only until promoted. Default: `plain`.
    */
   readonly as?: 'plain' | 'recovery' | 'standby'
-  /** Of the loopback interface; that of the original once that is stopped. Default: a free one. */
+  /** Loopback port; the original's may be used once the original is stopped. Default: a free one. */
   readonly port?: number
   readonly settings?: Settings
 }
 
 export type ClusterCopy = {
   readonly home: PostgresHome
-  /** Once. What runs then removes the copy when it is stopped. */
+  /** Starts the copy, once. Stopping the returned cluster removes the copy. */
   start(options?: StartCopy): Promise<PostgresCluster>
-  /** Of a copy that was not started. */
+  /** Removes a copy that was not started. */
   discard(): Promise<void>
 }
 
@@ -65,7 +65,7 @@ async function startCopy(
   url.port = `${port ?? (await freePort())}`
   try {
     if (as !== 'plain') home.write(join(home.data, `${as}.signal`), '')
-    // Recovery wants to be told where archived WAL is: nowhere but in the copy. It takes connections when it is over.
+    // Recovery requires a restore_command; the copy contains all WAL there is. Connections are accepted afterwards.
     const recovery = as === 'recovery' ? { restore_command: 'false', hot_standby: 'off' } : {}
     return await PostgresCluster.open(home, url.href, { ...original.settings, ...recovery, ...settings })
   } catch (error) {
@@ -74,7 +74,7 @@ async function startCopy(
   }
 }
 
-/** Has a copy that is not started yet follow a primary. */
+/** Configures a copy that was not started yet to follow a primary. */
 export async function followPrimary({ home }: ClusterCopy, url: string): Promise<void> {
   const { hostname, port, username, password } = new URL(url)
   await appendFile(
@@ -83,7 +83,7 @@ export async function followPrimary({ home }: ClusterCopy, url: string): Promise
   )
 }
 
-/** @throws {Error} when `cp` fails of anything but a file that was removed meanwhile. */
+/** @throws {Error} when `cp` fails for another reason than a file that was removed meanwhile. */
 async function copyFiles(from: string, { data }: PostgresHome): Promise<void> {
   await run('cp', ['-a', from, data]).catch((error: Error & { stderr?: string }) => {
     const complaints = (error.stderr ?? error.message).trim().split('\n')

@@ -1,6 +1,6 @@
 /**
- * The directory that a throw-away cluster lives in, owned by the ordinary user it runs as. A watcher outside the test's
- * process ends the cluster and removes the directory as soon as that process lets go or dies, whatever it dies of.
+ * The directory of a temporary cluster, owned by the unprivileged user that runs it. A separate watcher process ends the
+ * cluster and removes the directory when the test's process removes it or dies for any reason.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -13,27 +13,27 @@ export type Owner = { readonly uid?: number; readonly gid?: number }
 
 export type PostgresHome = {
   readonly path: string
-  /** The cluster's data directory; not made yet. */
+  /** The cluster's data directory; not created yet. */
   readonly data: string
-  /** Where the WAL is to lie, if not with the data. */
+  /** Directory of the WAL, if not within `data`. */
   readonly wal: string | undefined
   /** Where the small disk is mounted, for `fillDisk` and `makeRoom`. */
   readonly disk: string | undefined
-  /** What to spawn PostgreSQL's programs with: they refuse to run as root. */
+  /** User to spawn PostgreSQL's programs as, because they refuse to run as root. */
   readonly owner: Owner
-  /** Writes a file, its name relative to the home, that the owner alone can read. */
+  /** Writes a file relative to the home that only the owner can read. */
   write(name: string, text: string): string
-  /** Ends what still runs over `data`, and removes everything. Idempotent. */
+  /** Ends a server that still runs over `data` and removes the directory. Idempotent. */
   remove(): Promise<void>
 }
 
-/** A file system of its own, so that it can be full: for everything, or for the data without its WAL. Needs root. */
+/** A separate file system that a test can fill: for everything, or for the data without its WAL. Needs root. */
 export type SmallDisk = { readonly of: 'everything' | 'data'; readonly bytes: number }
 
-/** The user "nobody" and his group, where the tests run as root. */
-const NOBODY = 65_534
+/** ID of the user and group "nobody", used if the tests run as root. */
+const UNPRIVILEGED_ID = 65_534
 
-/** The end of standard input is the end of the test. A backend may still write while its files are removed: again. */
+/** The end of standard input signals the end of the test. Removal repeats, because a backend may still write. */
 const WATCHER = `
   trap '' INT TERM HUP
   cat >/dev/null
@@ -44,12 +44,12 @@ const WATCHER = `
     sleep 0.25
   done 2>/dev/null`
 
-/** @throws {Error} when a small disk is asked for and cannot be mounted. */
+/** @throws {Error} when a small disk is requested and cannot be mounted. */
 export function makePostgresHome(disk?: SmallDisk): PostgresHome {
   const path = mkdtempSync(join(tmpdir(), 'latchkey-postgres-'))
-  const owner = process.getuid?.() === 0 ? { uid: NOBODY, gid: NOBODY } : {}
+  const owner = process.getuid?.() === 0 ? { uid: UNPRIVILEGED_ID, gid: UNPRIVILEGED_ID } : {}
   const own = (owned: string): void => {
-    if (owner.uid !== undefined) chownSync(owned, NOBODY, NOBODY)
+    if (owner.uid !== undefined) chownSync(owned, UNPRIVILEGED_ID, UNPRIVILEGED_ID)
   }
   own(path)
   const onDisk = join(path, 'disk')

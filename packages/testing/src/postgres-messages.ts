@@ -1,32 +1,32 @@
 /**
- * What a client of PostgreSQL says, in whole messages. Each has a type byte and a length, but for those that open the
- * connection, which have a length alone. Source: PostgreSQL's manual, "Message Formats".
+ * Splits a PostgreSQL client's byte stream into messages. Each has a type byte and a length; those that open the
+ * connection have only a length. Source: PostgreSQL's manual, "Message Formats".
  */
 
 export type ClientMessage = {
   /** `Q` a simple query, `P` parse, `B` bind, `E` execute, `S` sync, `X` terminate; empty before the session begins. */
   readonly type: string
-  /** The whole of it as it goes over the wire. */
+  /** The complete message as sent. */
   readonly bytes: Buffer
 }
 
 const LENGTH_BYTES = 4
-/** Ask for encryption: the opening message itself is still to come. */
+/** Codes of encryption requests, which precede the opening message. */
 const ENCRYPTION_REQUESTS: readonly number[] = [80_877_103, 80_877_104]
 
-/** Whether a message has the server carry out a statement that matches. */
-export function says(pattern: RegExp): (message: ClientMessage) => boolean {
+/** Returns a predicate: whether a message executes a statement that matches. */
+export function executes(pattern: RegExp): (message: ClientMessage) => boolean {
   return ({ type, bytes }) => (type === 'Q' || type === 'P') && pattern.test(bytes.toString('latin1', 5))
 }
 
 /** The end of a transaction, with or without other statements before it. */
-export const isCommit = says(/\bcommit\b/i)
+export const isCommit = executes(/\bcommit\b/i)
 
 export class MessageSplitter {
   #pending: Buffer = Buffer.alloc(0)
   #opened = false
 
-  /** The messages that this chunk completes; the rest is kept. */
+  /** The messages that this chunk completes; an incomplete rest is buffered. */
   push(chunk: Buffer): ClientMessage[] {
     this.#pending = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk])
     const messages: ClientMessage[] = []

@@ -1,6 +1,6 @@
 /**
- * A streaming replica, behind a proxy of its own: while that refuses, the primary commits what the replica does not get.
- * Replication is asynchronous, so those commits are acknowledged and lost when the replica is promoted.
+ * A streaming replica behind its own proxy. While the proxy refuses connections, the replica misses the primary's
+ * commits. Replication is asynchronous, so those acknowledged commits are lost when the replica is promoted.
  */
 import { setTimeout as wait } from 'node:timers/promises'
 import type { PostgresCluster } from './postgres-cluster.ts'
@@ -9,19 +9,19 @@ import { TcpProxy } from './tcp-proxy.ts'
 
 export type PostgresReplica = AsyncDisposable & {
   readonly cluster: PostgresCluster
-  /** Nothing that is committed from now on arrives. */
+  /** Stops replication: later commits do not arrive. */
   pause(): void
   resume(): void
-  /** Resolves when it has replayed everything that the primary has committed so far. */
+  /** Resolves when the replica has replayed all that the primary has committed so far. */
   caughtUp(): Promise<void>
-  /** Makes it a primary of a new timeline, with what it has; resolves when it takes writes. */
+  /** Makes the replica a primary on a new timeline; resolves when it accepts writes. */
   promote(): Promise<void>
 }
 
 const CATCH_UP_WITHIN_MS = 30_000
-const LOOK_EVERY_MS = 20
+const POLL_EVERY_MS = 20
 
-/** The primary should keep its WAL while the replica is away: `settings: { wal_keep_size: '512MB' }`. */
+/** The primary must keep its WAL while the replica is paused: `settings: { wal_keep_size: '512MB' }`. */
 export async function startReplica(primary: PostgresCluster): Promise<PostgresReplica> {
   const proxy = await TcpProxy.before(new URL(primary.url))
   try {
@@ -62,6 +62,6 @@ async function caughtUp(primary: PostgresCluster, replica: PostgresCluster): Pro
     if (there?.done === true) return
     if (performance.now() > deadline)
       throw new Error(`the replica did not reach ${here?.lsn} within ${CATCH_UP_WITHIN_MS} ms`)
-    await wait(LOOK_EVERY_MS)
+    await wait(POLL_EVERY_MS)
   }
 }

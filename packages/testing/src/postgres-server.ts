@@ -1,4 +1,4 @@
-/** A process of PostgreSQL over a data directory that exists: started, and ended in the ways that `pg_ctl stop` has. */
+/** A PostgreSQL server process over an existing data directory, with the stop modes of `pg_ctl stop`. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
@@ -9,9 +9,9 @@ import type { PostgresHome } from './postgres-home.ts'
 
 export type PostgresServer = {
   readonly running: boolean
-  /** Resolves when it has ended, however. */
+  /** Resolves when the process has ended, for any reason. */
   readonly ended: Promise<void>
-  /** Fast: sessions are ended, and a last checkpoint is made. Immediate: as a crash; the next start recovers. */
+  /** `fast` ends sessions and writes a checkpoint. `immediate` simulates a crash; the next start recovers. */
   shutDown(mode: 'fast' | 'immediate'): Promise<void>
 }
 
@@ -21,9 +21,9 @@ const START_WITHIN_MS = 30_000
 const KEPT_LOG = 20_000
 
 /**
- * Resolves when it takes connections; a standby, when it takes reading ones.
+ * Resolves when the server accepts connections (a standby: read-only ones).
  *
- * @throws {Error} when it ends before, or is not ready in time; with what it printed.
+ * @throws {Error} when it ends before that or is not ready in time; the message has its output.
  */
 export async function startPostgresServer(
   { path, data, owner }: PostgresHome,
@@ -62,12 +62,12 @@ async function ready(server: ChildProcess, url: string): Promise<void> {
   let printed = ''
   const accepting = Promise.withResolvers<void>()
   server.stderr?.on('data', (chunk) => {
-    // Its log goes on for as long as it runs; only the start is kept.
+    // Only the beginning of the log is kept.
     if (printed.length < KEPT_LOG) printed += String(chunk)
     if (/ready to accept (?:read-only )?connections/.test(printed)) accepting.resolve()
   })
   server.once('error', accepting.reject)
-  server.once('exit', () => accepting.reject(new Error(`PostgreSQL ended at its start:\n${printed}`)))
+  server.once('exit', () => accepting.reject(new Error(`PostgreSQL ended during its start:\n${printed}`)))
   const watchdog = setTimeout(() => {
     server.kill('SIGQUIT')
     accepting.reject(new Error(`PostgreSQL was not ready within ${START_WITHIN_MS} ms:\n${printed}`))
@@ -78,7 +78,7 @@ async function ready(server: ChildProcess, url: string): Promise<void> {
   await client.end()
 }
 
-/** A port of the loopback interface that nobody listens on now. */
+/** A loopback port on which no process listens now. */
 export async function freePort(): Promise<number> {
   const probe = createServer().listen(0, '127.0.0.1')
   await once(probe, 'listening')

@@ -1,4 +1,4 @@
-/** Real processes of the command, ended by their own handle; each test waits for what they print. */
+/** Runs the `latchkey` command as a real process; tests wait for its output and end it by its own handle. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -34,11 +34,11 @@ export class RunningProcess {
       cwd: cwd ?? REPOSITORY,
       env: { ...withoutLatchkey(process.env), ...environment },
       stdio: 'pipe',
-      // A process group of its own: npm and the server it starts end together, whatever becomes of the test.
+      // Its own process group, so that npm and the server it starts end together even if the test fails.
       detached: true,
     })
     const watchdog = setTimeout(() => this.#killGroup(), WATCHDOG_MS)
-    // A process that ended without reading it is judged by what it printed.
+    // Ignores EPIPE: the output of a process that ended without reading its input shows why.
     this.child.stdin?.on('error', () => {}).end(stdin ?? '')
     this.child.stdout?.on('data', (chunk) => (this.#output.stdout += String(chunk)))
     this.child.stderr?.on('data', (chunk) => (this.#output.stderr += String(chunk)))
@@ -51,7 +51,7 @@ export class RunningProcess {
     })
   }
 
-  /** Resolves with what the pattern finds in what it printed; rejects when the process ends without it. */
+  /** Resolves with the pattern's match in the output; rejects when the process ends without one. */
   async printed(pattern: RegExp, stream: 'stdout' | 'stderr' = 'stdout'): Promise<RegExpExecArray> {
     for (;;) {
       const found = pattern.exec(this.#output[stream])
@@ -99,7 +99,7 @@ export function temporaryDirectory(): Disposable & { readonly path: string } {
   return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) }
 }
 
-/** Whoever runs the tests may have settings of their own. */
+/** The environment without LATCHKEY_ variables, which the person who runs the tests may have set. */
 function withoutLatchkey(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(environment).filter(([name]) => !name.startsWith('LATCHKEY_')))
 }

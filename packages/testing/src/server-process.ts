@@ -1,4 +1,4 @@
-/** Latchkey as its own process, the way an operator runs it, so that it can be killed. */
+/** Latchkey as a separate process, as an operator runs it, so that tests can kill it. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
@@ -9,19 +9,19 @@ const COMMAND = 'packages/server/bin/latchkey.mjs'
 
 export type ServerProcess = {
   readonly url: string
-  /** Ends it as a power cut would end its memory: kill -9. */
+  /** kill -9: all memory is lost, as in a power cut. */
   kill(): Promise<void>
-  /** Ends it as an operator would: SIGTERM. Resolves with the exit code. */
+  /** SIGTERM, as an operator stops it. Resolves with the exit code. */
   stop(): Promise<number | null>
-  /** The last of what it logged. */
+  /** End of its log (KEPT_LOG characters). */
   log(): string
-  /** How often it said in its log that it raised the fence. */
+  /** Number of log entries that report a raised fence. */
   alarms(): number
 }
 
 const KEPT_LOG = 20_000
 
-/** Starts `latchkey serve` of a checkout on a free port and resolves when it says that it is ready. */
+/** Starts `latchkey serve` of a checkout on a free port and resolves when it reports that it is ready. */
 export async function startProcess(
   dataDir: string,
   flags: readonly string[] = [],
@@ -34,7 +34,7 @@ export async function startProcess(
     env: { ...withoutSettings(process.env), ...environment },
   })
   const exited = once(child, 'exit')
-  // A test that fails leaves no server behind.
+  // A failed test leaves no server behind.
   const end = (): boolean => child.kill('SIGKILL')
   process.once('exit', end)
   child.once('exit', () => process.off('exit', end))
@@ -73,12 +73,12 @@ function readyUrl(child: ChildProcess): Promise<string> {
       if (output.length < KEPT_LOG) output += chunk.toString()
     })
     child.once('exit', (code) =>
-      reject(new Error(`the server ended with ${code} before it was ready:\n${output}`)),
+      reject(new Error(`the server exited with ${code} before it was ready:\n${output}`)),
     )
   })
 }
 
-/** Whoever runs the tests may have settings of their own, and test variables are no settings. */
+/** The environment without LATCHKEY_ variables: neither a tester's settings nor test variables reach the server. */
 function withoutSettings(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(environment).filter(([name]) => !name.startsWith('LATCHKEY_')))
 }

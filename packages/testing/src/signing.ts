@@ -1,4 +1,4 @@
-/** Ed25519 key pairs that sign Matrix JSON, for tests that play a client's part. */
+/** Ed25519 key pairs that sign Matrix JSON, for tests that act as clients. */
 import { generateKeyPairSync, sign } from 'node:crypto'
 import { signedText } from '@latchkey/protocol'
 import type { AnyJson, TestDevice } from './test-server.ts'
@@ -6,7 +6,7 @@ import type { AnyJson, TestDevice } from './test-server.ts'
 export type SigningKeyPair = {
   /** Unpadded base64. */
   readonly publicKey: string
-  /** The object with a signature by `userId` and the key of this name (by default the public key's). */
+  /** The object with a signature by `userId` and key `name` (default: the public key). */
   sign(userId: string, object: AnyJson, name?: string): AnyJson
 }
 
@@ -45,7 +45,7 @@ export function crossSigningPairs(): CrossSigningPairs {
   return { master: signingKeyPair(), selfSigning: signingKeyPair(), userSigning: signingKeyPair() }
 }
 
-/** A cross-signing key object; signed by `signer` when there is one. */
+/** A cross-signing key object, signed by `signer` if given. */
 export function crossSigningKey(
   userId: string,
   usage: string,

@@ -1,4 +1,4 @@
-/** A file system of a few megabytes in memory, which a test can fill to the last byte and make room in again. */
+/** A file system of a few megabytes in memory that a test can fill to the last byte and empty again. */
 import { execFileSync } from 'node:child_process'
 import { closeSync, fsyncSync, mkdtempSync, openSync, rmdirSync, rmSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -6,21 +6,21 @@ import { join } from 'node:path'
 
 const BALLAST = 'ballast'
 
-/** @throws {Error} when this user must not mount. Whoever removes the directory unmounts it before. */
+/** Mounts the file system; the caller unmounts it. @throws {Error} when this user may not mount. */
 export function mountSmallDisk(path: string, bytes: number): void {
   execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${bytes}`, 'tmpfs', path], { stdio: 'pipe' })
 }
 
-/** Why there can be no small disk here, or false: the `skip` of a test. */
+/** Value for a test's `skip`: the reason why no small disk can be mounted, or false. */
 export function noSmallDisk(): string | false {
-  if (process.getuid?.() !== 0) return 'a file system of its own needs root'
+  if (process.getuid?.() !== 0) return 'mounting a file system needs root'
   const path = mkdtempSync(join(tmpdir(), 'latchkey-disk-'))
   try {
     mountSmallDisk(path, 4096)
     execFileSync('umount', [path])
     return false
   } catch (error) {
-    return `no file system can be mounted here: ${String(error)}`
+    return `cannot mount a file system: ${String(error)}`
   } finally {
     rmdirSync(path)
   }

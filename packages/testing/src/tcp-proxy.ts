@@ -1,29 +1,29 @@
 /**
- * A TCP proxy of the test's own before PostgreSQL, so that a test can do to connections what networks, killed processes
- * and failovers do: cut them, at a chosen message too, refuse them, fall silent, or lead to another server.
+ * A TCP proxy in front of PostgreSQL that reproduces faults of networks, processes and failovers: it cuts connections
+ * (also at a chosen message), refuses them, stops forwarding, or redirects them to another server.
  */
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { Transform } from 'node:stream'
 import { type ClientMessage, MessageSplitter } from './postgres-messages.ts'
 
-/** A connection that stands still at a message. */
-export type Caught = {
-  /** Lets it go on, as if nothing had been. */
+/** A connection that is stopped at a message. */
+export type HeldConnection = {
+  /** Continues without a fault. */
   pass(): void
-  /** Ends it, on both sides. */
+  /** Cuts the connection on both sides. */
   cut(): void
 }
 
 /**
- * Where to stop a message: `sent`, before the server has it, or `answered`, when the server has carried it out and the
- * client does not know yet.
+ * When to stop a message: `sent`, before the server has received it, or `answered`, after the server has executed it and
+ * before the client has received the answer.
  */
 export type Moment = 'sent' | 'answered'
 
 type Trap = {
   readonly matches: (message: ClientMessage) => boolean
   readonly moment: Moment
-  readonly spring: (caught: Caught) => void
+  readonly trigger: (held: HeldConnection) => void
 }
 
 export class TcpProxy {
@@ -36,7 +36,7 @@ export class TcpProxy {
   #traps: readonly Trap[] = []
   #bytesLeft = Number.POSITIVE_INFINITY
 
-  /** Stands before `host:port` of a URL. */
+  /** Forwards to `host:port` of a URL. */
   static async before(target: URL): Promise<TcpProxy> {
     const proxy: { opened?: TcpProxy } = {}
     const server = createServer((socket) => proxy.opened?.serve(socket))
@@ -55,25 +55,25 @@ export class TcpProxy {
     this.port = address.port
   }
 
-  /** The same URL with this proxy for its host. */
+  /** The URL with this proxy as its host. */
   through(url: string): string {
     const through = new URL(url)
     through.host = `127.0.0.1:${this.port}`
     return through.href
   }
 
-  /** Leads new connections to `host:port` of another URL, and cuts those to the one before. */
+  /** Forwards new connections to `host:port` of another URL and cuts the existing ones. */
   moveTo(target: URL): void {
     this.#target = new URL(target)
     this.cut()
   }
 
-  /** Cuts every connection; new ones are served again. */
+  /** Cuts every connection; new ones are accepted. */
   cut(): void {
     for (const link of this.#links) link.cut()
   }
 
-  /** Cuts every connection, and ends each new one at once until `accept`. */
+  /** Cuts every connection and closes each new one at once until `accept`. */
   refuse(): void {
     this.#refuses = true
     this.cut()
@@ -83,7 +83,7 @@ export class TcpProxy {
     this.#refuses = false
   }
 
-  /** Passes nothing on and ends nothing until `speak`: a network that drops packets, or a machine that stands still. */
+  /** Forwards nothing and closes nothing until `speak`, like a network that drops packets or a frozen machine. */
   fallSilent(): void {
     this.#silence ??= Promise.withResolvers()
   }
@@ -93,17 +93,17 @@ export class TcpProxy {
     this.#silence = undefined
   }
 
-  /** Stops the first connection whose client sends a message that matches, once. */
-  catch(matches: (message: ClientMessage) => boolean, moment: Moment): Promise<Caught> {
-    return new Promise((spring) => (this.#traps = [...this.#traps, { matches, moment, spring }]))
+  /** Stops the next connection whose client sends a matching message, once. */
+  catch(matches: (message: ClientMessage) => boolean, moment: Moment): Promise<HeldConnection> {
+    return new Promise((trigger) => (this.#traps = [...this.#traps, { matches, moment, trigger }]))
   }
 
-  /** Cuts the connection, once, whose client sends the last of so many more bytes, in the middle of a message or not. */
+  /** Cuts a connection, once, after clients have sent `bytes` more bytes in total, possibly in the middle of a message. */
   cutAfter(bytes: number): void {
     this.#bytesLeft = bytes
   }
 
-  /** Cuts every connection and lets go of the port. */
+  /** Cuts every connection and releases the port. */
   async close(): Promise<void> {
     const closed = new Promise((resolve) => this.#server.close(resolve))
     this.cut()
@@ -132,7 +132,7 @@ export class TcpProxy {
     return trap
   }
 
-  /** How many of so many bytes pass before the cut; undefined when there is none. */
+  /** How many of `bytes` may pass before the cut; undefined if no cut is due. */
   #allowed(bytes: number): number | undefined {
     if (bytes < this.#bytesLeft) {
       this.#bytesLeft -= bytes
@@ -150,13 +150,13 @@ type Rules = {
   readonly allowed: (bytes: number) => number | undefined
 }
 
-/** One connection and its other half. What a stream waits for before it passes on holds back everything behind it. */
+/** A client's connection and its connection to the server. A chunk that waits delays all later chunks of its stream. */
 class Link {
   readonly #client: Socket
   readonly #server: Socket
   readonly #rules: Rules
   readonly #splitter = new MessageSplitter()
-  /** The answer to come is stopped. */
+  /** The trap that stops the next answer. */
   #trap: Trap | undefined
 
   constructor(client: Socket, server: Socket, rules: Rules) {
@@ -185,7 +185,7 @@ class Link {
       else if (trap !== undefined) this.#trap = trap
       const allowed = this.#rules.allowed(message.bytes.length)
       pass(message.bytes.subarray(0, allowed))
-      // What was passed on is written in this turn of the event loop.
+      // Forwarded bytes are written in this turn of the event loop.
       if (allowed !== undefined) setImmediate(() => this.cut())
     }
   }
@@ -198,8 +198,8 @@ class Link {
     pass(chunk)
   }
 
-  #stopAt({ spring }: Trap): Promise<void> {
-    return new Promise((resolve) => spring({ pass: resolve, cut: () => this.cut() }))
+  #stopAt({ trigger }: Trap): Promise<void> {
+    return new Promise((resolve) => trigger({ pass: resolve, cut: () => this.cut() }))
   }
 }
 

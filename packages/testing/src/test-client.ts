@@ -1,4 +1,4 @@
-/** What a client does with its keys, over HTTP, in the words of the tests: keys made to order, upload, claim, reset, sync. */
+/** A client's key requests over HTTP: generated keys, upload, claim, reset, sync. */
 import assert from 'node:assert/strict'
 import type { AnyJson, TestClient, TestDevice, TestServer } from './test-server.ts'
 
@@ -10,7 +10,7 @@ export const POOL = '/_matrix/client/unstable/dev.latchkey/keys/pool'
 export const SYNC = `${CLIENT}/sync`
 export const CURVE = 'signed_curve25519'
 
-/** Longer than any test takes: an answer that comes only then was woken by nothing. */
+/** Longer than any test takes: a long-poll that takes this long was not woken. */
 const LONG_POLL_MS = 30_000
 
 type Reply = { readonly status: number; readonly body: AnyJson }
@@ -20,7 +20,7 @@ export function named(keyId: string): string {
   return `${CURVE}:${keyId}`
 }
 
-/** A key object with material of its own: 32 bytes made from `seed`, in unpadded base64. */
+/** A key object whose material is 32 bytes derived from `seed`, in unpadded base64. */
 export function keyObject(seed: string, extra: Record<string, unknown> = {}): Record<string, unknown> {
   return { key: material(seed), signatures: { '@x:test.example': { 'ed25519:X': 'AAAA' } }, ...extra }
 }
@@ -29,7 +29,7 @@ export function material(seed: string): string {
   return Buffer.from(seed.padEnd(32, '.').slice(0, 32)).toString('base64').replaceAll('=', '')
 }
 
-/** One-time keys with the given IDs; the material follows from `family` and ID. */
+/** One-time keys with the given IDs; their material is derived from `family` and ID. */
 export function keys(keyIds: readonly string[], family = 'k'): Record<string, unknown> {
   return Object.fromEntries(keyIds.map((keyId) => [named(keyId), keyObject(`${family}/${keyId}`)]))
 }
@@ -43,7 +43,7 @@ export function fallback(keyId: string, seed = `fallback/${keyId}`): Record<stri
   return { [named(keyId)]: keyObject(seed, { fallback: true }) }
 }
 
-/** Device keys with an identity made from `family`. */
+/** Device keys with an identity derived from `family`. */
 export function deviceKeys({ userId, deviceId }: TestDevice, family = 'identity'): Record<string, unknown> {
   return {
     user_id: userId,
@@ -65,7 +65,7 @@ export async function upload(server: TestClient, device: TestDevice, body: unkno
   return ok(await tryUpload(server, device, body))
 }
 
-/** Claims one key of `target`; the name and object, or undefined when there was none. */
+/** Claims one key of `target`. Returns its name and object, or undefined if there was none. */
 export async function claim(
   server: TestClient,
   claimer: TestDevice,
@@ -121,8 +121,8 @@ export function trySync(
 }
 
 /**
- * Begins a long-poll, and resolves once it waits on the server. The answer is in a member: a promise that an async
- * function returned itself would be awaited with it.
+ * Starts a long-poll and resolves once it waits on the server. The answer is in a member because an async function's
+ * own promise would otherwise wait for it.
  */
 export async function longPoll(
   server: TestServer,
@@ -139,11 +139,11 @@ export async function longPoll(
   return { answer }
 }
 
-/** Lets the event loop turn until something the server says of itself is so. */
+/** Yields to the event loop until the condition is true. @throws {Error} after 20 s. */
 export async function until(condition: () => boolean): Promise<void> {
   const deadline = Date.now() + 20_000
   while (!condition()) {
-    if (Date.now() > deadline) throw new Error('what the test waits for does not happen')
+    if (Date.now() > deadline) throw new Error('the condition did not become true within 20 s')
     await new Promise((resolve) => setImmediate(resolve))
   }
 }
@@ -165,7 +165,7 @@ export function ok(reply: Reply): AnyJson {
   return reply.body
 }
 
-/** Asserts the Matrix form of a refusal, and returns its text. */
+/** Asserts that a reply is a Matrix error, and returns its text. */
 export function refused(reply: Reply, status: number, errcode: string): string {
   assert.equal(reply.status, status, JSON.stringify(reply.body))
   assert.equal(reply.body.errcode, errcode, JSON.stringify(reply.body))

@@ -1,6 +1,6 @@
 /**
- * With LATCHKEY_TEST_POSTGRES (a URL), servers under test use PostgreSQL: a schema for each data directory, so that a
- * server that is started again over the same directory finds what the first one left. Without it, the embedded store.
+ * With LATCHKEY_TEST_POSTGRES (a URL), servers under test use PostgreSQL with one schema per data directory, so that a
+ * server restarted over the same directory finds its data. Without it, they use the embedded store.
  */
 import { createHash } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -9,9 +9,9 @@ import { join } from 'node:path'
 import pg from 'pg'
 
 export type TestSchema = {
-  /** For the configuration. */
+  /** Value of the configuration's `database`. */
   readonly database: string
-  /** A directory for the witnesses of its stores (store/witness.ts). */
+  /** Directory for the witnesses of its stores (store/witness.ts). */
   readonly witnesses: string
   drop(): Promise<void>
 }

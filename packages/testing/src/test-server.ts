@@ -1,4 +1,4 @@
-/** A real server on a free port with a real database (test-schema.ts), and small helpers to call it. */
+/** A real server on a free port with a real database (test-schema.ts), and helpers to call it. */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -6,12 +6,12 @@ import { type Config, DEFAULT_CONFIG } from '../../server/src/config/config.ts'
 import { type Overrides, type Server, startServer } from '../../server/src/main.ts'
 import { openTestSchema } from './test-schema.ts'
 
-/** An answer's JSON, which tests take apart freely. */
+/** JSON of an answer, untyped for tests. */
 // oxlint-disable-next-line typescript/no-explicit-any
 export type AnyJson = any
 
 export type TestClient = {
-  /** Calls the server; the answer's status and JSON. */
+  /** Calls the server and returns the answer's status and JSON. */
   call(method: string, path: string, options?: CallOptions): Promise<{ status: number; body: AnyJson }>
   /** Registers a user with the password "password" and logs a device in. */
   login(localpart: string, deviceId?: string): Promise<TestDevice>
@@ -23,7 +23,7 @@ export type TestServer = Server &
     [Symbol.asyncDispose](): Promise<void>
   }
 
-/** Many test files run at once, and PostgreSQL has a hundred connections. */
+/** Connections per server: many test files run at once, and PostgreSQL allows 100 connections by default. */
 const TEST_CONNECTIONS = 5
 
 export type CallOptions = {
@@ -34,7 +34,7 @@ export type CallOptions = {
 
 export type TestDevice = { readonly userId: string; readonly deviceId: string; readonly token: string }
 
-/** What tests need: open registration, no rate limits, silence. */
+/** Configuration for tests: open registration, no log. */
 export const TEST_CONFIG: Config = {
   ...DEFAULT_CONFIG,
   port: 0,
@@ -59,7 +59,7 @@ export async function startTestServer(
     dataDir,
     async [Symbol.asyncDispose]() {
       await server.close()
-      // Who named a directory may come back to it.
+      // The caller may reuse a directory that it named.
       if (!ownDir) return
       rmSync(dataDir, { recursive: true, force: true })
       await schema?.drop()
@@ -67,7 +67,7 @@ export async function startTestServer(
   }
 }
 
-/** What tests ask of a server, wherever it runs. */
+/** Calls a server in this or another process. */
 export function clientOf(url: string): TestClient {
   const call: TestClient['call'] = async (method, path, { token, body, headers } = {}) => {
     const response = await fetch(url + path, {

@@ -1,9 +1,9 @@
-/** Waiting with an end: a promise that should settle soon, and a failure that names what was waited for. */
+/** Waits for a promise with a time limit. */
 
 const TIMEOUT_MS = 20_000
 
 /**
- * @throws {Error} `what` and the time that passed, when the promise has not settled by then.
+ * @throws {Error} with `what` and the limit, when the promise has not settled in time.
  */
 export async function within<T>(what: string, promise: Promise<T>, timeoutMs = TIMEOUT_MS): Promise<T> {
   const { promise: late, reject } = Promise.withResolvers<never>()

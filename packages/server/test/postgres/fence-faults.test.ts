@@ -14,7 +14,7 @@ import { openPostgresStore, raisePostgresFence } from '../../src/store/postgres/
 import { claimer, DEVICE, login, USER } from '../store-contract/test-device.ts'
 import { eventually } from '@latchkey/testing/metrics.ts'
 import { startPostgresCluster } from '@latchkey/testing/postgres-cluster.ts'
-import { says } from '@latchkey/testing/postgres-messages.ts'
+import { executes } from '@latchkey/testing/postgres-messages.ts'
 import { startReplica } from '@latchkey/testing/postgres-replica.ts'
 import { RewindableDatabase, skip } from '../support/rewindable-database.ts'
 import {
@@ -122,12 +122,12 @@ test('a process counts as one that has looked when it has raised the fence, not 
     await TcpProxy.before(new URL(database.url)),
   ]
   try {
-    const raises = proxyOfTwo.catch(says(/lock table writers in exclusive/i), 'sent')
+    const raises = proxyOfTwo.catch(executes(/lock table writers in exclusive/i), 'sent')
     const two = database.open(directories[1], () => NOW, proxyOfTwo.through(database.url))
     const caught = await raises
     const one = await database.open(directories[0], () => NOW, proxyOfOne.through(database.url))
     let asked = 0
-    const asks = says(/server_start_noted >/)
+    const asks = executes(/server_start_noted >/)
     const asksAgain = proxyOfOne.catch((message) => asks(message) && ++asked === 3, 'sent')
     const claimed = claim(one.store)
     const claimsAtOnce = claimed.then((key) => Promise.reject(new Error(`${key} was issued at once`)))
@@ -231,7 +231,7 @@ test('while the address leads to a standby, sessions on it do not grow in number
   try {
     await replica.caughtUp()
     let tries = 0
-    const isListen = says(/^listen\b/i)
+    const isListen = executes(/^listen\b/i)
     const triedOften = proxy.catch((message) => isListen(message) && ++tries === 6, 'sent')
     proxy.moveTo(new URL(replica.cluster.url))
     const caught = await triedOften
