@@ -1,7 +1,7 @@
 /**
- * What the client library costs: the time that the guard adds to a sync of 50 kB and to an upload of 50 keys, the time
- * of a key manager's sync, and the bytes that the ledger needs for each published key. `npm run bench:client`. Answers
- * come from memory, so nothing but the library is measured; every figure is the median of several rounds.
+ * Cost of the client library: the time that the guard adds to a sync of 50 kB and to an upload of 50 keys, the time of a
+ * key manager's sync, and the ledger's bytes per published key. `npm run bench:client`. MemoryHomeserver come from memory, so only
+ * the library is measured; every figure is the median of several rounds.
  */
 import { randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync, statSync } from 'node:fs'
@@ -26,8 +26,8 @@ const STORES: readonly (readonly [string, () => Store])[] = [
   ['file', () => fileStore(join(workDir, `${files++}.db`))],
 ]
 
-/** A homeserver that knows one device and answers from memory. */
-class Answers {
+/** A homeserver with one device that answers from memory. */
+class MemoryHomeserver {
   readonly syncText: string
   count = 0
   version = 1
@@ -61,7 +61,7 @@ class Answers {
     if (path.endsWith('/whoami')) return JSON.stringify({ user_id: USER, device_id: 'BENCH' })
     if (path.endsWith('/keys/upload')) {
       this.count += Object.keys(JSON.parse(body).one_time_keys ?? {}).length
-      // What a device that is claimed from all the time sees: there is always room for more.
+      // As for a device whose keys are claimed all the time: the pool always has room.
       return JSON.stringify({ one_time_key_counts: { signed_curve25519: 50 } })
     }
     return '{}'
@@ -111,7 +111,7 @@ const figures: Figure[] = []
 async function measureGuard(name: string, open: () => Store): Promise<void> {
   const added = { sync: [] as number[], upload: [] as number[] }
   for (let round = 0; round < ROUNDS; round++) {
-    const server = new Answers(true)
+    const server = new MemoryHomeserver(true)
     const store = open()
     const guard = guardFetch(server.fetch, { store, maxPublished: Number.MAX_SAFE_INTEGER })
     await upload(guard)
@@ -146,7 +146,7 @@ async function measureManager(name: string, open: () => Store): Promise<void> {
       userId: USER,
       deviceId: 'BENCH',
     })
-    const answer: unknown = JSON.parse(new Answers(true).syncText)
+    const answer: unknown = JSON.parse(new MemoryHomeserver(true).syncText)
     const receive = async (): Promise<unknown> => manager.receiveSync(answer, await manager.syncStarted())
     await timed(CALLS / 4, receive)
     perSync.push(await timed(CALLS / 4, receive))
@@ -156,16 +156,22 @@ async function measureManager(name: string, open: () => Store): Promise<void> {
   figures.push({ what: 'key manager: a sync of 50 kB', store: name, unit: 'ms', value: median(perSync) })
 }
 
-/** The file after so many published keys, less an empty one's. All of them available: the most that a key needs. */
+/** Growth of the file per published key. All keys stay available, which needs the most space. */
 async function measureBytes(): Promise<void> {
   const file = join(workDir, 'bytes.db')
   const store = fileStore(file)
-  const guard = guardFetch(new Answers(false).fetch, { store, maxPublished: Number.MAX_SAFE_INTEGER })
+  const guard = guardFetch(new MemoryHomeserver(false).fetch, {
+    store,
+    maxPublished: Number.MAX_SAFE_INTEGER,
+  })
   await upload(guard)
   await store.close()
   const before = statSync(file).size
   const more = fileStore(file)
-  const second = guardFetch(new Answers(false).fetch, { store: more, maxPublished: Number.MAX_SAFE_INTEGER })
+  const second = guardFetch(new MemoryHomeserver(false).fetch, {
+    store: more,
+    maxPublished: Number.MAX_SAFE_INTEGER,
+  })
   for (let i = 0; i < 40; i++) await upload(second)
   await more.close()
   const value = (statSync(file).size - before) / (40 * 50)

@@ -1,9 +1,9 @@
 /**
- * Claims, uploads and idle syncs per second on SQLite and on PostgreSQL with 1, 2 and 4 processes, in one run with the bare
- * Fastify server; then latencies at half of the load that was just measured, from an open loop. `npm run bench:postgres`.
+ * Claims, uploads and idle syncs per second on SQLite and on PostgreSQL with 1, 2 and 4 processes, in one run with a bare
+ * Fastify server; then open-loop latencies at half of the measured throughput. `npm run bench:postgres`.
  *
- * Every core carries everything: the load generator, the server processes and PostgreSQL. What more processes bring where
- * they have cores of their own is not what this shows. A run with failures, duplicate keys or false misses exits 1.
+ * The load generator, the servers and PostgreSQL share all cores, so this does not show the gain of more processes on
+ * separate cores. A run with failures, duplicate keys or false misses exits 1.
  */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -19,13 +19,13 @@ import { Figures, printMachine } from './lib/table.ts'
 
 const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 3)
 const DURATION_MS = Number(process.env['BENCH_MS'] ?? 3000)
-/** For each process: code that has run less is several times slower, and more processes run it less each. */
+/** Warm-up requests per process; code that has run less is several times slower. */
 const WARM_UP = { claims: 10_000, uploads: 500 }
 const DEVICES = Number(process.env['BENCH_DEVICES'] ?? 4000)
 const KEYS_EACH = 50
-/** Enough for what each store issues in one measurement. */
+/** More keys than each store issues in one measurement. */
 const HOT_KEYS = { sqlite: 160_000, postgres: 120_000 } as const
-/** Of all processes together: what is compared is the same load. */
+/** Connections to all processes together, so that every setup gets the same load. */
 const CONNECTIONS = 128
 const UPLOADERS = 16
 const HOT_CLAIMERS = 64
@@ -45,9 +45,9 @@ const ON_POSTGRES = new Set(SETUPS.filter(({ store }) => store === 'postgres').m
 
 type Load = {
   readonly name: string
-  /** Over all processes. */
+  /** Total over all processes. */
   readonly connections: number
-  /** Requests before the measurement, for each process. */
+  /** Requests before the measurement, per process. */
   readonly warmUp: number
   readonly next: () => Request | undefined
   readonly onAnswer?: (answer: Answer) => void
@@ -139,7 +139,7 @@ async function measureMany(
     warmUp: WARM_UP.claims,
     next,
   })
-  // Made beforehand: they cost about as much to make as to store. When they run out the measurement ends.
+  // Prepared in advance, because creating them costs about as much as storing them. The measurement ends with the last.
   const count = WARM_UP.uploads * servers.length + Math.ceil(DURATION_MS * 1.3)
   const uploads = Array.from({ length: count }, (_, i) => uploadAt(devices, i))
   await measure(column, servers, {
@@ -183,7 +183,7 @@ async function measureClaims(
   if (fault !== undefined) faults.add(fault)
 }
 
-/** Throughput with every connection busy, then latencies at half of it. */
+/** Measures throughput with every connection busy, then latencies at half of that throughput. */
 async function measure(column: string, servers: readonly Running[], load: Load): Promise<void> {
   const { name, connections, warmUp, next, onAnswer = () => {} } = load
   const urls = servers.map(({ url }) => url)
@@ -198,7 +198,7 @@ async function measure(column: string, servers: readonly Running[], load: Load):
   const before = usedBy(servers)
   const busy = await runLoad({ ...closed, url: urls, connections, durationMs: DURATION_MS })
   const after = usedBy(servers)
-  if (busy.requests === 0) throw new Error(`${column}: ${name}: the warm-up used up what there is`)
+  if (busy.requests === 0) throw new Error(`${column}: ${name}: the warm-up used all requests`)
   perSecond.add(name, column, busy.perSecond)
   processorTime.add(`${name}, server`, column, (after.servers - before.servers) / busy.requests)
   if (ON_POSTGRES.has(column)) {
@@ -234,15 +234,15 @@ function print(): void {
   printMachine()
   console.log(
     `medians of ${ROUNDS} rounds (min to max); ${DEVICES} devices with ${KEYS_EACH} keys each; ` +
-      'these cores carry the load generator, the servers and PostgreSQL together\n',
+      'the load generator, the servers and PostgreSQL share these cores\n',
   )
   const columns = [YARDSTICK, ...SETUPS.map(({ name }) => name)]
   perSecond.print('requests per second', columns)
-  console.log('Processor time of each request in microseconds, of all processes together:\n')
+  console.log('Processor time per request in microseconds, summed over all processes:\n')
   processorTime.print('microseconds', columns)
-  console.log('Latencies at half of that load, from an open loop, counted from when each request was due:\n')
+  console.log('Open-loop latencies at half of that throughput, from the time each request was due:\n')
   latencies.print('at half load', columns)
   for (const fault of faults) console.error(fault)
   if (faults.size > 0) process.exitCode = 1
-  else console.log('No request failed, no key came twice, no claim missed.')
+  else console.log('No failed requests, no duplicate keys, no false misses.')
 }

@@ -1,7 +1,7 @@
 /**
- * The first benchmark: claims, uploads and idle syncs per second, big claims, and memory, with the bare Fastify server as
- * yardstick in the same run. `npm run bench` prints a table; figures worth keeping go into RESULTS.md with date and
- * machine. Every answer is counted; a run with failures, duplicate keys or false misses says so and exits 1.
+ * Claims, uploads and idle syncs per second, large claims and memory on SQLite, with a bare Fastify server as the yardstick
+ * in the same run. `npm run bench` prints a table; RESULTS.md has figures with date and machine. A run with failures,
+ * duplicate keys or false misses exits 1.
  */
 import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { cpus, tmpdir } from 'node:os'
@@ -32,13 +32,13 @@ function record(name: string, unit: string, value: number): void {
   rows.set(name, row)
 }
 
-/** Runs a load and records its throughput, its tail, and what a request cost the server's processor: the steadiest of the three. */
+/** Runs a load and records throughput, tail latency and server processor time per request (the most stable figure). */
 async function measureLoad(
   name: string,
   server: Running,
   load: Omit<LoadOptions, 'url'>,
 ): Promise<LoadResult> {
-  // Warm first, the yardstick too: what is measured is a server that has been running, not one that compiles.
+  // Warms up every server, the yardstick included, so that compilation is not measured.
   if (load.durationMs !== undefined) await runLoad({ url: server.url, ...load, durationMs: WARM_UP_MS })
   const before = cpuMicroseconds(server.pid)
   const result = await runLoad({ url: server.url, ...load })
@@ -123,7 +123,7 @@ function claimBody(...from: readonly { readonly userId: string; readonly deviceI
   return JSON.stringify({ one_time_keys: Object.fromEntries(wanted) })
 }
 
-/** One key per request, each time from the next device. */
+/** One key per request, each time of the next device. */
 async function measureClaims(server: Running, devices: readonly FilledDevice[]): Promise<void> {
   const bodies = devices.map((device) => claimBody(device))
   let n = 0
@@ -134,7 +134,7 @@ async function measureClaims(server: Running, devices: readonly FilledDevice[]):
   )
 }
 
-/** Everybody claims from the same device. */
+/** All connections claim from the same device. */
 async function measureHotClaims(server: Running, hot: FilledDevice): Promise<void> {
   const body = claimBody(hot)
   let left = HOT_KEYS
@@ -225,7 +225,7 @@ async function measureLongPolls(server: Running, sinces: readonly Request[]): Pr
     const request = at(sinces, i)
     poll.send({ ...request, path: request.path.replace('timeout=0', 'timeout=60000') }).catch(() => {})
   }
-  // One more request on each side of the polls: when it is answered, they have been read.
+  // When a later request is answered, the server has read the polls.
   const fence = await Connection.open('127.0.0.1', Number(new URL(server.url).port))
   for (let i = 0; i < 50; i++) await fence.send(at(sinces, i))
   fence.close()
@@ -255,9 +255,9 @@ function print(): void {
     `${new Date().toISOString().slice(0, 10)}, ${cpus().length} cores of ${cpu}, Node ${process.versions.node}`,
   )
   console.log(
-    `medians of ${ROUNDS} rounds, ${DURATION_MS} ms each after ${WARM_UP_MS} ms of warming up (min to max)\n`,
+    `medians of ${ROUNDS} rounds, ${DURATION_MS} ms each after ${WARM_UP_MS} ms of warm-up (min to max)\n`,
   )
-  console.log('| measurement | median | range | of the yardstick |')
+  console.log('| measurement | median | range | share of the yardstick |')
   console.log('| --- | --- | --- | --- |')
   for (const { name, unit, values } of rows.values()) {
     const share = shareOfYardstick(name, values)
@@ -268,7 +268,7 @@ function print(): void {
   }
 }
 
-/** Requests against bare Fastify's with the same method: throughput, and processor time the other way round. */
+/** Ratio to bare Fastify with the same method: of throughput, or the inverse ratio of processor time. */
 function shareOfYardstick(name: string, values: readonly number[]): string {
   if (!/^(claims of one key|idle syncs)/.test(name) || name.endsWith('p99')) return ''
   const yardstick = name.startsWith('idle') ? YARDSTICK.GET : YARDSTICK.POST

@@ -1,8 +1,8 @@
 /**
- * What a claim costs, and a key at rest, as the number of keys grows: 10 000, 100 000, 1 000 000 keys on SQLite and on
- * PostgreSQL, one process each. `npm run bench:slope`. Claims go to as many devices at every size, spread over all of them:
- * otherwise the large size would be measured with cold devices and the small one with warm ones. Sizes are all in: every table with its indexes, accounts, devices and
- * sessions too, divided by the keys. A run with failures, duplicate keys or false misses exits 1.
+ * Cost of a claim and of a stored key at 10 000, 100 000 and 1 000 000 keys on SQLite and on PostgreSQL, one process each.
+ * `npm run bench:slope`. At every size, claims go to the same number of devices, spread over all of them; otherwise the
+ * large size would have cold devices and the small one warm ones. Bytes per key include all tables and indexes, also
+ * accounts, devices and sessions. A run with failures, duplicate keys or false misses exits 1.
  */
 import { mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -45,7 +45,7 @@ async function main(): Promise<void> {
     for (const store of ['sqlite', 'postgres'] as const)
       filled.push(await fillOne(installations, store, keys))
   }
-  // Sizes side by side within a round: what the machine does meanwhile is not to look like a slope.
+  // Every round measures all sizes, so that a change of the machine's speed does not look like a slope.
   for (let round = 0; round < ROUNDS; round++) {
     for (const template of filled) {
       const setup = { name: template.name, store: template.store, processes: 1 }
@@ -72,7 +72,7 @@ async function fillOne(installations: Installations, store: StoreKind, keys: num
   return { ...template, keys }
 }
 
-/** Of all tables of the schema with their indexes and out-of-line texts. The template was vacuumed. */
+/** Size of all tables of the schema with indexes and TOAST. The template was vacuumed. */
 async function tableBytes(database: string): Promise<number> {
   const [row] = await query<{ bytes: string }>(
     database,
@@ -116,16 +116,16 @@ async function measure({ store, keys, devices }: Filled, server: Running): Promi
   if (fault !== undefined) faults.add(fault)
 }
 
-/** So many of the devices as the smallest size has, evenly spread. */
+/** As many devices as the smallest size has, evenly spread. */
 function spread(devices: readonly FilledDevice[]): readonly FilledDevice[] {
   const wanted = Math.ceil(Math.min(...SIZES) / KEYS_EACH)
   const every = Math.max(1, Math.floor(devices.length / wanted))
   return devices.filter((_, i) => i % every === 0).slice(0, wanted)
 }
 
-/** Devices in an order that jumps over the whole database, each asked for fewer keys than it has. */
+/** Claims of devices in an order that strides through the whole database, fewer per device than it has keys. */
 function claimsOver(devices: readonly FilledDevice[]): () => Request {
-  // A step that has no divisor in common with the number visits all of them.
+  // A step that is coprime to the number of devices visits all of them.
   let step = Math.floor(devices.length * 0.618) | 1
   while (divisor(step, devices.length) > 1) step += 2
   let at = 0
@@ -148,8 +148,8 @@ function columnOf(store: StoreKind, keys: number): string {
 function print(): void {
   printMachine()
   console.log(
-    `medians of ${ROUNDS} rounds (min to max); ${KEYS_EACH} keys to a device, ${CLAIMS} claims; these cores carry the load ` +
-      'generator, the server and PostgreSQL together\n',
+    `medians of ${ROUNDS} rounds (min to max); ${KEYS_EACH} keys per device, ${CLAIMS} claims; the load ` +
+      'generator, the server and PostgreSQL share these cores\n',
   )
   for (const store of ['sqlite', 'postgres'] as const) {
     figures.print(

@@ -1,10 +1,10 @@
 /**
- * The soak: random mixed load against several processes over one PostgreSQL, or one over SQLite; everything that was asked
- * and answered is judged afterwards by an independent checker (lib/history.ts). Exit code 1 when a rule was broken.
+ * The soak: random mixed load against several processes over one PostgreSQL, or one over SQLite. An independent checker
+ * (lib/history.ts) then checks all requests and answers. Exits 1 if a rule was broken.
  *
  *     npm run soak -- --seconds 300 --processes 4 --kill
  *
- * PostgreSQL is a throw-away cluster, or the server that LATCHKEY_TEST_POSTGRES names (in a schema of its own).
+ * PostgreSQL is a temporary cluster, or a schema on the server that LATCHKEY_TEST_POSTGRES names.
  */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -34,21 +34,21 @@ const { values: options } = parseArgs({
     kill: { type: 'boolean', default: false },
     /** Runs every second process from another checkout: an older version over the same database. */
     'other-checkout': { type: 'string' },
-    /** Keeps the history there. */
+    /** File in which the history is kept. */
     history: { type: 'string' },
-    /** Judges a kept history instead of making one. */
+    /** Checks this history file instead of recording one. */
     check: { type: 'string' },
   },
 })
 
-process.exitCode = options.check === undefined ? await soak() : await judge(options.check)
+process.exitCode = options.check === undefined ? await soak() : await checkRecorded(options.check)
 
 async function soak(): Promise<number> {
   const seed = Number(options.seed ?? Math.floor(Math.random() * 2 ** 31))
   const seconds = Number(options.seconds)
   const postgres = options.store === 'postgres'
   const processes = postgres ? Number(options.processes) : 1
-  const kill = options.kill ? ', kill -9 now and then' : ''
+  const kill = options.kill ? ', random kills' : ''
   console.log(
     `${options.store}, ${processes} process(es), ${options.clients} clients, ${seconds} s${kill}, --seed ${seed}`,
   )
@@ -73,20 +73,20 @@ async function soak(): Promise<number> {
       await fleet.stop()
       for (const line of fleet.logged.slice(0, SHOWN_LINES)) console.log(line.slice(0, SHOWN_TEXT))
     }
-    // The checker allows for them; where nobody was killed they are faults all the same.
+    // The checker permits them, but without kills they are failures.
     if (silent > 0 && !options.kill)
-      console.error(`${silent} requests had no answer or 503, and nobody was killed`)
-    const code = Math.max(await judge(history), silent > 0 && !options.kill ? 1 : 0)
+      console.error(`${silent} requests had no answer or 503 although no process was killed`)
+    const code = Math.max(await checkRecorded(history), silent > 0 && !options.kill ? 1 : 0)
     failed = code !== 0
     return code
   } finally {
     await cluster?.stop()
-    if (failed) console.error(`The history is kept: ${history}`)
+    if (failed) console.error(`History file: ${history}`)
     else rmSync(directory, { recursive: true, force: true })
   }
 }
 
-/** Returns how many requests had no answer, or 503. */
+/** Returns the number of requests without an answer or with 503. */
 async function run(fleet: Fleet, history: string, seed: number, seconds: number): Promise<number> {
   const random = seeded(seed)
   const recorder = new Recorder(history, fleet, random)
@@ -103,7 +103,7 @@ async function run(fleet: Fleet, history: string, seed: number, seconds: number)
   }, PROGRESS_MS)
   try {
     const clients = Array.from({ length: Number(options.clients) }, () => load.work(goesOn))
-    await Promise.all([...clients, options.kill ? killNowAndThen(fleet, seed, goesOn) : undefined])
+    await Promise.all([...clients, options.kill ? killRandomly(fleet, seed, goesOn) : undefined])
     await load.end()
     const { unanswered, unavailable } = recorder.counts
     return unanswered + unavailable
@@ -113,8 +113,8 @@ async function run(fleet: Fleet, history: string, seed: number, seconds: number)
   }
 }
 
-/** Its choices are its own: when they are made depends on the clock, and must not disturb those of the load. */
-async function killNowAndThen(fleet: Fleet, seed: number, goesOn: () => boolean): Promise<void> {
+/** Uses a separate generator: its draws depend on the clock and must not change those of the load. */
+async function killRandomly(fleet: Fleet, seed: number, goesOn: () => boolean): Promise<void> {
   const random = seeded(seed ^ 0x5eed)
   const [least, most] = KILL_EVERY_MS
   while (goesOn()) {
@@ -123,26 +123,26 @@ async function killNowAndThen(fleet: Fleet, seed: number, goesOn: () => boolean)
   }
 }
 
-/** The exit code. */
-async function judge(history: string): Promise<number> {
+/** Checks a history and prints its violations. Returns the exit code. */
+async function checkRecorded(history: string): Promise<number> {
   const exchanges: Exchange[] = []
   for await (const exchange of readExchanges(history)) exchanges.push(exchange)
   const began = performance.now()
   const { violations, seen } = checkHistory(exchanges)
   const seconds = ((performance.now() - began) / 1000).toFixed(1)
   console.log(
-    `judged in ${seconds} s: ${seen.requests} requests, ${seen.unanswered} without an answer, ${seen.keys} keys, ${seen.issued} issued, ` +
-      `${seen.misses} claims of nothing but a fallback key or nothing, ${seen.counts} counts, ${seen.messages} messages`,
+    `checked in ${seconds} s: ${seen.requests} requests, ${seen.unanswered} without an answer, ${seen.keys} keys, ${seen.issued} issued, ` +
+      `${seen.misses} claims that returned a fallback key or nothing, ${seen.counts} counts, ${seen.messages} messages`,
   )
   const unavailable = exchanges.filter(({ status }) => status === 503)
   for (const { n, process: number, method, path, answer } of unavailable.slice(0, SHOWN_UNAVAILABLE)) {
     console.log(`503 to #${n}, process ${number}: ${method} ${path}: ${answer}`)
   }
   const rules = [...Map.groupBy(violations, ({ rule }) => rule)]
-  for (const [rule, found] of rules) console.error(`rule "${rule}" is broken ${found.length} times`)
-  // The shortest of each rule: it is the first.
+  for (const [rule, found] of rules) console.error(`rule "${rule}" broken ${found.length} times`)
+  // Shows each rule's shortest violation, which is its first.
   for (const [, [violation]] of rules) if (violation !== undefined) show(violation, exchanges)
-  if (violations.length === 0) console.log('no rule is broken')
+  if (violations.length === 0) console.log('no rule broken')
   return violations.length === 0 ? 0 : 1
 }
 

@@ -179,7 +179,7 @@ test('what a request without an answer may have done is allowed, and what it can
     begun().add('POST', '/keys/upload', ALICE.token, { one_time_keys: keys(['1', '2']) }, undefined)
   assert.deepEqual(rulesBroken(lost().claim(ALICE, '1').sync(ALICE, [], 1)), [])
   assert.deepEqual(rulesBroken(lost().claim(ALICE, undefined)), [])
-  assert.deepEqual(rulesBroken(lost().claim(ALICE, '1').claim(ALICE, '1')), ['once'])
+  assert.deepEqual(rulesBroken(lost().claim(ALICE, '1').claim(ALICE, '1')), ['issued once'])
   assert.deepEqual(
     rulesBroken(
       lost()
@@ -187,7 +187,7 @@ test('what a request without an answer may have done is allowed, and what it can
         .login({ ...ALICE, token: 'x' })
         .claim(ALICE, '1'),
     ),
-    ['gone'],
+    ['removed'],
   )
 })
 
@@ -206,9 +206,9 @@ const breaches: readonly (readonly [Rule, string, Book])[] = [
     begun().claim(ALICE, '1').upload(ALICE, ['1'], { count: 1 }),
   ],
   ['uploaded', "another device's key", begun().upload(BOB, ['1']).claim(ALICE, '1')],
-  ['once', 'a key issued twice', begun().upload(ALICE, ['1']).claim(ALICE, '1').claim(ALICE, '1')],
+  ['issued once', 'a key issued twice', begun().upload(ALICE, ['1']).claim(ALICE, '1').claim(ALICE, '1')],
   [
-    'once',
+    'issued once',
     'a key issued to two claims at the same time',
     begun()
       .upload(ALICE, ['1'])
@@ -216,12 +216,12 @@ const breaches: readonly (readonly [Rule, string, Book])[] = [
       .claim(ALICE, '1', { begin: 51, end: 59 }),
   ],
   [
-    'enter once',
+    'stored once',
     'an issued key stored again',
     begun().upload(ALICE, ['1']).claim(ALICE, '1').upload(ALICE, ['1']),
   ],
   [
-    'enter once',
+    'stored once',
     'a key of a session that ended stored again',
     begun()
       .upload(ALICE, ['1'])
@@ -230,12 +230,12 @@ const breaches: readonly (readonly [Rule, string, Book])[] = [
       .upload({ ...ALICE, token: 'x' }, ['1']),
   ],
   [
-    'gone',
+    'removed',
     'a withdrawn key issued',
     begun().upload(ALICE, ['1']).reset(ALICE, { all: true }, ['1']).claim(ALICE, '1'),
   ],
   [
-    'gone',
+    'removed',
     'a key issued after its device went',
     begun().upload(ALICE, ['1']).logout(ALICE).claim(ALICE, '1'),
   ],
@@ -276,14 +276,14 @@ const breaches: readonly (readonly [Rule, string, Book])[] = [
       .claim(ALICE, '1')
       .pool(ALICE, ['2'], ['1']),
   ],
-  ['miss', 'nothing while a key is there', begun().upload(ALICE, ['1']).claim(ALICE, undefined)],
+  ['false miss', 'nothing while a key is there', begun().upload(ALICE, ['1']).claim(ALICE, undefined)],
   [
-    'miss',
+    'false miss',
     'the fallback key while a key is there',
     begun().uploadFallback(ALICE, 'F').upload(ALICE, ['1']).claim(ALICE, 'F'),
   ],
   [
-    'miss',
+    'false miss',
     'nothing while at each moment another key is there',
     begun()
       .upload(ALICE, ['1'], { begin: 10, end: 11 })

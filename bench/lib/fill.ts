@@ -1,4 +1,4 @@
-/** Fills a database before a server opens it: accounts, devices and keys straight into the store. */
+/** Fills a database before a server opens it: writes accounts, devices and keys directly into the store. */
 import { keyPools } from '@latchkey/testing/key-pools.ts'
 import { hash, randomBytes } from 'node:crypto'
 import type { Algorithm, DeviceId, KeyId, KeyMaterial, UserId } from '@latchkey/protocol'
@@ -15,7 +15,7 @@ export type FilledDevice = { readonly userId: string; readonly deviceId: string;
 const ALGORITHM = 'signed_curve25519' as Algorithm
 const SERVER_NAME = 'bench.example'
 
-/** `devices` devices, each of its own user, with `keysEach` one-time keys and, if asked, a fallback key. */
+/** `devices` devices, each of its own user, with `keysEach` one-time keys and optionally a fallback key. */
 export type Filling = {
   readonly devices: number
   readonly keysEach: number

@@ -1,18 +1,18 @@
 /**
- * Server processes under a soak: N of them over one database, each with a directory of its own, or one over SQLite. One that
- * is killed is started again; whoever asks for a process meanwhile gets one of the others, or waits.
+ * Server processes of a soak: N over one PostgreSQL database, each with its own directory, or one over SQLite. A killed
+ * process is restarted; meanwhile callers get another process, or wait.
  */
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type ServerProcess, startProcess } from '@latchkey/testing/server-process.ts'
 
-/** Of one process's log: enough to say why it failed. */
+/** Kept log lines per process, enough to show why it failed. */
 const KEPT_LINES = 20
 
 export type Fleet = {
-  /** A process that runs, by chance. */
+  /** A random running process. */
   pick(random: () => number): Promise<{ readonly process: number; readonly url: string }>
-  /** kill -9 to a random process, and starts it again. */
+  /** Kills a random process with SIGKILL and restarts it. */
   killOne(random: () => number): Promise<void>
   readonly kills: number
   /** The last lines of each process that ended, by `stop` or a kill. */
@@ -33,7 +33,7 @@ export async function startFleet(options: {
   const start = (n: number): Promise<ServerProcess> =>
     startProcess(join(directory, `process-${n}`), flags, {}, n % 2 === 1 ? otherCheckout : undefined)
   const running: (ServerProcess | undefined)[] = []
-  // The first one sets the database up; the others find it as it is to be.
+  // The first process creates the schema; the others find it complete.
   for (let n = 0; n < processes; n++) running.push(await start(n))
   let kills = 0
   const logged: string[] = []

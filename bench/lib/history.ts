@@ -1,34 +1,34 @@
 /**
- * Judges a history of requests and answers. It shares no code with the server: all that it knows are the texts on the wire,
- * and these rules. A request happened at one moment between its beginning and its answer; without an answer (or with 503)
- * at any later moment, or never. A history is refused when no choice of moments agrees with all its answers:
+ * Checks a history of requests and answers. It shares no code with the server; it uses only the texts on the wire and
+ * these rules. A request took effect at one moment between its beginning and its answer; without an answer (or with 503)
+ * at any later moment, or never. A history is rejected when no choice of moments agrees with all its answers:
  *
  *     answers        every request is answered 200, 401 or 503, a reset's precondition 409
- *     session        nobody is refused before its logout, nobody served after it
- *     uploaded       a claim's key was sent to this pool, as it is, by a request begun before the claim ended
- *     once           no key is issued twice
- *     enter once     what was issued, or was there when its device logged out, does not enter again
- *     gone           what was withdrawn, or went with its device, is not issued
- *     outcome        what uploads and resets say of each key agrees with everything else that is said of it
- *     visible        `keys/pool` shows exactly what was uploaded, less what was withdrawn, available or issued as it was
- *     order          no key leaves while one that was surely uploaded before it is surely there
- *     miss           no claim gets a fallback key, or nothing, while at each moment of it some one-time key is surely there
- *     fallback       a fallback key given is the current one; no claim gets nothing while there is one
- *     count          counts are possible; where only one set of keys is, the digest is that of this set
- *     version        a device's version and generation never go back; there is one epoch
- *     replay         a reset repeated under its request ID gets the same answer
- *     delivered      a message acknowledged to a device that is there comes in its next sync, once, and no other comes
- *     message order  messages come in the order in which they were sent, if one was acknowledged before the other began
- *     query          `keys/query` shows the device keys that were uploaded, while their session lasts
+ *     session        no session is refused before its logout or served after it
+ *     uploaded       a claimed key was sent to this pool, unchanged, by a request begun before the claim ended
+ *     issued once    no key is issued twice
+ *     stored once    a key that was issued, or was available when its session ended, is not stored again
+ *     removed        a key that was withdrawn, or removed with its device, is not issued
+ *     outcome        the outcomes of uploads and resets agree with all other answers about the key
+ *     visible        `keys/pool` shows exactly the uploaded keys except withdrawn ones, each in its state
+ *     order          no key is issued while one that was certainly uploaded earlier is certainly available
+ *     false miss     no claim gets a fallback key or nothing while at each of its moments a key is certainly available
+ *     fallback       a claimed fallback key is the current one; no claim gets nothing while there is one
+ *     count          counts are possible; where only one set of keys is possible, the digest is that of this set
+ *     version        a device's version and generation never decrease; there is one epoch
+ *     replay         a reset repeated with its request ID gets the same answer
+ *     delivered      a message acknowledged for an existing device is in its next sync, once, and no other message is
+ *     message order  messages arrive in sending order, if one was acknowledged before the other began
+ *     query          `keys/query` shows the uploaded device keys while their session lasts
  *
- * Depletion defence, eviction and conflicts are not judged: the load is to keep clear of them.
+ * Depletion defence, eviction and conflicts are not checked; the load must avoid them.
  */
 import { type Exchange, type Rule, type Violation } from './history/exchange.ts'
-import { judgeKey } from './history/explain-key.ts'
+import { checkKey } from './history/check-key.ts'
 import { type Facts, type Pool } from './history/facts.ts'
-import { judgeCounts, judgeVersions } from './history/judge-counts.ts'
-import { judgeMessages, judgeQueries, judgeSessions } from './history/judge-devices.ts'
-import { judgeFallbacks, judgeMisses, judgeOrder } from './history/judge-pool.ts'
+import { checkCounts, checkVersions } from './history/check-counts.ts'
+import { checkMessages, checkQueries, checkSessions } from './history/check-devices.ts'
+import { checkFallbacks, checkMisses, checkOrder } from './history/check-pool.ts'
 import { gatherKeyEvents } from './history/key-events.ts'
 import { presenceOf } from './history/presence.ts'
 import { readHistory } from './history/read.ts'
@@ -36,7 +36,7 @@ import { readHistory } from './history/read.ts'
 export { type Exchange, MalformedHistory, type Rule, type Violation } from './history/exchange.ts'
 
 export type Verdict = {
-  /** The one with the fewest requests first. */
+  /** Sorted by number of requests, fewest first. */
   readonly violations: readonly Violation[]
   readonly seen: {
     readonly requests: number
@@ -50,20 +50,20 @@ export type Verdict = {
   }
 }
 
-/** @throws {MalformedHistory} when the history is not one that can be judged. */
+/** @throws {MalformedHistory} when the history cannot be checked. */
 export function checkHistory(history: Iterable<Exchange>): Verdict {
   const facts = readHistory(history)
   const pools = [...facts.devices.values()].flatMap((device) => [...device.pools.values()])
   const violations = [
-    ...facts.odd.map(({ exchange, why }) => violation('answers', `#${exchange.n} ${why}`, exchange.n)),
+    ...facts.unexpected.map(({ exchange, why }) => violation('answers', `#${exchange.n} ${why}`, exchange.n)),
     ...facts.replays.flatMap(({ requests, same }) =>
-      same ? [] : [violation('replay', 'a repeated reset got another answer', ...requests)],
+      same ? [] : [violation('replay', 'a repeated reset got a different answer', ...requests)],
     ),
-    ...judgeSessions(facts),
-    ...judgeQueries(facts),
-    ...judgeMessages(facts),
-    ...[...facts.devices.values()].flatMap(judgeVersions),
-    ...pools.flatMap(judgePool),
+    ...checkSessions(facts),
+    ...checkQueries(facts),
+    ...checkMessages(facts),
+    ...[...facts.devices.values()].flatMap(checkVersions),
+    ...pools.flatMap(checkPool),
   ]
   return {
     violations: violations.toSorted((a, b) => a.requests.length - b.requests.length),
@@ -75,19 +75,19 @@ function violation(rule: Rule, text: string, ...requests: readonly number[]): Vi
   return { rule, text, requests }
 }
 
-function judgePool(pool: Pool): Violation[] {
-  const strays = gatherKeyEvents(pool)
+function checkPool(pool: Pool): Violation[] {
+  const unknownKeys = gatherKeyEvents(pool)
   const keys = [...pool.keys.values()]
-  const inexplicable = keys.map(judgeKey).filter((found) => found !== undefined)
-  const found = [...strays, ...inexplicable, ...judgeFallbacks(pool)]
-  // What follows supposes that each key's own story is sound.
-  if (strays.length + inexplicable.length > 0) return found
+  const inconsistent = keys.map(checkKey).filter((found) => found !== undefined)
+  const found = [...unknownKeys, ...inconsistent, ...checkFallbacks(pool)]
+  // The rules below require that each key's own events are consistent.
+  if (unknownKeys.length + inconsistent.length > 0) return found
   const presences = keys.map(presenceOf).filter((presence) => presence !== undefined)
   return [
     ...found,
-    ...judgeOrder(pool, presences),
-    ...judgeMisses(pool, presences),
-    ...judgeCounts(pool, presences),
+    ...checkOrder(pool, presences),
+    ...checkMisses(pool, presences),
+    ...checkCounts(pool, presences),
   ]
 }
 
@@ -101,7 +101,7 @@ function summary(facts: Facts, pools: readonly Pool[]): Verdict['seen'] {
     keys: pools.reduce((sum, { keys }) => sum + keys.size, 0),
     issued: claims.filter((issued) => issued).length,
     misses: claims.filter((issued) => !issued).length,
-    counts: [...facts.devices.values()].reduce((sum, { standings }) => sum + standings.length, 0),
+    counts: [...facts.devices.values()].reduce((sum, { snapshots }) => sum + snapshots.length, 0),
     messages: facts.messages.size,
   }
 }

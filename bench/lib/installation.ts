@@ -1,4 +1,4 @@
-/** Installations under a benchmark: a filled template of either store, and server processes over a fresh copy of it. */
+/** Installations for benchmarks: a filled template of either store, and server processes over a fresh copy of it. */
 import { execFileSync } from 'node:child_process'
 import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
@@ -19,7 +19,7 @@ export type Setup = {
 
 export type Template = {
   readonly store: StoreKind
-  /** Of the directory, or of the database. */
+  /** Name of the directory or database. */
   readonly name: string
   readonly devices: readonly FilledDevice[]
 }
@@ -29,7 +29,7 @@ export class Installations {
   readonly #clusterUrl: string
   #copies = 0
 
-  /** `clusterUrl` is of a role that may create databases. */
+  /** The role of `clusterUrl` may create databases. */
   constructor(directory: string, clusterUrl: string) {
     this.#directory = directory
     this.#clusterUrl = clusterUrl
@@ -67,7 +67,7 @@ export class Installations {
     const servers: Running[] = []
     const start = { pinned: false, ...(checkout !== undefined && { checkout }) }
     try {
-      // What was copied is written out now, not while something is measured.
+      // Flushes the copied data now instead of during the measurement.
       if (postgres) await this.#admin('checkpoint')
       execFileSync('sync')
       for (let n = 0; n < processes; n++) {
@@ -101,7 +101,7 @@ export class Installations {
   }
 }
 
-/** One statement on a connection of its own. */
+/** Runs one statement on a new connection. */
 export async function query<T extends object>(url: string, sql: string): Promise<T[]> {
   const client = new pg.Client({ connectionString: url })
   await client.connect()

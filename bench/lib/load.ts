@@ -1,7 +1,7 @@
 /**
- * A closed-loop load generator: a number of keep-alive connections, each with one request under way. Over node:net,
- * because node:http's client needs about as much CPU per request as the server under test, and the packages that do
- * better bring sixty others along. It understands what the servers here answer: HTTP/1.1 with a Content-Length.
+ * A closed-loop load generator: keep-alive connections, each with one request at a time. It uses node:net because
+ * node:http's client needs about as much CPU per request as the server under test, and faster packages have sixty
+ * dependencies. It supports what the servers here answer: HTTP/1.1 with a Content-Length.
  */
 import { connect, type Socket } from 'node:net'
 import { performance } from 'node:perf_hooks'
@@ -15,15 +15,15 @@ export type Request = {
 export type Answer = { readonly status: number; readonly body: Buffer }
 
 export type LoadOptions = {
-  /** Several: the connections are spread over them. */
+  /** Connections are distributed over several URLs. */
   readonly url: string | readonly string[]
   readonly connections: number
-  /** Called for each request; undefined ends that connection's work. */
+  /** Returns the next request; undefined ends that connection. */
   readonly next: () => Request | undefined
   readonly onAnswer?: (answer: Answer) => void
-  /** Ends after this time, once what is under way was answered. */
+  /** Sends no request after this time; pending ones are completed. */
   readonly durationMs?: number
-  /** False where this process has no core of its own: see `spin`. */
+  /** False if this process has no core of its own; see `spin`. */
   readonly awake?: boolean
 }
 
@@ -73,14 +73,14 @@ export async function runLoad(options: LoadOptions): Promise<LoadResult> {
   }
 }
 
-/** Of ascending numbers; 0 when there are none. */
+/** Percentile of ascending numbers; 0 if there are none. */
 export function percentile(sorted: readonly number[], share: number): number {
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0
 }
 
 /**
- * Keeps the event loop from sleeping while a load runs. Otherwise each answer of a slow server wakes this process, which
- * on a virtual machine costs that server some 15 us, while a fast one finds it awake: the comparison would be skewed.
+ * Keeps the event loop busy while a load runs. Otherwise each answer of a slow server wakes this process, which costs
+ * that server about 15 us on a virtual machine, while a fast server finds it awake and the comparison is skewed.
  */
 function spin(): () => void {
   let spinning = true

@@ -1,6 +1,6 @@
 /**
- * An open-loop load: requests are due at a fixed rate, whatever the servers do, and a latency counts from when its request
- * was due. A server that stalls is so charged with everything that it kept waiting.
+ * An open-loop load: requests are due at a fixed rate regardless of the servers, and each latency counts from the time
+ * its request was due. A stall is therefore visible in the latencies of all requests that it delayed.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Answer, Connection, percentile, type Request } from './load.ts'
@@ -9,7 +9,7 @@ export type OpenLoopOptions = {
   readonly urls: readonly string[]
   readonly perSecond: number
   readonly durationMs: number
-  /** Undefined ends it. */
+  /** Undefined ends the load. */
   readonly next: () => Request | undefined
   readonly onAnswer?: (answer: Answer) => void
 }
@@ -17,16 +17,16 @@ export type OpenLoopOptions = {
 export type OpenLoopResult = {
   readonly requests: number
   readonly failures: number
-  /** Whether `next` ended it. */
+  /** Whether `next` ended the load. */
   readonly ranOut: boolean
   readonly p50Ms: number
   readonly p95Ms: number
   readonly p99Ms: number
 }
 
-/** More than are needed at half of what a server can do; who finds none free waits, and that counts. */
+/** More than needed at half of a server's capacity. Waiting for a free connection counts as latency. */
 const CONNECTIONS = 128
-/** How often what is due is sent: the error of a latency, and cheap for cores that are shared. */
+/** Interval at which due requests are sent; also the error of a latency. */
 const TICK_MS = 1
 
 export async function runOpenLoop(options: OpenLoopOptions): Promise<OpenLoopResult> {

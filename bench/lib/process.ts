@@ -1,6 +1,6 @@
 /**
- * Servers under test as processes of their own; where there are cores enough for it and `taskset` is there, on a core of
- * their own, with this process on another.
+ * Servers under test as separate processes. With enough cores and `taskset`, they run on one core and this process on
+ * another.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -15,15 +15,15 @@ const SERVER_CORE = '0'
 const LOAD_CORE = '1'
 
 export type StartOptions = {
-  /** False leaves all processes to all cores. */
+  /** False lets all processes use all cores. */
   readonly pinned?: boolean
-  /** The checkout whose server runs; this one by default. */
+  /** Checkout whose server runs. Default: this one. */
   readonly checkout?: string
 }
 
 const CHECKOUT = join(import.meta.dirname, '../..')
 
-/** Pins this process. False where that cannot be done. */
+/** Pins this process to its core. Returns false if that is not possible. */
 function pinLoad(): boolean {
   if (cpus().length < 2) return false
   try {
@@ -72,7 +72,7 @@ function firstUrl(child: ChildProcess): Promise<string> {
       const [url] = /http:\/\/[\w.:]+/.exec(chunk.toString()) ?? []
       if (url !== undefined) resolve(url)
     })
-    child.once('exit', (code) => reject(new Error(`the server ended with ${code}`)))
+    child.once('exit', (code) => reject(new Error(`the server exited with ${code}`)))
   })
 }
 
@@ -82,12 +82,12 @@ export function residentBytes(pid: number): number {
   return Number(kilobytes) * 1024
 }
 
-/** User and system time a process has used so far, in microseconds (Linux; ticks of 10 ms). */
+/** User and system time of a process so far in microseconds (Linux; ticks of 10 ms). */
 export function cpuMicroseconds(pid: number): number {
   return statOf(pid).own * TICK_MICROSECONDS
 }
 
-/** As `cpuMicroseconds`, with that of the process's children, those that ended among them. */
+/** As `cpuMicroseconds`, including the process's children, running and ended. */
 export function familyCpuMicroseconds(pid: number): number {
   const { own, ended } = statOf(pid)
   const children = readdirSync('/proc').filter((name) => /^\d+$/.test(name) && parentOf(name) === pid)
@@ -99,7 +99,7 @@ const TICK_MICROSECONDS = 10_000
 
 type Stat = { readonly parent: number; readonly own: number; readonly ended: number }
 
-/** Times in ticks: the process's own, and those of its children that ended. */
+/** Times in ticks: `own` of the process, `ended` of its children that have ended. */
 function statOf(pid: number | string): Stat {
   const [, afterName = ''] = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')
   const fields = afterName.split(' ').map(Number)
@@ -107,7 +107,7 @@ function statOf(pid: number | string): Stat {
   return { parent: at(1), own: at(11) + at(12), ended: at(13) + at(14) }
 }
 
-/** Undefined for one that is gone by now. */
+/** Undefined if the process has ended by now. */
 function parentOf(pid: string): number | undefined {
   try {
     return statOf(pid).parent

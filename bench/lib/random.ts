@@ -1,6 +1,6 @@
-/** A seeded generator (mulberry32), so that a run can be begun again with the same choices. */
+/** A seeded generator (mulberry32), so that a run can be repeated with the same choices. */
 
-/** Numbers from 0 to below 1. */
+/** Returns numbers from 0 (inclusive) to 1 (exclusive). */
 export function seeded(seed: number): () => number {
   let state = seed >>> 0
   return () => {

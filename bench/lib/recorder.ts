@@ -1,10 +1,10 @@
-/** Sends requests to a fleet, and appends each with its answer to a history on the disk. */
+/** Sends requests to a fleet and appends each with its answer to a history file. */
 import { createWriteStream, type WriteStream } from 'node:fs'
 import { open } from 'node:fs/promises'
 import type { Fleet } from './fleet.ts'
 import type { Exchange } from './history.ts'
 
-/** A server that says nothing for so long is taken for dead. */
+/** A server that does not answer for this time counts as dead. */
 const GIVE_UP_MS = 60_000
 
 export type Reply = { readonly status: number; readonly body: Record<string, unknown> }
@@ -35,7 +35,7 @@ export class Recorder {
     return { requests: this.#requests, unanswered: this.#unanswered, unavailable: this.#unavailable }
   }
 
-  /** Undefined: no answer came. */
+  /** Undefined: no answer arrived. */
   async send({ method, path, token, body }: Ask): Promise<Reply | undefined> {
     const { process, url } = await this.#fleet.pick(this.#random)
     const text = body === undefined ? undefined : JSON.stringify(body)
@@ -79,7 +79,7 @@ export class Recorder {
   }
 }
 
-/** The history that a recorder wrote, a line at a time. */
+/** Reads a recorded history line by line. */
 export async function* readExchanges(path: string): AsyncGenerator<Exchange> {
   await using file = await open(path)
   for await (const line of file.readLines()) yield JSON.parse(line) as Exchange

@@ -1,4 +1,4 @@
-/** The requests that the benchmarks send, and what is checked of the answers to claims. */
+/** The requests that the benchmarks send, and the check of claimed keys. */
 import { type FilledDevice, makeKey } from './fill.ts'
 import { Connection, type Request } from './load.ts'
 
@@ -11,7 +11,7 @@ export function claimOf(target: FilledDevice, token = target.token): Request {
   return { method: 'POST', path: CLAIM, token, body }
 }
 
-/** Uploads `count` keys that nobody has yet. */
+/** Uploads `count` new keys. */
 export function uploadOf({ userId, deviceId, token }: FilledDevice, count: number, from: number): Request {
   const keys = Array.from({ length: count }, (_, i) => makeKey(userId, deviceId, from + i))
   const byName = keys.map((key) => [`${ALGORITHM}:${key.keyId}`, JSON.parse(key.json) as object])
@@ -19,7 +19,7 @@ export function uploadOf({ userId, deviceId, token }: FilledDevice, count: numbe
   return { method: 'POST', path: '/_matrix/client/v3/keys/upload', token, body }
 }
 
-/** Syncs that have nothing to tell: each device has made its first one. */
+/** Syncs with nothing to report, because each device has made its first one. */
 export async function idleSyncs(url: string, devices: readonly FilledDevice[]): Promise<Request[]> {
   const connection = await Connection.to(url)
   const requests: Request[] = []
@@ -33,8 +33,8 @@ export async function idleSyncs(url: string, devices: readonly FilledDevice[]): 
 }
 
 /**
- * Every claim must bring a key that no other brought. Devices have fallback keys, so a false miss shows as a key that comes
- * again; an empty answer as a claim without one.
+ * Checks that every claim returns a distinct key. Devices have fallback keys, so a false miss shows as a repeated key,
+ * and an empty answer as a claim without a key.
  */
 export class ClaimedKeys {
   readonly #seen = new Set<string>()
@@ -46,12 +46,12 @@ export class ClaimedKeys {
     if (key !== undefined) this.#seen.add(key)
   }
 
-  /** Claims without a key of their own. */
+  /** Number of claims without a distinct key. */
   get missing(): number {
     return this.#claims - this.#seen.size
   }
 
-  /** Undefined when all is well. */
+  /** Describes the failure; undefined if there is none. */
   fault(name: string): string | undefined {
     if (this.missing === 0) return undefined
     return `${name}: ${this.#claims} claims got ${this.#seen.size} distinct keys`

@@ -1,6 +1,6 @@
 /**
- * What the clients of a soak do: devices of a few users that upload, claim, reset, sync, send, query and log out, chosen by
- * one seeded generator. They keep clear of what the checker does not judge: full pools and conflicting key IDs.
+ * The clients of a soak: devices of a few users that upload, claim, reset, sync, send, query and log out, chosen by one
+ * seeded generator. They avoid what the checker does not support: full pools and conflicting key IDs.
  */
 import { createHash } from 'node:crypto'
 import type { Recorder, Reply } from './recorder.ts'
@@ -13,11 +13,11 @@ export type SoakDevice = {
   syncing: boolean
   /** Between logout and the next login. */
   away: boolean
-  /** Bodies of earlier uploads, to be sent again. */
+  /** Bodies of earlier uploads, for repetition. */
   readonly uploads: Keys[]
-  /** Names of keys uploaded lately. */
+  /** Names of recently uploaded keys. */
   names: string[]
-  /** As the last answer had it; keeps the pool clear of its cap. */
+  /** Count in the last answer; keeps the pool below its cap. */
   count: number
 }
 
@@ -25,7 +25,7 @@ type Keys = Record<string, object | string>
 
 const PASSWORD = 'correct horse battery'
 const CURVE = 'signed_curve25519'
-/** Strings instead of objects. */
+/** Algorithm whose keys are strings instead of objects. */
 const PLAIN = 'curve25519'
 const LATCHKEY = 'unstable/dev.latchkey'
 const USERS = 6
@@ -43,7 +43,7 @@ export class SoakLoad {
     this.#random = random
   }
 
-  /** Makes the accounts and their devices. */
+  /** Creates the accounts and their devices. */
   async begin(): Promise<void> {
     for (let u = 0; u < USERS; u++) {
       for (let d = 0; d < DEVICES_EACH; d++) {
@@ -65,12 +65,12 @@ export class SoakLoad {
     }
   }
 
-  /** Does one thing after the other until told to stop. */
+  /** Performs random operations one after another while `goesOn` is true. */
   async work(goesOn: () => boolean): Promise<void> {
     while (goesOn()) await this.#doSomething()
   }
 
-  /** When nothing else is under way: every device takes what waits for it, and reads its pool to the last page. */
+  /** After all workers ended: every device reads its inbox and its whole pool. */
   async end(): Promise<void> {
     for (const device of this.#devices) {
       while (((await this.#sync(device, 0)) ?? 1) > 0);
@@ -95,7 +95,7 @@ export class SoakLoad {
       [10, () => this.#sendMessages(device)],
       [3, () => this.#query(device)],
       [1, () => this.#readPool(device, false)],
-      [0.8, () => this.#logInAnew(device)],
+      [0.8, () => this.#logInAgain(device)],
     ]
     let at = this.#random() * actions.reduce((sum, [weight]) => sum + weight, 0)
     for (const [weight, act] of actions) {
@@ -137,14 +137,14 @@ export class SoakLoad {
     device.count = Math.max(0, ...Object.values(counts ?? { unknown: device.count + 20 }))
   }
 
-  /** A late duplicate: what was uploaded before, whatever became of it. */
+  /** A late duplicate of an earlier upload. */
   async #uploadAgain(device: SoakDevice): Promise<void> {
     const keys = device.uploads[this.#below(device.uploads.length)]
     if (keys === undefined || device.count > ENOUGH) return
     this.#noteCount(device, await this.#post(device, 'v3/keys/upload', { one_time_keys: keys }))
   }
 
-  /** The same request twice at the same moment, and keys of it under other names beside it. */
+  /** The same upload twice at once, and concurrently its keys under other names. */
   async #uploadTwice(device: SoakDevice): Promise<void> {
     const keys = this.#newKeys(1 + this.#below(5))
     const renamed = Object.fromEntries(
@@ -166,7 +166,7 @@ export class SoakLoad {
     await this.#post(device, `unstable/org.matrix.msc4162/keys/reset`, { key_ids: names })
   }
 
-  /** With replacements; sometimes the same request twice, at the same moment or later. */
+  /** A reset of all keys with replacements, sometimes repeated at once or later. */
   async #resetAll(device: SoakDevice): Promise<void> {
     const body = {
       all: true,
@@ -180,7 +180,7 @@ export class SoakLoad {
     if (again > 0.3 && again < 0.6) await send()
   }
 
-  /** How many messages came; undefined when nothing is known of the answer. */
+  /** Returns the number of messages; undefined without an answer. */
   async #sync(device: SoakDevice, timeoutMs: number): Promise<number | undefined> {
     if (device.syncing) return undefined
     device.syncing = true
@@ -197,7 +197,7 @@ export class SoakLoad {
     }
   }
 
-  /** To a few devices; sometimes the same transaction twice. */
+  /** Sends a message to a few devices, sometimes twice with the same transaction ID. */
   async #sendMessages(device: SoakDevice): Promise<void> {
     const id = `m${this.#made++}`
     const messages: Record<string, Record<string, { id: string }>> = {}
@@ -229,8 +229,8 @@ export class SoakLoad {
     }
   }
 
-  /** Logs out, while other requests of the device may be under way, and in again under the same ID. */
-  async #logInAnew(device: SoakDevice): Promise<void> {
+  /** Logs out, possibly during other requests of the device, and logs in again with the same device ID. */
+  async #logInAgain(device: SoakDevice): Promise<void> {
     if (device.away) return
     device.away = true
     const late = Array.from({ length: this.#below(4) }, () =>
@@ -275,7 +275,7 @@ export class SoakLoad {
     device.away = false
   }
 
-  /** Device keys, new ones for each login. */
+  /** Publishes device keys, new ones for each login. */
   async #publish(device: SoakDevice): Promise<void> {
     const { user, deviceId } = device
     const keys = { [`ed25519:${deviceId}`]: this.#material(), [`curve25519:${deviceId}`]: this.#material() }
@@ -296,7 +296,7 @@ export class SoakLoad {
     return { key: this.#material(), signatures: {}, ...(fallback && { fallback }) }
   }
 
-  /** IDs in no order, so that upload order is not theirs. */
+  /** Random IDs, so that upload order differs from ID order. */
   #name(algorithm: string): string {
     return `${algorithm}:${createHash('sha256')
       .update(`${this.#made++}`)

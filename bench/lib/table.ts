@@ -1,4 +1,4 @@
-/** Figures of several rounds, and the Markdown tables that they are printed in. */
+/** Figures of several rounds, printed as Markdown tables. */
 import { cpus } from 'node:os'
 
 /** Values by row and column. */
@@ -16,7 +16,7 @@ export class Figures {
     return values && median(values)
   }
 
-  /** Medians, with the range where there was more than one round. */
+  /** Prints medians, with the range if there was more than one round. */
   print(heading: string, columns: readonly string[]): void {
     console.log(`| ${[heading, ...columns].join(' | ')} |`)
     console.log(`| ${['', ...columns].map(() => '---').join(' | ')} |`)
@@ -44,7 +44,7 @@ export function format(value: number): string {
   return value === 0 ? '0' : value.toFixed(value < 10 ? 2 : 1)
 }
 
-/** Date, processor and Node, without which figures say nothing. */
+/** Prints date, processor and Node version, which every figure needs. */
 export function printMachine(): void {
   const cpu = cpus()[0]?.model ?? 'unknown processor'
   const today = new Date().toISOString().slice(0, 10)

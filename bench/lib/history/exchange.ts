@@ -1,21 +1,21 @@
 /**
- * What a history is made of: one request and its answer as they were on the wire, and the moments between which the
- * server may have carried it out. Moments are numbers of one counter of the client: of two requests the first came before
- * the second only if its answer was there before the second was begun.
+ * The elements of a history: a request and its answer as sent, and the moments between which the server may have
+ * executed it. Moments are values of one counter in the client: a request came before another only if its answer had
+ * arrived before the other began.
  */
 
 /** One line of a history. */
 export type Exchange = {
-  /** Its number, by which a violation names it. */
+  /** Number of the request, used in violations. */
   readonly n: number
   /** Taken before the request was sent. */
   readonly begin: number
-  /** Taken when the answer was there. Absent: no answer came, and the request may be carried out at any later moment. */
+  /** Taken when the answer arrived. Absent: no answer arrived; the request may be executed at any later moment. */
   readonly end?: number
-  /** The process that was asked; only for people to read. */
+  /** The server process that received it; for display only. */
   readonly process?: number
   readonly method: string
-  /** With its query. */
+  /** Includes the query. */
   readonly path: string
   readonly token?: string
   readonly body?: string
@@ -23,20 +23,20 @@ export type Exchange = {
   readonly answer?: string
 }
 
-/** When something happened: at one moment between the two. */
+/** The event happened at one moment between `begin` and `end`. */
 export type Span = { readonly n: number; readonly begin: number; readonly end: number }
 
 export type Rule =
   | 'answers'
   | 'session'
   | 'uploaded'
-  | 'once'
-  | 'enter once'
-  | 'gone'
+  | 'issued once'
+  | 'stored once'
+  | 'removed'
   | 'outcome'
   | 'visible'
   | 'order'
-  | 'miss'
+  | 'false miss'
   | 'fallback'
   | 'count'
   | 'version'
@@ -48,11 +48,11 @@ export type Rule =
 export type Violation = {
   readonly rule: Rule
   readonly text: string
-  /** The numbers of the requests that show it. */
+  /** Numbers of the requests that prove it. */
   readonly requests: readonly number[]
 }
 
-/** The history cannot be judged: it is not one that the checker was made for. */
+/** The history has requests that the checker does not support. */
 export class MalformedHistory extends Error {
   override readonly name = 'MalformedHistory'
 }

@@ -1,31 +1,35 @@
-/** What a history says, sorted by device, pool and key: the shapes that read.ts fills and the rules read. */
+/** The content of a history by device, pool and key: read.ts fills these types and the rules read them. */
 import type { Exchange, Span } from './exchange.ts'
 
-/** From a login to the logout of the same token. */
-export type Life = {
+/** A session: from a login to the logout of the same token. */
+export type Session = {
   readonly device: Device
   readonly token: string
-  /** From the beginning of the first login that may have made it. */
+  /** From the beginning of the first login request that may have created it. */
   readonly start: Span
-  /** From the first logout that was sent to the first that was answered; `end` is infinite if none was. */
+  /** From the first logout sent to the first one answered; `end` is infinite if none was. */
   stop: Span | undefined
 }
 
 export type Device = {
   readonly user: string
   readonly id: string
-  readonly lives: Life[]
-  /** By algorithm. */
+  readonly sessions: Session[]
+  /** Keyed by algorithm. */
   readonly pools: Map<string, Pool>
-  readonly published: (Span & { readonly life: Life; readonly ed25519: string; readonly certain: boolean })[]
-  readonly standings: Standing[]
+  readonly published: (Span & {
+    readonly session: Session
+    readonly ed25519: string
+    readonly certain: boolean
+  })[]
+  readonly snapshots: PoolSnapshot[]
 }
 
-/** What an answer says of the state of the device's pools. */
-export type Standing = Span & {
-  readonly life: Life
+/** State of the device's pools according to one answer. */
+export type PoolSnapshot = Span & {
+  readonly session: Session
   readonly counts: ReadonlyMap<string, number>
-  /** Materials that this very request stored or withdrew. */
+  /** Materials that this request itself stored or withdrew. */
   readonly stored: ReadonlySet<string>
   readonly withdrawn: ReadonlySet<string>
   readonly epoch: string
@@ -37,43 +41,43 @@ export type Standing = Span & {
 export type Pool = {
   readonly device: Device
   readonly algorithm: string
-  /** By public key. */
+  /** Keyed by public key. */
   readonly keys: Map<string, Key>
   readonly byHash: Map<string, Key>
   readonly byName: Map<string, Key>
   readonly fallbacks: (Span & {
-    readonly life: Life
+    readonly session: Session
     readonly material: string
     /** `stored`, `already_stored`, `already_replaced`, or `unknown`. */
     readonly outcome: string
   })[]
-  /** One-time keys and fallback keys that claims were answered with. */
+  /** One-time keys and fallback keys that claims returned. */
   readonly claims: Claimed[]
-  /** Claims that asked for this pool and got no answer. */
+  /** Claims of this pool without an answer. */
   readonly unanswered: Span[]
   readonly resets: Reset[]
   readonly listings: Listing[]
 }
 
 export type Claimed = Span & {
-  /** Undefined: the claim got nothing. */
+  /** Undefined: the claim returned no key. */
   readonly key: { readonly name: string; readonly material: string; readonly text: string } | undefined
 }
 
 export type Reset = Span & {
-  readonly life: Life
-  /** Key IDs; undefined: all. */
+  readonly session: Session
+  /** Requested key IDs; undefined: all. */
   readonly asked: ReadonlySet<string> | undefined
-  /** Undefined: no answer came. */
+  /** Undefined: no answer arrived. */
   readonly withdrawn: ReadonlySet<string> | undefined
-  /** Materials of the keys that came with it. */
+  /** Materials of the keys that the reset uploads. */
   readonly own: ReadonlySet<string>
 }
 
-/** A reading of `keys/pool`, all its pages. */
+/** One complete reading of `keys/pool`, with all its pages. */
 export type Listing = Span & {
-  readonly life: Life
-  /** Of the first page, which has all available keys. */
+  readonly session: Session
+  /** Span of the first page, which has all available keys. */
   readonly first: Span
   readonly available: readonly ListedKey[]
   readonly issued: readonly ListedKey[]
@@ -96,28 +100,28 @@ export type KeyEventKind =
 
 export type KeyEvent = Span & {
   readonly kind: KeyEventKind
-  /** Of the device's own requests: the session, after whose end they do nothing. */
-  readonly life?: Life
+  /** The session of a device's own request, after whose end it has no effect. */
+  readonly session?: Session
 }
 
 export type Key = {
   readonly pool: Pool
   readonly material: string
-  /** key ID -> text of the object. */
+  /** Key ID -> JSON text of the key object. */
   readonly names: Map<string, string>
-  /** What happened to it. */
+  /** Events that certainly happened. */
   readonly events: KeyEvent[]
-  /** What may have happened to it, or not; any number of times. */
+  /** Events that may have happened, any number of times. */
   readonly maybe: KeyEvent[]
-  /** Lives in which it may have been stored. */
-  readonly lives: Set<Life>
+  /** Sessions in which it may have been stored. */
+  readonly sessions: Set<Session>
 }
 
 export type Message = {
   readonly id: string
   readonly to: Device
   begin: number
-  /** Of the first answer; infinite: none came. */
+  /** Moment of the first answer; infinite if none arrived. */
   end: number
   readonly requests: number[]
 }
@@ -132,16 +136,17 @@ export type Query = Span & { readonly users: readonly string[]; readonly shown: 
 
 export type Facts = {
   readonly devices: Map<string, Device>
-  readonly lives: Map<string, Life>
-  /** By recipient and ID. */
+  readonly sessions: Map<string, Session>
+  /** Keyed by recipient and message ID. */
   readonly messages: Map<string, Message>
-  readonly syncs: Map<Life, SyncAnswer[]>
+  readonly syncs: Map<Session, SyncAnswer[]>
   readonly queries: Query[]
-  /** Requests with a token: what their status was. */
-  readonly sessions: (Span & { readonly life: Life; readonly refused: boolean })[]
-  readonly odd: { readonly exchange: Exchange; readonly why: string }[]
+  /** Answered requests with a token, and whether the token was refused. */
+  readonly authResults: (Span & { readonly session: Session; readonly refused: boolean })[]
+  /** Answers that no rule allows. */
+  readonly unexpected: { readonly exchange: Exchange; readonly why: string }[]
   readonly replays: { readonly requests: readonly number[]; readonly same: boolean }[]
-  /** Requests without an answer, and those answered 503. */
+  /** Number of requests without an answer or answered 503. */
   unanswered: number
   requests: number
 }
@@ -149,12 +154,12 @@ export type Facts = {
 export function newFacts(): Facts {
   return {
     devices: new Map(),
-    lives: new Map(),
+    sessions: new Map(),
     messages: new Map(),
     syncs: new Map(),
     queries: [],
-    sessions: [],
-    odd: [],
+    authResults: [],
+    unexpected: [],
     replays: [],
     unanswered: 0,
     requests: 0,
@@ -165,7 +170,7 @@ export function deviceOf(facts: Facts, user: string, id: string): Device {
   const name = `${user} ${id}`
   const known = facts.devices.get(name)
   if (known !== undefined) return known
-  const device: Device = { user, id, lives: [], pools: new Map(), published: [], standings: [] }
+  const device: Device = { user, id, sessions: [], pools: new Map(), published: [], snapshots: [] }
   facts.devices.set(name, device)
   return device
 }
@@ -189,7 +194,7 @@ export function poolOf(device: Device, algorithm: string): Pool {
   return pool
 }
 
-/** `user device algorithm`, for people. */
+/** `user device algorithm`, for display. */
 export function describePool(pool: Pool): string {
   return `${pool.device.user} ${pool.device.id} ${pool.algorithm}`
 }

@@ -1,4 +1,4 @@
-/** The checker's own reading of JSON. */
+/** The checker's own JSON helpers. */
 import { MalformedHistory } from './exchange.ts'
 
 export type Json = null | boolean | number | string | readonly Json[] | JsonObject
@@ -12,7 +12,7 @@ export function parse(source: string): Json {
   }
 }
 
-/** What is no object counts as an empty one. */
+/** Returns an empty object for any other value. */
 export function asObject(value: Json | undefined): JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as JsonObject) : {}
 }
@@ -21,7 +21,7 @@ export function asList(value: Json | undefined): readonly Json[] {
   return Array.isArray(value) ? (value as readonly Json[]) : []
 }
 
-/** What is no text counts as an empty one. */
+/** Returns an empty string for any other value. */
 export function text(value: Json | undefined): string {
   return typeof value === 'string' ? value : ''
 }

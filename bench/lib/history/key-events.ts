@@ -1,21 +1,21 @@
-/** Gathers what happened, and what may have happened, to each key: from claims, resets, readings of the pool, logouts. */
+/** Collects each key's certain and possible events from claims, resets, pool readings and logouts. */
 import type { Span, Violation } from './exchange.ts'
 import { describePool, type Key, type KeyEvent, type Listing, type Pool, type Reset } from './facts.ts'
 
 const NEVER = Number.POSITIVE_INFINITY
 
-/** Fills `events` and `maybe` of every key of the pool. Returns what no key can answer for. */
+/** Fills `events` and `maybe` of every key of the pool. Returns violations that concern no known key. */
 export function gatherKeyEvents(pool: Pool): Violation[] {
   const violations: Violation[] = []
-  noteClaims(pool, violations)
-  for (const key of pool.keys.values()) noteLives(key)
-  for (const reset of pool.resets) noteReset(pool, reset, violations)
-  for (const listing of pool.listings) noteListing(pool, listing, violations)
-  notePhantoms(pool, violations)
+  addClaims(pool, violations)
+  for (const key of pool.keys.values()) addSessionEnds(key)
+  for (const reset of pool.resets) addReset(pool, reset, violations)
+  for (const listing of pool.listings) addListing(pool, listing, violations)
+  checkUnexplainedIssues(pool, violations)
   return violations
 }
 
-function noteClaims(pool: Pool, violations: Violation[]): void {
+function addClaims(pool: Pool, violations: Violation[]): void {
   const fallbacks = new Set(pool.fallbacks.map(({ material }) => material))
   for (const { n, begin, end, key: claimed } of pool.claims) {
     if (claimed === undefined || fallbacks.has(claimed.material)) continue
@@ -24,7 +24,7 @@ function noteClaims(pool: Pool, violations: Violation[]): void {
       key.events.push({ n, begin, end, kind: 'issued' })
       continue
     }
-    const why = key === undefined ? 'nobody uploaded to it' : 'was uploaded with another name or text'
+    const why = key === undefined ? 'was never uploaded to it' : 'was uploaded with another name or text'
     const text = `a claim got ${claimed.name} of ${describePool(pool)}, which ${why}`
     violations.push({ rule: 'uploaded', text, requests: [n] })
   }
@@ -34,38 +34,38 @@ function noteClaims(pool: Pool, violations: Violation[]): void {
   for (const key of pool.keys.values()) key.maybe.push({ n, begin, end: NEVER, kind: 'issued' })
 }
 
-/** With the end of a life its keys go. */
-function noteLives(key: Key): void {
-  for (const life of key.lives) {
-    const { stop } = life
+/** The end of a session removes its keys. */
+function addSessionEnds(key: Key): void {
+  for (const session of key.sessions) {
+    const { stop } = session
     if (stop === undefined) continue
-    if (stop.end === NEVER) key.maybe.push({ ...stop, life, kind: 'ended' })
-    else key.events.push({ ...stop, life, kind: 'ended' })
+    if (stop.end === NEVER) key.maybe.push({ ...stop, session, kind: 'ended' })
+    else key.events.push({ ...stop, session, kind: 'ended' })
   }
 }
 
-function noteReset(pool: Pool, reset: Reset, violations: Violation[]): void {
-  const { n, begin, end, life, asked, withdrawn, own } = reset
+function addReset(pool: Pool, reset: Reset, violations: Violation[]): void {
+  const { n, begin, end, session, asked, withdrawn, own } = reset
   if (withdrawn === undefined) {
     for (const key of pool.keys.values()) {
-      if (!key.lives.has(life) || (asked !== undefined && !isNamed(key, asked))) continue
-      key.maybe.push({ n, begin, end: NEVER, life, kind: 'withdrawn' })
+      if (!key.sessions.has(session) || (asked !== undefined && !isNamed(key, asked))) continue
+      key.maybe.push({ n, begin, end: NEVER, session, kind: 'withdrawn' })
     }
     return
   }
   for (const id of withdrawn) {
     const key = pool.byName.get(id)
-    if (key !== undefined) key.events.push({ n, begin, end, life, kind: 'withdrawn' })
+    if (key !== undefined) key.events.push({ n, begin, end, session, kind: 'withdrawn' })
     else {
-      const text = `a reset withdrew ${id} from ${describePool(pool)}, which nobody uploaded to it`
+      const text = `a reset withdrew ${id} from ${describePool(pool)}, which was never uploaded to it`
       violations.push({ rule: 'uploaded', text, requests: [n] })
     }
   }
   for (const key of pool.keys.values()) {
     if (own.has(key.material) || isNamed(key, withdrawn)) continue
-    // A key that was sent under two names is stored under one of them, and the history does not always say which.
+    // A key sent under two names is stored under one of them; the history does not always show which.
     if (asked !== undefined && (key.names.size > 1 || !isNamed(key, asked))) continue
-    noteAbsence(key, { n, begin, end, life, kind: 'absent' })
+    addAbsence(key, { n, begin, end, session, kind: 'absent' })
   }
 }
 
@@ -74,8 +74,8 @@ function isNamed(key: Key, ids: ReadonlySet<string>): boolean {
   return false
 }
 
-function noteListing(pool: Pool, listing: Listing, violations: Violation[]): void {
-  const { n, begin, end, life, first } = listing
+function addListing(pool: Pool, listing: Listing, violations: Violation[]): void {
+  const { n, begin, end, session, first } = listing
   const listed = new Set<Key>()
   for (const [list, kind, span] of [
     [listing.available, 'seen available', first],
@@ -85,11 +85,11 @@ function noteListing(pool: Pool, listing: Listing, violations: Violation[]): voi
       const key = pool.byHash.get(hash)
       if (key?.names.has(id) === true && !listed.has(key)) {
         listed.add(key)
-        key.events.push({ ...span, life, kind })
+        key.events.push({ ...span, session, kind })
         continue
       }
       const why =
-        key === undefined || !listed.has(key) ? 'which nobody uploaded as that' : 'which it shows twice'
+        key === undefined || !listed.has(key) ? 'which was not uploaded in this form' : 'which it shows twice'
       const text = `keys/pool of ${describePool(pool)} shows ${id} (${kind.slice(5)}), ${why}`
       violations.push({ rule: 'visible', text, requests: [n] })
     }
@@ -97,40 +97,40 @@ function noteListing(pool: Pool, listing: Listing, violations: Violation[]): voi
   const complete = first.end === end || isQuiet(pool, listing)
   for (const key of pool.keys.values()) {
     if (listed.has(key)) continue
-    // What was issued to a former life is not shown to this one.
-    const isOfThisLife = key.lives.size === 1 && key.lives.has(life)
-    if (complete && isOfThisLife) noteAbsence(key, { n, begin, end, life, kind: 'seen neither' })
-    else noteAbsence(key, { ...first, life, kind: 'absent' })
+    // Keys issued in a former session are not shown to this one.
+    const isOfThisSession = key.sessions.size === 1 && key.sessions.has(session)
+    if (complete && isOfThisSession) addAbsence(key, { n, begin, end, session, kind: 'seen neither' })
+    else addAbsence(key, { ...first, session, kind: 'absent' })
   }
 }
 
-/** Whether no claim may have moved a key from one page to another. */
+/** Whether no claim can have moved a key from one page to another. */
 function isQuiet(pool: Pool, { begin, end }: Span): boolean {
   const claims: readonly Span[] = [...pool.claims, ...pool.unanswered]
   return !claims.some((claim) => claim.begin < end && claim.end > begin)
 }
 
-/** That a key is not there goes without saying before it was sent, and after it was given away or its life ended. */
-function noteAbsence(key: Key, event: KeyEvent): void {
+/** Adds an absence unless it is implied: before the key was sent, after it was issued, or after its sessions ended. */
+function addAbsence(key: Key, event: KeyEvent): void {
   const stored = [...key.events, ...key.maybe].filter(({ kind }) => kind === 'stored')
   if (stored.every(({ begin }) => begin > event.end)) return
   const isIssued = key.events.some(({ kind, end }) => kind === 'issued' && end < event.begin)
-  const isOver = [...key.lives].every(({ stop }) => stop !== undefined && stop.end < event.begin)
+  const isOver = [...key.sessions].every(({ stop }) => stop !== undefined && stop.end < event.begin)
   if (event.kind === 'absent' && (isIssued || isOver)) return
   key.events.push(event)
 }
 
-/** Keys that are issued although no claim was answered with them: each needs a claim without an answer. */
-function notePhantoms(pool: Pool, violations: Violation[]): void {
-  const phantoms = [...pool.keys.values()].filter(
+/** Keys that are issued although no claim returned them; each requires a claim without an answer. */
+function checkUnexplainedIssues(pool: Pool, violations: Violation[]): void {
+  const unexplained = [...pool.keys.values()].filter(
     ({ events }) =>
       events.some(({ kind }) => kind === 'seen issued' || kind === 'already_issued') &&
       !events.some(({ kind }) => kind === 'issued'),
   )
-  if (phantoms.length <= pool.unanswered.length || pool.unanswered.length === 0) return
+  if (unexplained.length <= pool.unanswered.length || pool.unanswered.length === 0) return
   violations.push({
     rule: 'visible',
-    text: `${phantoms.length} keys of ${describePool(pool)} are issued and no answer gave them, but only ${pool.unanswered.length} claims got no answer`,
+    text: `${unexplained.length} keys of ${describePool(pool)} are issued but in no claim's answer, and only ${pool.unanswered.length} claims got no answer`,
     requests: pool.unanswered.map(({ n }) => n),
   })
 }

@@ -1,67 +1,69 @@
-/** When a key was in its pool for certain, when it may have been, and where it stands in the order. Derived from its events. */
+/** When a key was certainly or possibly available, and its place in the pool's order. Derived from its events. */
 import type { Key, KeyEvent, KeyEventKind } from './facts.ts'
 
 export type Presence = {
   readonly key: Key
-  /** At every moment between the two it was there. */
+  /** Periods in which the key was available at every moment. */
   readonly certain: readonly { readonly from: number; readonly to: number }[]
-  /** At no other moment it was there. */
+  /** The period outside of which the key was never available. */
   readonly possible: { readonly from: number; readonly to: number }
-  /** Its place in the log was given before this moment; infinite when that is not known. */
+  /** The key got its place in the log before this moment; infinite if unknown. */
   readonly enteredBy: number
-  /** Its place was not given before this moment. */
+  /** The key did not get its place before this moment. */
   readonly enteredFrom: number
-  /** The upload that stored it, when it is certain which one. */
+  /** The upload that stored it, if certain. */
   readonly upload: number | undefined
-  /** It was there at least until this moment, once it had entered. */
+  /** Once stored, the key was available at least until this moment. */
   readonly stayedUntil: number
   readonly issued: KeyEvent | undefined
 }
 
 const ALWAYS = Number.POSITIVE_INFINITY
 
-/** Undefined for a key that was certainly never stored. */
+/** Undefined if the key was certainly never stored. */
 export function presenceOf(key: Key): Presence | undefined {
   const of = (...kinds: readonly KeyEventKind[]): KeyEvent[] =>
     key.events.filter(({ kind }) => kinds.includes(kind))
   const stored = of('stored')
   const lost = key.maybe.filter(({ kind }) => kind === 'stored')
-  const puts = [...stored, ...lost]
-  if (puts.length === 0) return undefined
+  const stores = [...stored, ...lost]
+  if (stores.length === 0) return undefined
   const issued = of('issued')[0]
   const withdrawn = of('withdrawn')
-  const leaves = [...of('issued', 'withdrawn', 'ended'), ...possibleLeaves(key, issued, puts.length)]
-  const stays = (put: KeyEvent): number =>
-    Math.min(ALWAYS, ...leaves.flatMap(({ begin, end }) => (end > put.begin ? [begin] : [])))
+  const leaves = [...of('issued', 'withdrawn', 'ended'), ...possibleLeaves(key, issued, stores.length)]
+  const stays = (store: KeyEvent): number =>
+    Math.min(ALWAYS, ...leaves.flatMap(({ begin, end }) => (end > store.begin ? [begin] : [])))
   const entered = [...stored, ...of('already_stored')]
-  const mayComeBack =
-    puts.length > 1 && [...key.events, ...key.maybe].some(({ kind }) => kind === 'withdrawn')
-  const lifeEnds = [...key.lives].map(({ stop }) => stop?.end ?? ALWAYS)
-  const [onlyPut] = stored
+  const mayBeStoredAgain =
+    stores.length > 1 && [...key.events, ...key.maybe].some(({ kind }) => kind === 'withdrawn')
+  const sessionEnds = [...key.sessions].map(({ stop }) => stop?.end ?? ALWAYS)
+  const [onlyStore] = stored
   return {
     key,
-    certain: entered.map((put) => ({ from: put.end, to: stays(put) })).filter(({ from, to }) => from < to),
+    certain: entered
+      .map((store) => ({ from: store.end, to: stays(store) }))
+      .filter(({ from, to }) => from < to),
     possible: {
-      from: Math.min(...puts.map(({ begin }) => begin)),
+      from: Math.min(...stores.map(({ begin }) => begin)),
       to: Math.min(
         issued?.end ?? ALWAYS,
-        Math.max(...lifeEnds),
-        puts.length === 1 ? Math.min(ALWAYS, ...withdrawn.map(({ end }) => end)) : ALWAYS,
+        Math.max(...sessionEnds),
+        stores.length === 1 ? Math.min(ALWAYS, ...withdrawn.map(({ end }) => end)) : ALWAYS,
       ),
     },
-    enteredBy: mayComeBack ? ALWAYS : Math.min(ALWAYS, ...entered.map(({ end }) => end)),
-    enteredFrom: Math.min(...puts.map(({ begin }) => begin)),
-    upload: puts.length === 1 ? onlyPut?.n : undefined,
-    stayedUntil: Math.min(...puts.map(stays)),
+    enteredBy: mayBeStoredAgain ? ALWAYS : Math.min(ALWAYS, ...entered.map(({ end }) => end)),
+    enteredFrom: Math.min(...stores.map(({ begin }) => begin)),
+    upload: stores.length === 1 ? onlyStore?.n : undefined,
+    stayedUntil: Math.min(...stores.map(stays)),
     issued,
   }
 }
 
 /**
- * Requests without an answer may have taken it, but not before it was last known to be there: what is issued never comes
- * back, and what was withdrawn only by another upload.
+ * Requests without an answer may have removed the key, but not before it was last seen available: an issued key is never
+ * stored again, and a withdrawn one only by another upload.
  */
-function possibleLeaves(key: Key, issued: KeyEvent | undefined, puts: number): KeyEvent[] {
+function possibleLeaves(key: Key, issued: KeyEvent | undefined, stores: number): KeyEvent[] {
   const lastSeen = Math.max(
     Number.NEGATIVE_INFINITY,
     ...key.events
@@ -70,7 +72,7 @@ function possibleLeaves(key: Key, issued: KeyEvent | undefined, puts: number): K
   )
   return key.maybe.flatMap((event) => {
     if (event.kind === 'stored' || (event.kind === 'issued' && issued !== undefined)) return []
-    const final = event.kind === 'issued' || puts === 1
+    const final = event.kind === 'issued' || stores === 1
     return [{ ...event, begin: final ? Math.max(event.begin, lastSeen) : event.begin }]
   })
 }

@@ -1,10 +1,10 @@
-/** Readings of `keys/pool`: the pages that belong together. */
+/** Assembles readings of `keys/pool` from their pages. */
 import type { Exchange, Span } from './exchange.ts'
-import { type Life, type ListedKey, poolOf } from './facts.ts'
+import { type Session, type ListedKey, poolOf } from './facts.ts'
 import { asList, asObject, type JsonObject, text } from './json.ts'
-import { noteStanding } from './note-standing.ts'
+import { addSnapshot } from './add-snapshot.ts'
 
-/** By token: a reading whose next page may come. */
+/** Readings whose next page may follow, by token. */
 export type OpenListings = Map<
   string,
   { readonly first: Span; readonly next: string; readonly pages: readonly JsonObject[] }
@@ -12,35 +12,35 @@ export type OpenListings = Map<
 
 export function readPoolPage(
   open: OpenListings,
-  life: Life,
+  session: Session,
   exchange: Exchange,
   span: Span,
   answer: JsonObject | undefined,
 ): void {
   if (answer === undefined) return
   const from = new URLSearchParams(exchange.path.split('?')[1] ?? '').get('from')
-  const known = open.get(life.token)
-  // Pages of two readings at once cannot be told apart; the one that was overtaken is not judged.
+  const known = open.get(session.token)
+  // Pages of two concurrent readings cannot be distinguished; the overtaken reading is not checked.
   if (from !== null && known?.next !== from) return
   const first = from === null ? span : (known?.first ?? span)
   const pages = [...(from === null ? [] : (known?.pages ?? [])), answer]
-  if (from === null) noteCounts(life, span, answer)
+  if (from === null) addCounts(session, span, answer)
   const next = answer['next_batch']
-  open.delete(life.token)
+  open.delete(session.token)
   if (next !== undefined) {
-    open.set(life.token, { first, next: text(next), pages })
+    open.set(session.token, { first, next: text(next), pages })
     return
   }
   const [head] = pages
   const listed = Object.keys(asObject(head?.['algorithms']))
-  for (const algorithm of new Set([...listed, ...life.device.pools.keys()])) {
-    const pool = poolOf(life.device, algorithm)
+  for (const algorithm of new Set([...listed, ...session.device.pools.keys()])) {
+    const pool = poolOf(session.device, algorithm)
     const lists = pages.map((page) => asObject(asObject(page['algorithms'])[algorithm]))
     pool.listings.push({
       n: first.n,
       begin: first.begin,
       end: span.end,
-      life,
+      session,
       first,
       available: keysOf(lists.slice(0, 1), 'available'),
       issued: keysOf(lists, 'issued'),
@@ -57,13 +57,13 @@ function keysOf(lists: readonly JsonObject[], member: string): ListedKey[] {
   )
 }
 
-/** Its counts and digests stand with the algorithms, not in a member of their own. */
-function noteCounts(life: Life, span: Span, answer: JsonObject): void {
+/** `keys/pool` has its counts and digests per algorithm, not in separate members. */
+function addCounts(session: Session, span: Span, answer: JsonObject): void {
   const algorithms = Object.entries(asObject(answer['algorithms']))
   const counts = algorithms.map(([name, pool]) => [name, asObject(pool)['count'] ?? null] as const)
   const digests = algorithms.map(([name, pool]) => [name, asObject(pool)['digest'] ?? null] as const)
-  noteStanding(
-    life,
+  addSnapshot(
+    session,
     span,
     {
       counts: Object.fromEntries(counts),

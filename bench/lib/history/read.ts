@@ -1,11 +1,11 @@
 /**
- * From the wire to facts: each request by its method and path. A request without an answer, or with 503, may have been
- * carried out or not, at any moment from its beginning; one that was refused was not.
+ * Turns exchanges into facts by method and path. A request without an answer, or with 503, may have been executed at any
+ * moment from its beginning, or never; a refused request was not executed.
  */
 import { type Exchange, MalformedHistory, type Span } from './exchange.ts'
-import { deviceOf, type Facts, type Life, newFacts, poolOf } from './facts.ts'
+import { deviceOf, type Facts, type Session, newFacts, poolOf } from './facts.ts'
 import { asList, asObject, type Json, type JsonObject, parse, text } from './json.ts'
-import { noteStanding } from './note-standing.ts'
+import { addSnapshot } from './add-snapshot.ts'
 import { type OpenListings, readPoolPage } from './read-listing.ts'
 import { endOfResets, readReset, readUpload, type Resets } from './read-writes.ts'
 
@@ -13,11 +13,11 @@ type Reader = {
   readonly facts: Facts
   readonly resets: Resets
   readonly listings: OpenListings
-  /** Logins without an answer, by device name: the life that comes next may have begun with them. */
+  /** Beginning of logins without an answer, by device name: the next session may have begun with them. */
   readonly lostLogins: Map<string, number>
 }
 
-/** @throws {MalformedHistory} for what the checker was not made for. */
+/** @throws {MalformedHistory} for requests that the checker does not support. */
 export function readHistory(history: Iterable<Exchange>): Facts {
   const facts = newFacts()
   const reader: Reader = { facts, resets: new Map(), listings: new Map(), lostLogins: new Map() }
@@ -39,14 +39,14 @@ function readOne(reader: Reader, exchange: Exchange): void {
     end: unknown ? Number.POSITIVE_INFINITY : (exchange.end ?? Number.POSITIVE_INFINITY),
   }
   if (path === '/register' || path === '/login') return readLogin(reader, exchange, span)
-  const life = facts.lives.get(token ?? '')
-  if (life === undefined) throw new MalformedHistory(`request ${n} has a token that no login gave`)
-  if (path === '/logout') readLogout(life, exchange, span)
-  if (!unknown) facts.sessions.push({ ...span, life, refused: exchange.status === 401 })
+  const session = facts.sessions.get(token ?? '')
+  if (session === undefined) throw new MalformedHistory(`request ${n} has a token that no login returned`)
+  if (path === '/logout') readLogout(session, exchange, span)
+  if (!unknown) facts.authResults.push({ ...span, session, refused: exchange.status === 401 })
   if (exchange.status === 401) return
   const conditional = path === '/keys/reset' && exchange.status === 409
   if (!unknown && exchange.status !== 200 && !conditional) {
-    facts.odd.push({ exchange, why: `is answered ${exchange.status}` })
+    facts.unexpected.push({ exchange, why: `is answered ${exchange.status}` })
     return
   }
   if (conditional) return
@@ -56,9 +56,9 @@ function readOne(reader: Reader, exchange: Exchange): void {
     case 'POST /logout':
       return
     case 'POST /keys/upload':
-      return readUpload(facts, life, exchange, span, body, answer)
+      return readUpload(facts, session, exchange, span, body, answer)
     case 'POST /keys/reset':
-      return readReset(reader.resets, life, exchange, span, body, answer)
+      return readReset(reader.resets, session, exchange, span, body, answer)
     case 'POST /keys/claim':
       return readClaim(facts, span, body, answer)
     case 'POST /keys/query':
@@ -66,11 +66,11 @@ function readOne(reader: Reader, exchange: Exchange): void {
     case 'PUT /sendToDevice':
       return readSend(facts, span, body)
     case 'GET /sync':
-      return readSync(facts, life, exchange, span, answer)
+      return readSync(facts, session, exchange, span, answer)
     case 'GET /keys/pool':
-      return readPoolPage(reader.listings, life, exchange, span, answer)
+      return readPoolPage(reader.listings, session, exchange, span, answer)
     default:
-      throw new MalformedHistory(`request ${n} is ${method} ${path}, which the checker does not know`)
+      throw new MalformedHistory(`request ${n} is ${method} ${path}, which the checker does not support`)
   }
 }
 
@@ -81,7 +81,7 @@ function readLogin({ facts, lostLogins }: Reader, exchange: Exchange, span: Span
   const name = `${text(login['user'] ?? body['username'])} ${deviceId}`
   if (exchange.status !== 200) {
     if (exchange.status !== undefined && exchange.status !== 503) {
-      facts.odd.push({ exchange, why: `is answered ${exchange.status}` })
+      facts.unexpected.push({ exchange, why: `is answered ${exchange.status}` })
     }
     lostLogins.set(name, Math.min(span.begin, lostLogins.get(name) ?? span.begin))
     return
@@ -89,23 +89,23 @@ function readLogin({ facts, lostLogins }: Reader, exchange: Exchange, span: Span
   const answer = asObject(parse(exchange.answer ?? '{}'))
   const token = text(answer['access_token'])
   const device = deviceOf(facts, text(answer['user_id']), text(answer['device_id']))
-  const former = device.lives.at(-1)
+  const former = device.sessions.at(-1)
   if (former !== undefined && !((former.stop?.end ?? Number.POSITIVE_INFINITY) < span.begin)) {
-    throw new MalformedHistory(`request ${span.n} logs in a device that was not seen to log out`)
+    throw new MalformedHistory(`request ${span.n} logs in a device without a logout before`)
   }
   const begin = lostLogins.get(name) ?? span.begin
   lostLogins.delete(name)
-  const life: Life = { device, token, start: { ...span, begin }, stop: undefined }
-  device.lives.push(life)
-  facts.lives.set(token, life)
+  const session: Session = { device, token, start: { ...span, begin }, stop: undefined }
+  device.sessions.push(session)
+  facts.sessions.set(token, session)
 }
 
-/** 401 to a logout says as much as 200: the session is over. */
-function readLogout(life: Life, { status }: Exchange, span: Span): void {
+/** 401 to a logout means the same as 200: the session has ended. */
+function readLogout(session: Session, { status }: Exchange, span: Span): void {
   const answered = status === 200 || status === 401
-  const known = life.stop
+  const known = session.stop
   const end = Math.min(answered ? span.end : Number.POSITIVE_INFINITY, known?.end ?? Number.POSITIVE_INFINITY)
-  life.stop = { n: known?.n ?? span.n, begin: Math.min(span.begin, known?.begin ?? span.begin), end }
+  session.stop = { n: known?.n ?? span.n, begin: Math.min(span.begin, known?.begin ?? span.begin), end }
 }
 
 function readClaim(facts: Facts, span: Span, body: JsonObject, answer: JsonObject | undefined): void {
@@ -143,7 +143,7 @@ function readQuery(facts: Facts, span: Span, body: JsonObject, answer: JsonObjec
   facts.queries.push({ ...span, users: Object.keys(asObject(body['device_keys'])), shown })
 }
 
-/** The same transaction ID again is the same sending. */
+/** A repeated transaction ID is the same message. */
 function readSend(facts: Facts, span: Span, body: JsonObject): void {
   for (const [user, devices] of Object.entries(asObject(body['messages']))) {
     for (const [deviceId, content] of Object.entries(asObject(devices))) {
@@ -164,7 +164,7 @@ function readSend(facts: Facts, span: Span, body: JsonObject): void {
 
 function readSync(
   facts: Facts,
-  life: Life,
+  session: Session,
   exchange: Exchange,
   span: Span,
   answer: JsonObject | undefined,
@@ -172,13 +172,13 @@ function readSync(
   if (answer === undefined) return
   const events = asList(asObject(answer['to_device'])['events'])
   const since = new URLSearchParams(exchange.path.split('?')[1] ?? '').get('since') ?? undefined
-  const syncs = facts.syncs.get(life) ?? []
-  facts.syncs.set(life, syncs)
+  const syncs = facts.syncs.get(session) ?? []
+  facts.syncs.set(session, syncs)
   syncs.push({
     ...span,
     since,
     nextBatch: text(answer['next_batch']),
     messages: events.map((event) => text(asObject(asObject(event)['content'])['id'])),
   })
-  noteStanding(life, span, answer, 'device_one_time_keys_count')
+  addSnapshot(session, span, answer, 'device_one_time_keys_count')
 }

@@ -1,13 +1,13 @@
-/** What an answer says of the state of its device's pools: counts, and `key_pool`. */
+/** Records the state of a device's pools from an answer: counts and `key_pool`. */
 import type { Span } from './exchange.ts'
-import type { Life } from './facts.ts'
+import type { Session } from './facts.ts'
 import { asObject, type JsonObject, text } from './json.ts'
 
 const NONE: ReadonlySet<string> = new Set()
 
-/** `member` is where the answer has its counts; `own` are the public keys that the request itself stored and withdrew. */
-export function noteStanding(
-  life: Life,
+/** `member` names the answer's counts; `own` has the public keys that the request itself stored and withdrew. */
+export function addSnapshot(
+  session: Session,
   span: Span,
   answer: JsonObject,
   member: string,
@@ -17,9 +17,9 @@ export function noteStanding(
   },
 ): void {
   const keyPool = asObject(answer['dev.latchkey.key_pool'])
-  life.device.standings.push({
+  session.device.snapshots.push({
     ...span,
-    life,
+    session,
     ...own,
     counts: new Map(Object.entries(asObject(answer[member])).map(([name, count]) => [name, Number(count)])),
     epoch: text(keyPool['epoch']),

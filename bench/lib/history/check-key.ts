@@ -1,6 +1,6 @@
 /**
- * One key: is there an order of the requests that concern it, in which each answer is what the key's state then allows,
- * and no request comes before another that had ended when it began? If not: the fewest requests that show it.
+ * Checks one key: searches for an order of its events in which each answer is allowed by the key's state and no request
+ * comes before another that had ended when it began. Otherwise returns a smallest set of requests that has none.
  *
  *     never -stored-> available -issued-> issued
  *                       |  ^  \--ended--> removed
@@ -8,14 +8,14 @@
  *                       v  |
  *                     withdrawn
  *
- * A device's own requests come before the end of their session. What may have happened, or not, is tried wherever it may.
+ * A device's own requests come before the end of their session. Possible events are tried wherever they may have happened.
  */
 import type { Rule, Violation } from './exchange.ts'
-import { describePool, type Key, type KeyEvent, type KeyEventKind, type Life } from './facts.ts'
+import { describePool, type Key, type KeyEvent, type KeyEventKind, type Session } from './facts.ts'
 
 type State = 'never' | 'available' | 'issued' | 'withdrawn' | 'removed'
 
-/** Undefined: this cannot happen in this state. */
+/** The state after an event; undefined if the event is impossible in this state. */
 function after(state: State, kind: KeyEventKind): State | undefined {
   const only = (...allowed: readonly State[]): State | undefined =>
     allowed.includes(state) ? state : undefined
@@ -43,8 +43,8 @@ function after(state: State, kind: KeyEventKind): State | undefined {
   }
 }
 
-/** Whether the events can be put in order. */
-function isExplained(events: readonly KeyEvent[], maybe: readonly KeyEvent[]): boolean {
+/** Whether a consistent order of the events exists. */
+function isConsistent(events: readonly KeyEvent[], maybe: readonly KeyEvent[]): boolean {
   const sorted = events.toSorted((a, b) => a.begin - b.begin)
   const failed = new Set<string>()
   const search = (state: State, left: readonly KeyEvent[], latestBegin: number): boolean => {
@@ -53,55 +53,55 @@ function isExplained(events: readonly KeyEvent[], maybe: readonly KeyEvent[]): b
     if (failed.has(name)) return false
     failed.add(name)
     const firstEnd = Math.min(...left.map(({ end }) => end))
-    const isOver = (life: Life | undefined): boolean => {
-      const end = sorted.find((event) => event.kind === 'ended' && event.life === life)
-      return life !== undefined && end !== undefined && !left.includes(end)
+    const isOver = (session: Session | undefined): boolean => {
+      const end = sorted.find((event) => event.kind === 'ended' && event.session === session)
+      return session !== undefined && end !== undefined && !left.includes(end)
     }
     for (const event of left) {
       if (event.begin > firstEnd) break
-      const next = isOver(event.life) ? undefined : after(state, event.kind)
+      const next = isOver(event.session) ? undefined : after(state, event.kind)
       if (next === undefined) continue
       const rest = left.filter((other) => other !== event)
       if (search(next, rest, Math.max(latestBegin, event.begin))) return true
     }
-    return maybe.some(({ kind, begin, end, life }) => {
-      const next = begin > firstEnd || latestBegin > end || isOver(life) ? undefined : after(state, kind)
+    return maybe.some(({ kind, begin, end, session }) => {
+      const next = begin > firstEnd || latestBegin > end || isOver(session) ? undefined : after(state, kind)
       return next !== undefined && next !== state && search(next, left, Math.max(latestBegin, begin))
     })
   }
   return search('never', sorted, Number.NEGATIVE_INFINITY)
 }
 
-/** Undefined when all is well with the key. */
-export function judgeKey(key: Key): Violation | undefined {
-  if (isExplained(key.events, key.maybe)) return undefined
+/** Undefined if the key's events are consistent. */
+export function checkKey(key: Key): Violation | undefined {
+  if (isConsistent(key.events, key.maybe)) return undefined
   let core: readonly KeyEvent[] = key.events
   for (const event of key.events) {
     if (event.kind === 'stored') continue
     const less = core.filter((other) => other !== event)
-    if (!isExplained(less, key.maybe)) core = less
+    if (!isConsistent(less, key.maybe)) core = less
   }
   const [id] = key.names.keys()
-  const story = core
+  const events = core
     .toSorted((a, b) => a.begin - b.begin)
     .map(({ kind, n, begin, end }) => `${kind} by #${n} [${begin}, ${end}]`)
   return {
-    rule: ruleBroken(core, key.maybe),
-    text: `key ${id} (${key.material}) of ${describePool(key.pool)} cannot have been ${story.join(', ')}`,
+    rule: brokenRule(core, key.maybe),
+    text: `key ${id} (${key.material}) of ${describePool(key.pool)} cannot have been ${events.join(', ')}`,
     requests: [...new Set(core.map(({ n }) => n))],
   }
 }
 
-function ruleBroken(core: readonly KeyEvent[], maybe: readonly KeyEvent[]): Rule {
+function brokenRule(core: readonly KeyEvent[], maybe: readonly KeyEvent[]): Rule {
   const stored = core.filter(({ kind }) => kind === 'stored')
   const rest = core.filter(({ kind }) => kind !== 'stored')
   const issued = rest.filter(({ kind }) => kind === 'issued')
   const has = (...kinds: readonly KeyEventKind[]): boolean => rest.some(({ kind }) => kinds.includes(kind))
-  if (issued.length > 1) return 'once'
+  if (issued.length > 1) return 'issued once'
   if (has('seen available', 'seen issued', 'seen neither')) return 'visible'
   const sent = [...stored, ...maybe.filter(({ kind }) => kind === 'stored')]
   if (issued.length === 1 && sent.every(({ begin }) => begin > (issued[0]?.end ?? 0))) return 'uploaded'
-  if (stored.length > 1) return 'enter once'
-  if (issued.length === 1 && has('withdrawn', 'absent', 'ended')) return 'gone'
+  if (stored.length > 1) return 'stored once'
+  if (issued.length === 1 && has('withdrawn', 'absent', 'ended')) return 'removed'
   return 'outcome'
 }

@@ -1,13 +1,14 @@
 /**
- * The pool as a queue: order, and no false miss. A queue's history is linearizable exactly if nothing comes out that did
- * not go in, nothing comes out twice (both: explain-key.ts), nothing overtakes what was surely in before it, and nothing is
- * found empty while it is surely not (Henzinger, Sezgin, Vafeiadis: "Aspect-oriented linearizability proofs", 2013).
+ * Checks the pool as a queue: order and false misses. A queue's history is linearizable exactly if nothing is dequeued
+ * that was not enqueued, nothing is dequeued twice (both: check-key.ts), nothing overtakes an element that was certainly
+ * enqueued before it, and no dequeue finds the queue empty while it certainly is not (Henzinger, Sezgin, Vafeiadis:
+ * "Aspect-oriented linearizability proofs", 2013).
  */
 import type { Span, Violation } from './exchange.ts'
 import { describePool, type Pool } from './facts.ts'
 import type { Presence } from './presence.ts'
 
-export function judgeOrder(pool: Pool, presences: readonly Presence[]): Violation[] {
+export function checkOrder(pool: Pool, presences: readonly Presence[]): Violation[] {
   const overtaken = overtakenBetweenUploads(presences) ?? overtakenWithinUpload(presences)
   if (overtaken === undefined) return []
   const { early, late } = overtaken
@@ -16,7 +17,7 @@ export function judgeOrder(pool: Pool, presences: readonly Presence[]): Violatio
   return [
     {
       rule: 'order',
-      text: `${nameOf(late)} of ${describePool(pool)} left before ${nameOf(early)}, which was uploaded before it and was still there`,
+      text: `${nameOf(late)} of ${describePool(pool)} was issued before ${nameOf(early)}, which was uploaded before it and was still available`,
       requests: requests.filter((n) => n !== undefined),
     },
   ]
@@ -44,7 +45,7 @@ function overtakenBetweenUploads(presences: readonly Presence[]): Overtaken | un
   return undefined
 }
 
-/** Within one upload keys stand in the order of their IDs. */
+/** The keys of one upload are ordered by their IDs. */
 function overtakenWithinUpload(presences: readonly Presence[]): Overtaken | undefined {
   const single = presences.filter(({ key, upload }) => upload !== undefined && key.names.size === 1)
   for (const together of Map.groupBy(single, ({ upload }) => upload).values()) {
@@ -64,23 +65,23 @@ function idOf({ key }: Presence): string {
   return key.names.keys().next().value ?? ''
 }
 
-/** Claims that got a fallback key or nothing while, at each moment of them, some key was there for certain. */
-export function judgeMisses(pool: Pool, presences: readonly Presence[]): Violation[] {
+/** Claims that returned a fallback key or nothing while, at each of their moments, some key was certainly available. */
+export function checkMisses(pool: Pool, presences: readonly Presence[]): Violation[] {
   const filled = merged(presences.flatMap(({ certain }) => certain))
   const fallbacks = new Set(pool.fallbacks.map(({ material }) => material))
   return pool.claims.flatMap((claim) => {
     if (claim.key !== undefined && !fallbacks.has(claim.key.material)) return []
     const period = filled.find(({ from, to }) => from < claim.begin && to > claim.end)
     if (period === undefined) return []
-    const witness = presences.find(({ certain }) =>
+    const available = presences.find(({ certain }) =>
       certain.some(({ from, to }) => from < claim.begin && to > claim.begin),
     )
     const got = claim.key === undefined ? 'nothing' : 'the fallback key'
     return [
       {
-        rule: 'miss' as const,
-        text: `a claim of ${describePool(pool)} got ${got} although a one-time key was there all the time (first ${witness && idOf(witness)})`,
-        requests: [witness?.key.events.find(({ kind }) => kind === 'stored')?.n, claim.n].filter(
+        rule: 'false miss' as const,
+        text: `a claim of ${describePool(pool)} got ${got} although a one-time key was available all the time (first ${available && idOf(available)})`,
+        requests: [available?.key.events.find(({ kind }) => kind === 'stored')?.n, claim.n].filter(
           (n) => n !== undefined,
         ),
       },
@@ -94,22 +95,22 @@ function merged(periods: readonly Period[]): Period[] {
   const result: { from: number; to: number }[] = []
   for (const { from, to } of periods.toSorted((a, b) => a.from - b.from)) {
     const last = result.at(-1)
-    // Moments are whole numbers and all different, so periods that only touch leave a gap.
+    // Moments are distinct integers, so periods that only touch leave a gap.
     if (last !== undefined && from < last.to) last.to = Math.max(last.to, to)
     else result.push({ from, to })
   }
   return result
 }
 
-/** A fallback key comes from the pool's own device, is the current one, and is given when there is nothing else. */
-export function judgeFallbacks(pool: Pool): Violation[] {
+/** A claimed fallback key is the current one of the pool's device, and a claim of an empty pool returns it. */
+export function checkFallbacks(pool: Pool): Violation[] {
   return pool.claims.flatMap((claim) => {
     const why =
       claim.key === undefined
-        ? wasThere(pool, claim)
+        ? missedFallback(pool, claim)
         : pool.keys.has(claim.key.material)
           ? undefined
-          : cannotBeCurrent(pool, claim, claim.key.material)
+          : notCurrent(pool, claim, claim.key.material)
     return why === undefined
       ? []
       : [
@@ -122,30 +123,30 @@ export function judgeFallbacks(pool: Pool): Violation[] {
   })
 }
 
-type Why = { readonly text: string; readonly n: number }
+type Fault = { readonly text: string; readonly n: number }
 
-function wasThere(pool: Pool, claim: Span): Why | undefined {
+function missedFallback(pool: Pool, claim: Span): Fault | undefined {
   const found = pool.fallbacks.find(
-    ({ end, life, outcome }) =>
+    ({ end, session, outcome }) =>
       (outcome === 'stored' || outcome === 'already_stored') &&
       end < claim.begin &&
-      (life.stop?.begin ?? Number.POSITIVE_INFINITY) > claim.end,
+      (session.stop?.begin ?? Number.POSITIVE_INFINITY) > claim.end,
   )
   return found && { text: 'got nothing although there was a fallback key', n: found.n }
 }
 
-function cannotBeCurrent(pool: Pool, claim: Span, material: string): Why | undefined {
+function notCurrent(pool: Pool, claim: Span, material: string): Fault | undefined {
   const own = pool.fallbacks.filter(
     (fallback) => fallback.material === material && fallback.begin < claim.end,
   )
   const [first] = own
   if (first === undefined) {
     const later = pool.fallbacks.find((fallback) => fallback.material === material)
-    // That nobody ever uploaded it is for rule "uploaded" to say.
-    return later && { text: 'got a fallback key that was uploaded only after it', n: later.n }
+    // Rule "uploaded" reports a key that was never uploaded.
+    return later && { text: 'got a fallback key that was uploaded after the claim', n: later.n }
   }
-  if (own.every(({ life }) => (life.stop?.end ?? Number.POSITIVE_INFINITY) < claim.begin)) {
-    return { text: 'got the fallback key of a device that had been logged out', n: first.n }
+  if (own.every(({ session }) => (session.stop?.end ?? Number.POSITIVE_INFINITY) < claim.begin)) {
+    return { text: 'got the fallback key of a session that had ended', n: first.n }
   }
   const lastEnd = Math.max(...own.map(({ end, outcome }) => (outcome === 'already_replaced' ? 0 : end)))
   const newer = pool.fallbacks.find(

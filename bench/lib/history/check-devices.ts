@@ -1,18 +1,22 @@
-/** Sessions, published device keys and to-device messages: what was acknowledged is there, and what has ended is over. */
+/** Rules about sessions, published device keys and to-device messages. */
 import type { Violation } from './exchange.ts'
-import type { Device, Facts, Life, Message, Query, SyncAnswer } from './facts.ts'
+import type { Device, Facts, Session, Message, Query, SyncAnswer } from './facts.ts'
 
 const NEVER = Number.POSITIVE_INFINITY
-/** An answer with so many messages may have left others for the next one. */
+/** A sync with this many messages may leave others for the next sync. */
 const FULL_SYNC = 100
 
-export function judgeSessions({ sessions }: Facts): Violation[] {
-  return sessions.flatMap(({ n, begin, end, life, refused }) => {
-    const stop = life.stop
-    const who = `${life.device.user} ${life.device.id}`
+export function checkSessions({ authResults }: Facts): Violation[] {
+  return authResults.flatMap(({ n, begin, end, session, refused }) => {
+    const stop = session.stop
+    const who = `${session.device.user} ${session.device.id}`
     if (refused && !(stop !== undefined && stop.begin < end)) {
       return [
-        { rule: 'session' as const, text: `${who} is refused although nobody logged it out`, requests: [n] },
+        {
+          rule: 'session' as const,
+          text: `${who} is refused although no request logged it out`,
+          requests: [n],
+        },
       ]
     }
     if (!refused && stop !== undefined && stop.end < begin) {
@@ -22,39 +26,41 @@ export function judgeSessions({ sessions }: Facts): Violation[] {
   })
 }
 
-export function judgeQueries({ queries, devices }: Facts): Violation[] {
+export function checkQueries({ queries, devices }: Facts): Violation[] {
   return queries.flatMap((query) =>
     [...devices.values()].flatMap((device) =>
-      query.users.includes(device.user) ? judgeShown(device, query) : [],
+      query.users.includes(device.user) ? checkShown(device, query) : [],
     ),
   )
 }
 
-function judgeShown({ user, id, published }: Device, { n, begin, end, shown }: Query): Violation[] {
+function checkShown({ user, id, published }: Device, { n, begin, end, shown }: Query): Violation[] {
   const key = shown.get(`${user} ${id}`)
   if (key === undefined) {
     const missing = published.find(
-      (put) => put.certain && put.end < begin && (put.life.stop?.begin ?? NEVER) > end,
+      (store) => store.certain && store.end < begin && (store.session.stop?.begin ?? NEVER) > end,
     )
     const text = `keys/query does not show the device keys of ${user} ${id}`
     return missing === undefined ? [] : [{ rule: 'query', text, requests: [missing.n, n] }]
   }
   const own = published.filter(({ ed25519 }) => ed25519 === key)
-  if (own.some((put) => put.begin < end && (put.life.stop?.end ?? NEVER) > begin)) return []
-  const why = own.length === 0 ? 'never uploaded' : 'of a session that was not there'
+  if (own.some((store) => store.begin < end && (store.session.stop?.end ?? NEVER) > begin)) return []
+  const why = own.length === 0 ? 'never uploaded' : 'uploaded by a session that did not exist then'
   const text = `keys/query shows device keys of ${user} ${id} that were ${why}`
-  return [{ rule: 'query', text, requests: [...own.map((put) => put.n), n] }]
+  return [{ rule: 'query', text, requests: [...own.map((store) => store.n), n] }]
 }
 
-export function judgeMessages(facts: Facts): Violation[] {
+export function checkMessages(facts: Facts): Violation[] {
   const byDevice = Map.groupBy(facts.messages.values(), ({ to }) => to)
   return [...facts.devices.values()].flatMap((device) =>
-    device.lives.flatMap((life) => judgeInbox(life, byDevice.get(device) ?? [], facts.syncs.get(life) ?? [])),
+    device.sessions.flatMap((session) =>
+      checkInbox(session, byDevice.get(device) ?? [], facts.syncs.get(session) ?? []),
+    ),
   )
 }
 
-function judgeInbox(life: Life, sent: readonly Message[], answers: readonly SyncAnswer[]): Violation[] {
-  const who = `${life.device.user} ${life.device.id}`
+function checkInbox(session: Session, sent: readonly Message[], answers: readonly SyncAnswer[]): Violation[] {
+  const who = `${session.device.user} ${session.device.id}`
   const syncs = answers.toSorted((a, b) => a.begin - b.begin)
   const known = new Map(sent.map((message) => [message.id, message]))
   const delivered = new Map<string, SyncAnswer>()
@@ -74,7 +80,7 @@ function judgeInbox(life: Life, sent: readonly Message[], answers: readonly Sync
       delivered.set(id, sync)
       if (message === undefined || message.begin > sync.end) {
         broken('delivered', `${who} gets message ${id}, which was not sent to it before`, sync.n)
-      } else if (message.end < life.start.begin) {
+      } else if (message.end < session.start.begin) {
         broken('delivered', `${who} gets message ${id}, sent before its login`, ...message.requests, sync.n)
       } else if (before !== undefined) {
         broken('delivered', `${who} gets message ${id} twice`, before.n, sync.n)
@@ -86,8 +92,8 @@ function judgeInbox(life: Life, sent: readonly Message[], answers: readonly Sync
     }
   }
   for (const message of sent) {
-    if (message.end === NEVER || message.begin < life.start.end) continue
-    if (message.end > (life.stop?.begin ?? NEVER)) continue
+    if (message.end === NEVER || message.begin < session.start.end) continue
+    if (message.end > (session.stop?.begin ?? NEVER)) continue
     const due = syncs.find((sync) => sync.begin > message.end && sync.messages.length < FULL_SYNC)
     const got = delivered.get(message.id)
     if (due !== undefined && (got === undefined || got.begin > due.begin)) {
