@@ -1,7 +1,7 @@
 /**
- * Cost of the client library: the time that the guard adds to a sync of 50 kB and to an upload of 50 keys, the time of a
- * key manager's sync, and the ledger's bytes per published key. `npm run bench:client`. MemoryHomeserver come from memory, so only
- * the library is measured; every figure is the median of several rounds.
+ * Cost of the client library: the time that the guard adds to a sync of 50 kB and to an upload of 50 keys, the time of
+ * a key manager's sync, and the ledger's bytes per published key. `npm run bench:client`. Answers come from
+ * memory, so only the library is measured; every figure is the median of several rounds.
  */
 import { randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync, statSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /**
- * Claims, uploads and idle syncs per second on SQLite and on PostgreSQL with 1, 2 and 4 processes, in one run with a bare
- * Fastify server; then open-loop latencies at half of the measured throughput. `npm run bench:postgres`.
+ * Claims, uploads and idle syncs per second on SQLite and on PostgreSQL with 1, 2 and 4 processes, in one run with a
+ * bare Fastify server; then open-loop latencies at half of the measured throughput. `npm run bench:postgres`.
  *
  * The load generator, the servers and PostgreSQL share all cores, so this does not show the gain of more processes on
  * separate cores. A run with failures, duplicate keys or false misses exits 1.

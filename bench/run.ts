@@ -1,7 +1,7 @@
 /**
- * Claims, uploads and idle syncs per second, large claims and memory on SQLite, with a bare Fastify server as the yardstick
- * in the same run. `npm run bench` prints a table; RESULTS.md has figures with date and machine. A run with failures,
- * duplicate keys or false misses exits 1.
+ * Claims, uploads and idle syncs per second, large claims and memory on SQLite, with a bare Fastify server as the
+ * yardstick in the same run. `npm run bench` prints a table; RESULTS.md has figures with date and machine. A run with
+ * failures, duplicate keys or false misses exits 1.
  */
 import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { cpus, tmpdir } from 'node:os'

@@ -1,8 +1,8 @@
 /**
- * Cost of a claim and of a stored key at 10 000, 100 000 and 1 000 000 keys on SQLite and on PostgreSQL, one process each.
- * `npm run bench:slope`. At every size, claims go to the same number of devices, spread over all of them; otherwise the
- * large size would have cold devices and the small one warm ones. Bytes per key include all tables and indexes, also
- * accounts, devices and sessions. A run with failures, duplicate keys or false misses exits 1.
+ * Cost of a claim and of a stored key at 10 000, 100 000 and 1 000 000 keys on SQLite and on PostgreSQL, one process
+ * each. `npm run bench:slope`. At every size, claims go to the same number of devices, spread over all of them;
+ * otherwise the large size would have cold devices and the small one warm ones. Bytes per key include all tables and
+ * indexes, also accounts, devices and sessions. A run with failures, duplicate keys or false misses exits 1.
  */
 import { mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -1,7 +1,7 @@
 /**
  * Checks a history of requests and answers. It shares no code with the server; it uses only the texts on the wire and
- * these rules. A request took effect at one moment between its beginning and its answer; without an answer (or with 503)
- * at any later moment, or never. A history is rejected when no choice of moments agrees with all its answers:
+ * these rules. A request took effect at one moment between its beginning and its answer; without an answer (or with
+ * 503) at any later moment, or never. A history is rejected when no choice of moments agrees with all its answers:
  *
  *     answers        every request is answered 200, 401 or 503, a reset's precondition 409
  *     session        no session is refused before its logout or served after it

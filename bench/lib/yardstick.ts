@@ -1,6 +1,6 @@
 /**
- * The yardstick: bare Fastify that parses a JSON body and answers 350 bytes of JSON. Its throughput in the same run on the
- * same core shows the cost of HTTP itself. Runs as a separate process and prints its address.
+ * The yardstick: bare Fastify that parses a JSON body and answers 350 bytes of JSON. Its throughput in the same run on
+ * the same core shows the cost of HTTP itself. Runs as a separate process and prints its address.
  */
 import Fastify from 'fastify'
 

@@ -8,7 +8,8 @@
  *                       v  |
  *                     withdrawn
  *
- * A device's own requests come before the end of their session. Possible events are tried wherever they may have happened.
+ * A device's own requests come before the end of their session. Possible events are tried wherever they may have
+ * happened.
  */
 import type { Rule, Violation } from './exchange.ts'
 import { describePool, type Key, type KeyEvent, type KeyEventKind, type Session } from './facts.ts'

@@ -1,8 +1,8 @@
 /**
  * Checks the pool as a queue: order and false misses. A queue's history is linearizable exactly if nothing is dequeued
- * that was not enqueued, nothing is dequeued twice (both: check-key.ts), nothing overtakes an element that was certainly
- * enqueued before it, and no dequeue finds the queue empty while it certainly is not (Henzinger, Sezgin, Vafeiadis:
- * "Aspect-oriented linearizability proofs", 2013).
+ * that was not enqueued, nothing is dequeued twice (both: check-key.ts), nothing overtakes an element that was
+ * certainly enqueued before it, and no dequeue finds the queue empty while it certainly is not (Henzinger, Sezgin,
+ * Vafeiadis: "Aspect-oriented linearizability proofs", 2013).
  */
 import type { Span, Violation } from './exchange.ts'
 import { describePool, type Pool } from './facts.ts'

@@ -60,8 +60,8 @@ export function presenceOf(key: Key): Presence | undefined {
 }
 
 /**
- * Requests without an answer may have removed the key, but not before it was last seen available: an issued key is never
- * stored again, and a withdrawn one only by another upload.
+ * Requests without an answer may have removed the key, but not before it was last seen available: an issued key is
+ * never stored again, and a withdrawn one only by another upload.
  */
 function possibleLeaves(key: Key, issued: KeyEvent | undefined, stores: number): KeyEvent[] {
   const lastSeen = Math.max(

@@ -1,6 +1,6 @@
 /**
- * Turns exchanges into facts by method and path. A request without an answer, or with 503, may have been executed at any
- * moment from its beginning, or never; a refused request was not executed.
+ * Turns exchanges into facts by method and path. A request without an answer, or with 503, may have been executed at
+ * any moment from its beginning, or never; a refused request was not executed.
  */
 import { type Exchange, MalformedHistory, type Span } from './exchange.ts'
 import { deviceOf, type Facts, type Session, newFacts, poolOf } from './facts.ts'

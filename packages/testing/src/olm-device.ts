@@ -149,8 +149,8 @@ export class OlmDevice {
   }
 
   /**
-   * Sends the machine's outgoing requests until there are none left or one was refused. With `loseUploadAnswer` the next
-   * upload reaches the server and its answer is lost.
+   * Sends the machine's outgoing requests until there are none left or one was refused. With `loseUploadAnswer` the
+   * next upload reaches the server and its answer is lost.
    */
   async sendRequests({ loseUploadAnswer = false }: { loseUploadAnswer?: boolean } = {}): Promise<void> {
     const machine = this.#openMachine()

@@ -14,8 +14,8 @@ import { freePort, type Settings } from './postgres-server.ts'
 
 export type StartCopy = {
   /**
-   * Start mode. `plain`: recovers as after a crash. `recovery` (recovery.signal): restores to the end of its WAL on a new
-   * timeline. `standby` (standby.signal): read-only until promoted. Default: `plain`.
+   * Start mode. `plain`: recovers as after a crash. `recovery` (recovery.signal): restores to the end of its WAL on a
+   * new timeline. `standby` (standby.signal): read-only until promoted. Default: `plain`.
    */
   readonly as?: 'plain' | 'recovery' | 'standby'
   /** Loopback port; the original's may be used once the original is stopped. Default: a free one. */

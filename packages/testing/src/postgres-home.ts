@@ -1,6 +1,6 @@
 /**
- * The directory of a temporary cluster, owned by the unprivileged user that runs it. A separate watcher process ends the
- * cluster and removes the directory when the test's process removes it or dies for any reason.
+ * The directory of a temporary cluster, owned by the unprivileged user that runs it. A separate watcher process ends
+ * the cluster and removes the directory when the test's process removes it or dies for any reason.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'

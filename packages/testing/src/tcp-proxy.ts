@@ -15,8 +15,8 @@ export type HeldConnection = {
 }
 
 /**
- * When to stop a message: `sent`, before the server has received it, or `answered`, after the server has executed it and
- * before the client has received the answer.
+ * When to stop a message: `sent`, before the server has received it, or `answered`, after the server has executed it
+ * and before the client has received the answer.
  */
 export type Moment = 'sent' | 'answered'
 
@@ -98,7 +98,9 @@ export class TcpProxy {
     return new Promise((trigger) => (this.#traps = [...this.#traps, { matches, moment, trigger }]))
   }
 
-  /** Cuts a connection, once, after clients have sent `bytes` more bytes in total, possibly in the middle of a message. */
+  /**
+   * Cuts a connection, once, after clients have sent `bytes` more bytes in total, possibly in the middle of a message.
+   */
   cutAfter(bytes: number): void {
     this.#bytesLeft = bytes
   }
