@@ -1,4 +1,4 @@
-/** The examples of @latchkey/client, run as they stand, each in a process of its own. */
+/** The examples of @latchkey/client, run unchanged, each in a separate process. */
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -21,7 +21,7 @@ after(async () => {
 })
 
 type Example = {
-  /** Resolves with the first line that has the text. */
+  /** Resolves with the first line that contains the text. */
   line(text: string): Promise<string>
   end(signal: NodeJS.Signals): Promise<number | null>
   readonly ended: Promise<number | null>
@@ -51,7 +51,7 @@ function run(name: string, ...args: string[]): Example {
       watchers.add(look)
       look()
       void ended.then((code) =>
-        found.reject(new Error(`${name} ended with ${code} before it said "${text}":\n${output}`)),
+        found.reject(new Error(`${name} exited with ${code} before it printed "${text}":\n${output}`)),
       )
       return within(`${name} says "${text}"`, found.promise)
     },
@@ -62,7 +62,7 @@ function run(name: string, ...args: string[]): Example {
   }
 }
 
-test('the guarded matrix-js-sdk client publishes its keys, and the guard has them in its ledger', async () => {
+test('the guarded matrix-js-sdk client publishes its keys, and the ledger has them', async () => {
   await MatrixSession.signIn(server.url, 'example-alice', 'FIRST')
   const example = run('guard-matrix-js-sdk.ts', server.url, 'example-alice', PASSWORD)
   const line = await example.line('guard: {')
@@ -73,7 +73,7 @@ test('the guarded matrix-js-sdk client publishes its keys, and the guard has the
   assert.equal(await within('the example ends', example.ended), 0)
 })
 
-test('the bot echoes, is killed, and echoes what came meanwhile', async () => {
+test('the bot echoes messages, is killed, restarts, and echoes messages sent meanwhile', async () => {
   await MatrixSession.signIn(server.url, 'example-bot', 'FIRST')
   using alice = await OlmDevice.ready(server.url, { user: 'example-carol', deviceId: 'PHONE' })
   const args = [server.url, 'example-bot', PASSWORD, join(directory, 'bot.db')]
@@ -81,12 +81,12 @@ test('the bot echoes, is killed, and echoes what came meanwhile', async () => {
   const [, userId = '', deviceId = ''] = /(@\S+) (\S+) is running/.exec(await bot.line('is running')) ?? []
   await bot.line('fallback_rotated')
   await alice.write({ userId, deviceId }, 'one')
-  await hears(alice, 'one')
+  await expectReceived(alice, 'one')
 
   await bot.end('SIGKILL')
   await alice.send({ userId, deviceId }, 'two')
   const again = run('olm-bot.ts', ...args)
-  await hears(alice, 'two')
+  await expectReceived(alice, 'two')
   assert.deepEqual(
     alice.received.map(({ text }) => text),
     ['one', 'two'],
@@ -95,12 +95,12 @@ test('the bot echoes, is killed, and echoes what came meanwhile', async () => {
   assert.equal(await again.end('SIGTERM'), 0)
 })
 
-async function hears(device: OlmDevice, text: string): Promise<void> {
-  const heard = async (): Promise<void> => {
+async function expectReceived(device: OlmDevice, text: string): Promise<void> {
+  const received = async (): Promise<void> => {
     while (!device.received.some((message) => message.text === text)) {
       await device.sync({ timeoutMs: 5_000 })
       await device.sendRequests()
     }
   }
-  await within(`${device.userId} hears "${text}"`, heard())
+  await within(`${device.userId} receives "${text}"`, received())
 }

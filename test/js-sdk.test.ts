@@ -1,4 +1,4 @@
-/** An unmodified matrix-js-sdk client against the server, alone, with its like, and with a bare OlmMachine. */
+/** An unmodified matrix-js-sdk client with the server, alone, with another one, and with a bare OlmMachine. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { startTestServer } from '@latchkey/testing/test-server.ts'
@@ -20,7 +20,7 @@ function isFull(client: JsSdkClient): boolean {
   return client.uploads.at(-1)?.body.one_time_key_counts.signed_curve25519 === 50
 }
 
-test('a client starts, publishes its keys once, and meets nothing that it cannot understand', async () => {
+test('a client starts, publishes its keys once, and gets only expected errors', async () => {
   using alice = await start('start-alice')
   assert.equal(alice.uploads.length, 1)
   const [upload] = alice.uploads
@@ -72,7 +72,7 @@ test('a client and a bare OlmMachine write to each other', async () => {
   assert.deepEqual(carol.undecryptable, [])
 })
 
-test('while a client is away its keys run out; two senders use its fallback key, and it reads both and refills', async () => {
+test('an offline client runs out of keys, decrypts two messages on its fallback key, and refills', async () => {
   using alice = await start('fallback-alice')
   alice.pause()
   using bob = await OlmDevice.ready(server.url, { user: 'fallback-bob', deviceId: 'PHONE' })
@@ -91,7 +91,7 @@ test('while a client is away its keys run out; two senders use its fallback key,
   await alice.until('the refill', () => isFull(alice))
 })
 
-test('a client that only waits for news is woken when its keys run low, and refills', async () => {
+test('a client that waits in a sync is woken at low water, and refills', async () => {
   using alice = await start('wake-alice')
   using bob = await OlmDevice.ready(server.url, { user: 'wake-bob', deviceId: 'PHONE' })
   await bob.session.claimMany(alice.userId, alice.deviceId, 30)

@@ -1,6 +1,6 @@
 /**
- * What goes wrong between a client and its key server, with an unmodified OlmMachine: lost answers, restarts, a phone
- * restored from a backup, and the reset that heals it (MSC4162). Text of the refusal: matrix-rust-sdk parses it.
+ * Faults between a client and its key server, with an unmodified OlmMachine: lost answers, restarts, a phone restored
+ * from a backup, and the reset that heals it (MSC4162). matrix-rust-sdk parses the text of the refusal.
  */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
@@ -14,12 +14,12 @@ function ready(user: string): Promise<OlmDevice> {
   return OlmDevice.ready(server.url, { user, deviceId: 'PHONE' })
 }
 
-/** A device whose state survives it. */
+/** A device with a persistent store. */
 function stored(user: string): Promise<OlmDevice> {
   return OlmDevice.signIn(server.url, { user, deviceId: 'PHONE', storeName: user })
 }
 
-test('an upload that is repeated after a restart, byte for byte, is answered 200 and stores nothing twice', async () => {
+test('an upload repeated unchanged after a restart is answered 200 and stores nothing twice', async () => {
   using alice = await stored('restart-alice')
   await alice.sync()
   await alice.sendRequests({ loseUploadAnswer: true })
@@ -88,26 +88,26 @@ test('a key that was claimed before a reset decrypts after it', async () => {
   assert.deepEqual(alice.lastUpload.body.one_time_key_counts, { signed_curve25519: 50 })
 })
 
-test('a phone restored from a backup is refused for ever, until a reset heals it', async () => {
+test('every upload of a phone restored from a backup is refused until a reset heals it', async () => {
   using alice = await stored('backup-alice')
   await alice.catchUp()
   using crowd = await ready('backup-crowd')
   const backup = await alice.backUp()
 
-  // Forty keys are claimed and replaced by new ones; the backup knows nothing of those.
+  // Forty keys are claimed and replaced by new ones, which the backup lacks.
   await crowd.session.claimMany(alice.userId, alice.deviceId, 40)
   await alice.catchUp()
   const replaced = new Map(Object.entries<{ key: string }>(JSON.parse(alice.lastUpload.sent).one_time_keys))
   assert.equal(replaced.size, 40)
   await alice.restoreFrom(backup)
 
-  // Of the ten keys that the backup still holds, Bob gets one; the next claim is of a key that it never had.
+  // Bob gets one of the ten keys that the backup still has; Carol gets a key that it lacks.
   using bob = await ready('backup-bob')
   const forBob = await bob.startSession(alice)
   assert.ok(forBob && !replaced.has(forBob.name))
   await crowd.session.claimMany(alice.userId, alice.deviceId, 9)
   using carol = await ready('backup-carol')
-  const forCarol = await carol.write(alice, 'to a phone that has forgotten')
+  const forCarol = await carol.write(alice, 'to a phone without the key')
   assert.ok(forCarol && replaced.get(forCarol.name)?.key === forCarol.key)
 
   const uploadsBefore = alice.uploads.length
@@ -132,7 +132,7 @@ test('a phone restored from a backup is refused for ever, until a reset heals it
   await alice.resetKeys()
   await alice.catchUp()
   const healed = alice.uploads.slice(uploadsBefore + 3)
-  assert.equal(healed[0]?.sent, first.sent, 'the very upload that was refused')
+  assert.equal(healed[0]?.sent, first.sent, 'the refused upload, unchanged')
   assert.deepEqual(
     healed.map(({ status }) => status),
     healed.map(() => 200),
@@ -157,7 +157,7 @@ test('a phone restored from a backup is refused for ever, until a reset heals it
   assert.equal(alice.undecryptable.length, 1)
 })
 
-/** What matrix-rust-sdk takes out of the error: two parts at the semicolon, each a prefix and a signed key as JSON. */
+/** Parses the error as matrix-rust-sdk does: two parts at the semicolon, each a prefix and a signed key as JSON. */
 function parseAsMatrixRustSdk(message: string): { oldKey: string; newKey: string } {
   assert.ok(message.startsWith('One time key'))
   const parts = message.split(';')

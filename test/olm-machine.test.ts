@@ -1,4 +1,4 @@
-/** The everyday life of keys, with an unmodified OlmMachine: published, claimed, used up, bridged, refilled, deleted. */
+/** The life of keys with an unmodified OlmMachine: published, claimed, used up, refilled, deleted. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { startTestServer } from '@latchkey/testing/test-server.ts'
@@ -32,7 +32,7 @@ test('a new device publishes its identity, 50 one-time keys and a fallback key i
   const answer = await alice.catchUp()
   assert.deepEqual(answer.device_one_time_keys_count, { signed_curve25519: 50 })
   assert.deepEqual(answer.device_unused_fallback_key_types, ['signed_curve25519'])
-  assert.equal(alice.uploads.length, 1, 'with everything in place nothing more is uploaded')
+  assert.equal(alice.uploads.length, 1, 'a complete device uploads nothing more')
 })
 
 test('messages are decrypted both ways, and each claimed key is replaced', async () => {
@@ -58,7 +58,7 @@ test('messages are decrypted both ways, and each claimed key is replaced', async
   assert.deepEqual([...alice.warnings, ...bob.warnings, ...carol.warnings], [])
 })
 
-test('when the keys are used up two senders get the fallback key, both are decrypted, and the device is told', async () => {
+test('without one-time keys, two senders use the fallback key; the device decrypts both and learns it', async () => {
   using alice = await ready('fallback-alice')
   using bob = await ready('fallback-bob')
   const claimed = await bob.session.claimMany(alice.userId, alice.deviceId, 50)
@@ -83,7 +83,7 @@ test('when the keys are used up two senders get the fallback key, both are decry
   assert.deepEqual(alice.lastUpload.body.one_time_key_counts, { signed_curve25519: 50 })
 })
 
-test('a waiting sync returns by itself when half of the keys are claimed, and the device refills', async () => {
+test('a waiting sync returns when half of the keys are claimed, and the device refills', async () => {
   using alice = await ready('wake-alice')
   using bob = await ready('wake-bob')
   await alice.catchUp()
@@ -91,7 +91,7 @@ test('a waiting sync returns by itself when half of the keys are claimed, and th
   await waitForLongPoll(server, waiting)
 
   await bob.session.claimMany(alice.userId, alice.deviceId, 24)
-  assert.equal(server.context.waiters.count, 1, '26 of 50 keys are no reason to wake the device')
+  assert.equal(server.context.waiters.count, 1, '26 of 50 keys do not wake the device')
   await bob.session.claimMany(alice.userId, alice.deviceId, 1)
   const answer = await within('the sync of a device that runs low', waiting)
   assert.deepEqual(answer.device_one_time_keys_count, { signed_curve25519: 25 })
@@ -127,7 +127,7 @@ test('a device that lost its store publishes a new identity under its old ID and
   )
 })
 
-test('a deleted device is gone for those who watch it, and its ID can begin anew', async () => {
+test('a deleted device disappears from tracked device lists, and its ID can be reused', async () => {
   using phone = await ready('delete-alice', 'PHONE')
   using laptop = await ready('delete-alice', 'LAPTOP')
   using bob = await ready('delete-bob')

@@ -38,7 +38,7 @@ before(async () => {
 })
 after(() => rmSync(directory, { recursive: true, force: true }))
 
-test('what npm would publish is all that was built: JavaScript and declarations, no sources, no tests', async () => {
+test('the packages contain JavaScript and declarations, but no sources and no tests', async () => {
   for (const name of PACKAGES) {
     const folder = join(built, name)
     const { stdout } = await run('npm', ['pack', '--dry-run', '--json'], { cwd: folder })
@@ -65,7 +65,7 @@ test('the sources themselves cannot be packed', async () => {
   }
 })
 
-test('every module that a built file names is there, or is a declared dependency', () => {
+test('every import of a built file exists or is a declared dependency', () => {
   for (const name of PACKAGES) {
     const folder = join(built, name)
     const manifest = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as Record<string, object>

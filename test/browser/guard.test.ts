@@ -1,7 +1,7 @@
 /**
- * A guarded matrix-js-sdk in real Chromium, where apps live: two tabs on one account, a reload in the middle of an
- * upload, a profile restored from an old copy. The app does nothing about any of it. What needs a heal runs unguarded as
- * well, to show that it does.
+ * A guarded matrix-js-sdk in real Chromium: two tabs on one account, a reload in the middle of an upload, a profile
+ * restored from an old copy. The app itself handles none of these. Cases that need a heal also run unguarded, to show
+ * the failure.
  */
 import assert from 'node:assert/strict'
 import { rmSync } from 'node:fs'
@@ -42,8 +42,8 @@ suite('a guarded SDK in Chromium', { skip: skipWithoutChromium() }, () => {
 
   for (const guarded of [true, false]) {
     const behaviour = guarded
-      ? 'of two tabs on one account, the one that stays is refused nothing, and has every key that is left on the server'
-      : 'unguarded, the second of two tabs on one account is refused again and again, and has no key that is left'
+      ? 'two tabs on one account: the remaining tab has every key on the server, and no upload was refused'
+      : 'unguarded, two tabs on one account: every upload of the second is refused, and it has no key on the server'
     test(behaviour, async () => {
       const alice = await signIn(`tabs-${guarded}`)
       const crowd = await signIn(`tabs-crowd-${guarded}`)
@@ -51,13 +51,13 @@ suite('a guarded SDK in Chromium', { skip: skipWithoutChromium() }, () => {
       await until(first, 'uploads', 1)
       const second = await openApp(chromium.context, alice, guarded)
       await until(second, 'syncs', 2)
-      // Keys are claimed. The second tab hears of it late; by then the first has taken the next IDs for keys of its own.
-      await second.evaluate(() => sdkPage.holdNewsOfClaims())
+      // Keys are claimed. The second tab learns it late; by then the first has used the next key IDs for its own keys.
+      await second.evaluate(() => sdkPage.holdSyncsWithClaims())
       await crowd.claimMany(alice.userId, alice.deviceId, 30)
       await until(second, 'held', 1)
       await until(first, 'uploads', 2)
-      await first.evaluate(() => sdkPage.holdNewsOfClaims())
-      // All that the tabs had in common.
+      await first.evaluate(() => sdkPage.holdSyncsWithClaims())
+      // All keys that the tabs had in common.
       await crowd.claimMany(alice.userId, alice.deviceId, 20)
       await crowd.claimMany(alice.userId, alice.deviceId, 10)
       await second.evaluate(() => sdkPage.release())
@@ -66,7 +66,7 @@ suite('a guarded SDK in Chromium', { skip: skipWithoutChromium() }, () => {
       await mark(alice, second, 'alone')
       if (!guarded) await until(second, 'uploads', 2)
       const { uploads, events } = await notesOf(second)
-      const { left, read } = await drained(second, alice, crowd)
+      const { left, read } = await drainPool(second, alice, crowd)
       if (!guarded) {
         assert.deepEqual([...new Set(uploads)], [400])
         assert.ok(left > 0)
@@ -80,7 +80,7 @@ suite('a guarded SDK in Chromium', { skip: skipWithoutChromium() }, () => {
     })
   }
 
-  test('a reload in the middle of an upload needs no heal, and everything is read', async () => {
+  test('a reload in the middle of an upload needs no heal, and every message is decrypted', async () => {
     const alice = await signIn('reload')
     const crowd = await signIn('reload-crowd')
     const page = await openApp(chromium.context, alice, true)
@@ -98,13 +98,13 @@ suite('a guarded SDK in Chromium', { skip: skipWithoutChromium() }, () => {
       [],
     )
     await crowd.claimMany(alice.userId, alice.deviceId, 20)
-    await readsAll(page, alice, 'reloaded')
+    await expectAllDecrypted(page, alice, 'reloaded')
   })
 
   for (const guarded of [true, false]) {
     const behaviour = guarded
-      ? 'a profile that was restored from an old copy is healed by its next sync'
-      : 'unguarded, after a profile was restored from an old copy messages cannot be read'
+      ? 'a profile restored from an old copy is healed by its next sync'
+      : 'unguarded, a profile restored from an old copy cannot decrypt messages'
     test(behaviour, async () => {
       const alice = await signIn(`restore-${guarded}`)
       const crowd = await signIn(`restore-crowd-${guarded}`)
@@ -130,10 +130,10 @@ suite('a guarded SDK in Chromium', { skip: skipWithoutChromium() }, () => {
             const { events } = await notesOf(page)
             assert.ok(events.some((event) => event.type === 'healed' && event.cause === 'unknown_keys'))
           }
-          // Twenty of the keys are as old as the copy; whatever follows them is from after it.
+          // Twenty of the keys were in the copy; all others are newer.
           await crowd.claimMany(alice.userId, alice.deviceId, 20)
-          if (guarded) await readsAll(page, alice, 'restored')
-          else assert.deepEqual(await readOf(page, alice, 'unguarded'), [])
+          if (guarded) await expectAllDecrypted(page, alice, 'restored')
+          else assert.deepEqual(await decryptedTexts(page, alice, 'unguarded'), [])
         })
       } finally {
         for (const directory of [profile, copy])
@@ -163,7 +163,7 @@ suite('a guarded SDK in Chromium', { skip: skipWithoutChromium() }, () => {
     await within('the client to start', started)
   }
 
-  /** A browser on a profile, from its start to a sudden end. */
+  /** Runs `work` in a browser on a profile, then kills the browser. */
   async function inProfile(profile: string, work: (page: Page) => Promise<void>): Promise<void> {
     await using running = await startChromium(profile)
     const page = await running.context.newPage()
@@ -171,14 +171,14 @@ suite('a guarded SDK in Chromium', { skip: skipWithoutChromium() }, () => {
     await work(page)
   }
 
-  /** Three new senders write; all of it must be read. */
-  async function readsAll(page: Page, account: MatrixSession, about: string): Promise<void> {
-    const texts = await readOf(page, account, about)
+  /** Three new senders write; the page must decrypt all messages. */
+  async function expectAllDecrypted(page: Page, account: MatrixSession, about: string): Promise<void> {
+    const texts = await decryptedTexts(page, account, about)
     assert.deepEqual(texts, ['one', 'two', 'three'])
   }
 
-  /** A message on each one-time key that the server has, and how many of them are read. */
-  async function drained(
+  /** Sends a message on each one-time key that the server has; returns how many the page decrypted. */
+  async function drainPool(
     page: Page,
     account: MatrixSession,
     sender: MatrixSession,
@@ -192,8 +192,8 @@ suite('a guarded SDK in Chromium', { skip: skipWithoutChromium() }, () => {
     return { left, read: messages.filter(({ text }) => received.includes(text)).length }
   }
 
-  /** What is read of what three new senders write, each on a key of its own. */
-  async function readOf(page: Page, account: MatrixSession, about: string): Promise<string[]> {
+  /** Three new senders write, each on a new key. Returns the decrypted texts. */
+  async function decryptedTexts(page: Page, account: MatrixSession, about: string): Promise<string[]> {
     for (const text of ['one', 'two', 'three']) {
       using sender = await OlmDevice.ready(server.url, { user: `${about}-${text}`, deviceId: 'PHONE' })
       const claimed = await sender.write(account, text)
@@ -204,7 +204,7 @@ suite('a guarded SDK in Chromium', { skip: skipWithoutChromium() }, () => {
   }
 })
 
-/** Waits until a page has dealt with everything that was sent to it so far. */
+/** Waits until a page has handled everything sent to it so far. */
 async function mark(account: MatrixSession, page: Page, text: string): Promise<void> {
   const path = `/v3/sendToDevice/${MARK}/${crypto.randomUUID()}`
   await account.ok('PUT', path, { messages: { [account.userId]: { [account.deviceId]: { text } } } })

@@ -62,7 +62,7 @@ suite('a store in Chromium', { skip: skipWithoutChromium() }, () => {
     assert.equal(generation, 80)
   })
 
-  test('a tab that is closed gives up the lock, and one that waits too long for it is told so', async () => {
+  test('a closed tab releases the lock, and a tab that waits for it too long gets an error', async () => {
     const [one, other] = await twoTabs()
     await one.evaluate(() => storePage.holdLock('held'))
     await assert.rejects(
@@ -74,7 +74,7 @@ suite('a store in Chromium', { skip: skipWithoutChromium() }, () => {
     assert.equal(await within('the lock to be free', waiting), 'mine')
   })
 
-  test('a reload in the middle of writes loses none that was acknowledged', async () => {
+  test('a reload in the middle of writes loses no acknowledged write', async () => {
     const page = await openPage(chromium.context, site)
     const acknowledged = await interrupted(page, 'reload', async () => {
       await page.reload()
@@ -85,7 +85,7 @@ suite('a store in Chromium', { skip: skipWithoutChromium() }, () => {
     assert.ok(generation >= acknowledged, `${acknowledged} acknowledged, ${generation} there`)
   })
 
-  test('a browser that is killed in the middle of writes loses none that was acknowledged', async () => {
+  test('a browser killed in the middle of writes loses no acknowledged write', async () => {
     const profile = newProfile()
     try {
       const first = await startChromium(profile)
@@ -106,15 +106,15 @@ suite('a store in Chromium', { skip: skipWithoutChromium() }, () => {
   }
 })
 
-/** Lets a page count for ever and interrupts it after 30 steps; the last step that it told of. */
+/** Lets a page count endlessly and interrupts it after 30 steps. Returns the last step it reported. */
 async function interrupted(page: Page, database: string, interrupt: () => Promise<void>): Promise<number> {
   let acknowledged = 0
   const { promise: enough, resolve } = Promise.withResolvers<void>()
-  await page.exposeFunction('tell', (step: number) => {
+  await page.exposeFunction('reportStep', (step: number) => {
     acknowledged = Math.max(acknowledged, step)
     if (acknowledged >= 30) resolve()
   })
-  page.evaluate((name) => storePage.countForEver(name), database).catch(() => undefined)
+  page.evaluate((name) => storePage.countEndlessly(name), database).catch(() => undefined)
   await within('the page to write', enough)
   await interrupt()
   return acknowledged

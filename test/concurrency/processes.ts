@@ -1,7 +1,7 @@
 /**
- * Server processes over one fresh schema of the PostgreSQL that LATCHKEY_TEST_POSTGRES names, and clients that ask them by
- * chance, with everything written down for the checker of histories. Sessions are put straight into the store: two hundred
- * logins by password would take longer than the test.
+ * Server processes over one new schema of the PostgreSQL that LATCHKEY_TEST_POSTGRES names, and clients that call
+ * random processes and record a history for the checker. Sessions are written directly into the store, because two
+ * hundred password logins would take longer than the test.
  */
 import { hash, randomBytes, randomInt } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -19,7 +19,7 @@ export type Device = { readonly userId: string; readonly deviceId: string; reado
 
 export type Processes = {
   readonly urls: readonly string[]
-  /** `count` devices, each of an account of its own. */
+  /** Creates `count` devices, each with its own account. */
   makeDevices(name: string, count: number): Promise<Device[]>
   stop(): Promise<void>
 }
@@ -30,7 +30,7 @@ const SERVER_NAME = 'test.example'
 export async function startProcesses(count: number): Promise<Processes> {
   const directory = mkdtempSync(join(tmpdir(), 'latchkey-concurrency-'))
   const schema = await openTestSchema(directory)
-  if (schema === undefined) throw new Error('LATCHKEY_TEST_POSTGRES is not set; see npm run test:concurrency')
+  if (schema === undefined) throw new Error('LATCHKEY_TEST_POSTGRES is not set; use npm run test:concurrency')
   const { database } = schema
   const flags = ['--database', database, '--limits', 'off', '--server-name', SERVER_NAME]
   const servers: ServerProcess[] = []
@@ -63,8 +63,8 @@ export async function startProcesses(count: number): Promise<Processes> {
   }
 }
 
-/** Asks one of the servers at random, and keeps what was asked and answered. */
-export class Witness {
+/** Sends each request to a random server and records the exchange. */
+export class RecordingClient {
   readonly exchanges: Exchange[] = []
   readonly #urls: readonly string[]
   #moment = 0
@@ -97,7 +97,7 @@ export class Witness {
     return JSON.parse(answer) as Record<string, unknown>
   }
 
-  /** For the checker, which learns tokens from logins. */
+  /** Records a login, from which the checker learns the token. */
   #noteLogin(user: string, deviceId: string, token: string): void {
     const body = JSON.stringify({ identifier: { user }, device_id: deviceId })
     const answer = JSON.stringify({ user_id: user, device_id: deviceId, access_token: token })

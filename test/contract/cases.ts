@@ -1,4 +1,4 @@
-/** What each endpoint is asked in the contract test, and with which status it has to answer. */
+/** The requests of the contract test for each endpoint, with the expected status. */
 import {
   crossSigningBody,
   crossSigningPairs,
@@ -8,25 +8,25 @@ import {
 import { fallback, keyObject, keys, named } from '@latchkey/testing/test-client.ts'
 import type { AnyJson, TestDevice, TestServer } from '@latchkey/testing/test-server.ts'
 
-/** One request, and what is expected of its answer. */
+/** One request and its expected status. */
 export type Ask = {
-  /** The concrete path below the endpoint's version, with the query; by default the endpoint's own. */
+  /** The concrete path below the endpoint's version, with query. Default: the endpoint's path. */
   readonly path?: string
   readonly token?: string
   readonly body?: unknown
   readonly status: number
 }
 
-/** The world of a case: two users with a device each; the second one's keys are published and signed. */
-export type World = {
+/** Fixture of a case: two users with one device each; Bob's keys are published and signed. */
+export type CaseContext = {
   readonly server: TestServer
   readonly alice: TestDevice
   readonly bob: TestDevice
-  /** Sends a request to the case's endpoint and judges the answer. */
+  /** Sends a request to the case's endpoint and validates the answer. */
   readonly ask: (ask: Ask) => Promise<AnyJson>
 }
 
-export type Case = (world: World) => Promise<unknown>
+export type Case = (world: CaseContext) => Promise<unknown>
 
 const password = (user: string, text = 'password'): object => ({
   type: 'm.login.password',
@@ -37,7 +37,7 @@ const password = (user: string, text = 'password'): object => ({
 const ownPath = ({ userId }: TestDevice, rest: string): string =>
   `/user/${encodeURIComponent(userId)}/${rest}`
 
-/** By `METHOD /path` as in http/client-api. A new endpoint needs a case here. */
+/** Keyed by `METHOD /path` as in http/client-api. Every endpoint needs a case. */
 export const CASES: ReadonlyMap<string, Case> = new Map<string, Case>([
   [
     'GET /_matrix/client/versions',
@@ -160,7 +160,7 @@ export const CASES: ReadonlyMap<string, Case> = new Map<string, Case>([
   [
     'POST /keys/query',
     async ({ ask, alice: { token }, bob }) => {
-      const device_keys = { [bob.userId]: [], '@nobody:test.example': ['X'], '@far:away.example': [] }
+      const device_keys = { [bob.userId]: [], '@unknown:test.example': ['X'], '@far:away.example': [] }
       await ask({ token, status: 200, body: { device_keys, timeout: 1000 } })
       await ask({ token: bob.token, status: 200, body: { device_keys } })
       await ask({ token, status: 400, body: { device_keys: { [bob.userId]: { X: true } } } })
@@ -287,7 +287,7 @@ export const CASES: ReadonlyMap<string, Case> = new Map<string, Case>([
   ['GET /capabilities', ({ ask, alice }) => ask({ token: alice.token, status: 200 })],
 ])
 
-async function askForReset({ ask, server }: World): Promise<void> {
+async function askForReset({ ask, server }: CaseContext): Promise<void> {
   const device = await server.login('resetter')
   const { token } = device
   await server.call('POST', '/_matrix/client/v3/keys/upload', {

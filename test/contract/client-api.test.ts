@@ -1,6 +1,6 @@
 /**
- * Every implemented endpoint's answers against the Matrix specification's OpenAPI, over HTTP. Latchkey's own paths and
- * members are held to latchkey-schemas.ts instead. Without the specification these tests are skipped, but never in CI.
+ * Validates every endpoint's answers over HTTP against the Matrix specification's OpenAPI. Latchkey's own paths and
+ * members are validated against latchkey-schemas.ts. Without the specification the tests are skipped, except in CI.
  */
 import assert from 'node:assert/strict'
 import test, { describe } from 'node:test'
@@ -25,26 +25,26 @@ import {
   SYNC_KEY_POOL,
   UPLOAD_ANSWER,
 } from './latchkey-schemas.ts'
-import { MatrixSpec, SPEC_MISSING, specIsThere } from './openapi.ts'
+import { MatrixSpec, SPEC_MISSING, specAvailable } from './openapi.ts'
 
 const V3 = '/_matrix/client/v3'
 const RESET = 'POST /_matrix/client/unstable/org.matrix.msc4162/keys/reset'
 const POOL = 'GET /_matrix/client/unstable/dev.latchkey/keys/pool'
 
-/** Paths that the specification does not have, by the schemas of their answers. */
+/** Schemas of the answers of paths that the specification does not have. */
 const OWN: ReadonlyMap<string, ReadonlyMap<number, object>> = new Map([
   [RESET, resetSchemas()],
   ['POST /keys/reset', resetSchemas()],
   [POOL, new Map([[200, POOL_ANSWER]])],
 ])
 
-/** Members that Latchkey adds to answers of the specification. */
+/** Schemas of answers to which Latchkey adds members. */
 const ADDED: ReadonlyMap<string, object> = new Map<string, object>([
   ['POST /keys/upload 200', UPLOAD_ANSWER],
   ['GET /sync 200', SYNC_KEY_POOL],
 ])
 
-/** The specification's name of a path that is served without its last slash too. */
+/** The specification's path for paths that are also served without their last slash. */
 const ALIASES: ReadonlyMap<string, string> = new Map([
   ['/pushrules', '/pushrules/'],
   ['/pushrules/global', '/pushrules/global/'],
@@ -52,15 +52,15 @@ const ALIASES: ReadonlyMap<string, string> = new Map([
 
 const ajv = new Ajv2020({ strict: false })
 
-describe('the client-server API', { skip: specIsThere || isCi() ? false : SPEC_MISSING }, () => {
-  test('the specification is at hand', () => {
-    assert.ok(specIsThere, SPEC_MISSING)
+describe('the client-server API', { skip: specAvailable || isCi() ? false : SPEC_MISSING }, () => {
+  test('the specification is available', () => {
+    assert.ok(specAvailable, SPEC_MISSING)
   })
-  if (!specIsThere) return
+  if (!specAvailable) return
   const spec = new MatrixSpec()
   const endpoints = clientApi(DEFAULT_CONFIG)
 
-  test('the judge accepts the specification’s own examples and refuses a wrong answer', () => {
+  test('the validator accepts the specification’s own examples and rejects a wrong answer', () => {
     let examples = 0
     for (const endpoint of endpoints.filter((each) => !OWN.has(nameOf(each)))) {
       for (const status of [200, 400, 401, 403, 429]) {
@@ -78,7 +78,7 @@ describe('the client-server API', { skip: specIsThere || isCi() ? false : SPEC_M
     assert.notDeepEqual(spec.faults('POST', `${V3}/keys/claim`, 400, { error: 'no code' }), [])
   })
 
-  test('has a case for every endpoint, and no case without one', () => {
+  test('has a case for every endpoint and no other case', () => {
     assert.deepEqual([...CASES.keys()].toSorted(), endpoints.map(nameOf).toSorted())
     for (const endpoint of endpoints) {
       const known = spec.has(endpoint.method, specPath(endpoint))
@@ -92,7 +92,7 @@ describe('the client-server API', { skip: specIsThere || isCi() ? false : SPEC_M
       const [alice, bob] = [await server.login('alice', 'ALICE'), await publishing(server)]
       const ask = async ({ path = endpoint.path, status, ...options }: Ask): Promise<AnyJson> => {
         const reply = await server.call(endpoint.method, concrete(path), options)
-        judge(spec, endpoint, reply, status)
+        checkAnswer(spec, endpoint, reply, status)
         return reply.body
       }
       const run = CASES.get(nameOf(endpoint))
@@ -128,7 +128,7 @@ describe('the client-server API', { skip: specIsThere || isCi() ? false : SPEC_M
       for (let tries = 0; ; tries++) {
         const reply = await server.call(endpoint.method, concrete(path), { token, body })
         if (reply.status !== 429 && tries < 3) continue
-        judge(spec, endpoint, reply, 429)
+        checkAnswer(spec, endpoint, reply, 429)
         assert.ok(reply.body.retry_after_ms > 0)
         return
       }
@@ -141,7 +141,7 @@ describe('the client-server API', { skip: specIsThere || isCi() ? false : SPEC_M
     await limited('PUT /sendToDevice/:eventType/:txnId', '/sendToDevice/a/1', { messages: {} })
   })
 
-  test('takes the specification’s own examples as requests', async () => {
+  test('accepts the specification’s own request examples', async () => {
     await using server = await startTestServer({ serverName: 'example.com' })
     const alice = await server.login('alice', 'JLAFKJWSCS')
     const user = encodeURIComponent(alice.userId)
@@ -193,7 +193,7 @@ function concrete(path: string): string {
   return path.startsWith('/_matrix') ? path : V3 + path
 }
 
-function judge(
+function checkAnswer(
   spec: MatrixSpec,
   endpoint: Endpoint,
   { status, body }: { readonly status: number; readonly body: AnyJson },
@@ -202,7 +202,7 @@ function judge(
   const name = nameOf(endpoint)
   assert.equal(status, expected, `${name}: ${JSON.stringify(body)}`)
   const own = OWN.get(name)
-  // An error of a path of ours is a Matrix error all the same: any path of the specification knows those.
+  // Errors of Latchkey's own paths are Matrix errors too; any path of the specification defines those.
   const [method, path] =
     own === undefined ? [endpoint.method, specPath(endpoint)] : ['POST', `${V3}/keys/upload`]
   if (own === undefined || status >= 400) {
@@ -220,7 +220,7 @@ function judge(
   assert.ok(valid, `${name} ${status}: ${ajv.errorsText()} in ${JSON.stringify(body)}`)
 }
 
-/** Bob, with everything published that others can ask for. */
+/** Bob's device, with all key types published. */
 async function publishing(server: TestServer): Promise<TestDevice> {
   const bob = await server.login('bob', 'BOB')
   await upload(server, bob, {

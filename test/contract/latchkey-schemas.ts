@@ -1,4 +1,4 @@
-/** The shapes of what Latchkey adds to Matrix, as JSON Schema: extensions.md in a form that judges. */
+/** JSON Schemas of Latchkey's additions to Matrix; extensions.md describes them. */
 
 const digest = { type: 'string', pattern: '^[A-Za-z0-9_-]{43}$' }
 const whole = { type: 'integer', minimum: 0 }

@@ -1,6 +1,6 @@
 /**
- * The Matrix specification's OpenAPI (3.1, YAML) as a judge of answers: finds the response schema of a method, path and
- * status, and validates with Ajv. The data is not part of this project: MATRIX_SPEC_DIR says where it is.
+ * Validates answers against the Matrix specification's OpenAPI (3.1, YAML): finds the response schema of a method, path
+ * and status, and validates with Ajv. The specification is not part of this project; MATRIX_SPEC_DIR is its directory.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
@@ -13,10 +13,10 @@ type Node = { readonly [member: string]: unknown }
 const SPEC_DIR = resolve(process.env['MATRIX_SPEC_DIR'] ?? join(import.meta.dirname, '../../../shared/spec'))
 const CLIENT_API = join(SPEC_DIR, 'data/api/client-server')
 
-/** Whether the specification is there; without it there is nothing to test against. */
-export const specIsThere: boolean = existsSync(CLIENT_API)
+/** Whether the specification is available. */
+export const specAvailable: boolean = existsSync(CLIENT_API)
 
-export const SPEC_MISSING = `the Matrix specification is not in ${SPEC_DIR}; set MATRIX_SPEC_DIR to a checkout of matrix-org/matrix-spec`
+export const SPEC_MISSING = `Matrix specification not found in ${SPEC_DIR}; set MATRIX_SPEC_DIR to a checkout of matrix-org/matrix-spec`
 
 type Operation = { readonly node: Node; readonly file: string }
 
@@ -41,25 +41,25 @@ export class MatrixSpec {
     }
   }
 
-  /** Whether the specification has this operation. Parameters of the path may be `:name` or `{name}`. */
+  /** Whether the specification has this operation. Path parameters may be `:name` or `{name}`. */
   has(method: string, path: string): boolean {
     return this.#operations.has(nameOf(method, path))
   }
 
-  /** What is wrong with an answer by the specification; empty when nothing. A status it does not list is an error's. */
+  /** Violations of the specification; empty if valid. A status that it does not list is validated as an error. */
   faults(method: string, path: string, status: number, body: unknown): readonly string[] {
     const validate = this.#validator(method, path, status, body)
     return validate(body) ? [] : (validate.errors ?? []).map(describe)
   }
 
-  /** The request body that the specification gives as an example, or undefined. */
+  /** The specification's example request body, or undefined. */
   requestExample(method: string, path: string): unknown {
     const { node, file } = this.#operation(method, path)
     const content = jsonContent(this.#inlined(node['requestBody'], file))
     return content === undefined ? undefined : exampleOf(content)
   }
 
-  /** The answers that the specification gives as examples of a status. */
+  /** The specification's example answers with a status. */
   responseExamples(method: string, path: string, status: number): readonly unknown[] {
     const { node, file } = this.#operation(method, path)
     const content = jsonContent(this.#inlined(asNode(node['responses'])[String(status)], file))
@@ -83,7 +83,7 @@ export class MatrixSpec {
     const key = content === undefined ? standard : `${nameOf(method, path)} ${status}`
     const known = this.#validators.get(key)
     if (known !== undefined) return known
-    if (content === undefined && status < 400) throw new Error(`${method} ${path} is not to answer ${status}`)
+    if (content === undefined && status < 400) throw new Error(`${method} ${path} must not answer ${status}`)
     const schema =
       content === undefined
         ? this.#inlined({ $ref: `definitions/${standard}` }, join(CLIENT_API, 'standard'))
@@ -98,7 +98,7 @@ export class MatrixSpec {
     return this.#documents.get(file)
   }
 
-  /** A value with every `$ref` replaced by what it points at. A reference into itself accepts anything. */
+  /** A value with every `$ref` replaced by its target. A recursive reference accepts anything. */
   #inlined(value: unknown, file: string, above: readonly string[] = []): unknown {
     if (Array.isArray(value)) return value.map((item) => this.#inlined(item, file, above))
     if (typeof value !== 'object' || value === null) return value
@@ -118,7 +118,7 @@ export class MatrixSpec {
   }
 }
 
-/** What stands beside a `$ref` adds to what it points at, member by member. */
+/** Merges the siblings of a `$ref` into its target, member by member. */
 function merged(under: unknown, over: unknown): unknown {
   if (!isNode(under) || !isNode(over)) return over
   const members = Object.entries(over).map(([name, value]) => [
@@ -134,7 +134,7 @@ function basePathOf(document: Node): string {
   return typeof base === 'string' ? base : ''
 }
 
-/** "Using access tokens": the same for every operation, whatever else it answers 401 for. */
+/** Token errors ("Using access tokens") have the same form for every operation. */
 function isTokenError(status: number, body: unknown): boolean {
   const { errcode } = asNode(body)
   return status === 401 && (errcode === 'M_MISSING_TOKEN' || errcode === 'M_UNKNOWN_TOKEN')
@@ -150,7 +150,7 @@ function jsonContent(part: unknown): Node | undefined {
   return content === undefined ? undefined : asNode(content)
 }
 
-/** The example of a schema or content: its own, or put together from those of its properties if none required lacks. */
+/** Example of a schema or content: its own, or one built from its properties if every required one has an example. */
 function exampleOf(node: Node): unknown {
   if (node['example'] !== undefined) return node['example']
   const [first] = Object.values(asNode(node['examples']))
@@ -179,5 +179,5 @@ function asNode(value: unknown): Node {
 }
 
 function describe(fault: ErrorObject): string {
-  return `${fault.instancePath || 'the answer'} ${fault.message ?? 'is wrong'} ${JSON.stringify(fault.params)}`
+  return `${fault.instancePath || 'the answer'} ${fault.message ?? 'is invalid'} ${JSON.stringify(fault.params)}`
 }

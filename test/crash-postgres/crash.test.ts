@@ -1,6 +1,6 @@
 /**
- * Processes and connections that die under traffic: a server killed, PostgreSQL crashed, connections cut. CRASH_ROUNDS
- * sets how often each. What is held in every round is said in scenario.ts.
+ * Faults of processes and connections under traffic: a server is killed, PostgreSQL crashes, connections are cut.
+ * CRASH_ROUNDS sets the rounds of each; scenario.ts says what every round checks.
  */
 import assert from 'node:assert/strict'
 import { randomInt } from 'node:crypto'
@@ -9,7 +9,7 @@ import { isCommit } from '@latchkey/testing/postgres-messages.ts'
 import { pick } from '../crash/operations.ts'
 import { inScenario, ROUNDS } from './scenario.ts'
 
-test(`one of two servers is killed with SIGKILL, ${ROUNDS} times, and the other serves on`, async (t) => {
+test(`one of two servers is killed, ${ROUNDS} times, and the other keeps serving`, async (t) => {
   await inScenario(t, { serversDie: true }, async (scenario) => {
     for (let round = 0; round < ROUNDS; round++) {
       await scenario.round(async (traffic) => {
@@ -23,7 +23,7 @@ test(`one of two servers is killed with SIGKILL, ${ROUNDS} times, and the other 
   })
 })
 
-test(`PostgreSQL crashes and starts again, ${ROUNDS} times, and no server needs a restart`, async (t) => {
+test(`PostgreSQL crashes and restarts, ${ROUNDS} times, and no server needs a restart`, async (t) => {
   await inScenario(t, {}, async (scenario) => {
     for (let round = 0; round < ROUNDS; round++) {
       await scenario.round(async () => {
@@ -31,12 +31,12 @@ test(`PostgreSQL crashes and starts again, ${ROUNDS} times, and no server needs 
         await scenario.cluster.start()
       })
     }
-    assert.ok(scenario.service.tally.refused > 0, 'nothing was under way at any crash')
+    assert.ok(scenario.service.tally.refused > 0, 'no request was pending at any crash')
     await scenario.wakes()
   })
 })
 
-test(`connections are cut at commits and anywhere, ${ROUNDS} times each: refused or carried out, and no server hangs`, async (t) => {
+test(`connections are cut, ${ROUNDS} times at commits and anywhere, and no server hangs`, async (t) => {
   await inScenario(t, {}, async (scenario) => {
     for (let round = 0; round < ROUNDS; round++) {
       const { proxy } = pick(scenario.nodes)
@@ -45,7 +45,7 @@ test(`connections are cut at commits and anywhere, ${ROUNDS} times each: refused
           const commit = await proxy.catch(isCommit, moment)
           commit.cut()
         })
-        assert.ok(refused > 0, `a commit that was cut when it was ${moment} was not refused`)
+        assert.ok(refused > 0, `a commit cut when ${moment} was not refused`)
       }
       await scenario.round(async (traffic) => {
         proxy.cutAfter(randomInt(1, 20_000))

@@ -1,6 +1,6 @@
 /**
- * The rollback fence when an operator puts a copy in the database's place, when the witness has no room, and when a clock
- * is wrong. CRASH_ROUNDS sets how often. What is held is said in scenario.ts and lost-writes.ts.
+ * The rollback fence when an operator restores a backup, when the witness has no disk space, and when a clock is wrong.
+ * CRASH_ROUNDS sets the rounds; scenario.ts and lost-writes.ts say what they check.
  */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
@@ -24,7 +24,7 @@ const REFUSALS = 40
 const REFUSED_WITHIN_MS = 30_000
 const DAY_MS = 24 * 60 * 60 * 1000
 
-/** Stops everything and starts a backup of before in place of the database. */
+/** Stops everything and starts an earlier backup in place of the database. */
 async function restore(scenario: Scenario, as: StartCopy['as'] & string): Promise<void> {
   const original = scenario.cluster
   const made: { copy?: ClusterCopy } = {}
@@ -38,7 +38,7 @@ async function restore(scenario: Scenario, as: StartCopy['as'] & string): Promis
   })
 }
 
-/** As an operator who has the WAL of after the backup: archived, or still on the primary's disk. */
+/** Restores a backup with all later WAL, as an operator with a WAL archive does. */
 async function restoreToTheEnd(scenario: Scenario): Promise<void> {
   const original = scenario.cluster
   const copy = await copyCluster(original)
@@ -54,7 +54,7 @@ async function restoreToTheEnd(scenario: Scenario): Promise<void> {
   })
 }
 
-test(`a backup is restored, ${CLUSTER_ROUNDS} times each: as if it had crashed, with recovery.signal and no WAL, and with all of the WAL`, async (t) => {
+test(`a restored backup raises the fence if writes are lost, ${CLUSTER_ROUNDS} times per kind of restore`, async (t) => {
   await inScenario(
     t,
     { cluster: { settings: KEEPS_WAL }, serversDie: true, raises: true },
@@ -73,10 +73,10 @@ test(`a backup is restored, ${CLUSTER_ROUNDS} times each: as if it had crashed, 
   )
 })
 
-test(`the disk of the witnesses is full, ${ROUNDS} times: not one key is burnt, and it goes on when there is room`, {
+test(`a full witness disk refuses writes without losing a key, ${ROUNDS} times, until it has space`, {
   skip: noSmallDisk(),
 }, async (t) => {
-  // A home of a cluster for its disk, which is unmounted whatever becomes of the test.
+  // Uses a cluster's home for its disk, because that is unmounted even if the test fails.
   const home = makePostgresHome({ of: 'everything', bytes: 4 * MIB })
   const disk = home.disk ?? assert.fail()
   try {
@@ -86,7 +86,7 @@ test(`the disk of the witnesses is full, ${ROUNDS} times: not one key is burnt, 
         for (const places of ['one', 'both'] as const) {
           await scenario.flow(20)
           await scenario.check()
-          for (const n of scenario.nodes.keys()) takeRoom(directory(n), places)
+          for (const n of scenario.nodes.keys()) punchHoles(directory(n), places)
           fillDisk(disk)
           await refuseEverything(scenario)
           makeRoom(disk)
@@ -100,15 +100,15 @@ test(`the disk of the witnesses is full, ${ROUNDS} times: not one key is burnt, 
   }
 })
 
-/** Where a file system writes changes to a new place, or the file has a hole, what is there already needs room again. */
-function takeRoom(directory: string, places: 'one' | 'both'): void {
+/** Removes the witness's reserved space, as on copy-on-write file systems or with sparse files. */
+function punchHoles(directory: string, places: 'one' | 'both'): void {
   for (const name of readdirSync(directory).filter((file) => !file.endsWith('.lock'))) {
     const length = places === 'both' ? 128 << 10 : 64 << 10
     execFileSync('fallocate', ['--punch-hole', '-o', '0', '-l', `${length}`, join(directory, name)])
   }
 }
 
-/** What writes is refused, and after the first refusals nothing is carried out behind it. */
+/** Every write is refused, and after the first refusals nothing is executed nevertheless. */
 async function refuseEverything(scenario: Scenario): Promise<void> {
   const { nodes, ledger, devices, service, cluster } = scenario
   const [alice, bob] = devices
@@ -127,10 +127,10 @@ async function refuseEverything(scenario: Scenario): Promise<void> {
     await traffic.stop()
   }
   assert.equal(ledger.acknowledged.claimedKeys, issuedBefore)
-  assert.deepEqual(await keys(), before, 'keys were burnt')
+  assert.deepEqual(await keys(), before, 'keys were lost')
 
   async function untilRefused(only: Service, from: Device, to: Device): Promise<void> {
-    // A place that still has its room takes one write.
+    // A place of the witness that still has its space accepts one write.
     for (let sent = 0; sent < 3; sent++) {
       try {
         await send(only, ledger, from, to)
@@ -139,11 +139,11 @@ async function refuseEverything(scenario: Scenario): Promise<void> {
         throw error
       }
     }
-    assert.fail('writes are acknowledged that cannot be witnessed')
+    assert.fail('a write was acknowledged without a witness')
   }
 }
 
-test(`clocks go back by more than a year and by ten days, ${CLUSTER_ROUNDS} times, on one server and then on both`, async (t) => {
+test(`the fence works with clocks set to the past, ${CLUSTER_ROUNDS} times, on one server and on both`, async (t) => {
   const clock = { behindMs: [0, 0] }
   const start = async (dataDir: string, database: string, n: number): Promise<ServerProcess> => {
     const { rates: _unlimited, ...config } = DEFAULT_CONFIG
@@ -169,7 +169,7 @@ test(`clocks go back by more than a year and by ten days, ${CLUSTER_ROUNDS} time
         await scenario.round(async (traffic) => {
           clock.behindMs = behindMs
           await traffic.answers(40)
-          // And as processes that start with it.
+          // Also in processes that start with this clock.
           for (const node of scenario.nodes) {
             await node.server.stop()
             await scenario.restart(node)

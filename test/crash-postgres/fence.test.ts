@@ -1,6 +1,6 @@
 /**
- * The rollback fence when the database itself changes under the servers: replicas that are promoted, behind or not, and
- * commands. CRASH_ROUNDS sets how often. What is held is said in scenario.ts and lost-writes.ts.
+ * The rollback fence when replicas are promoted, with and without lost writes, and when commands raise it. CRASH_ROUNDS
+ * sets the rounds; scenario.ts and lost-writes.ts say what they check.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -17,7 +17,7 @@ import { Service } from './service.ts'
 
 const WOKEN_WITHIN_MS = 20_000
 
-/** Promotes a replica that lacks the last of what was acknowledged. */
+/** Promotes a replica that lacks the latest acknowledged writes. */
 async function promoteBehind(
   scenario: Scenario,
   loss: Pick<Parameters<typeof loseWrites>[1], 'servers' | 'withoutWitness'>,
@@ -38,7 +38,7 @@ async function promoteBehind(
   })
 }
 
-test(`a replica that lags behind is promoted, ${CLUSTER_ROUNDS} times each under running servers and restarted ones: one raise for all`, async (t) => {
+test(`promoting a lagging replica raises the fence once, ${CLUSTER_ROUNDS} times, for running and restarted servers`, async (t) => {
   const options = { servers: 3, cluster: { settings: KEEPS_WAL }, serversDie: true, raises: true }
   await inScenario(t, options, async (scenario) => {
     const [, , , dave] = scenario.devices
@@ -48,7 +48,7 @@ test(`a replica that lags behind is promoted, ${CLUSTER_ROUNDS} times each under
       const { unanswered } = scenario.service.tally
       await promoteBehind(scenario, { servers: 'run' })
       await assertRaises(scenario, ++raises)
-      // In memory they know what they acknowledged.
+      // Running servers have their acknowledged writes in memory.
       await promoteBehind(scenario, { servers: 'run', withoutWitness: [0, 1] })
       await assertRaises(scenario, ++raises)
       assert.equal(scenario.service.tally.unanswered, unanswered, 'a running server did not answer')
@@ -65,7 +65,7 @@ test(`a replica that lags behind is promoted, ${CLUSTER_ROUNDS} times each under
   })
 })
 
-test('a server that lost nothing of its own, and reaches the promoted replica first, issues nothing twice', async (t) => {
+test('a server without lost writes that reaches the promoted replica first issues nothing twice', async (t) => {
   await inScenario(t, { cluster: { settings: KEEPS_WAL }, raises: true }, async (scenario) => {
     const [one, two] = scenario.nodes
     const [alice, bob] = scenario.devices
@@ -91,12 +91,12 @@ test('a server that lost nothing of its own, and reaches the promoted replica fi
       until(() => isReady(two)),
       WOKEN_WITHIN_MS,
     )
-    const onlyTwoHasLooked = async (): Promise<boolean> => {
-      const looks = await replica.cluster.query(`select 1 from looks join stream using (server_start)`)
-      return looks.length === 1
+    const onlyTwoHasVerified = async (): Promise<boolean> => {
+      const verified = await replica.cluster.query(`select 1 from looks join stream using (server_start)`)
+      return verified.length === 1
     }
     const letOneIn = async (): Promise<void> => {
-      await within('the server has looked', until(onlyTwoHasLooked), WOKEN_WITHIN_MS)
+      await within('the server has verified the database', until(onlyTwoHasVerified), WOKEN_WITHIN_MS)
       one.proxy.accept()
     }
     await Promise.all([claims(12, two), letOneIn()])
@@ -104,7 +104,7 @@ test('a server that lost nothing of its own, and reaches the promoted replica fi
   })
 })
 
-test('syncs that wait on every server are woken, and unmodified clients go on with what they have', async (t) => {
+test('waiting syncs on every server are woken, and unmodified clients continue', async (t) => {
   const ports = [await freePort(), await freePort()]
   const options = { cluster: { settings: KEEPS_WAL }, flags: showsMetricsOn(ports), raises: true }
   await inScenario(t, options, async (scenario) => {
@@ -146,18 +146,18 @@ test('syncs that wait on every server are woken, and unmodified clients go on wi
     using carol = await OlmDevice.ready(second.server.url, { user: 'olm-carol', deviceId: 'PHONE' })
     const forCarol = await carol.write(alice, 'after the failover')
     assert.ok(forCarol && !claimed.has(forCarol.key))
-    await bob.write(alice, 'on the session of before')
+    await bob.write(alice, 'on the previous session')
     await alice.catchUp()
     assert.deepEqual(alice.received.map(({ text }) => text).sort(), [
       'after the failover',
       'before the backup',
-      'on the session of before',
+      'on the previous session',
     ])
     assert.deepEqual(alice.undecryptable, [])
   })
 })
 
-/** A device that no traffic touches. */
+/** A device that the traffic does not use. */
 async function registerOn(url: string, name: string): Promise<Device> {
   const { token, userId, deviceId } = await MatrixSession.signIn(url, name, 'PHONE')
   return { token, userId, deviceId }
@@ -167,12 +167,12 @@ function showsMetricsOn(ports: readonly number[]): (n: number) => string[] {
   return (n) => ['--metrics-port', `${ports[n]}`]
 }
 
-/** Of a sync token: `s1.EPOCH.POSITION.MAC`. */
+/** Epoch of a sync token `s1.EPOCH.POSITION.MAC`. */
 function epochOf(token: string): string {
   return token.split('.')[1] ?? ''
 }
 
-test(`nothing is lost, nothing is raised: replicas that have everything, restarts and crashes of PostgreSQL, and ${ROUNDS * 5} kills`, async (t) => {
+test(`the fence is not raised by complete replicas, restarts, crashes and ${ROUNDS * 5} kills`, async (t) => {
   const options = { cluster: { settings: KEEPS_WAL }, serversDie: true }
   await inScenario(t, options, async (scenario) => {
     for (let round = 0; round < ROUNDS; round++) {
@@ -205,7 +205,7 @@ test(`nothing is lost, nothing is raised: replicas that have everything, restart
   })
 })
 
-test(`the fence is raised by two commands at once, ${ROUNDS} times, while claims go on`, async (t) => {
+test(`two concurrent commands raise the fence, ${ROUNDS} times, during claims`, async (t) => {
   const ports = [await freePort(), await freePort()]
   await inScenario(t, { flags: showsMetricsOn(ports), raises: true }, async (scenario) => {
     const { cluster, devices, ledger, service } = scenario
@@ -224,9 +224,9 @@ test(`the fence is raised by two commands at once, ${ROUNDS} times, while claims
         for (const { code, stderr } of await traffic.meanwhile(Promise.all(commands)))
           assert.equal(code, 0, stderr)
         await service.settled()
-        service.beginEra()
+        service.databaseReplaced()
         ledger.fenced(stored)
-        // Of a device that has not heard of it yet.
+        // The token of a device that has not learned of the raise yet.
         for (let n = 0; n < 10; n++) await claim(service, ledger, quiet, [away])
         await traffic.answers(100)
       } finally {

@@ -1,6 +1,7 @@
 /**
- * What the fence tests share: a database that loses what it acknowledged, and what is to hold afterwards. The fence was
- * raised exactly once, said by exactly one server; no key of before is issued; no message of before the loss is gone.
+ * Shared by the fence tests: a database that loses acknowledged writes, and the checks afterwards. The fence was raised
+ * exactly once, exactly one server reports it, no earlier key is issued, and no message from before the loss is
+ * missing.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, rmSync } from 'node:fs'
@@ -11,27 +12,27 @@ import type { PostgresCluster } from '@latchkey/testing/postgres-cluster.ts'
 import { ROUNDS, type Scenario, type ServerNode } from './scenario.ts'
 import { Service } from './service.ts'
 
-/** Replicas, and copies that recover from it, need the WAL of some minutes. */
+/** Replicas and recovering copies need the WAL of several minutes. */
 export const KEEPS_WAL = { wal_keep_size: '256MB' } as const
 
-/** A round with a cluster of its own takes several seconds. */
+/** Rounds of tests that need a new cluster each, which takes several seconds. */
 export const CLUSTER_ROUNDS = Math.ceil(ROUNDS / 2)
 
 const LOST_ANSWERS = 60
 const ANSWERS_AFTER = 60
 
 export type Loss = {
-  /** What becomes of the servers: they run on, or are killed and started again over the database that went back. */
+  /** Whether the servers keep running, or are killed and restarted over the rolled-back database. */
   readonly servers: 'run' | 'restart'
   /** Servers, by number, whose witnesses are removed. */
   readonly withoutWitness?: readonly number[]
-  /** Nothing acknowledged after this may be in the database that comes. */
+  /** Called before the writes that must be missing from the new database. */
   readonly before: () => Promise<void> | void
-  /** The database that comes; the servers reach none meanwhile. */
+  /** Returns the new database; the servers reach none meanwhile. */
   readonly swap: () => Promise<PostgresCluster>
 }
 
-/** Everything is quiet before and after. */
+/** Runs one loss. No traffic runs before and after. */
 export async function loseWrites(scenario: Scenario, loss: Loss): Promise<void> {
   const { nodes, service, ledger } = scenario
   const { counted } = await scenario.raises()
@@ -40,10 +41,10 @@ export async function loseWrites(scenario: Scenario, loss: Loss): Promise<void> 
   ledger.lossBegins()
   await scenario.flow(LOST_ANSWERS)
   await writeThroughEach(scenario)
-  // Some hold a sync token of what is going to be lost, and some one of before.
+  // Some devices have a sync token from before the lost writes, some from after.
   await scenario.check(scenario.devices.slice(0, 2))
 
-  // Claims and whatever else go on while the database goes away, and from the moment that another is there.
+  // Traffic continues while the database is away and as soon as the new one is available.
   const traffic = scenario.startTraffic()
   try {
     await traffic.answers(20)
@@ -51,9 +52,9 @@ export async function loseWrites(scenario: Scenario, loss: Loss): Promise<void> 
     if (loss.servers === 'restart') for (const { server } of nodes) await server.kill()
     for (const n of loss.withoutWitness ?? []) removeWitness(nodes[n])
     const restarts = loss.servers === 'restart'
-    // Servers without a witness must not be asked before one with a witness has met the database.
+    // Servers without a witness must not be used before one with a witness has verified the database.
     if (restarts && loss.withoutWitness !== undefined) await traffic.stop()
-    service.beginEra()
+    service.databaseReplaced()
     ledger.fenced()
     scenario.reconnect(await loss.swap())
     if (restarts) for (const node of nodes) await scenario.restart(node)
@@ -67,23 +68,23 @@ export async function loseWrites(scenario: Scenario, loss: Loss): Promise<void> 
   assert.equal(after.counted, counted + 1, `raised ${after.counted - counted} times`)
 }
 
-/** Every server has acknowledged something: with nothing lost of its own it would notice nothing by itself. */
+/** Makes every server acknowledge a write, because a server without lost writes does not detect the loss. */
 async function writeThroughEach({ nodes, ledger, devices }: Scenario): Promise<void> {
   const [alice, bob] = devices
-  if (alice === undefined || bob === undefined) throw new Error('there is nobody')
+  if (alice === undefined || bob === undefined) throw new Error('no devices')
   for (const { server } of nodes) await send(new Service(() => [server.url], false), ledger, alice, bob)
 }
 
-/** How often the fence was raised so far, and that the servers have said so exactly as often. */
+/** Asserts the number of raises, in the database and in the servers' logs. */
 export async function assertRaises(scenario: Scenario, expected: number): Promise<void> {
   assert.deepEqual(await scenario.raises(), { counted: expected, said: expected })
 }
 
 /**
- * Syncs of a device that nobody writes to, one on each server. Resolves when all of them wait; each of these resolves with
- * the sync token of its answer.
+ * Starts a sync on each server for a device that receives no messages. Resolves when all wait; each of them resolves
+ * with the sync token of its answer.
  *
- * @param metricsPorts of the servers, which have no other sync waiting
+ * @param metricsPorts the servers' metrics ports; no other sync may wait there
  */
 export async function waitingSyncs(
   { nodes }: Scenario,
@@ -110,7 +111,7 @@ export async function waitingSyncs(
 }
 
 function removeWitness(node: ServerNode | undefined): void {
-  if (node === undefined) throw new Error('there is no such server')
+  if (node === undefined) throw new Error('no such server')
   for (const name of readdirSync(node.dataDir)) {
     if (name.startsWith('fence-')) rmSync(join(node.dataDir, name))
   }

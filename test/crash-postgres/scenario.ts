@@ -1,7 +1,7 @@
 /**
- * The frame of the crash tests on PostgreSQL: a cluster, server processes that reach it through proxies of their own,
- * accounts, and a ledger. A round is traffic, a fault in the middle of it, traffic again, and then both promises checked:
- * no key issued twice, nothing acknowledged lost.
+ * The crash tests on PostgreSQL: a cluster, server processes that each reach it through a proxy, accounts and a ledger.
+ * A round is traffic, a fault in the middle of it, traffic again, and then the check: no key was issued twice, and no
+ * acknowledged write is lost.
  */
 import assert from 'node:assert/strict'
 import { randomInt } from 'node:crypto'
@@ -24,37 +24,37 @@ import { within } from '@latchkey/testing/within.ts'
 import { Service } from './service.ts'
 import { Traffic } from './traffic.ts'
 
-/** How often each fault happens. */
+/** Rounds of each fault. */
 export const ROUNDS = Number(process.env['CRASH_ROUNDS'] ?? 2)
 
 export type ScenarioOptions = {
-  /** How many server processes. Default: 2. */
+  /** Number of server processes. Default: 2. */
   readonly servers?: number
   readonly cluster?: ClusterOptions
-  /** For the servers: `{ LATCHKEY_DATABASE_CONNECTIONS: '4' }`. */
+  /** Environment of the servers: `{ LATCHKEY_DATABASE_CONNECTIONS: '4' }`. */
   readonly environment?: Readonly<Record<string, string>>
-  /** For one server, by its number, beside the usual ones: `['--fence-dir', '/mnt/0']`. */
+  /** Additional flags of server `n`: `['--fence-dir', '/mnt/0']`. */
   readonly flags?: (n: number) => readonly string[]
-  /** How a server is started. Default: as a process of its own. */
+  /** Starts a server. Default: as a separate process. */
   readonly start?: (dataDir: string, database: string, n: number) => Promise<ServerProcess>
   /** Whether requests may end without an answer. Default: no. */
   readonly serversDie?: boolean
-  /** Whether the fence is to rise, which the test looks at by itself. Default: no, and it is looked at in the end. */
+  /** Whether the fence is raised, which the test then checks itself. Default: no, which is checked at the end. */
   readonly raises?: boolean
 }
 
 /** A server process, its data directory, and the network between it and the database. */
 export type ServerNode = { server: ServerProcess; readonly dataDir: string; readonly proxy: TcpProxy }
 
-/** Answers before the fault, at most: it comes at any moment of what goes on. */
+/** Maximum of answers before the fault, which comes at a random moment. */
 const MAX_ANSWERS_BEFORE = 80
-/** Answers after it: the traffic flows again. */
+/** Answers after the fault that show that traffic flows again. */
 const ANSWERS_AFTER = 60
 const READY_WITHIN_MS = 30_000
-const LOOK_EVERY_MS = 50
+const POLL_EVERY_MS = 50
 const LONG_POLL_MS = 30_000
 
-/** Runs a scenario and ends everything that belongs to it. When it fails the test's report has what the servers logged. */
+/** Runs a scenario and ends all its processes. On failure the test's report has the servers' logs. */
 export async function inScenario(
   t: TestContext,
   options: ScenarioOptions,
@@ -63,7 +63,7 @@ export async function inScenario(
   const scenario = await Scenario.open(options)
   try {
     await run(scenario)
-    if (options.raises !== true) assert.deepEqual(await scenario.raises(), { counted: 0, said: 0 })
+    if (options.raises !== true) assert.deepEqual(await scenario.raises(), { counted: 0, reported: 0 })
     t.diagnostic(JSON.stringify({ ...scenario.ledger.acknowledged, ...scenario.service.tally }))
   } catch (error) {
     for (const { server } of scenario.nodes) t.diagnostic(server.log().slice(-3_000))
@@ -80,11 +80,11 @@ export class Scenario {
   readonly #options: ScenarioOptions
   readonly #directory: string
   readonly #sinceByDevice = new Map<string, string>()
-  /** What the servers are led to. */
+  /** The cluster that the proxies forward to. */
   #cluster: PostgresCluster
   #devices: readonly Device[] = []
   #traffic: Traffic | undefined
-  /** Of servers that are no more. */
+  /** Raises reported by servers that have ended. */
   #pastAlarms = 0
 
   static async open(options: ScenarioOptions): Promise<Scenario> {
@@ -129,39 +129,41 @@ export class Scenario {
     return this.#devices
   }
 
-  /** How often the fence was raised, by the database and by what servers said of it: the same, but for raises by command. */
-  async raises(): Promise<{ readonly counted: number; readonly said: number }> {
+  /** Number of raises, by the database and by the servers' logs; they differ only by raises from commands. */
+  async raises(): Promise<{ readonly counted: number; readonly reported: number }> {
     const [row] = await this.#cluster.query<{ fence: string }>('select fence from stream')
-    const said = this.nodes.map(({ server }) => server.alarms()).reduce((sum, n) => sum + n, this.#pastAlarms)
-    return { counted: Number(row?.fence), said }
+    const reported = this.nodes
+      .map(({ server }) => server.alarms())
+      .reduce((sum, n) => sum + n, this.#pastAlarms)
+    return { counted: Number(row?.fence), reported }
   }
 
-  /** The servers lose the database. Resolves when all that it acknowledged has arrived, and it has ended what was cut off. */
+  /** Cuts the servers from the database. Resolves when all answers arrived and it has ended the cut sessions. */
   async cutOff(): Promise<void> {
     for (const { proxy } of this.nodes) proxy.refuse()
     await this.service.settled()
     await this.#quiet()
   }
 
-  /** The servers reach a database again: this one, which is theirs from now on. The caller ends the one before. */
+  /** Connects the servers to a database again, by default the same. The caller ends the previous one. */
   reconnect(cluster: PostgresCluster = this.#cluster): void {
     this.moveTo(cluster)
     for (const { proxy } of this.nodes) proxy.accept()
   }
 
-  /** The servers' connections are cut and lead to another cluster from now on. The caller ends the one before. */
+  /** Cuts the servers' connections and forwards new ones to another cluster. The caller ends the previous one. */
   moveTo(cluster: PostgresCluster): void {
     this.#cluster = cluster
     for (const { proxy } of this.nodes) proxy.moveTo(new URL(cluster.url))
   }
 
-  /** Starts a server that was killed or stopped again, over its data directory. */
+  /** Restarts a server that was killed or stopped, over its data directory. */
   async restart(node: ServerNode): Promise<void> {
     this.#pastAlarms += node.server.alarms()
     node.server = await startServer(this.#cluster, node, this.nodes.indexOf(node), this.#options)
   }
 
-  /** Traffic until there were so many answers, and then quiet. Nothing is checked but the answers themselves. */
+  /** Runs traffic for this number of answers, then stops it. Checks only the answers themselves. */
   async flow(answers: number): Promise<void> {
     const traffic = this.startTraffic()
     try {
@@ -171,7 +173,7 @@ export class Scenario {
     }
   }
 
-  /** Traffic, the fault, traffic again; then all is quiet and checked. Resolves with how many requests were refused. */
+  /** Traffic, the fault, traffic again, then the checks. Resolves with the number of refused requests. */
   async round(fault: (traffic: Traffic) => Promise<void>): Promise<number> {
     const refusedBefore = this.service.tally.refused
     const traffic = this.startTraffic()
@@ -188,7 +190,7 @@ export class Scenario {
     return refused
   }
 
-  /** Resolves when every server says that it is ready. */
+  /** Resolves when every server reports that it is ready. */
   async ready(): Promise<void> {
     for (const node of this.nodes) {
       await within(
@@ -199,7 +201,7 @@ export class Scenario {
     }
   }
 
-  /** Holds what devices read, through each server, against the ledger. Nothing may be under way. */
+  /** Compares what devices read through each server with the ledger. No request may be pending. */
   async check(devices: readonly Device[] = this.#devices): Promise<void> {
     await this.#quiet()
     for (const { server } of this.nodes) {
@@ -208,21 +210,21 @@ export class Scenario {
     }
   }
 
-  /** A message through the last server is heard by a sync that waits on the first: it still listens, or reads the table. */
+  /** A message sent to the last server wakes a sync on the first, by notification or by polling. */
   async wakes(): Promise<void> {
     await this.check()
     const [alice, bob] = this.#devices
     const [first, last] = [this.nodes[0], this.nodes.at(-1)]
-    if (alice === undefined || bob === undefined || !first || !last) throw new Error('there is nobody')
+    if (alice === undefined || bob === undefined || !first || !last) throw new Error('no devices')
     const since = this.#sinceByDevice.get(bob.deviceId)
-    const waits = new Service(() => [first.server.url], false)
-    const heard = waits.call(
+    const waiting = new Service(() => [first.server.url], false)
+    const woken = waiting.call(
       'GET',
       `/_matrix/client/v3/sync?timeout=${LONG_POLL_MS}&since=${since}`,
       bob.token,
     )
     await send(new Service(() => [last.server.url], false), this.ledger, alice, bob)
-    const { body } = await within('a waiting sync is woken', heard)
+    const { body } = await within('a waiting sync is woken', woken)
     assert.equal((body['to_device'] as { events: readonly unknown[] }).events.length, 1)
     await this.check()
   }
@@ -235,18 +237,18 @@ export class Scenario {
 
   #quiet(): Promise<void> {
     return within(
-      'the database has ended what was cut off',
+      'the database has ended the cut sessions',
       until(async () => (await this.#busy()) === 0),
       READY_WITHIN_MS,
     )
   }
 
-  /** What it starts the caller stops. */
+  /** The caller stops the traffic. */
   startTraffic(): Traffic {
     return (this.#traffic = new Traffic(this.service, this.ledger, this.#devices))
   }
 
-  /** Sessions of servers that carry something out. */
+  /** Number of server sessions that execute a statement. */
   async #busy(): Promise<number> {
     const [row] = await this.#cluster.query<{ count: string }>(
       `select count(*) from pg_stat_activity where application_name = 'latchkey' and state <> 'idle'`,
@@ -260,9 +262,9 @@ export async function isReady({ server }: ServerNode): Promise<boolean> {
   return status === 200
 }
 
-/** Looks again and again; the caller sets the end. */
+/** Polls without limit; the caller sets a time limit. */
 export async function until(holds: () => Promise<boolean>): Promise<void> {
-  while (!(await holds())) await wait(LOOK_EVERY_MS)
+  while (!(await holds())) await wait(POLL_EVERY_MS)
 }
 
 function startServer(

@@ -1,18 +1,18 @@
 /**
- * The servers of a scenario as clients see them: any server for any request, and each request ends in time, with 200 or
- * with 503 and Retry-After. Everything else fails the test.
+ * The servers of a scenario as clients see them: any server serves any request, and each request ends in time with 200
+ * or with 503 and Retry-After. Any other result fails the test.
  */
 import { setImmediate as nextTurn, setTimeout as wait } from 'node:timers/promises'
 import { type Answer, type Caller, pick } from '../crash/operations.ts'
 
-/** Refused, or cut off with its server: nobody knows whether it was carried out. */
+/** The request was refused, or its server died: it is unknown whether it was executed. */
 export class InDoubt extends Error {
   override readonly name = 'InDoubt'
 }
 
-/** Longer than all the waits of one request together may be. */
+/** Longer than all time limits of one request together. */
 const ANSWER_WITHIN_MS = 60_000
-/** Sooner than Retry-After asks for: clients are not all polite. */
+/** Shorter than Retry-After, as some clients do not respect it. */
 const RETRY_AFTER_MS = 50
 
 export type Tally = { answered: number; refused: number; unanswered: number }
@@ -25,7 +25,7 @@ export class Service implements Caller {
   #era = 0
   readonly tally: Tally = { answered: 0, refused: 0, unanswered: 0 }
 
-  /** Where servers do not die every request has an answer. `onAnswer` is called at each 200. */
+  /** If servers do not die, every request must have an answer. `onAnswer` is called for each 200. */
   constructor(urls: () => readonly string[], serversDie: boolean, onAnswer: () => void = () => {}) {
     this.#urls = urls
     this.#serversDie = serversDie
@@ -43,14 +43,14 @@ export class Service implements Caller {
     }
   }
 
-  /** Resolves when everything that is under way now has ended, and whoever asked has heard of it. */
+  /** Resolves when all pending requests have ended and their callers have been notified. */
   async settled(): Promise<void> {
     await Promise.allSettled([...this.#underWay])
     await nextTurn()
   }
 
-  /** The database is another from here on: who asks again, after a refusal of before, gives up. */
-  beginEra(): void {
+  /** Call when the database was replaced: requests that were refused before are not retried. */
+  databaseReplaced(): void {
     this.#era++
   }
 
@@ -70,16 +70,16 @@ export class Service implements Caller {
     throw new InDoubt(`${what}: ${text}`)
   }
 
-  /** Asks the same again until it is answered, or `givesUp` says so; for what may be asked twice. */
-  patient(givesUp: () => boolean): Caller {
+  /** Retries a repeatable request until it is answered or `givesUp` returns true. */
+  retrying(givesUp: () => boolean): Caller {
     return {
       call: async (...request) => {
         const era = this.#era
         for (let attempt = 0; ; attempt++) {
           try {
             const answer = await this.call(...request)
-            // What it was the first time may have been done in the database of before.
-            if (attempt > 0 && era !== this.#era) throw new InDoubt('asked again of another database')
+            // The first attempt may have been executed in the replaced database.
+            if (attempt > 0 && era !== this.#era) throw new InDoubt('retried after the database was replaced')
             return answer
           } catch (error) {
             if (!(error instanceof InDoubt) || givesUp() || era !== this.#era) throw error
@@ -106,13 +106,13 @@ export class Service implements Caller {
   #lost(what: string, cause: unknown): never {
     if (cause instanceof Error && cause.name === 'TimeoutError')
       throw new Error(`${what}: no answer within ${ANSWER_WITHIN_MS} ms`, { cause })
-    if (!this.#serversDie) throw new Error(`${what}: the server is there and did not answer`, { cause })
+    if (!this.#serversDie) throw new Error(`${what}: the server is running and did not answer`, { cause })
     this.tally.unanswered++
     throw new InDoubt(what, { cause })
   }
 }
 
-/** Runs `work` again and again until `stopped`; what is in doubt is left so. */
+/** Repeats `work` until `stopped`; ignores requests in doubt. */
 export async function untilStopped(stopped: () => boolean, work: () => Promise<void>): Promise<void> {
   while (!stopped()) {
     try {

@@ -1,7 +1,7 @@
 /**
- * A PostgreSQL that lacks something: room on its disk, a row that somebody else holds, time, connections, a network that
- * says anything at all. Requests are refused in time, and flow again without a restart when there is enough. CRASH_ROUNDS
- * sets how often; what is held in every round is said in scenario.ts.
+ * Shortages of PostgreSQL: disk space, locked rows, time, connections, a silent network. Requests are refused in time,
+ * and succeed again without a restart when the shortage ends. CRASH_ROUNDS sets the rounds; scenario.ts says what every
+ * round checks.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -14,32 +14,32 @@ import { Service } from './service.ts'
 import { inScenario, isReady, ROUNDS, type Scenario, until } from './scenario.ts'
 
 const MIB = 1 << 20
-/** Refusals to see before there is enough again. */
+/** Refusals to wait for before the shortage ends. */
 const REFUSALS = 20
 const SHORT_WITHIN_MS = 60_000
-/** What waits for its own time limits takes ten seconds a round. */
+/** Rounds of tests that wait for time limits, ten seconds each. */
 const SLOW_ROUNDS = Math.ceil(ROUNDS / 4)
 
 const skip = noSmallDisk()
 
-/** Resolves when so many more requests were refused. */
+/** Resolves after `count` more refusals. */
 function refusals(scenario: Scenario, count = REFUSALS): Promise<void> {
   const before = scenario.service.tally.refused
   const enough = async (): Promise<boolean> => scenario.service.tally.refused >= before + count
   return within('requests are refused', until(enough), SHORT_WITHIN_MS)
 }
 
-/** Resolves when a server says that it is not ready. */
+/** Resolves when a server reports that it is not ready. */
 function unready({ nodes }: Scenario): Promise<void> {
   const one = async (): Promise<boolean> => {
     const ready = await Promise.all(nodes.map((node) => isReady(node)))
     return ready.includes(false)
   }
-  return within('a server says that it is not ready', until(one), SHORT_WITHIN_MS)
+  return within('a server reports that it is not ready', until(one), SHORT_WITHIN_MS)
 }
 
 for (const what of ['data', 'everything'] as const) {
-  test(`PostgreSQL's disk is full (${what}), ${ROUNDS} times, until there is room`, { skip }, async (t) => {
+  test(`PostgreSQL's disk is full (${what}), ${ROUNDS} times, until it has space`, { skip }, async (t) => {
     const settings = { min_wal_size: '32MB', max_wal_size: '64MB' }
     await inScenario(t, { cluster: { disk: { of: what, bytes: 200 * MIB }, settings } }, async (scenario) => {
       const { cluster } = scenario
@@ -58,18 +58,18 @@ for (const what of ['data', 'everything'] as const) {
   })
 }
 
-/** Moves on to segments that there is no room for. */
+/** Fills the WAL until the next segment does not fit. */
 async function useUpWal(cluster: PostgresCluster): Promise<void> {
   try {
     for (let segment = 0; segment < 20; segment++) {
       await cluster.query(`select pg_logical_emit_message(true, '', repeat('x', 16 * 1024 * 1024))`)
     }
   } catch {
-    // There is none.
+    // The disk is full.
   }
 }
 
-/** Without room for its WAL it may have given up, or be about to, and its operator starts it again. */
+/** Without space for its WAL, PostgreSQL may shut down; an operator then starts it again. */
 function comesBack(cluster: PostgresCluster): Promise<void> {
   const answers = async (): Promise<boolean> => {
     if (!cluster.running) await cluster.start()
@@ -81,7 +81,7 @@ function comesBack(cluster: PostgresCluster): Promise<void> {
   return within('PostgreSQL is back', until(answers), SHORT_WITHIN_MS)
 }
 
-test(`rows that every request needs are locked by somebody else, ${SLOW_ROUNDS} times`, async (t) => {
+test(`another session locks rows that every request needs, ${SLOW_ROUNDS} times`, async (t) => {
   await inScenario(t, { environment: { LATCHKEY_DATABASE_CONNECTIONS: '2' } }, async (scenario) => {
     for (let round = 0; round < SLOW_ROUNDS; round++) {
       const session = await scenario.cluster.connect()
@@ -96,7 +96,7 @@ test(`rows that every request needs are locked by somebody else, ${SLOW_ROUNDS} 
   })
 })
 
-test('more requests than may wait are refused, and those that wait do not wait for ever', async (t) => {
+test('requests over the queue limit are refused, and queued requests time out', async (t) => {
   await inScenario(t, { servers: 1 }, async (scenario) => {
     const session = await scenario.cluster.connect()
     await session.query('begin')
@@ -107,7 +107,11 @@ test('more requests than may wait are refused, and those that wait do not wait f
     )
     const outcomes = await Promise.allSettled(asked)
     assert.ok(outcomes.every(({ status }) => status === 'rejected'))
-    assert.equal(scenario.service.tally.refused, asked.length, 'some were not refused but failed')
+    assert.equal(
+      scenario.service.tally.refused,
+      asked.length,
+      'some requests failed instead of being refused',
+    )
     await session.end()
     await scenario.ready()
     await scenario.check()
@@ -115,7 +119,7 @@ test('more requests than may wait are refused, and those that wait do not wait f
 })
 
 for (const how of ['pg_cancel_backend', 'pg_terminate_backend'] as const) {
-  test(`statements are ended by PostgreSQL (${how}), ${ROUNDS} times, as a time-out or an operator does`, async (t) => {
+  test(`PostgreSQL ends statements (${how}), ${ROUNDS} times, as a time-out or an operator does`, async (t) => {
     await inScenario(t, {}, async (scenario) => {
       const session = await scenario.cluster.connect()
       for (let round = 0; round < ROUNDS; round++) {
@@ -137,14 +141,14 @@ for (const how of ['pg_cancel_backend', 'pg_terminate_backend'] as const) {
   })
 }
 
-test(`the network between a server and PostgreSQL falls silent, ${SLOW_ROUNDS} times, and what was under way ends all the same`, async (t) => {
+test(`the network to PostgreSQL goes silent, ${SLOW_ROUNDS} times, and pending requests end`, async (t) => {
   await inScenario(t, {}, async (scenario) => {
     for (let round = 0; round < SLOW_ROUNDS; round++) {
       const node = pick(scenario.nodes)
       const only = new Service(() => [node.server.url], false)
       await scenario.round(async () => {
         node.proxy.fallSilent()
-        // More than there are connections: every one of them carries something that is not answered.
+        // More requests than connections, so that every connection has one without an answer.
         const asked = Array.from({ length: 30 }, () =>
           only.call('POST', '/_matrix/client/v3/keys/upload', pick(scenario.devices).token, {}),
         )
@@ -158,7 +162,7 @@ test(`the network between a server and PostgreSQL falls silent, ${SLOW_ROUNDS} t
   })
 })
 
-test(`all connections of PostgreSQL are used up by others, ${ROUNDS} times`, async (t) => {
+test(`others use all connections of PostgreSQL, ${ROUNDS} times`, async (t) => {
   const settings = { max_connections: '30' }
   await inScenario(t, { cluster: { settings } }, async (scenario) => {
     const operator = await scenario.cluster.connect()
@@ -174,7 +178,7 @@ test(`all connections of PostgreSQL are used up by others, ${ROUNDS} times`, asy
   })
 })
 
-/** Takes every connection that there is, those of the servers too. */
+/** Takes every connection, including those of the servers. */
 async function useUpConnections(cluster: PostgresCluster, operator: pg.Client): Promise<pg.Client[]> {
   const others: pg.Client[] = []
   for (;;) {
@@ -184,7 +188,7 @@ async function useUpConnections(cluster: PostgresCluster, operator: pg.Client): 
     try {
       for (;;) others.push(await cluster.connect())
     } catch {
-      // There are no more.
+      // No connection is left.
     }
     const { rowCount } = await operator.query(
       `select 1 from pg_stat_activity where application_name = 'latchkey'`,

@@ -1,4 +1,4 @@
-/** What the scenarios are built with does what they take it to do. No server of ours is in it. */
+/** Tests of the scenarios' tools: clusters, copies, replicas and the proxy. Latchkey itself is not involved. */
 import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
 import { test } from 'node:test'
@@ -16,7 +16,7 @@ async function numbers(cluster: Queryable): Promise<number[]> {
   return (await cluster.query<{ n: number }>('select n from t order by n')).map(({ n }) => n)
 }
 
-test('a cluster that crashed or was stopped comes back with what was committed, and goes with its test', async () => {
+test('a crashed or stopped cluster restarts with its committed rows, and is removed after the test', async () => {
   const cluster = await startPostgresCluster()
   await cluster.query('create table t (n int)')
   for (const [n, mode] of (['immediate', 'fast'] as const).entries()) {
@@ -30,7 +30,7 @@ test('a cluster that crashed or was stopped comes back with what was committed, 
   assert.ok(!existsSync(cluster.directory))
 })
 
-test('a copy has what was committed before it and not what came after, whatever it is started as', async () => {
+test('a copy has exactly the rows committed before it, in every start mode', async () => {
   await using cluster = await startPostgresCluster()
   await cluster.query('create table t (n int)')
   await cluster.query('insert into t values (1)')
@@ -48,7 +48,7 @@ test('a copy has what was committed before it and not what came after, whatever 
   assert.deepEqual(await numbers(copy), [1, 2])
 })
 
-test('a paused replica misses what the primary commits, and is promoted without it', async () => {
+test('a paused replica misses the primary’s commits and is promoted without them', async () => {
   await using cluster = await startPostgresCluster({ settings: { wal_keep_size: '256MB' } })
   await cluster.query('create table t (n int)')
   await using replica = await startReplica(cluster)
@@ -76,7 +76,7 @@ test('a paused replica misses what the primary commits, and is promoted without 
   assert.deepEqual(await numbers(replica.cluster), [1, 2, 4])
 })
 
-test('the proxy stops a commit before the server has it, or before the client knows of it', async () => {
+test('the proxy stops a commit before the server receives it or before the client gets the answer', async () => {
   await using cluster = await startPostgresCluster()
   await cluster.query('create table t (n int)')
   const proxy = await TcpProxy.before(new URL(cluster.url))
@@ -118,7 +118,7 @@ test('the proxy stops a commit before the server has it, or before the client kn
   await proxy.close()
 })
 
-test('a cluster on a small disk fails when it is full, and goes on when there is room', {
+test('a cluster on a small disk fails when it is full, and continues when there is space', {
   skip: noSmallDisk(),
 }, async () => {
   await using cluster = await startPostgresCluster({ disk: { of: 'everything', bytes: 96 << 20 } })

@@ -1,4 +1,4 @@
-/** Accounts for the crash tests, and what their devices read when all is quiet: held against the ledger. */
+/** Accounts for the crash tests, and the comparison of their devices' pools and inboxes with the ledger. */
 import assert from 'node:assert/strict'
 import type { Ledger } from './ledger.ts'
 import type { Caller, Device } from './operations.ts'
@@ -21,7 +21,7 @@ export async function registerAll(client: Caller): Promise<Device[]> {
   return devices
 }
 
-/** Nothing must be under way. `sinceByDevice` keeps each device's sync token from one call to the next. */
+/** No request may be pending. `sinceByDevice` keeps each device's sync token from one call to the next. */
 export async function checkAll(
   client: Caller,
   ledger: Ledger,
@@ -58,11 +58,11 @@ async function readPool(
   } while (from !== '')
   const { body } = await client.call('POST', '/_matrix/client/v3/keys/upload', device.token, {})
   const [count = 0] = Object.values(body['one_time_key_counts'] as Record<string, number>)
-  assert.equal(count, available.size, 'the count is not that of the available keys')
+  assert.equal(count, available.size, 'the count equals the number of available keys')
   return { available, issued }
 }
 
-/** Everything sent to a device since it last looked. */
+/** All messages sent to a device since its previous sync. */
 async function readInbox(
   client: Caller,
   device: Device,

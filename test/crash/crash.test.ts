@@ -1,5 +1,5 @@
 /**
- * kill -9 at a random answer under mixed load, again and again on one database: no key is issued twice, no acknowledged
+ * Repeated kill -9 at a random answer under mixed load on one database: no key is issued twice, no acknowledged
  * upload, claim, reset or message is lost. CRASH_ROUNDS sets the number of rounds.
  */
 import { mkdtempSync, rmSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /**
- * What the clients of the crash test know for certain, and what they cannot know because an answer never came.
- * Judged against the server after each kill.
+ * The acknowledged and the possible effects of the clients' requests in a crash test; a request without an answer may
+ * have been executed. Compared with the server after each kill.
  */
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
@@ -9,19 +9,19 @@ import { createHash } from 'node:crypto'
 export type PoolView = { readonly available: ReadonlySet<string>; readonly issued: ReadonlySet<string> }
 
 export class Ledger {
-  /** Materials by device whose upload or replacement was acknowledged as stored. */
+  /** Materials whose upload or replacement was acknowledged as stored, by device. */
   readonly #stored = new Map<string, Set<string>>()
   readonly #issued = new Set<string>()
   readonly #withdrawn = new Set<string>()
-  /** Materials of before a fence. */
+  /** Materials stored before the fence was raised. */
   readonly #fenced = new Set<string>()
-  /** Devices with a reset under way, or ended without an answer. */
+  /** Devices with a reset that is pending or ended without an answer. */
   readonly #resetting = new Set<string>()
   /** Materials that such a reset may have withdrawn. */
   readonly #inDoubt = new Set<string>()
-  /** Message IDs by device whose sending was acknowledged and that the device has not seen yet. */
+  /** IDs of acknowledged messages that the device has not received yet, by device. */
   #undelivered = new Map<string, Set<string>>()
-  /** As it was when what came after began to be lost. */
+  /** The undelivered messages at the beginning of the loss. */
   #undeliveredBeforeLoss: Map<string, Set<string>> | undefined
   readonly acknowledged = { uploads: 0, claimedKeys: 0, resets: 0, messages: 0 }
 
@@ -32,18 +32,27 @@ export class Ledger {
     this.acknowledged.uploads++
   }
 
-  /** A claim was answered with this key: it must be the only one ever, and of a key that nobody withdrew. */
+  /** Records a claimed key: it must not have been issued or withdrawn before. */
   issued(material: string): void {
     assert.ok(!this.#issued.has(material), `key ${material} was issued twice`)
-    assert.ok(!this.#withdrawn.has(material), `key ${material} was issued although it was called withdrawn`)
-    assert.ok(!this.#fenced.has(material), `key ${material} was issued although the fence was raised since`)
+    assert.ok(
+      !this.#withdrawn.has(material),
+      `key ${material} was issued although its withdrawal was acknowledged`,
+    )
+    assert.ok(
+      !this.#fenced.has(material),
+      `key ${material} was issued although the fence was raised after its upload`,
+    )
     this.#issued.add(material)
     this.acknowledged.claimedKeys++
   }
 
   withdrawn(materials: Iterable<string>): void {
     for (const material of materials) {
-      assert.ok(!this.#issued.has(material), `key ${material} was called withdrawn although it was issued`)
+      assert.ok(
+        !this.#issued.has(material),
+        `key ${material} was reported as withdrawn although it was issued`,
+      )
       this.#withdrawn.add(material)
     }
     this.acknowledged.resets++
@@ -62,16 +71,16 @@ export class Ledger {
     this.acknowledged.messages++
   }
 
-  /** What is acknowledged from here on is going to be lost. */
+  /** Writes acknowledged from now on will be lost. */
   lossBegins(): void {
     this.#undeliveredBeforeLoss = structuredClone(this.#undelivered)
   }
 
   /**
-   * The fence was raised: what was stored before is never issued again. With `lossBegins` before it, what was acknowledged
-   * since then is lost; every message of before that is still to be delivered. Nothing may be under way.
+   * The fence was raised: keys stored before are never issued. Writes acknowledged since `lossBegins`, if it was
+   * called, are lost; every earlier message must still be delivered. No request may be pending.
    *
-   * @param stored what was stored when nobody had raised it yet; undefined: everything
+   * @param stored materials stored before the raise; default: all
    */
   fenced(stored: readonly string[] = this.storedKeys): void {
     for (const material of stored) this.#fenced.add(material)
@@ -82,12 +91,12 @@ export class Ledger {
     this.#resetting.clear()
   }
 
-  /** Everything whose upload was acknowledged since the fence was raised last. */
+  /** Materials whose upload was acknowledged since the last raise. */
   get storedKeys(): readonly string[] {
     return [...this.#stored.values()].flatMap((materials) => [...materials])
   }
 
-  /** Holds what a device reads of its pool and inbox against everything acknowledged. */
+  /** Compares a device's pool and inbox with everything acknowledged. */
   check(device: string, view: PoolView, messageIds: ReadonlySet<string>): void {
     const mayBeWithdrawn = this.#resetting.delete(device)
     for (const material of this.#stored.get(device) ?? []) {
@@ -97,9 +106,9 @@ export class Ledger {
       if (mayBeWithdrawn && !available && !issued) this.#inDoubt.add(material)
       assert.ok(!(available && issued), `key ${material} is available and issued`)
       if (this.#issued.has(material))
-        assert.ok(issued, `key ${material} was issued, and the server does not know it`)
+        assert.ok(issued, `key ${material} was issued, but the server does not list it as issued`)
       else if (this.#withdrawn.has(material)) {
-        assert.ok(!available, `key ${material} is back although its withdrawal was acknowledged`)
+        assert.ok(!available, `key ${material} is available although its withdrawal was acknowledged`)
       } else if (!this.#inDoubt.has(material)) {
         assert.ok(available || issued, `key ${material} of an acknowledged upload is lost`)
       }

@@ -1,6 +1,6 @@
 /**
- * Mixed load against one server process: each worker does one thing at a time, again and again, until the server is
- * gone. Answers go into the ledger; a request without one is in doubt and is told to the ledger as such.
+ * Mixed load against one server process: each worker repeats one operation at a time until the server is killed.
+ * Answers go into the ledger; a request without an answer is recorded as in doubt.
  */
 import { randomInt } from 'node:crypto'
 import type { Ledger } from './ledger.ts'
@@ -15,7 +15,7 @@ export class Client implements Caller {
   readonly #url: string
   readonly #onAnswer: () => void
 
-  /** `onAnswer` is called at each answer, before anything is made of it. */
+  /** `onAnswer` is called for each answer before it is evaluated. */
   constructor(url: string, onAnswer: () => void = () => {}) {
     this.#url = url
     this.#onAnswer = onAnswer

@@ -1,4 +1,4 @@
-/** What the workers of the crash tests do, each a request or two; what is answered goes into the ledger. */
+/** Operations of the crash tests' workers, one or two requests each; answers go into the ledger. */
 import { randomBytes, randomInt } from 'node:crypto'
 import type { Ledger } from './ledger.ts'
 
@@ -6,17 +6,17 @@ export type Device = { readonly userId: string; readonly deviceId: string; reado
 
 export type Answer = { readonly status: number; readonly body: Record<string, unknown> }
 
-/** Answers 200, or throws. */
+/** Resolves with an answer of status 200, or rejects. */
 export type Caller = {
   call(method: string, path: string, token?: string, body?: unknown): Promise<Answer>
 }
 
-/** Above this a device only asks for its counts, so that no pool fills up and evicts. */
+/** At this count a device uploads no more keys, so that no pool evicts. */
 const ENOUGH_KEYS = 150
 
 export async function upload(client: Caller, ledger: Ledger, device: Device): Promise<void> {
-  const { body: standing } = await client.call('POST', '/_matrix/client/v3/keys/upload', device.token, {})
-  const counts = standing['one_time_key_counts'] as Record<string, number>
+  const { body: status } = await client.call('POST', '/_matrix/client/v3/keys/upload', device.token, {})
+  const counts = status['one_time_key_counts'] as Record<string, number>
   if ((counts['signed_curve25519'] ?? 0) > ENOUGH_KEYS) return
   const keys = newKeys(randomInt(1, 12))
   await client.call('POST', '/_matrix/client/v3/keys/upload', device.token, { one_time_keys: byName(keys) })
@@ -42,8 +42,8 @@ export async function claim(
 }
 
 /**
- * Withdraws everything and brings fresh keys in the same transaction. With a request ID the same request may be made again;
- * a device has a thousand of them a day.
+ * Withdraws all keys and uploads new ones in the same transaction. A request ID makes the request repeatable; a device
+ * has a thousand IDs per day.
  */
 export async function reset(
   client: Caller,
@@ -75,7 +75,7 @@ export async function send(client: Caller, ledger: Ledger, from: Device, to: Dev
 
 const ALGORITHM = 'signed_curve25519'
 
-/** Keys named after their material, so that a name in an answer tells which key it was. */
+/** Keys whose ID is their material, so that a name in an answer identifies the key. */
 function newKeys(count: number): string[] {
   return Array.from({ length: count }, () => randomBytes(32).toString('base64').replace('=', ''))
 }

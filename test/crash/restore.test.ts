@@ -1,6 +1,6 @@
 /**
- * The embedded database is put back to a copy of before the claims, under real processes: the fence rises, and no key is
- * issued twice. Where the witness was put back too, what is left is the first sync. CRASH_ROUNDS sets how often.
+ * Restores the embedded database from a copy made before claims, with real processes: the fence is raised, and no key
+ * is issued twice. If the witness was restored too, only the first sync can detect it. CRASH_ROUNDS sets the rounds.
  */
 import assert from 'node:assert/strict'
 import { cpSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
@@ -16,7 +16,7 @@ import { type Answer, claim, type Device, send, upload } from './operations.ts'
 const ROUNDS = Math.ceil(Number(process.env['CRASH_ROUNDS'] ?? 2) / 2)
 const CLAIMS = 10
 
-/** A server over files that can be put back, a device with keys, and who claims them. */
+/** A server over files that can be restored, a device with keys, and a claimer. */
 class Installation {
   readonly ledger = new Ledger()
   readonly #directory = mkdtempSync(join(tmpdir(), 'latchkey-restore-'))
@@ -42,12 +42,12 @@ class Installation {
     return this.#devices[1] ?? assert.fail()
   }
 
-  /** How often the server that runs has raised the fence. */
+  /** How often the running server has raised the fence. */
   get alarms(): number {
     return this.#running.alarms()
   }
 
-  /** As an operator makes it: of a server that is stopped, or of one that was killed. Resolves with its directory. */
+  /** Stops or kills the server and copies its files. Resolves with the copy's directory. */
   async stopAndCopy(how: 'stop' | 'kill'): Promise<string> {
     await this.#running[how]()
     const copy = join(this.#directory, `${this.#copies++}`)
@@ -55,8 +55,8 @@ class Installation {
     return copy
   }
 
-  /** @param witness whether it is part of what is put back, or stays as it is */
-  async putBack(copy: string, { witness }: { readonly witness: boolean }): Promise<void> {
+  /** @param witness whether the witness is restored too or stays unchanged */
+  async restore(copy: string, { witness }: { readonly witness: boolean }): Promise<void> {
     await this.#running.kill()
     const chosen = (name: string): boolean =>
       !name.includes('lock') && (witness || !name.startsWith('fence-'))
@@ -98,7 +98,7 @@ async function inInstallation(run: (installation: Installation) => Promise<void>
   }
 }
 
-test(`a file of before the claims is put back, ${ROUNDS} times each after a stop and a kill: the start raises the fence`, async () => {
+test(`a start over a restored database file raises the fence, ${ROUNDS} times each after a stop and a kill`, async () => {
   await inInstallation(async (installation) => {
     const { ledger } = installation
     for (let round = 0; round < ROUNDS; round++) {
@@ -109,7 +109,7 @@ test(`a file of before the claims is put back, ${ROUNDS} times each after a stop
         assert.equal(installation.alarms, 0)
         await installation.claimSome()
         ledger.lossBegins()
-        await installation.putBack(copy, { witness: false })
+        await installation.restore(copy, { witness: false })
         ledger.fenced()
         await installation.start()
         assert.equal(installation.alarms, 1)
@@ -122,7 +122,7 @@ test(`a file of before the claims is put back, ${ROUNDS} times each after a stop
   })
 })
 
-test(`a whole directory is put back, its witness too, ${ROUNDS} times: the first sync that knows better raises the fence`, async () => {
+test(`after a restore that includes the witness, the first sync with a newer token raises the fence, ${ROUNDS} times`, async () => {
   await inInstallation(async (installation) => {
     const { ledger, owner, other } = installation
     for (let round = 0; round < ROUNDS; round++) {
@@ -133,15 +133,15 @@ test(`a whole directory is put back, its witness too, ${ROUNDS} times: the first
       await send(installation.client, ledger, other, owner)
       const { body: told } = await installation.sync(owner)
       ledger.lossBegins()
-      await installation.putBack(copy, { witness: true })
+      await installation.restore(copy, { witness: true })
       await installation.start()
-      // Nothing that the process has says that anything is missing: who claims now may get what another got before.
+      // The process cannot detect the rollback: a claim now may return a key that was issued before.
       assert.equal(installation.alarms, 0)
       const { body } = await installation.sync(owner, String(told['next_batch']))
       assert.equal(installation.alarms, 1)
       assert.deepEqual(body['device_one_time_keys_count'], { signed_curve25519: 0 })
       ledger.fenced()
-      // Who has not synced yet gets nothing of before either.
+      // Devices that have not synced yet get no earlier key either.
       await installation.claimSome()
       await installation.fill()
       await installation.claimSome()

@@ -1,6 +1,6 @@
 /**
- * A page that is an app on an unmodified matrix-js-sdk: its crypto store in IndexedDB, its fetch guarded, or not, for
- * comparison. What happens is noted for guard.test.ts, which waits for it.
+ * A page with an app on an unmodified matrix-js-sdk: its crypto store is in IndexedDB, its fetch is guarded or, for
+ * comparison, not. It records what happens; guard.test.ts waits for the records.
  */
 import { type ClientEvent, type Guard, guardFetch, indexedDbStore } from '@latchkey/client'
 import { ClientEvent as SdkEvent, createClient } from 'matrix-js-sdk'
@@ -16,16 +16,16 @@ export type Account = {
 type Notes = {
   /** Status of each answer to `/keys/upload`, as the SDK saw it. */
   readonly uploads: number[]
-  /** The same as it came from the server: what the guard sends in between is here only. */
+  /** Status of each answer as sent by the server; includes requests of the guard itself. */
   readonly uploadsOnWire: number[]
   /** Texts of messages that were decrypted. */
   readonly received: string[]
-  /** What was said in plain text, to know that everything before it has been dealt with. */
+  /** Unencrypted messages that mark the end of everything sent before them. */
   readonly marks: string[]
   readonly events: ClientEvent[]
-  /** Syncs whose answers are held. */
+  /** Syncs whose answers are held back. */
   readonly held: unknown[]
-  /** The SDK's state after each sync that it has taken in. */
+  /** The SDK's state after each processed sync. */
   readonly syncs: string[]
 }
 
@@ -49,7 +49,7 @@ class SdkPage {
   #loseUploadAnswers = false
   readonly #watchers = new Set<() => void>()
 
-  /** Starts the client; `until` tells when it has done something. */
+  /** Starts the client; use `until` to wait for its progress. */
   async start(account: Account, { guarded }: { guarded: boolean }): Promise<void> {
     const { baseUrl, userId, deviceId, token } = account
     const wire: typeof fetch = (...args) => this.#onWire(...args)
@@ -77,12 +77,12 @@ class SdkPage {
       if (type === MARK) this.#note(() => this.notes.marks.push(String(content['text'])))
     })
     client.on(SdkEvent.Sync, (state) => this.#note(() => this.notes.syncs.push(state)))
-    // Tests share an origin; their accounts do not share a store.
+    // A store per account, because tests share an origin.
     await client.initRustCrypto({ cryptoDatabasePrefix: userId })
     await client.startClient({ initialSyncLimit: 0 })
   }
 
-  /** Resolves as soon as a list of the notes is that long, or has that entry. */
+  /** Resolves when a list of the notes has `wanted` entries, or the entry `wanted`. */
   async until(list: keyof Notes, wanted: number | string): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>()
     const watcher = (): void => {
@@ -96,8 +96,8 @@ class SdkPage {
     this.#watchers.delete(watcher)
   }
 
-  /** Syncs that tell of claimed keys are answered, but the answers stay on their way until `release`. */
-  holdNewsOfClaims(): void {
+  /** Holds back answers of syncs that report claimed keys until `release`. */
+  holdSyncsWithClaims(): void {
     this.#holding = Promise.withResolvers<void>()
   }
 
@@ -106,7 +106,7 @@ class SdkPage {
     this.#holding = undefined
   }
 
-  /** From now on uploads reach the server, and their answers never come. */
+  /** From now on uploads reach the server, but their answers are lost. */
   loseUploadAnswers(): void {
     this.#loseUploadAnswers = true
   }
@@ -133,7 +133,7 @@ function isTo(endpoint: string, ...[input]: Parameters<typeof fetch>): boolean {
   return new URL(input instanceof Request ? input.url : input).pathname.endsWith(endpoint)
 }
 
-/** How many keys a sync says there are. */
+/** One-time key count of a sync's answer. */
 async function countOf(sync: Response): Promise<number> {
   const { device_one_time_keys_count: counts } = (await sync.clone().json()) as {
     device_one_time_keys_count?: { signed_curve25519?: number }

@@ -1,17 +1,17 @@
-/** A page that works on stores in IndexedDB, for indexed-db.test.ts to call. */
+/** A page that uses stores in IndexedDB, called by indexed-db.test.ts. */
 import { indexedDbStore } from '@latchkey/client'
 import { STORE_CASES } from '../../../packages/client/test/store-contract/cases.ts'
 
-/** What `transaction` was asked for and what the browser made of it: mode and durability. */
+/** Mode and resulting durability of each transaction. */
 const transactions: { readonly mode: string; readonly durability: string }[] = []
 
 const page = {
   caseNames: STORE_CASES.map(({ name }) => name),
 
-  /** Runs a case of the store contract on a database of its own. */
+  /** Runs a case of the store contract on a new database. */
   async runCase(name: string): Promise<void> {
     const found = STORE_CASES.find((each) => each.name === name)
-    if (found === undefined) throw new Error(`there is no case "${name}"`)
+    if (found === undefined) throw new Error(`unknown case "${name}"`)
     const database = crypto.randomUUID()
     await found.run({ open: () => indexedDbStore(database) })
   },
@@ -23,7 +23,7 @@ const page = {
     return { generation, records: Object.fromEntries(records) }
   },
 
-  /** Adds one, `steps` times, by compare-and-swap alone; how often that was in vain. */
+  /** Adds one, `steps` times, by compare-and-swap alone. Returns the number of failed attempts. */
   async countBySwap(database: string, steps: number): Promise<number> {
     const store = indexedDbStore(database)
     let stale = 0
@@ -45,13 +45,13 @@ const page = {
     for (let i = 0; i < steps; i++) await store.exclusively(() => countOne(store))
   },
 
-  /** Counts for ever; each step that is done is told to the function `tell` of the page. */
-  async countForEver(database: string): Promise<void> {
+  /** Counts endlessly and reports each completed step to the page's function `reportStep`. */
+  async countEndlessly(database: string): Promise<void> {
     const store = indexedDbStore(database)
-    for (;;) await tell(await countOne(store))
+    for (;;) await reportStep(await countOne(store))
   },
 
-  /** Takes the lock and keeps it as long as the page lives. */
+  /** Takes the lock and holds it until the page is closed. */
   holdLock(database: string): Promise<void> {
     const { promise: held, resolve } = Promise.withResolvers<void>()
     void indexedDbStore(database).exclusively(() => {
@@ -61,13 +61,13 @@ const page = {
     return held
   },
 
-  /** What a lock that nobody else has, or gives up, is needed for. */
+  /** Takes the lock, or waits for it, and returns 'mine'. */
   async useLock(database: string, lockTimeoutMs?: number): Promise<string> {
     const store = indexedDbStore(database, lockTimeoutMs === undefined ? {} : { lockTimeoutMs })
     return store.exclusively(() => Promise.resolve('mine'))
   },
 
-  /** Writes and reads, and tells the durability of every transaction that wrote. */
+  /** Writes and reads. Returns the durability of every write transaction. */
   async durabilities(database: string): Promise<string[]> {
     const store = indexedDbStore(database)
     await countOne(store)
@@ -79,7 +79,7 @@ const page = {
 async function countOne(store: ReturnType<typeof indexedDbStore>): Promise<number> {
   const { generation, records } = await store.read()
   const next = Number(records.get('count') ?? 0) + 1
-  // A record that grows makes a write long enough to be interrupted.
+  // The record grows so that a write takes long enough to be interrupted.
   return store.write(
     generation,
     new Map([
@@ -104,7 +104,7 @@ export type StorePage = typeof page
 
 declare global {
   var storePage: StorePage
-  function tell(step: number): Promise<void>
+  function reportStep(step: number): Promise<void>
 }
 
 watchTransactions()

@@ -1,6 +1,6 @@
 /**
- * A real, headless Chromium with a profile of its own, driven by playwright-core. It is started as a process of ours, so
- * that it can be ended as a power cut would end it, and started again on the same profile.
+ * A real, headless Chromium with its own profile, driven by playwright-core. It is a child process, so that tests can
+ * kill it and start it again on the same profile.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -11,29 +11,29 @@ import { createInterface } from 'node:readline'
 import { type Browser, type BrowserContext, chromium } from 'playwright-core'
 import { within } from '@latchkey/testing/within.ts'
 
-/** Its first start reads 300 MB from a disk that may have other things to do. */
+/** The first start reads 300 MB from a possibly busy disk. */
 const START_WITHIN_MS = 60_000
 
 const PLACES = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome']
 const REMEDY = 'Install it (Debian: apt-get install chromium), or set CHROMIUM_PATH.'
 
 export type RunningChromium = {
-  /** Its pages share storage, as tabs of one user do. */
+  /** Pages of the context share storage, like tabs of one profile. */
   readonly context: BrowserContext
-  /** kill -9 of all its processes. The profile stays. */
+  /** Kills all its processes with SIGKILL; the profile remains. */
   kill(): Promise<void>
   [Symbol.asyncDispose](): Promise<void>
 }
 
-/** For `test`'s options: why browser tests are skipped, or false. In CI they never are. */
+/** Value for a suite's `skip`: the reason, or false. Browser tests are never skipped in CI. */
 export function skipWithoutChromium(): string | false {
-  return chromiumPath() === undefined && process.env['CI'] !== 'true' && `there is no Chromium. ${REMEDY}`
+  return chromiumPath() === undefined && process.env['CI'] !== 'true' && `Chromium not found. ${REMEDY}`
 }
 
-/** Starts Chromium on a new profile, or on one that is there. */
+/** Starts Chromium on the given profile, or on a new one. */
 export async function startChromium(profile?: string): Promise<RunningChromium> {
   const path = chromiumPath()
-  if (path === undefined) throw new Error(`There is no Chromium. ${REMEDY}`)
+  if (path === undefined) throw new Error(`Chromium not found. ${REMEDY}`)
   const directory = profile ?? newProfile()
   const flags = ['--headless', '--remote-debugging-port=0', `--user-data-dir=${directory}`]
   const silence = [
@@ -42,7 +42,7 @@ export async function startChromium(profile?: string): Promise<RunningChromium> 
     '--disable-background-networking',
     '--disable-component-update',
   ]
-  // Its sandbox refuses to be used by root.
+  // The sandbox does not run as root.
   const root = process.getuid?.() === 0 ? ['--no-sandbox'] : []
   const child = spawn(path, [...flags, ...silence, ...root, 'about:blank'], {
     detached: true,
@@ -68,12 +68,12 @@ export async function startChromium(profile?: string): Promise<RunningChromium> 
   }
 }
 
-/** A directory for a profile that outlives a browser. */
+/** Directory for a profile that is used by several browsers in turn. */
 export function newProfile(): string {
   return mkdtempSync(join(tmpdir(), 'latchkey-chromium-'))
 }
 
-/** Copies the profile of a browser that has ended, without the marks of the process that had it open. */
+/** Copies the profile of a closed browser without its process locks. */
 export function copyProfile(from: string, to: string): void {
   cpSync(from, to, { recursive: true, filter: (path) => !basename(path).startsWith('Singleton') })
 }
@@ -89,7 +89,7 @@ async function endpointOf(child: ChildProcess): Promise<string> {
   for await (const line of lines) {
     const [, endpoint] = /DevTools listening on (ws:\S+)/.exec(line) ?? []
     if (endpoint !== undefined) {
-      // It goes on talking; a full pipe would stop it.
+      // Keeps reading, because a full pipe would block the browser.
       child.stderr.resume()
       return endpoint
     }

@@ -1,6 +1,6 @@
 /**
- * A web app as a user of the library would make it: the packages built as for npm and installed, a page bundled with
- * them by Vite, and served from loopback, which browsers take for a secure context.
+ * A web app as a user of the library would build it: the packages are built as for npm and installed, and Vite bundles
+ * a page with them. Served from loopback, which browsers treat as a secure context.
  */
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
@@ -55,7 +55,7 @@ export async function serveSite(page: string): Promise<Site> {
   }
 }
 
-/** Pages stand in the checkout, where `@latchkey/...` means the sources; here it means what was installed. */
+/** Resolves `@latchkey/...` to the installed packages instead of the checkout's sources. */
 function installedPackages(directory: string): Plugin {
   return {
     name: 'installed-packages',
