@@ -77,7 +77,7 @@ async function writeThroughEach({ nodes, ledger, devices }: Scenario): Promise<v
 
 /** Asserts the number of raises, in the database and in the servers' logs. */
 export async function assertRaises(scenario: Scenario, expected: number): Promise<void> {
-  assert.deepEqual(await scenario.raises(), { counted: expected, said: expected })
+  assert.deepEqual(await scenario.raises(), { counted: expected, reported: expected })
 }
 
 /**

@@ -122,7 +122,7 @@ test(`a start over a restored database file raises the fence, ${ROUNDS} times ea
   })
 })
 
-test(`after a restore that includes the witness, the first sync with a newer token raises the fence, ${ROUNDS} times`, async () => {
+test(`after a restore with the witness, the first newer sync token raises the fence, ${ROUNDS} times`, async () => {
   await inInstallation(async (installation) => {
     const { ledger, owner, other } = installation
     for (let round = 0; round < ROUNDS; round++) {
