@@ -1,15 +1,15 @@
-/** The lab of the client library: each scenario shows its trouble without the library, and none of it with it. */
+/** The lab of the client library: each scenario's problem occurs without the library and not with it. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { House } from '../lab/client/house.ts'
-import { disappointments, play } from '../lab/client/play.ts'
+import { LabServer } from '../lab/client/lab-server.ts'
+import { expectationFailures, runBoth } from '../lab/client/run-both.ts'
 import { SCENARIOS } from '../lab/client/scenarios/index.ts'
 
-const house = await House.open()
-after(() => house[Symbol.asyncDispose]())
+const server = await LabServer.open()
+after(() => server[Symbol.asyncDispose]())
 
 for (const scenario of SCENARIOS) {
   test(`${scenario.name} (${scenario.client}): ${scenario.story}`, async () => {
-    assert.deepEqual(disappointments(scenario, await play(house, scenario)), [])
+    assert.deepEqual(expectationFailures(scenario, await runBoth(server, scenario)), [])
   })
 }

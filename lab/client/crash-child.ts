@@ -1,8 +1,8 @@
 /**
- * A device in a process of its own that kills itself (SIGKILL) before the n-th of its steps: before each request, and
- * before each write of its state. What comes between two steps leaves no trace anywhere, so these are all the gaps.
- * Prints each message that its app has read. Ends with 0 when it had fewer steps than n. Its order comes by standard input,
- * so that it can be started before there is one.
+ * A device in a separate process that kills itself (SIGKILL) before its n-th step. Steps are requests and writes of its
+ * state; nothing between two steps has an external effect, so these kills cover every gap. Prints each message that its
+ * app read. Exits with 0 when it had fewer than n steps. Reads its plan from standard input, so that it can be started
+ * in advance.
  */
 import { writeSync } from 'node:fs'
 import { text as textOf } from 'node:stream/consumers'
@@ -17,27 +17,27 @@ import { ManagedBot } from './managed-libolm.ts'
 import { NaiveBot } from './naive-libolm.ts'
 import { FaultyNetwork } from './network.ts'
 
-export type CrashOrder = {
+export type CrashPlan = {
   readonly credentials: Credentials
   readonly path: string
   readonly killBefore: number
   readonly rounds: number
   readonly hasLibrary: boolean
-  /** A naive bot, with the guard or without, instead of a KeyManager or a naive bot. */
+  /** Runs a naive bot behind a guard (without the library: the naive bot alone) instead of a KeyManager. */
   readonly isGuarded?: boolean
 }
 
-async function live(order: CrashOrder): Promise<void> {
+async function runRounds(plan: CrashPlan): Promise<void> {
   let steps = 0
   const step = (): void => {
-    if (++steps === order.killBefore) process.kill(process.pid, 'SIGKILL')
+    if (++steps === plan.killBefore) process.kill(process.pid, 'SIGKILL')
   }
-  const bot = await open(order, step)
-  for (let round = 0; round < order.rounds; round++) await bot.round()
+  const bot = await open(plan, step)
+  for (let round = 0; round < plan.rounds; round++) await bot.round()
 }
 
-async function open(order: CrashOrder, step: () => void): Promise<LibolmDevice> {
-  const { credentials, path, hasLibrary, isGuarded = false } = order
+async function open(plan: CrashPlan, step: () => void): Promise<LibolmDevice> {
+  const { credentials, path, hasLibrary, isGuarded = false } = plan
   const common = {
     olm,
     session: MatrixSession.resume(credentials),
@@ -78,5 +78,5 @@ function steppingDisk(disk: Disk, step: () => void): Disk {
 }
 
 const olm = await loadOlm()
-const order = await textOf(process.stdin)
-if (order !== '') await live(JSON.parse(order))
+const plan = await textOf(process.stdin)
+if (plan !== '') await runRounds(JSON.parse(plan))

@@ -1,78 +1,78 @@
 /**
- * What every client of the lab looks like from outside, whatever it runs on, and with or without the library. A round is
- * what a client does again and again: one sync, and what follows from it.
+ * The common interface of the lab's clients, with and without the library. A round is one sync and the requests that
+ * result from it.
  */
 import type { ClientEvent, HealRecord } from '@latchkey/client'
 import type { AnyJson, ClaimedKey } from '@latchkey/testing/matrix-session.ts'
 import type { Peer } from '@latchkey/testing/olm-device.ts'
 import type { FaultyNetwork } from './network.ts'
 
-/** A message that came and could not be read. */
+/** A received message that the client could not decrypt. */
 export type Unreadable = {
   readonly sender: string
-  /** Why, as far as the client can tell its user; undefined: it cannot. */
+  /** The cause that the client can show to its user; undefined if it has none. */
   readonly cause: string | undefined
 }
 
 export interface LabDevice extends Peer {
   readonly network: FaultyNetwork
-  /** Never throws for a lost connection; other refusals are what clients make of them: nothing. */
+  /** Does not throw for a lost connection; other errors are ignored, as clients do. */
   round(): Promise<void>
-  /** Texts in the order in which they were read, those that were read twice twice. */
+  /** Decrypted texts in order; a message decrypted twice appears twice. */
   readonly read: readonly string[]
   readonly unreadable: readonly Unreadable[]
-  /** Why the device, or its predecessor under the same user, was given up, where it was. */
+  /** Why the device, or its predecessor of the same user, was abandoned, if it was. */
   readonly deadBecause?: string | undefined
-  /** The public halves of the private keys that it really has, used-up ones excluded. */
+  /** Public halves of the private keys that the device actually has, without used ones. */
   held(): Promise<ReadonlySet<string>>
-  /** A message with this key was read: where nothing else tells, that is when a private key goes. */
+  /** Reports a decrypted message with this key, for devices that cannot observe the removal of its private half. */
   noteUsed?(key: ClaimedKey): void
-  /** The app has handled a message of this ID, in an earlier process. */
+  /** Reports a message that the app handled in an earlier process. */
   noteHandled?(id: string): void
-  /** Asks the server what it would issue for this device; past the network's faults. */
+  /** Keys that the server would issue for this device, requested without the network's faults. */
   pool(): Promise<PoolContents>
-  /** What the library says that it healed; undefined without it. */
+  /** Heals that the library reports; undefined without the library. */
   heals(): Promise<Heals | undefined>
   close(): Promise<void>
 }
 
 export type Heals = {
-  /** As its events told. */
+  /** Events that the library emitted. */
   readonly told: readonly ClientEvent[]
-  /** As it remembers. */
+  /** The library's heal history. */
   readonly history: readonly HealRecord[]
 }
 
-/** A device on a raw libolm account: a naive bot, or one with the library. */
+/** A device on a raw libolm account: a naive bot, or a bot with the library. */
 export interface LibolmDevice extends LabDevice {
-  /** The process ends without a word, and is started anew on what was saved. */
+  /** The process crashes and restarts from its saved state. */
   restart(): Promise<Start>
-  /** What a backup of its disk holds. */
+  /** Returns a backup of its disk. */
   backUp(): Promise<Backup>
-  /** The disk is what it was; the process starts anew on it. */
+  /** Restores the disk from a backup and restarts the process. */
   restore(backup: Backup): Promise<Start>
-  /** The disk is empty. */
+  /** Empties the disk and restarts the process. */
   wipe(): Promise<Start>
-  /** Bytes of what is saved are changed; then as `restart`. */
+  /** Corrupts bytes of the saved state and restarts the process. */
   damage(): Promise<Start>
-  /** A second process on the same disk. */
+  /** Starts a second process on the same disk. */
   second(): Promise<LibolmDevice>
-  /** One sync, its answer not yet acted upon; `take` acts upon it. */
+  /** Requests one sync without processing its answer; `take` processes it. */
   sync(): Promise<PendingSync>
   take(sync: PendingSync): Promise<void>
 }
 
-/** How a start went: `error` is what an operator is told instead of a device that runs. */
+/** Result of a start; `error` is the message for the operator if the device does not run. */
 export type Start = { readonly error?: string }
 
-/** Opaque: each kind of device has its own. */
+/** Opaque content, specific to the kind of device. */
 export type Backup = { readonly content: unknown }
 export type PendingSync = { readonly answer: AnyJson; readonly begun: unknown }
 
 export type PoolContents = {
   /** base64url SHA-256 of every key that may be issued, one-time and fallback. */
   readonly issuable: readonly string[]
-  /** How many one-time keys are available. */
+  /** Number of available one-time keys. */
   readonly count: number
 }
 

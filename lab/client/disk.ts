@@ -1,4 +1,4 @@
-/** Where a naive bot saves its one text, in one step. */
+/** Storage of a naive bot: one text, written in one step. */
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 
 export interface Disk {

@@ -1,6 +1,6 @@
 /**
- * The proof that keys which a server would issue are good: a message on each of them, by one sender who has a raw libolm
- * account and as many sessions.
+ * Sends a message on each key that a server would issue, which shows whether the keys are usable. One sender with a raw
+ * libolm account opens all sessions.
  */
 import { canonicalJson } from '@latchkey/protocol'
 import type { ClaimedKey, MatrixSession } from '@latchkey/testing/matrix-session.ts'
@@ -8,12 +8,12 @@ import { MESSAGE_TYPE, type Peer } from '@latchkey/testing/olm-device.ts'
 import type { Olm } from './load-olm.ts'
 
 const ALGORITHM = 'm.olm.v1.curve25519-aes-sha2'
-/** Not the session's: that one has keys of its own on the server. */
+/** Differs from the session's device, which has its own keys on the server. */
 const DEVICE = 'DRAIN'
 
 export type Drained = { readonly text: string; readonly key: ClaimedKey }
 
-/** Claims so many keys of a device and sends it a message on each. */
+/** Claims `count` keys of a device and sends it a message on each. */
 export async function drain(olm: Olm, sender: MatrixSession, to: Peer, count: number): Promise<Drained[]> {
   const { userId, deviceId } = to
   const asked = await sender.ok('POST', '/v3/keys/query', { device_keys: { [userId]: [deviceId] } })

@@ -1,4 +1,4 @@
-/** The guard of one app: renewed when the app starts anew, over the same store. */
+/** The guard of one app; recreated over the same store when the app restarts. */
 import { type ClientEvent, guardFetch, type GuardOptions, type Store } from '@latchkey/client'
 import type { Clock } from './clock.ts'
 import type { AnyJson, Fetch } from '@latchkey/testing/matrix-session.ts'
@@ -12,7 +12,7 @@ export type Guard = {
   close(): Promise<void>
 }
 
-/** Options of the guard that a scenario needs other than they are. */
+/** Options of the guard that scenarios change. */
 export type GuardLimits = Pick<GuardOptions, 'newKeysPerDay' | 'sdkSlots'>
 
 export function guardOf(
@@ -31,7 +31,7 @@ export function guardOf(
   return {
     fetch: (input, init) => guard(input, init),
     explain: (event) => guard.reportUndecryptable(event),
-    // What cannot be read remembers nothing.
+    // An unreadable ledger has no history.
     heals: async () => ({ told: events, history: await guard.history().catch(() => []) }),
     renew() {
       guard = make()
@@ -40,7 +40,7 @@ export function guardOf(
   }
 }
 
-/** What an app without the library has: its requests as they are, and no idea. */
+/** For an app without the library: passes requests unchanged and explains nothing. */
 export function noGuard(net: Fetch): Guard {
   return {
     fetch: net,

@@ -1,6 +1,6 @@
 /**
- * A naive bot behind a guard: an SDK that nobody may touch. Its ledger is a file beside its own. Without the library it is
- * the same bot without the guard.
+ * A naive bot behind a guard, like an SDK that cannot be changed. The ledger is a file next to the bot's own. Without
+ * the library it is the same bot without the guard.
  */
 import type { Store } from '@latchkey/client'
 import { fileStore } from '@latchkey/client/node'
@@ -8,7 +8,7 @@ import type { Disk } from './disk.ts'
 import { guardOf } from './guard-of.ts'
 import { type BotOptions, NaiveBot } from './naive-libolm.ts'
 
-/** libolm's. */
+/** Number of one-time keys that libolm keeps. */
 const SLOTS = 100
 
 export function ledgerAt(path: string): Store {

@@ -1,4 +1,4 @@
-/** A device on an unmodified matrix-js-sdk, which syncs by itself; a round is two of its syncs, each with an event. */
+/** A device on an unmodified matrix-js-sdk, which syncs by itself. A round is two of its syncs, each with an event. */
 import type { AnyJson, ClaimedKey, MatrixSession } from '@latchkey/testing/matrix-session.ts'
 import { type JsSdkClient, type JsSdkOptions, silence } from '@latchkey/testing/js-sdk-client.ts'
 import {
@@ -14,7 +14,7 @@ import type { Shared } from './machine-device.ts'
 import type { MachineKeys } from './machine-keys.ts'
 import { type FaultyNetwork, SYNC } from './network.ts'
 
-/** Which version of the SDK: `createClient` is that of the other one. */
+/** SDK version, selected by its `createClient`. */
 export type SdkVersion = Pick<JsSdkOptions, 'createClient'>
 
 export type JsSdkParts = {
@@ -30,7 +30,7 @@ export class JsSdkDevice implements LabDevice {
   readonly #client: JsSdkClient
   readonly #parts: JsSdkParts
   #nudges = 0
-  /** Delivered messages that were looked at. */
+  /** Number of delivered messages that were checked. */
   #looked = 0
 
   constructor(parts: JsSdkParts) {
@@ -43,7 +43,7 @@ export class JsSdkDevice implements LabDevice {
     return this.#client.session
   }
 
-  /** The session past the guard and the network's faults. */
+  /** The session without the guard and the network's faults. */
   get direct(): MatrixSession {
     return this.session.through(fetch)
   }
@@ -60,12 +60,12 @@ export class JsSdkDevice implements LabDevice {
     return this.#client.received.map(({ text }) => text)
   }
 
-  /** Resolves when `count` syncs more were answered, and the last of them taken in. */
+  /** Resolves when `count` more syncs were answered and processed. */
   async round(count = 2): Promise<void> {
     for (let i = 0; i < count; i++) {
       const seen = this.#syncsBegun()
       await this.#nudge()
-      await this.#client.until('a sync with news', () => this.#syncsBegun() > seen)
+      await this.#client.until('a sync with an event', () => this.#syncsBegun() > seen)
     }
     await this.#noteUnreadable()
   }
@@ -95,8 +95,8 @@ export class JsSdkDevice implements LabDevice {
   }
 
   /**
-   * The SDK says nothing of a message that it could not decrypt: that is what was delivered and is not among what was
-   * read. Whatever came before the latest sync has been taken in.
+   * The SDK does not report messages that it cannot decrypt. They are the delivered messages that were not decrypted;
+   * everything before the latest sync has been processed.
    */
   async #noteUnreadable(): Promise<void> {
     const takenIn = this.network.to(SYNC).slice(0, -1)
@@ -114,12 +114,12 @@ export class JsSdkDevice implements LabDevice {
     this.#looked = delivered.length
   }
 
-  /** Syncs whose answer with a nudge has been taken in: the next one confirms it. */
+  /** Number of processed syncs with a nudge; the following sync confirms each. */
   #syncsBegun(): number {
     return this.network.to(SYNC).filter(({ answer }) => (answer.to_device?.events ?? []).length > 0).length
   }
 
-  /** Something for the long-poll to return with. */
+  /** Sends an event that ends the long-poll. */
   async #nudge(): Promise<void> {
     const path = `/v3/sendToDevice/dev.latchkey.lab.nudge/${this.#nudges++}`
     await this.session.ok('PUT', path, { messages: { [this.userId]: { [this.deviceId]: {} } } })

@@ -1,6 +1,6 @@
 /**
- * Loads libolm. At load it makes every uncaught error of the process its own (exit code 7, no message), so what it
- * registers is taken away again.
+ * Loads libolm and removes the handlers that it registers for uncaught errors, because they end the process with exit
+ * code 7 and no message.
  */
 import type * as Libolm from '@matrix-org/olm'
 

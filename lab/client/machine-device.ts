@@ -1,4 +1,4 @@
-/** A device on an unmodified OlmMachine, whose requests pass the guard or do not. */
+/** A device on an unmodified OlmMachine, with or without the guard. */
 import type { ClaimedKey, MatrixSession } from '@latchkey/testing/matrix-session.ts'
 import type { Snapshot } from '@latchkey/client'
 import type { Backup as CryptoBackup, OlmDevice } from '@latchkey/testing/olm-device.ts'
@@ -22,9 +22,9 @@ export type MachineBackup = {
   readonly ledger: Snapshot
 }
 
-/** What clients on one crypto store share. */
+/** State that clients on one crypto store share. */
 export type Shared = {
-  /** Private keys that the crypto store has. */
+  /** Private keys in the crypto store. */
   readonly saved: SavedKeys
   readonly network: FaultyNetwork
   /** The guard's store. */
@@ -35,10 +35,10 @@ export type Shared = {
 
 export type MachineParts = {
   readonly machine: OlmDevice
-  /** The session past the network's faults. */
+  /** The session without the network's faults. */
   readonly direct: MatrixSession
   readonly shared: Shared
-  /** Private keys that this client has. */
+  /** Private keys of this client. */
   readonly keys: MachineKeys
   readonly guard: Guard
 }
@@ -92,7 +92,7 @@ export class MachineDevice implements LabDevice {
     return poolContents(await this.#parts.direct.ok('GET', POOL))
   }
 
-  /** The session past the network's faults. */
+  /** The session without the network's faults. */
   get direct(): MatrixSession {
     return this.#parts.direct
   }
@@ -108,7 +108,7 @@ export class MachineDevice implements LabDevice {
     return { crypto, held: saved.keys, ledger: await ledger.read() }
   }
 
-  /** The phone is what it was; with `cryptoAlone` the guard's ledger is not. */
+  /** Restores the device from a backup; with `cryptoAlone` without the guard's ledger. */
   async restore({ crypto, held, ledger }: MachineBackup, { cryptoAlone = false } = {}): Promise<void> {
     await this.machine.restoreFrom(crypto)
     this.shared.saved.keys = held
@@ -121,7 +121,7 @@ export class MachineDevice implements LabDevice {
     return this.#parts.guard.heals()
   }
 
-  /** The crypto store is gone; session and ledger are not. */
+  /** Deletes the crypto store; session and ledger remain. */
   async wipe(): Promise<void> {
     await this.machine.wipe()
     this.shared.saved.keys = new Set()

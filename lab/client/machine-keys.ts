@@ -1,17 +1,17 @@
 /**
- * Which private keys an OlmMachine has. It reads its account from the crypto store when it is opened, and never again; it
- * saves the whole account at each change. Of two on one store neither has the new keys of the other, and the store has
- * those of the one that saved last.
+ * Tracks the private keys of an OlmMachine. A machine reads its account from the crypto store only when it is opened,
+ * and saves the whole account at each change. Two machines on one store do not have each other's new keys, and the
+ * store has those of the last one that saved.
  */
 import type { AnyJson, Fetch } from '@latchkey/testing/matrix-session.ts'
 import { UPLOAD } from './network.ts'
 
-/** What the account in a crypto store has, by public half. Clients on one store share it. */
+/** Keys of the account in a crypto store, by public half. Shared by the clients on one store. */
 export type SavedKeys = { keys: ReadonlySet<string> }
 
 /**
- * Those of one machine: what was saved when it was opened, and those of the uploads that it tried. It never drops one
- * unused, having room for 5 000, so this is exact as long as it is told of messages read and of copies put back.
+ * Keys of one machine: those saved when it was opened, and those of its uploads. A machine keeps 5 000 keys and never
+ * drops unused ones in the lab, so this is exact if decrypted messages and restored copies are reported.
  */
 export class MachineKeys {
   readonly #saved: SavedKeys
@@ -26,18 +26,18 @@ export class MachineKeys {
     return this.#held
   }
 
-  /** The machine was opened anew. */
+  /** Reports that the machine was reopened. */
   reopen(): void {
     this.#held = new Set(this.#saved.keys)
   }
 
-  /** A message with this key was read: its private half goes. */
+  /** Reports a decrypted message with this key, whose private half is then removed. */
   noteUsed(key: string): void {
     this.#held.delete(key)
     this.#save()
   }
 
-  /** A `fetch` in front of `next` that looks at uploads as the machine makes them. */
+  /** A `fetch` in front of `next` that records the machine's uploads. */
   watching(next: Fetch): Fetch {
     return (input, init) => {
       if (String(input).endsWith(UPLOAD) && typeof init?.body === 'string') this.#noteMade(init.body)
@@ -47,7 +47,7 @@ export class MachineKeys {
 
   #noteMade(body: string): void {
     const { one_time_keys: oneTime = {}, fallback_keys: fallback = {} }: AnyJson = JSON.parse(body)
-    // Not merged: vodozemac counts both from 0, so they share IDs.
+    // Kept apart, because vodozemac numbers both from 0.
     for (const keys of [oneTime, fallback]) {
       for (const { key } of Object.values<AnyJson>(keys)) this.#held.add(key)
     }

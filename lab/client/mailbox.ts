@@ -1,10 +1,10 @@
 /**
- * Counts what becomes of the messages to one device. Each is the first of its sender, so each needs a key of the device.
+ * Counts the outcomes of messages to one device. Each is the first of its sender, so each needs a key of the device.
  *
- *     read                                    the rest of the table does not concern it
- *     not read, private key was there         undecryptable: never an excuse
- *     not read, sent after the first round    undecryptable: by then the device should have been mended
- *     not read, private key was gone          lost: nothing can read it; somebody should say why, and it should be true
+ *     read                                     success
+ *     not read, private key was available      undecryptable: a failure
+ *     not read, sent after the first round     undecryptable: the device should have been healed by then
+ *     not read, private key was not available  lost: cannot be decrypted; the client should give the true cause
  */
 import type { Verdict } from '@latchkey/client'
 import type { AnyJson, ClaimedKey } from '@latchkey/testing/matrix-session.ts'
@@ -18,19 +18,19 @@ export type Tally = {
   readonly read: number
   readonly undecryptable: number
   readonly lost: readonly { readonly text: string; readonly cause: string | undefined }[]
-  /** What the device could not read, forgeries and duplicates included, and cannot say why. */
+  /** Messages that the device could not decrypt without a cause, including forgeries and duplicates. */
   readonly unexplained: number
-  /** Messages that were read twice. */
+  /** Messages that were decrypted twice. */
   readonly readTwice: number
-  /** Uploads that reached the server, those that it refused, and the one-time keys that it took. */
+  /** Uploads that reached the server, those that it refused, and the one-time keys that it accepted. */
   readonly uploads: number
   readonly refused: number
   readonly published: number
-  /** Keys that the server would issue now and nobody could use. */
-  readonly orphans: number
+  /** Keys that the server would issue now and whose private halves the device does not have. */
+  readonly deadKeys: number
 }
 
-/** Is no cause where the server took the key from this device, whatever state of it that was. */
+/** A wrong cause if the server got the key from this device, in any of its states. */
 const UNKNOWN_KEY: Verdict = 'unknown_key'
 
 type Message = {
@@ -38,8 +38,8 @@ type Message = {
   readonly sender: string
   readonly key: ClaimedKey | undefined
   isDue: boolean
-  /** Made on a session that the device has lost. */
-  readonly isSessionGone: boolean
+  /** Encrypted with a session that the device has lost. */
+  readonly isSessionLost: boolean
   wasHeld: boolean
   isRead: boolean
 }
@@ -58,7 +58,7 @@ export class Mailbox {
     this.#device = device
   }
 
-  /** As many messages, each of a sender that has not written before. Returns the keys that they were made with. */
+  /** Sends `count` messages, each from a new sender. Returns the keys used. */
   async write(count = 1): Promise<ClaimedKey[]> {
     const keys: ClaimedKey[] = []
     for (let i = 0; i < count; i++) {
@@ -71,15 +71,18 @@ export class Mailbox {
     return keys
   }
 
-  /** The first sender writes again, on the session that there is; `isGone`: the device has lost its side of it. */
-  async writeAgain({ isGone }: { readonly isGone: boolean }): Promise<void> {
+  /**
+   * The first sender writes again with the existing session; `isSessionLost`: the device has lost its half of the
+   * session.
+   */
+  async writeAgain({ isSessionLost }: { readonly isSessionLost: boolean }): Promise<void> {
     const sender = await this.#senders.get(0)
     const text = `message ${this.#messages.length + 1}`
-    this.#note(sender.userId, text, undefined, isGone)
+    this.#note(sender.userId, text, undefined, isSessionLost)
     await sender.send(this.#device, text)
   }
 
-  /** A sender claims a key now and sends later: what is returned sends. */
+  /** A sender claims a key now and sends later, by the returned `send`. */
   async claimFor(): Promise<{ readonly key: ClaimedKey; send(): Promise<void> }> {
     const sender = await this.#senders.get(this.#nextSender++)
     const key = await sender.startSession(this.#device)
@@ -92,23 +95,23 @@ export class Mailbox {
     return { key, send }
   }
 
-  /** Keys that are claimed by people who never write. */
+  /** Claims keys without sending messages. */
   async claim(count: number): Promise<ClaimedKey[]> {
     const claimer = await this.#senders.get(0)
     return claimer.session.claimMany(this.#device.userId, this.#device.deviceId, count)
   }
 
-  /** One round of the device; notes first which private keys are there for what may come. */
+  /** Runs one round of the device. Records before it which private keys are available for pending messages. */
   async round(device = this.#device): Promise<void> {
     await this.watch(device, () => device.round())
   }
 
-  /** As `round`, for whatever else makes the device receive. */
+  /** As `round`, for any other operation that makes the device receive. */
   async watch(device: LabDevice, receive: () => Promise<void>): Promise<void> {
     const held = await device.held()
     for (const message of this.#messages) {
       if (message.isRead) continue
-      message.wasHeld = message.key === undefined ? !message.isSessionGone : held.has(message.key.key)
+      message.wasHeld = message.key === undefined ? !message.isSessionLost : held.has(message.key.key)
     }
     await receive()
     for (const message of this.#messages) {
@@ -118,7 +121,7 @@ export class Mailbox {
     }
   }
 
-  /** What an earlier process of the device read, whose IDs its app remembers. */
+  /** Records messages that an earlier process of the device read and whose IDs its app has stored. */
   noteRead(messages: readonly { readonly id: string; readonly text: string }[]): void {
     for (const { id, text } of messages) {
       this.#readBefore.push(text)
@@ -127,30 +130,30 @@ export class Mailbox {
     }
   }
 
-  /** The fault is over and the device has had its first round: what is written from now on has to be readable. */
-  expectAllFromNow(): void {
+  /** Call after the fault and the device's first round: all later messages must be readable. */
+  requireAllFromNow(): void {
     this.#isDue = true
   }
 
-  /** What is under way has to be readable when it comes, although it was sent before the device was mended. */
-  mustStayReadable(): void {
+  /** Pending messages must be readable although they were sent before the device was healed. */
+  requirePending(): void {
     for (const message of this.#messages) message.isDue ||= !message.isRead
   }
 
-  /** From now on it is this installation of the device that counts; what the others read stays read. */
-  moveTo(device: LabDevice): void {
+  /** Continues with another installation of the device; messages that earlier ones read count as read. */
+  switchTo(device: LabDevice): void {
     this.#others.push(this.#device)
     this.#device = device
   }
 
   async tally(): Promise<Tally> {
     const device = this.#device
-    const everybody = [...new Set([device, ...this.#others])]
-    const readings = [...this.#readBefore, ...everybody.flatMap(({ read }) => read)]
+    const devices = [...new Set([device, ...this.#others])]
+    const readings = [...this.#readBefore, ...devices.flatMap(({ read }) => read)]
     const unread = this.#messages.filter(({ isRead }) => !isRead)
     const excused = unread.filter((message) => !message.isDue && !this.#couldBeRead(message))
-    const causes = everybody.flatMap(({ unreadable }) => unreadable)
-    const exchanges = [...new Set(everybody.map(({ network }) => network))].flatMap((network) =>
+    const causes = devices.flatMap(({ unreadable }) => unreadable)
+    const exchanges = [...new Set(devices.map(({ network }) => network))].flatMap((network) =>
       network.to(UPLOAD),
     )
     const taken = exchanges.filter(({ status }) => status === 200).map(({ sent }) => sent)
@@ -173,16 +176,16 @@ export class Mailbox {
       uploads: exchanges.length,
       refused: exchanges.filter(({ status }) => status !== 200).length,
       published: taken.reduce((sum, { one_time_keys: keys = {} }) => sum + Object.keys(keys).length, 0),
-      orphans: pool.issuable.filter((hash) => !heldHashes.has(hash)).length,
+      deadKeys: pool.issuable.filter((hash) => !heldHashes.has(hash)).length,
     }
   }
 
-  #note(sender: string, text: string, key: ClaimedKey | undefined, isSessionGone = false): void {
-    const message = { text, sender, key, isDue: this.#isDue, isSessionGone, wasHeld: true, isRead: false }
+  #note(sender: string, text: string, key: ClaimedKey | undefined, isSessionLost = false): void {
+    const message = { text, sender, key, isDue: this.#isDue, isSessionLost, wasHeld: true, isRead: false }
     this.#messages.push(message)
   }
 
-  /** A one-time key reads one message: if another was made with it and read, this one could not be. */
+  /** Whether the message was decryptable. A one-time key decrypts one message, so an earlier one may have used it. */
   #couldBeRead({ key, wasHeld }: Message): boolean {
     const usedUp = this.#messages.some(
       (other) => other.isRead && other.key?.isFallback === false && other.key.key === key?.key,

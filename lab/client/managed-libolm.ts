@@ -1,6 +1,6 @@
 /**
- * The same bot as naive-libolm.ts, with the library: it syncs, hands the answer over, sends what it is given to send, and
- * acts upon nothing else but "this device is dead", by logging in as a new one. Its store is a file.
+ * The bot of naive-libolm.ts with the library: it syncs, passes the answer on, and sends the requests that it gets. It
+ * handles only the event of an unusable account, by logging in as a new device. Its store is a file.
  */
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import {
@@ -33,12 +33,12 @@ export type ManagedOptions = {
   readonly olm: Olm
   readonly session: MatrixSession
   readonly network: FaultyNetwork
-  /** Of the store. */
+  /** Path of the store. */
   readonly path: string
   readonly clock: Clock
-  /** Looks at, or changes, what goes to the store. */
+  /** Observes or changes writes to the store. */
   readonly wrapStore?: (store: Store) => Store
-  /** Told of each message, by its ID, before it is marked as handled. */
+  /** Called with each message and its ID before the message is marked as handled. */
   readonly onRead?: (id: string, text: string) => void
 }
 
@@ -52,7 +52,7 @@ export class ManagedBot implements LibolmDevice {
   readonly unreadable: Unreadable[] = []
   readonly events: ClientEvent[] = []
   readonly #options: ManagedOptions
-  /** What the app itself remembers of messages that it was given. */
+  /** IDs of messages that the app has handled. */
   readonly #handled = new Set<string>()
   #direct: MatrixSession
   #session: MatrixSession
@@ -84,7 +84,7 @@ export class ManagedBot implements LibolmDevice {
     return this.#session.deviceId
   }
 
-  /** Why an earlier device of this bot was given up. */
+  /** Why an earlier device of this bot was abandoned. */
   get deadBecause(): string | undefined {
     return this.#deadBecause
   }
@@ -129,7 +129,7 @@ export class ManagedBot implements LibolmDevice {
     return this.restore({ content: [] })
   }
 
-  /** A page of the file is overwritten. */
+  /** Overwrites a page of the file. */
   async damage(): Promise<Start> {
     await this.#closeStore()
     const bytes = readFileSync(this.#path)
@@ -169,7 +169,7 @@ export class ManagedBot implements LibolmDevice {
       this.#options.onRead?.(id, text)
     }
     await this.#send()
-    // After what the sync made the manager ask the server: it may know more of a key by then.
+    // After the manager's requests to the server, because their answers may explain a key.
     for (const { sender, verdict, key } of failures) {
       const [known] = key === undefined ? [] : await manager.explain(key)
       this.unreadable.push({ sender, cause: known?.verdict ?? verdict })
@@ -178,7 +178,7 @@ export class ManagedBot implements LibolmDevice {
     if (dead !== undefined && this.#deadBecause === undefined) await this.#startOver(dead.message)
   }
 
-  /** By the pickle in the store, not by what the manager says. */
+  /** From the pickle in the store, independent of the manager. */
   async held(): Promise<ReadonlySet<string>> {
     const snapshot = await this.#store?.read()
     const { pickle } = JSON.parse(snapshot?.records.get('account/only') ?? '{}')

@@ -1,7 +1,7 @@
 /**
- * A bot on a raw libolm account, as many are written: keys are generated, sent, and saved afterwards; whatever count or
- * "fallback used" a server states is believed at once; a store that cannot be read is replaced by a new account. What it
- * does wrong is found in the wild: riot-android#1289, hydrogen#185, element-ios#7480, matrix-rust-sdk#1415.
+ * A bot on a raw libolm account as many are written: it generates keys, sends them and saves them afterwards; it
+ * believes every count and "fallback used" of a server at once; it replaces an unreadable store by a new account. Its
+ * mistakes occur in real clients: riot-android#1289, hydrogen#185, element-ios#7480, matrix-rust-sdk#1415.
  */
 import { canonicalJson } from '@latchkey/protocol'
 import type { AnyJson, MatrixSession } from '@latchkey/testing/matrix-session.ts'
@@ -26,27 +26,27 @@ import { auditPickle, heldPublicKeys } from './pickle-audit.ts'
 type Account = InstanceType<Olm['Account']>
 type Session = InstanceType<Olm['Session']>
 
-/** Faults that some bots have and others do not. */
+/** Optional mistakes of a bot. */
 export type Habits = {
-  /** Removes the one-time key when a message names it, before anything of the message was decrypted. */
+  /** Removes the one-time key when a message names it, before the message is decrypted. */
   readonly removesKeyFirst?: boolean
-  /** Rotates the fallback key after a week, and whenever its time seems to lie in the future. */
+  /** Rotates the fallback key after a week, and if its time is in the future. */
   readonly rotatesByAge?: boolean
-  /** Saves sessions and sync token before its app gets the messages; new keys are saved after sending still. */
+  /** Saves sessions and sync token before its app gets the messages; new keys are still saved after sending. */
   readonly readsOnce?: boolean
 }
 
 export type BotOptions = {
   readonly olm: Olm
-  /** Through which it asks; its own requests meet the faults of `network`. */
+  /** Session for its requests, which are subject to the faults of `network`. */
   readonly session: MatrixSession
   readonly network: FaultyNetwork
   readonly disk: Disk
   readonly habits?: Habits
   readonly clock: Clock
-  /** Carries its requests instead of `network`, whose faults it has behind it. */
+  /** Sends its requests instead of `network`; the guard passes them on to `network`. */
   readonly guard?: Guard
-  /** Told of each message; there is nothing but its text to know it by. */
+  /** Called with each message; only its text identifies it. */
   readonly onRead?: (id: string, text: string) => void
 }
 
@@ -103,7 +103,7 @@ export class NaiveBot implements LibolmDevice {
     return this.#session.deviceId
   }
 
-  /** The process ends, and its supervisor starts it anew on what was saved. */
+  /** The process ends, and its supervisor restarts it from the saved state. */
   async restart(): Promise<Start> {
     this.#load()
     return {}
@@ -260,7 +260,7 @@ export class NaiveBot implements LibolmDevice {
       try {
         return known.session.decrypt(type, body)
       } catch {
-        // Not of this session, or not readable with it: the next, or a new one.
+        // Not of this session: tries the next one, then a new one.
       }
     }
     if (type !== 0) return undefined

@@ -1,22 +1,22 @@
 /**
- * The way between a client and its server, with faults made to order: the next request of a path is hit by the next
- * fault that was set for it, so a scenario decides exactly what happens, and when. What no fault is set for passes.
+ * The network between a client and its server with scripted faults: the next fault of a path applies to the next
+ * request to that path, so a scenario controls what happens and when. Requests without a fault pass.
  */
 import type { AnyJson, Fetch } from '@latchkey/testing/matrix-session.ts'
 
 export type Exchange = {
   readonly path: string
   readonly sent: AnyJson
-  /** 0 where nothing came back. */
+  /** 0 if no answer arrived. */
   readonly status: number
   readonly answer: AnyJson
 }
 
-/** What happens to one request; `send` brings it to the server. */
+/** A fault of one request; `send` passes the request to the server. */
 type Fault = (send: () => Promise<Response>, sent: AnyJson) => Promise<Response>
 
 export type Held = {
-  /** The server has answered, and the client does not know. */
+  /** Resolves when the server has answered; the client has not received the answer. */
   readonly answered: Promise<void>
   release(): void
 }
@@ -25,19 +25,19 @@ export type Held = {
 export type Rewrite = (answer: AnyJson) => void
 
 export class FaultyNetwork {
-  /** What reached the server, in the order in which it answered. */
+  /** Requests that reached the server, in the order of its answers. */
   readonly exchanges: Exchange[] = []
   readonly #faults: { readonly path: string; readonly fault: Fault }[] = []
   readonly #rewrites = new Map<string, Rewrite>()
   readonly #refused = new Set<string>()
   readonly #beforeEach: () => void
 
-  /** @param beforeEach called before each request leaves */
+  /** @param beforeEach called before each request is sent */
   constructor(beforeEach: () => void = () => undefined) {
     this.#beforeEach = beforeEach
   }
 
-  /** To be given to a client as its `fetch`. */
+  /** The client's `fetch`. */
   readonly fetch: Fetch = async (input, init) => {
     this.#beforeEach()
     const path = pathOf(input)
@@ -48,7 +48,7 @@ export class FaultyNetwork {
     return hit === undefined ? send() : hit.fault(send, sentBy(init))
   }
 
-  /** The next request gets to the server and is carried out; its answer is lost. */
+  /** The server executes the next request, but its answer is lost. */
   loseAnswer(path: string): void {
     this.#add(path, async (send) => {
       await send()
@@ -56,12 +56,12 @@ export class FaultyNetwork {
     })
   }
 
-  /** The next request does not get to the server. */
+  /** The next request does not reach the server. */
   cut(path: string): void {
     this.#add(path, () => Promise.reject(lost()))
   }
 
-  /** Something else happens at the server right before the next request arrives there. */
+  /** Runs `work` right before the next request reaches the server. */
   precede(path: string, work: (sent: AnyJson) => Promise<unknown>): void {
     this.#add(path, async (send, sent) => {
       await work(sent)
@@ -69,7 +69,7 @@ export class FaultyNetwork {
     })
   }
 
-  /** The next request is carried out; its answer arrives when it is released, or never. */
+  /** The server executes the next request; its answer is held until it is released. */
   hold(path: string): Held {
     const answered = Promise.withResolvers<void>()
     const released = Promise.withResolvers<void>()
@@ -82,7 +82,7 @@ export class FaultyNetwork {
     return { answered: answered.promise, release: released.resolve }
   }
 
-  /** The next answer comes twice: the request after it gets the same again and does not reach the server. */
+  /** Repeats the next answer: the request after it gets the same answer and does not reach the server. */
   repeatAnswer(path: string): void {
     this.#add(path, async (send) => {
       const response = await send()
@@ -92,7 +92,7 @@ export class FaultyNetwork {
     })
   }
 
-  /** The next request reaches the server a second time when the result is called: a proxy's late duplicate. */
+  /** Calling the result sends the next request to the server again, as a proxy's late duplicate. */
   duplicateLater(path: string): () => Promise<void> {
     let again = (): Promise<unknown> => Promise.reject(new Error(`nothing was sent to ${path} yet`))
     this.#add(path, (send) => {
@@ -104,7 +104,7 @@ export class FaultyNetwork {
     }
   }
 
-  /** Every answer of the path is changed, until `endRewrite`. */
+  /** Rewrites every answer of the path until `endRewrite`. */
   rewrite(path: string, rewrite: Rewrite): void {
     this.#rewrites.set(path, rewrite)
   }
@@ -113,12 +113,12 @@ export class FaultyNetwork {
     this.#rewrites.delete(path)
   }
 
-  /** The path does not exist, from now on. */
+  /** From now on the path is answered as unknown. */
   refuse(path: string): void {
     this.#refused.add(path)
   }
 
-  /** What reached the server on a path. */
+  /** Requests of a path that reached the server. */
   to(path: string): readonly Exchange[] {
     return this.exchanges.filter((exchange) => exchange.path.endsWith(path))
   }
@@ -149,17 +149,17 @@ export const UPLOAD = '/keys/upload'
 export const SYNC = '/sync'
 export const RESET = '/keys/reset'
 
-/** How a server answers a path that it does not know. */
+/** A server's answer to an unknown path. */
 function unrecognized(): Response {
   return Response.json({ errcode: 'M_UNRECOGNIZED', error: 'Unrecognized request' }, { status: 404 })
 }
 
-/** What `fetch` throws when a connection ends early. */
+/** The error that `fetch` throws for a lost connection. */
 function lost(): TypeError {
   return new TypeError('fetch failed')
 }
 
-/** Whether a client met a lost connection, and not a fault of its own. */
+/** Whether an error is a lost connection and not a fault of the client. */
 export function isLost(error: unknown): boolean {
   return error instanceof TypeError && error.message === 'fetch failed'
 }
@@ -172,7 +172,7 @@ function pathOf(input: string | URL | Request): string {
   return new URL(input instanceof Request ? input.url : input).pathname
 }
 
-/** Without what described the bytes on the wire. */
+/** Headers without those that describe the encoding on the wire. */
 function contentHeaders(headers: Headers): Headers {
   const kept = new Headers(headers)
   for (const name of ['content-length', 'content-encoding', 'transfer-encoding']) kept.delete(name)

@@ -1,12 +1,12 @@
 /**
- * The ground truth of a libolm account: the private keys that its pickle really holds, which no call of libolm tells.
+ * Reads the private keys in the pickle of a libolm account, which libolm's API does not expose.
  * Format (libolm, `src/pickle_encoding.c`, `src/account.cpp`): HKDF-SHA-256 of the passphrase with the info "Pickle"
  * gives AES key, MAC key and IV; AES-256-CBC; 8 bytes of HMAC-SHA-256; inside, big-endian numbers and raw keys.
  */
 import { createDecipheriv, createHash, createHmac, hkdfSync } from 'node:crypto'
 
 export type HeldKey = {
-  /** The number that libolm gave it. */
+  /** libolm's number of the key. */
   readonly id: number
   readonly isPublished: boolean
   /** Unpadded base64. */
@@ -17,16 +17,16 @@ export type HeldKeys = { readonly oneTimeKeys: readonly HeldKey[]; readonly fall
 
 const MAC_BYTES = 8
 const KEY_BYTES = 32
-/** The version that the format above is of; with it fallback keys came. */
+/** Version of the format above, which added fallback keys. */
 const PICKLE_VERSION = 4
 
-/** @throws {Error} when the passphrase is wrong, the pickle damaged, or of another format. */
+/** @throws {Error} when the passphrase is wrong, or the pickle is damaged or has another format. */
 export function auditPickle(pickle: string, passphrase: string): HeldKeys {
   const take = reader(decrypt(Buffer.from(pickle, 'base64'), passphrase))
   const number = (): number => take(4).readUInt32BE()
   const version = number()
   if (version !== PICKLE_VERSION) throw new Error(`pickle of version ${version}, expected ${PICKLE_VERSION}`)
-  // The identity: ed25519 (32 public, 64 private) and curve25519 (32 and 32).
+  // Skips the identity: ed25519 (32 public, 64 private bytes) and curve25519 (32 and 32).
   take(KEY_BYTES + 2 * KEY_BYTES + KEY_BYTES + KEY_BYTES)
   const readKey = (): HeldKey => {
     const id = number()
@@ -40,7 +40,7 @@ export function auditPickle(pickle: string, passphrase: string): HeldKeys {
   return { oneTimeKeys, fallbackKeys }
 }
 
-/** Of every key that is held, one-time and fallback: the public half. */
+/** Public halves of all one-time and fallback keys. */
 export function heldPublicKeys({ oneTimeKeys, fallbackKeys }: HeldKeys): Set<string> {
   return new Set([...oneTimeKeys, ...fallbackKeys].map(({ publicKey }) => publicKey))
 }
@@ -55,7 +55,7 @@ function decrypt(pickle: Buffer, passphrase: string): Buffer {
   const [aesKey, macKey, iv] = [derived.subarray(0, 32), derived.subarray(32, 64), derived.subarray(64)]
   const ciphertext = pickle.subarray(0, -MAC_BYTES)
   const mac = createHmac('sha256', macKey).update(ciphertext).digest().subarray(0, MAC_BYTES)
-  if (!mac.equals(pickle.subarray(-MAC_BYTES))) throw new Error('wrong passphrase, or a damaged pickle')
+  if (!mac.equals(pickle.subarray(-MAC_BYTES))) throw new Error('wrong passphrase or damaged pickle')
   const decipher = createDecipheriv('aes-256-cbc', aesKey, iv)
   return Buffer.concat([decipher.update(ciphertext), decipher.final()])
 }

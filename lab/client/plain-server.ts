@@ -1,8 +1,8 @@
-/** Makes the server look, through one device's network, like one that has less to offer than Latchkey. */
+/** Makes the server appear to one device as a server without Latchkey's extensions. */
 import type { AnyJson } from '@latchkey/testing/matrix-session.ts'
 import { type FaultyNetwork, RESET, SYNC, UPLOAD } from './network.ts'
 
-/** `msc4162`: reset as the proposal has it. `bare`: the specification alone. */
+/** `msc4162`: reset as in the proposal. `bare`: only the specification. */
 export type PlainLevel = 'msc4162' | 'bare'
 
 export function showAs(level: PlainLevel, network: FaultyNetwork): void {
@@ -14,7 +14,7 @@ export function showAs(level: PlainLevel, network: FaultyNetwork): void {
   if (level === 'bare') network.refuse(RESET)
 }
 
-/** Leaves what the specification knows. */
+/** Removes members that are not in the specification. */
 export function withoutExtensions(answer: AnyJson): void {
   for (const member of Object.keys(answer)) if (member.startsWith('dev.latchkey.')) delete answer[member]
 }

@@ -1,6 +1,6 @@
 /**
- * A store in memory that can be copied, set back and damaged, generation included: what copying a database file does.
- * It outlives the library's objects as a disk outlives processes.
+ * A store in memory that can be copied, restored and damaged, including its generation, as by copying a database file.
+ * It keeps its content when the library's objects are closed, as a disk does.
  */
 import { type Changes, type Snapshot, StaleStoreError, type Store } from '@latchkey/client'
 
@@ -32,7 +32,7 @@ export class RewindableStore implements Store {
     return turn
   }
 
-  /** Keeps its content: closing a database does not empty it. */
+  /** Keeps the content. */
   async close(): Promise<void> {}
 
   setBack({ generation, records }: Snapshot): void {

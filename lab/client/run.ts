@@ -1,18 +1,18 @@
-/** `npm run lab:client`: every way in which keys come out of step, on real clients, without and with the library. */
+/** `npm run lab:client`: all known kinds of key drift, on real clients, without and with the library. */
 import { parseArgs } from 'node:util'
-import { House } from './house.ts'
-import { disappointments, play } from './play.ts'
+import { LabServer } from './lab-server.ts'
+import { expectationFailures, runBoth } from './run-both.ts'
 import { SCENARIOS } from './scenarios/index.ts'
 import { details, header, LEGEND, line } from './table.ts'
 
 const HELP = `npm run lab:client -- [--only NAME]... [--brief]
 
-Plays each scenario twice against a Latchkey server in this process: without @latchkey/client and with it.
-Ends with 1 when the library does not keep what it promises.
+Runs each scenario twice against a Latchkey server in this process: without @latchkey/client and with it.
+Exits with 1 if an expectation failed.
 
-  --only NAME   play this scenario; may be repeated
-  --brief       the table alone
-  --help        this text
+  --only NAME   run only this scenario; may be repeated
+  --brief       print only the table
+  --help        print this text
 
 Scenarios:
 ${SCENARIOS.map(({ name, story }) => `  ${name.padEnd(24)} ${story}`).join('\n')}
@@ -34,20 +34,20 @@ async function main(): Promise<void> {
   const only = values.only
   const unknown = (only ?? []).filter((name) => !SCENARIOS.some((scenario) => scenario.name === name))
   if (unknown.length > 0) {
-    console.error(`No scenario is called ${unknown.join(', ')}.\n\n${HELP}`)
+    console.error(`Unknown scenario: ${unknown.join(', ')}.\n\n${HELP}`)
     process.exitCode = 2
     return
   }
-  await using house = await House.open()
+  await using server = await LabServer.open()
   console.log(header())
   const failures: string[] = []
   for (const scenario of SCENARIOS.filter(({ name }) => only?.includes(name) ?? true)) {
-    const played = await play(house, scenario)
-    console.log(line(scenario, played))
-    if (values.brief !== true) for (const text of details(scenario, played)) console.log(`    ${text}`)
-    for (const failure of disappointments(scenario, played)) {
+    const outcomes = await runBoth(server, scenario)
+    console.log(line(scenario, outcomes))
+    if (values.brief !== true) for (const text of details(scenario, outcomes)) console.log(`    ${text}`)
+    for (const failure of expectationFailures(scenario, outcomes)) {
       failures.push(`${scenario.name}: ${failure}`)
-      console.log(`    NOT AS PROMISED: ${failure}`)
+      console.log(`    FAILED: ${failure}`)
     }
   }
   console.log(`\n${LEGEND}`)

@@ -1,43 +1,43 @@
-/** What a scenario is, and what it has to show: trouble without the library, none with it. */
+/** A scenario and its expectations: the problem occurs without the library and not with it. */
 import type { HealCause } from '@latchkey/client'
 import type { Heals } from './device.ts'
 import type { Tally } from './mailbox.ts'
-import type { Stage } from './stage.ts'
+import type { ScenarioContext } from './scenario-context.ts'
 
 export type Outcome = Tally & {
-  /** Numbers or words that this scenario is about, for its line of the table. */
+  /** Figures specific to the scenario, for its line of the table. */
   readonly notes: readonly string[]
-  /** What should be so with the library, and is not. Empty without it. */
+  /** Failed expectations with the library; empty without it. */
   readonly failures: readonly string[]
 }
 
-/** What a scenario returns; `failures` are its own expectations beside those of every scenario. */
+/** A scenario's result; `failures` are its own failed expectations, in addition to those of every scenario. */
 export type Result = Tally & { readonly notes?: readonly string[]; readonly failures?: readonly string[] }
 
 export type Scenario = {
-  /** For `--only`. */
+  /** Name for `--only`. */
   readonly name: string
   readonly client: 'libolm' | 'OlmMachine' | 'js-sdk 43.0' | 'js-sdk 42.3'
-  /** What happens, in one sentence. */
+  /** Summary in one sentence. */
   readonly story: string
-  /** What is wrong without the library, in a few words. */
-  readonly trouble: string
-  /** Whether that trouble shows. */
+  /** The problem without the library, in a few words. */
+  readonly problem: string
+  /** Whether the problem occurred. */
   readonly shows: (without: Result) => boolean
-  /** With the library: why what is lost was lost. Without this, nothing may be lost. */
+  /** With the library: expected cause of lost messages. Undefined: no message may be lost. */
   readonly lostBecause?: string
-  /** With the library: why it cannot say the cause of what is lost. Every loss is expected to be one of these. */
+  /** With the library: why it cannot give the cause of lost messages. Every loss must then be without a cause. */
   readonly inexplicable?: string
-  /** With the library: what it healed, by its events and its history. Without this, nothing may have needed a heal. */
+  /** With the library: expected heals in its events and its history. Undefined: nothing may be healed. */
   readonly heals?: readonly HealCause[]
-  /** Sets the server back, which nobody else may be on. */
+  /** Restores the server, so no other scenario may use it. */
   readonly ownsServer?: boolean
-  /** Longer than what a test run should wait for. */
+  /** Too slow for an ordinary test run. */
   readonly isSlow?: boolean
-  readonly run: (stage: Stage) => Promise<Result>
+  readonly run: (context: ScenarioContext) => Promise<Result>
 }
 
-/** What holds for every scenario with the library. */
+/** Failed expectations that every scenario has with the library. */
 function failuresOf({ lostBecause, inexplicable }: Scenario, result: Result): string[] {
   const isExpected = (cause: string | undefined): boolean =>
     inexplicable !== undefined
@@ -49,16 +49,16 @@ function failuresOf({ lostBecause, inexplicable }: Scenario, result: Result): st
     ...(result.undecryptable > 0 ? [`${result.undecryptable} undecryptable`] : []),
     ...wrong.map(
       ({ text, cause }) =>
-        `"${text}" was lost: ${cause ?? 'nobody knows why'}; expected ${inexplicable ?? lostBecause ?? 'no loss'}`,
+        `"${text}" was lost: ${cause ?? 'unknown cause'}; expected ${inexplicable ?? lostBecause ?? 'no loss'}`,
     ),
     ...(result.unexplained > unexplained.length ? [`${result.unexplained} failures without a cause`] : []),
     ...(result.readTwice > 0 ? [`${result.readTwice} read twice`] : []),
-    ...(result.orphans > 0 ? [`the server would issue ${result.orphans} keys without a private half`] : []),
+    ...(result.deadKeys > 0 ? [`the server would issue ${result.deadKeys} keys without a private half`] : []),
     ...(result.failures ?? []),
   ]
 }
 
-/** Whether the library healed what it was to heal, remembers it, and failed at nothing. */
+/** Failed expectations about heals: expected ones happened, are in the history, and none failed. */
 function healFailures({ heals: expected = [] }: Scenario, heals: readonly Heals[]): string[] {
   const events = heals.flatMap(({ told }) => told)
   const history = heals.flatMap((it) => it.history)
@@ -80,13 +80,13 @@ function listed(reasons: Iterable<HealCause>): string {
   return [...new Set(reasons)].toSorted().join(', ')
 }
 
-export async function runScenario(scenario: Scenario, stage: Stage): Promise<Outcome> {
-  const result = await scenario.run(stage)
+export async function runScenario(scenario: Scenario, context: ScenarioContext): Promise<Outcome> {
+  const result = await scenario.run(context)
   return {
     ...result,
     notes: result.notes ?? [],
-    failures: stage.hasLibrary
-      ? [...failuresOf(scenario, result), ...healFailures(scenario, await stage.heals())]
+    failures: context.hasLibrary
+      ? [...failuresOf(scenario, result), ...healFailures(scenario, await context.heals())]
       : [],
   }
 }

@@ -1,4 +1,4 @@
-/** Those who write to the devices of the lab: unmodified OlmMachines of users of their own, made as they are needed. */
+/** Senders of messages to the lab's devices: unmodified OlmMachines of separate users, created when needed. */
 import { type OlmDevice, OlmDevice as Machine } from '@latchkey/testing/olm-device.ts'
 
 export class Senders {
@@ -9,7 +9,7 @@ export class Senders {
     this.#baseUrl = baseUrl
   }
 
-  /** The same for the same number. */
+  /** Returns the same sender for the same number. */
   get(number: number): Promise<OlmDevice> {
     const sender =
       this.#made.get(number) ?? Machine.ready(this.#baseUrl, { user: `sender-${number}`, deviceId: 'SENDER' })
@@ -17,8 +17,8 @@ export class Senders {
     return sender
   }
 
-  /** One who only ever does harm. */
-  stranger(): Promise<OlmDevice> {
+  /** A device for hostile requests only. */
+  attacker(): Promise<OlmDevice> {
     return this.get(-1)
   }
 

@@ -1,4 +1,4 @@
-/** All scenarios, in the order in which the table has them. */
+/** All scenarios in the order of the table. */
 import type { Scenario } from '../scenario.ts'
 import {
   conflictLibolm,

@@ -1,24 +1,27 @@
-/** What an unmodified SDK stores, or the guard's ledger beside it, goes back, is gone, or is damaged. */
+/** The crypto store of an unmodified SDK, or the guard's ledger, is rolled back, lost or damaged. */
 import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import type { Mailbox } from '../mailbox.ts'
 import type { PlainLevel } from '../plain-server.ts'
 import type { Result, Scenario } from '../scenario.ts'
-import type { Place, Stage } from '../stage.ts'
+import type { Place, ScenarioContext } from '../scenario-context.ts'
 
-/** Forty keys are claimed and replaced, and then the phone is what it was before. */
-async function restored(stage: Stage, { cryptoAlone = false, level }: Restoration = {}): Promise<Result> {
-  const alice = await stage.machine(level && { level })
-  const mail = stage.mailbox(alice)
+/** Forty keys are claimed and replaced; then the device is restored from an earlier backup. */
+async function restored(
+  context: ScenarioContext,
+  { cryptoAlone = false, level }: Restoration = {},
+): Promise<Result> {
+  const alice = await context.machine(level && { level })
+  const mail = context.mailbox(alice)
   const backup = await alice.backUp()
   await mail.claim(40)
   await mail.round()
   await alice.restore(backup, { cryptoAlone })
-  // Of the ten keys that the backup still has, the first message gets one.
+  // The first message uses one of the ten keys that the backup still has.
   await mail.write(1)
   await mail.claim(9)
   await mail.write(1)
   await mail.round()
-  mail.expectAllFromNow()
+  mail.requireAllFromNow()
   await mail.write(3)
   await mail.round()
   await mail.round()
@@ -29,7 +32,7 @@ type Restoration = { readonly cryptoAlone?: boolean; readonly level?: PlainLevel
 
 const RESTORED = {
   client: 'OlmMachine',
-  trouble: 'every upload is refused, and whoever writes gets a key that the phone does not have',
+  problem: 'every upload is refused, and senders get keys that the phone does not have',
   shows: ({ undecryptable, refused }: Result) => undecryptable > 0 && refused > 0,
 } as const
 
@@ -39,56 +42,55 @@ export const restoredMachine: Scenario = {
   heals: ['unknown_keys'],
   story: 'The phone is restored from a backup, crypto store and ledger together.',
   lostBecause: 'lost',
-  run: (stage) => restored(stage),
+  run: (context) => restored(context),
 }
 
 export const restoredMachineAlone: Scenario = {
   ...RESTORED,
   name: 'old-crypto-store',
   heals: ['sdk_rollback'],
-  story: 'The crypto store alone goes back to an old copy; the ledger does not, and agrees with the server.',
+  story: 'Only the crypto store is restored from an old copy; the ledger still agrees with the server.',
   lostBecause: 'lost',
-  run: (stage) => restored(stage, { cryptoAlone: true }),
+  run: (context) => restored(context, { cryptoAlone: true }),
 }
 
-const UNLISTED = 'the server lists no keys, so whose they were before the backup is forgotten'
+const UNLISTED = 'the server lists no keys, so their origin before the backup is unknown'
 
 export const restoredOnPlainServer: Scenario = {
   ...RESTORED,
   name: 'old-snapshot-msc4162',
   heals: ['conflict'],
   story:
-    'The phone is restored from a backup; MSC4162 is all the server has, so nothing lists what the backup lacks.',
+    'The phone is restored from a backup; the server has only MSC4162, so the keys that the backup lacks are not listed.',
   inexplicable: UNLISTED,
-  run: (stage) => restored(stage, { level: 'msc4162' }),
+  run: (context) => restored(context, { level: 'msc4162' }),
 }
 
 export const restoredOnBareServer: Scenario = {
   ...RESTORED,
   name: 'old-snapshot-bare',
   heals: ['conflict'],
-  story:
-    'The phone is restored from a backup; the server has the specification alone, and lists no keys either.',
+  story: 'The phone is restored from a backup; the server has only the specification and lists no keys.',
   inexplicable: UNLISTED,
-  run: (stage) => restored(stage, { level: 'bare' }),
+  run: (context) => restored(context, { level: 'bare' }),
 }
 
-/** Many uploads of one key each: the first of them that is refused says nothing of the others. */
+/** Many uploads of one key each: the first refusal does not show the other conflicts. */
 export const restoredOneByOne: Scenario = {
   ...RESTORED,
   name: 'old-snapshot-one-by-one',
   heals: ['conflict'],
-  story: 'As on MSC4162, and what the backup lacks was claimed and replaced key by key, and is so again.',
-  async run(stage) {
-    const alice = await stage.machine({ level: 'msc4162' })
-    const mail = stage.mailbox(alice)
+  story: 'As on MSC4162, but keys are claimed and replaced one by one, before and after the restore.',
+  async run(context) {
+    const alice = await context.machine({ level: 'msc4162' })
+    const mail = context.mailbox(alice)
     const backup = await alice.backUp()
     for (let i = 0; i < REFILLS; i++) await claimOne(mail)
     await alice.restore(backup)
     await claimOne(mail)
-    mail.expectAllFromNow()
+    mail.requireAllFromNow()
     for (let i = 0; i < 2; i++) await claimOne(mail)
-    // The keys that the backup has are gone.
+    // All keys that the backup has are used.
     await mail.claim(50 - REFILLS)
     await mail.write(3)
     await mail.round()
@@ -103,25 +105,25 @@ async function claimOne(mail: Mailbox): Promise<void> {
   await mail.round()
 }
 
-async function wiped(stage: Stage, level?: PlainLevel): Promise<Result> {
-  const alice = await stage.machine(level && { level })
-  const mail = stage.mailbox(alice)
+async function wiped(context: ScenarioContext, level?: PlainLevel): Promise<Result> {
+  const alice = await context.machine(level && { level })
+  const mail = context.mailbox(alice)
   await mail.write(2)
   await alice.wipe()
   await mail.round()
-  mail.expectAllFromNow()
+  mail.requireAllFromNow()
   await mail.write(2)
   await mail.round()
   const told = (await alice.heals())?.told.filter(({ type }) => type === 'identity_changed')
   return {
     ...(await mail.tally()),
-    failures: told?.length === 1 ? [] : ['nothing told of the new identity'],
+    failures: told?.length === 1 ? [] : ['no event reported the new identity'],
   }
 }
 
 const WIPED = {
   client: 'OlmMachine',
-  trouble: 'a new identity under the old device ID, and nobody knows why messages are lost',
+  problem: 'a new identity under the old device ID, and messages are lost without a cause',
   shows: ({ lost }: Result) => lost.some(({ cause }) => cause === undefined),
   lostBecause: 'lost',
 } as const
@@ -129,43 +131,43 @@ const WIPED = {
 export const wipedMachine: Scenario = {
   ...WIPED,
   name: 'wiped-crypto-store',
-  story: 'The crypto store is gone; the access token and the ledger are not.',
-  run: (stage) => wiped(stage),
+  story: 'The crypto store is lost, but not the access token and the ledger.',
+  run: (context) => wiped(context),
 }
 
 export const wipedMachinePlain: Scenario = {
   ...WIPED,
   name: 'wiped-crypto-store-msc',
-  story: 'The crypto store is gone, the ledger is not; the server has the reset of MSC4162 and no more.',
+  story: 'The crypto store is lost, but not the ledger; the server has only MSC4162.',
   heals: ['identity_changed'],
-  run: (stage) => wiped(stage, 'msc4162'),
+  run: (context) => wiped(context, 'msc4162'),
 }
 
-/** Of the bot's directory: its own file and the ledger's. */
+/** Suffixes of the bot's own file and of the ledger's. */
 const FILES = ['', '.ledger', '.ledger-wal', '.ledger-shm'] as const
 
 export const corruptedLedger: Scenario = {
   name: 'corrupted-ledger',
   client: 'libolm',
   story:
-    "The guard's ledger is damaged, and the bot goes on unguarded; then its directory is put back from a copy.",
-  trouble: 'the server issues keys that the copy does not have, and new ones conflict',
+    "The guard's ledger is damaged, and the bot continues unguarded; then its directory is restored from a copy.",
+  problem: 'the server issues keys that the copy lacks, and new keys conflict',
   shows: ({ undecryptable, refused }) => undecryptable > 0 && refused > 0,
   heals: ['unknown_keys'],
-  async run(stage) {
-    const place = { session: await stage.signIn(), path: stage.newFile() }
-    const first = stage.guardedAt(place)
-    const mail = stage.mailbox(first)
+  async run(context) {
+    const place = { session: await context.signIn(), path: context.newFile() }
+    const first = context.guardedAt(place)
+    const mail = context.mailbox(first)
     await mail.round()
     await first.close()
     const copy = `${place.path}.copy`
     copyFiles(place.path, copy)
-    const failures = stage.hasLibrary ? await unguarded(stage, place, mail) : []
-    if (!stage.hasLibrary) await onward(stage, place, mail)
+    const failures = context.hasLibrary ? await unguarded(context, place, mail) : []
+    if (!context.hasLibrary) await onward(context, place, mail)
     copyFiles(copy, place.path)
-    mail.moveTo(stage.guardedAt(place))
+    mail.switchTo(context.guardedAt(place))
     await mail.round()
-    mail.expectAllFromNow()
+    mail.requireAllFromNow()
     await mail.claim(30)
     await mail.write(2)
     await mail.round()
@@ -174,31 +176,31 @@ export const corruptedLedger: Scenario = {
   },
 }
 
-/** Twenty keys are claimed and replaced, two messages read, by a new process. */
-async function onward(stage: Stage, place: Place, mail: Mailbox): Promise<string[]> {
-  const bot = stage.guardedAt(place)
-  mail.moveTo(bot)
+/** A new process replaces twenty claimed keys and reads two messages. */
+async function onward(context: ScenarioContext, place: Place, mail: Mailbox): Promise<string[]> {
+  const bot = context.guardedAt(place)
+  mail.switchTo(bot)
   await mail.claim(20)
   await mail.write(2)
-  mail.mustStayReadable()
+  mail.requirePending()
   await mail.round()
-  // Its next sync tells the server that the messages have arrived.
+  // The next sync acknowledges the messages.
   await mail.round()
   const told = (await bot.heals())?.told ?? []
   await bot.close()
   return told.map(({ type }) => type)
 }
 
-/** The same on a ledger that is damaged: what should have been so, and was not. */
-async function unguarded(stage: Stage, place: Place, mail: Mailbox): Promise<string[]> {
+/** The same with a damaged ledger. Returns the failed expectations. */
+async function unguarded(context: ScenarioContext, place: Place, mail: Mailbox): Promise<string[]> {
   const ledger = `${place.path}.ledger`
   const bytes = readFileSync(ledger)
   bytes.fill(0x5a, bytes.length / 2, bytes.length / 2 + 512)
   writeFileSync(ledger, bytes)
-  const told = await onward(stage, place, mail)
+  const told = await onward(context, place, mail)
   return [
-    ...(told.includes('unguarded') ? [] : ['nothing told that the ledger is damaged']),
-    ...(told.includes('healed') ? ['something was healed by a damaged ledger'] : []),
+    ...(told.includes('unguarded') ? [] : ['no event reported the damaged ledger']),
+    ...(told.includes('healed') ? ['a heal happened with a damaged ledger'] : []),
     ...(readFileSync(ledger).equals(bytes) ? [] : ['the damaged ledger was overwritten']),
   ]
 }

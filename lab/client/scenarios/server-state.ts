@@ -1,31 +1,30 @@
-/** The server loses its state. */
+/** The server is restored from a backup. */
 import type { LabDevice } from '../device.ts'
 import type { Result, Scenario } from '../scenario.ts'
-import type { Stage } from '../stage.ts'
+import type { ScenarioContext } from '../scenario-context.ts'
 
 const SENDERS = 6
 
-async function setBack(stage: Stage, open: () => Promise<LabDevice>): Promise<Result> {
-  const { house } = stage
-  for (let sender = 0; sender < SENDERS; sender++) await house.senders.get(sender)
+async function setBack(context: ScenarioContext, open: () => Promise<LabDevice>): Promise<Result> {
+  const { server } = context
+  for (let sender = 0; sender < SENDERS; sender++) await server.senders.get(sender)
   const alice = await open()
-  const mail = stage.mailbox(alice)
-  await house.backUpServer()
+  const mail = context.mailbox(alice)
+  await server.backUpServer()
   await mail.write(3)
   await mail.round()
-  await house.restoreServer()
+  await server.restoreServer()
   await mail.write(1)
   await mail.round()
-  mail.expectAllFromNow()
+  mail.requireAllFromNow()
   await mail.write(2)
   await mail.round()
   return mail.tally()
 }
 
 const COMMON = {
-  story:
-    "A server without a fence is restored from last night's copy; keys that were used are available again.",
-  trouble: 'used keys are issued a second time, and no count shows it',
+  story: "A server without a fence is restored from last night's copy; used keys are available again.",
+  problem: 'used keys are issued a second time, and counts do not show it',
   shows: ({ undecryptable }: Result) => undecryptable > 0,
   ownsServer: true,
   heals: ['server_rollback'],
@@ -36,7 +35,7 @@ export const serverRestoredLibolm: Scenario = {
   client: 'libolm',
   ...COMMON,
   lostBecause: 'already_used',
-  run: (stage) => setBack(stage, () => stage.libolm()),
+  run: (context) => setBack(context, () => context.libolm()),
 }
 
 export const serverRestored: Scenario = {
@@ -44,5 +43,5 @@ export const serverRestored: Scenario = {
   client: 'OlmMachine',
   ...COMMON,
   lostBecause: 'seen_twice',
-  run: (stage) => setBack(stage, () => stage.machine()),
+  run: (context) => setBack(context, () => context.machine()),
 }

@@ -1,4 +1,4 @@
-/** Counts and signals that are wrong, old, or come twice. */
+/** Counts and signals that are wrong, stale or repeated. */
 import { SYNC, UPLOAD } from '../network.ts'
 import { showAs, withoutExtensions } from '../plain-server.ts'
 import type { Scenario } from '../scenario.ts'
@@ -14,16 +14,16 @@ function saysZero(answer: AnyJson): void {
 export const alwaysZero: Scenario = {
   name: 'always-zero',
   client: 'libolm',
-  story: 'The server says "0 keys" in every answer, whatever it has.',
-  trouble: 'each sync makes 50 more keys, and libolm forgets the oldest, which are issued first',
+  story: 'The server reports 0 keys in every answer.',
+  problem: 'each sync creates 50 more keys, and libolm drops the oldest, which are issued first',
   shows: ({ undecryptable }) => undecryptable > 0,
-  async run(stage) {
-    const alice = await stage.libolm()
-    const mail = stage.mailbox(alice)
+  async run(context) {
+    const alice = await context.libolm()
+    const mail = context.mailbox(alice)
     showAs('bare', alice.network)
     for (const path of [SYNC, UPLOAD]) alice.network.rewrite(path, saysZero)
     for (let i = 0; i < 6; i++) await mail.round()
-    mail.expectAllFromNow()
+    mail.requireAllFromNow()
     await mail.write(3)
     await mail.round()
     return mail.tally()
@@ -33,17 +33,17 @@ export const alwaysZero: Scenario = {
 export const alwaysZeroMachine: Scenario = {
   name: 'always-zero-sdk',
   client: 'OlmMachine',
-  story: 'The server says "0 keys" in every sync, whatever it has; only answers to uploads tell the truth.',
-  trouble: 'fifty keys more with every sync, without end',
+  story: 'The server reports 0 keys in every sync; only answers to uploads are correct.',
+  problem: 'fifty more keys with every sync, without limit',
   shows: ({ published }) => published >= 300,
-  async run(stage) {
-    const alice = await stage.machine({
+  async run(context) {
+    const alice = await context.machine({
       level: 'bare',
       prepare: (network) => network.rewrite(SYNC, saysZero),
     })
-    const mail = stage.mailbox(alice)
+    const mail = context.mailbox(alice)
     for (let i = 0; i < 6; i++) await mail.round()
-    mail.expectAllFromNow()
+    mail.requireAllFromNow()
     await mail.write(3)
     await mail.round()
     const tally = await mail.tally()
@@ -55,19 +55,19 @@ export const alwaysZeroMachine: Scenario = {
   },
 }
 
-/** Lies in answers to uploads until the scenario ends them: an OlmMachine would go on for ever. */
+/** Wrong answers to uploads; the scenario ends them because an OlmMachine would upload without limit. */
 const LIES = 12
 const NEW_KEYS_PER_DAY = 300
 
 export const alwaysZeroEverywhere: Scenario = {
   name: 'always-zero-sdk-all',
   client: 'OlmMachine',
-  story: 'The server says "0 keys" in every answer; the scenario ends that after 12 uploads.',
-  trouble: 'fifty keys more with every answer, in one go and without end',
+  story: 'The server reports 0 keys in every answer; the scenario ends this after 12 uploads.',
+  problem: 'fifty more keys with every answer, at once and without limit',
   shows: ({ published }) => published >= 50 * LIES,
-  async run(stage) {
+  async run(context) {
     let lies = 0
-    const alice = await stage.machine({
+    const alice = await context.machine({
       level: 'bare',
       newKeysPerDay: NEW_KEYS_PER_DAY,
       prepare(network) {
@@ -75,9 +75,9 @@ export const alwaysZeroEverywhere: Scenario = {
         network.rewrite(UPLOAD, (answer) => (++lies < LIES ? saysZero : withoutExtensions)(answer))
       },
     })
-    const mail = stage.mailbox(alice)
+    const mail = context.mailbox(alice)
     for (let i = 0; i < 3; i++) await mail.round()
-    mail.expectAllFromNow()
+    mail.requireAllFromNow()
     await mail.write(3)
     await mail.round()
     const tally = await mail.tally()
@@ -95,12 +95,12 @@ export const alwaysZeroEverywhere: Scenario = {
 export const fallbackUsedAgain: Scenario = {
   name: 'fallback-used-again',
   client: 'libolm',
-  story: 'The server says in every sync that the fallback key was used.',
-  trouble: 'each sync rotates it, and libolm keeps two: a message under way is lost',
+  story: 'The server reports in every sync that the fallback key was used.',
+  problem: 'each sync rotates it, and libolm keeps two: a pending message is lost',
   shows: ({ undecryptable }) => undecryptable > 0,
-  async run(stage) {
-    const alice = await stage.libolm()
-    const mail = stage.mailbox(alice)
+  async run(context) {
+    const alice = await context.libolm()
+    const mail = context.mailbox(alice)
     await mail.claim(50)
     const late = await mail.claimFor()
     alice.network.rewrite(SYNC, (answer) => {
@@ -109,7 +109,7 @@ export const fallbackUsedAgain: Scenario = {
     })
     for (let i = 0; i < 4; i++) await mail.round()
     await late.send()
-    mail.mustStayReadable()
+    mail.requirePending()
     await mail.round()
     await mail.write(2)
     await mail.round()
@@ -120,19 +120,19 @@ export const fallbackUsedAgain: Scenario = {
 export const staleSync: Scenario = {
   name: 'stale-sync',
   client: 'libolm',
-  story: 'A sync that was answered before an upload arrives after it, with the old count.',
-  trouble: 'fifty keys too many push out the private halves of those that are in flight',
+  story: 'The answer to a sync from before an upload arrives after it, with the old count.',
+  problem: 'fifty keys too many displace the private halves of claimed keys',
   shows: ({ undecryptable }) => undecryptable > 0,
-  async run(stage) {
-    const alice = await stage.libolm()
-    const mail = stage.mailbox(alice)
+  async run(context) {
+    const alice = await context.libolm()
+    const mail = context.mailbox(alice)
     const late = [await mail.claimFor(), await mail.claimFor()]
     await mail.claim(48)
     const [first, stale] = [await alice.sync(), await alice.sync()]
     await alice.take(first)
     await alice.take(stale)
     for (const message of late) await message.send()
-    mail.mustStayReadable()
+    mail.requirePending()
     await mail.round()
     const tally = await mail.tally()
     return { ...tally, notes: [`${tally.published} keys published`] }
@@ -142,12 +142,12 @@ export const staleSync: Scenario = {
 export const twiceAndReordered: Scenario = {
   name: 'duplicate-and-reordered',
   client: 'libolm',
-  story: 'Sync answers come twice and in the wrong order; an upload reaches the server again later.',
-  trouble: 'a message made with the fallback key is read twice',
+  story: 'Sync answers arrive twice and in the wrong order; an upload reaches the server a second time.',
+  problem: 'a message encrypted to the fallback key is read twice',
   shows: ({ readTwice }) => readTwice > 0,
-  async run(stage) {
-    const alice = await stage.libolm()
-    const mail = stage.mailbox(alice)
+  async run(context) {
+    const alice = await context.libolm()
+    const mail = context.mailbox(alice)
     await mail.claim(49)
     await mail.write(2)
     const uploadAgain = alice.network.duplicateLater(UPLOAD)
@@ -156,7 +156,7 @@ export const twiceAndReordered: Scenario = {
     await alice.take(older)
     await alice.take(older)
     await uploadAgain()
-    mail.expectAllFromNow()
+    mail.requireAllFromNow()
     await mail.write(2)
     await mail.round()
     return mail.tally()

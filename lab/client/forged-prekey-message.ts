@@ -1,4 +1,4 @@
-/** Pre-key messages that nobody encrypted: well-formed bytes that name whatever key they like. */
+/** Forged pre-key messages: well-formed bytes that name a chosen one-time key but are not encrypted. */
 import { randomBytes } from 'node:crypto'
 import type { AnyJson } from '@latchkey/testing/matrix-session.ts'
 import type { OlmDevice, Peer } from '@latchkey/testing/olm-device.ts'
@@ -6,9 +6,9 @@ import type { OlmDevice, Peer } from '@latchkey/testing/olm-device.ts'
 const VERSION = 3
 const MAC_BYTES = 8
 
-/** A stranger sends a device a message of Olm type 0 that names `oneTimeKey` and decrypts to nothing. */
-export async function sendForged(stranger: OlmDevice, to: Peer, oneTimeKey: string): Promise<void> {
-  const [senderKey, identity] = [randomBytes(32), await identityOf(stranger, to)]
+/** Sends a device an Olm message of type 0 that names `oneTimeKey` and cannot be decrypted. */
+export async function sendForged(attacker: OlmDevice, to: Peer, oneTimeKey: string): Promise<void> {
+  const [senderKey, identity] = [randomBytes(32), await identityOf(attacker, to)]
   const content = {
     algorithm: 'm.olm.v1.curve25519-aes-sha2',
     sender_key: unpadded(senderKey),
@@ -16,17 +16,17 @@ export async function sendForged(stranger: OlmDevice, to: Peer, oneTimeKey: stri
       [identity]: { type: 0, body: preKeyMessage(Buffer.from(oneTimeKey, 'base64'), senderKey) },
     },
   }
-  await sendContent(stranger, to, content)
+  await sendContent(attacker, to, content)
 }
 
-/** Sends what was sent before once more, as a server or whoever recorded it could. */
+/** Sends recorded content again, as a server or an attacker could. */
 export async function sendContent(sender: OlmDevice, to: Peer, content: AnyJson): Promise<void> {
   const path = `/v3/sendToDevice/m.room.encrypted/${randomBytes(6).toString('hex')}`
   await sender.session.ok('PUT', path, { messages: { [to.userId]: { [to.deviceId]: content } } })
 }
 
-/** 32 bytes that are nobody's key. */
-export function madeUpKey(): string {
+/** 32 random bytes, not the key of any device. */
+export function randomKey(): string {
   return unpadded(randomBytes(32))
 }
 

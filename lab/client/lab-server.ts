@@ -1,4 +1,4 @@
-/** What runs share: the real server, libolm, and the senders. The server can be set back to a backup. */
+/** The real server that runs share, with libolm and the senders. It can be restored from a backup. */
 import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -7,10 +7,10 @@ import { startTestServer, type TestServer } from '@latchkey/testing/test-server.
 import { loadOlm, type Olm } from './load-olm.ts'
 import { Senders } from './senders.ts'
 
-/** More than any scenario opens at once. */
+/** More connections than any scenario opens at once. */
 const MAX_KEPT_CONNECTIONS = 64
 
-export class House {
+export class LabServer {
   readonly olm: Olm
   readonly senders: Senders
   readonly #directory: string
@@ -23,22 +23,22 @@ export class House {
     this.senders = new Senders(server.url)
   }
 
-  static async open(): Promise<House> {
+  static async open(): Promise<LabServer> {
     const directory = mkdtempSync(join(tmpdir(), 'latchkey-lab-'))
     const server = await startTestServer({ dataDir: join(directory, 'data') })
-    return new House(await loadOlm(), directory, server)
+    return new LabServer(await loadOlm(), directory, server)
   }
 
   get url(): string {
     return this.#server.url
   }
 
-  /** For files of a run. */
+  /** Directory for the files of a run. */
   get directory(): string {
     return this.#directory
   }
 
-  /** What an operator's nightly copy of the data directory is. */
+  /** Copies the data directory, as an operator does every night. */
   async backUpServer(): Promise<void> {
     await this.#whileStopped(() => {
       cpSync(join(this.#directory, 'data'), join(this.#directory, 'copy'), { recursive: true })
@@ -46,8 +46,8 @@ export class House {
   }
 
   /**
-   * The copy comes back, on a server without a rollback fence: its witness goes back with it, and it does not know its own
-   * sync tokens any more. With either Latchkey notices by itself, and there is nothing for a client to heal.
+   * Restores the copy as a server without a rollback fence would: the witness is restored too, and the key of sync
+   * tokens changes. Otherwise Latchkey detects the rollback itself, and the client has nothing to heal.
    */
   async restoreServer(): Promise<void> {
     await this.#whileStopped(() => {
@@ -66,13 +66,13 @@ export class House {
     rmSync(this.#directory, { recursive: true, force: true })
   }
 
-  /** The server comes back under the same address: its clients notice a lost connection at most. */
+  /** Restarts the server at the same address; clients only lose their connections. */
   async #whileStopped(work: () => void): Promise<void> {
     const port = Number(new URL(this.url).port)
     await this.#server.close()
     work()
     this.#server = await startTestServer({ dataDir: join(this.#directory, 'data'), port })
-    // Connections to the former server that `fetch` still keeps fail when they are tried: here, and not in a scenario.
+    // Connections that `fetch` kept to the previous server fail on first use: uses them here instead of in a scenario.
     const probes = Array.from({ length: MAX_KEPT_CONNECTIONS }, () =>
       fetch(`${this.url}/_matrix/client/versions`),
     )

@@ -1,4 +1,4 @@
-/** Where one run of a scenario plays: a server, people who write, and devices with or without the library. */
+/** The context of one run of a scenario: a server, senders, and devices with or without the library. */
 import { join } from 'node:path'
 import { MatrixSession } from '@latchkey/testing/matrix-session.ts'
 import { JsSdkClient } from '@latchkey/testing/js-sdk-client.ts'
@@ -15,7 +15,7 @@ import { FaultyNetwork } from './network.ts'
 import { JsSdkDevice, type SdkVersion } from './js-sdk-device.ts'
 import { type Guard, guardOf, noGuard } from './guard-of.ts'
 import { guardedBot, ledgerAt } from './guarded-libolm.ts'
-import type { House } from './house.ts'
+import type { LabServer } from './lab-server.ts'
 import { type PlainLevel, showAs } from './plain-server.ts'
 import { RewindableStore } from './rewindable-store.ts'
 
@@ -25,48 +25,48 @@ export type MachineOptions = {
   readonly level?: PlainLevel
   /** Sets faults before the device's first request. */
   readonly prepare?: (network: FaultyNetwork) => void
-  /** The guard's option. */
+  /** Option of the guard. */
   readonly newKeysPerDay?: number
 }
 
-/** Where a device's state is. */
+/** Session of a device and path of its state. */
 export type Place = { readonly session: MatrixSession; readonly path: string }
 
-export class Stage {
-  readonly house: House
+export class ScenarioContext {
+  readonly server: LabServer
   readonly hasLibrary: boolean
   readonly #name: string
   readonly #devices: LabDevice[] = []
   #users = 0
   #files = 0
 
-  /** `name` is in the names of its users, so it has to be of this run alone. */
-  constructor(house: House, name: string, hasLibrary: boolean) {
-    this.house = house
+  /** `name` is part of its users' names and must be unique per run. */
+  constructor(server: LabServer, name: string, hasLibrary: boolean) {
+    this.server = server
     this.#name = `${name}-${hasLibrary ? 'with' : 'without'}`
     this.hasLibrary = hasLibrary
   }
 
   get baseUrl(): string {
-    return this.house.url
+    return this.server.url
   }
 
   newUser(): string {
     return `${this.#name}-${++this.#users}`
   }
 
-  /** A path where no file is. */
+  /** Path of a new file. */
   newFile(): string {
-    return join(this.house.directory, `${this.#name}-${++this.#files}`)
+    return join(this.server.directory, `${this.#name}-${++this.#files}`)
   }
 
-  /** A session of a new user, past all faults. */
+  /** A session of a new user, without network faults. */
   signIn(): Promise<MatrixSession> {
     return MatrixSession.signIn(this.baseUrl, this.newUser(), 'DEVICE')
   }
 
   mailbox(device: ConstructorParameters<typeof Mailbox>[1]): Mailbox {
-    return new Mailbox(this.house.senders, device)
+    return new Mailbox(this.server.senders, device)
   }
 
   /** A device on libolm that has published its keys. */
@@ -80,28 +80,28 @@ export class Stage {
     return device
   }
 
-  /** A device on libolm on whatever its file holds; it has done nothing yet. */
+  /** Opens a device on libolm from its file; it sends nothing yet. */
   async libolmAt(
     { session, path }: Place,
     { habits, clock = new Clock(), level }: LibolmOptions = {},
   ): Promise<LibolmDevice> {
     const network = new FaultyNetwork()
     if (level !== undefined) showAs(level, network)
-    const common = { olm: this.house.olm, session, network, clock }
+    const common = { olm: this.server.olm, session, network, clock }
     const device = this.hasLibrary
       ? await ManagedBot.open({ ...common, path })
       : new NaiveBot({ ...common, disk: fileDisk(path), ...(habits && { habits }) })
     return this.#noted(device)
   }
 
-  /** A naive bot behind a guard, on whatever its files hold; it has done nothing yet. */
+  /** Opens a naive bot behind a guard from its files; it sends nothing yet. */
   guardedAt({ session, path }: Place): LibolmDevice {
-    const common = { olm: this.house.olm, session, network: new FaultyNetwork(), clock: new Clock() }
+    const common = { olm: this.server.olm, session, network: new FaultyNetwork(), clock: new Clock() }
     const ledger = this.hasLibrary ? { ledger: ledgerAt(path) } : {}
     return this.#noted(guardedBot(common, { disk: fileDisk(path), ...ledger }))
   }
 
-  /** What the devices say that they healed; asked before they are closed. */
+  /** Heals that the devices report. Call before they are closed. */
   async heals(): Promise<readonly Heals[]> {
     const heals = await Promise.all(this.#devices.map((device) => device.heals()))
     return heals.filter((it) => it !== undefined)
@@ -117,12 +117,12 @@ export class Stage {
     return device
   }
 
-  /** One more client on the session and the crypto store of a device; it has not synced yet. */
-  tabBeside({ direct, shared }: MachineDevice): Promise<MachineDevice> {
+  /** Another client on the session and crypto store of a device; it has not synced yet. */
+  secondTab({ direct, shared }: MachineDevice): Promise<MachineDevice> {
     return this.#tab(direct, shared)
   }
 
-  /** A matrix-js-sdk that has published its keys and syncs. */
+  /** A syncing matrix-js-sdk client that has published its keys. */
   async jsSdk({ level, ...version }: SdkVersion & { level?: PlainLevel } = {}): Promise<JsSdkDevice> {
     const shared = newShared()
     if (level !== undefined) showAs(level, shared.network)
