@@ -93,7 +93,7 @@ async function run(fleet: Fleet, history: string, seed: number, seconds: number)
   const load = new SoakLoad(recorder, random)
   await load.begin()
   const began = performance.now()
-  const goesOn = (): boolean => performance.now() - began < seconds * 1000
+  const isRunning = (): boolean => performance.now() - began < seconds * 1000
   const progress = setInterval(() => {
     const { requests, unanswered, unavailable } = recorder.counts
     const elapsed = Math.round((performance.now() - began) / 1000)
@@ -102,8 +102,8 @@ async function run(fleet: Fleet, history: string, seed: number, seconds: number)
     )
   }, PROGRESS_MS)
   try {
-    const clients = Array.from({ length: Number(options.clients) }, () => load.work(goesOn))
-    await Promise.all([...clients, options.kill ? killRandomly(fleet, seed, goesOn) : undefined])
+    const clients = Array.from({ length: Number(options.clients) }, () => load.work(isRunning))
+    await Promise.all([...clients, options.kill ? killRandomly(fleet, seed, isRunning) : undefined])
     await load.end()
     const { unanswered, unavailable } = recorder.counts
     return unanswered + unavailable
@@ -114,12 +114,12 @@ async function run(fleet: Fleet, history: string, seed: number, seconds: number)
 }
 
 /** Uses a separate generator: its draws depend on the clock and must not change those of the load. */
-async function killRandomly(fleet: Fleet, seed: number, goesOn: () => boolean): Promise<void> {
+async function killRandomly(fleet: Fleet, seed: number, isRunning: () => boolean): Promise<void> {
   const random = seeded(seed ^ 0x5eed)
   const [least, most] = KILL_EVERY_MS
-  while (goesOn()) {
+  while (isRunning()) {
     await sleep(least + random() * (most - least))
-    if (goesOn()) await fleet.killOne(random)
+    if (isRunning()) await fleet.killOne(random)
   }
 }
 

@@ -30,7 +30,7 @@ const PLAIN = 'curve25519'
 const LATCHKEY = 'unstable/dev.latchkey'
 const USERS = 6
 const DEVICES_EACH = 2
-const ENOUGH = 120
+const MAX_KEYS = 120
 
 export class SoakLoad {
   readonly #recorder: Recorder
@@ -65,9 +65,9 @@ export class SoakLoad {
     }
   }
 
-  /** Performs random operations one after another while `goesOn` is true. */
-  async work(goesOn: () => boolean): Promise<void> {
-    while (goesOn()) await this.#doSomething()
+  /** Performs random operations one after another while `isRunning` is true. */
+  async work(isRunning: () => boolean): Promise<void> {
+    while (isRunning()) await this.#randomOperation()
   }
 
   /** After all workers ended: every device reads its inbox and its whole pool. */
@@ -79,7 +79,7 @@ export class SoakLoad {
     }
   }
 
-  async #doSomething(): Promise<void> {
+  async #randomOperation(): Promise<void> {
     const device = this.#pick(this.#devices)
     if (device.away) return this.#pause()
     const actions: readonly (readonly [number, () => Promise<unknown>])[] = [
@@ -121,7 +121,7 @@ export class SoakLoad {
   }
 
   async #upload(device: SoakDevice, keys: Keys): Promise<void> {
-    if (device.count > ENOUGH) return this.#askCount(device)
+    if (device.count > MAX_KEYS) return this.#askCount(device)
     device.uploads.push(keys)
     if (device.uploads.length > 20) device.uploads.shift()
     device.names = [...device.names, ...Object.keys(keys)].slice(-200)
@@ -140,7 +140,7 @@ export class SoakLoad {
   /** A late duplicate of an earlier upload. */
   async #uploadAgain(device: SoakDevice): Promise<void> {
     const keys = device.uploads[this.#below(device.uploads.length)]
-    if (keys === undefined || device.count > ENOUGH) return
+    if (keys === undefined || device.count > MAX_KEYS) return
     this.#noteCount(device, await this.#post(device, 'v3/keys/upload', { one_time_keys: keys }))
   }
 

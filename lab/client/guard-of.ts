@@ -8,7 +8,7 @@ export type Guard = {
   readonly fetch: Fetch
   readonly explain: (event: AnyJson) => Promise<string | undefined>
   readonly heals: () => Promise<Heals | undefined>
-  renew(): void
+  recreate(): void
   close(): Promise<void>
 }
 
@@ -33,7 +33,7 @@ export function guardOf(
     explain: (event) => guard.reportUndecryptable(event),
     // An unreadable ledger has no history.
     heals: async () => ({ told: events, history: await guard.history().catch(() => []) }),
-    renew() {
+    recreate() {
       guard = make()
     },
     close: () => store.close(),
@@ -46,7 +46,7 @@ export function noGuard(net: Fetch): Guard {
     fetch: net,
     explain: async () => undefined,
     heals: async () => undefined,
-    renew() {},
+    recreate() {},
     close: async () => undefined,
   }
 }

@@ -113,8 +113,8 @@ export class MachineDevice implements LabDevice {
     await this.machine.restoreFrom(crypto)
     this.shared.saved.keys = held
     this.#parts.keys.reopen()
-    if (!cryptoAlone) this.shared.ledger.setBack(ledger)
-    this.#parts.guard.renew()
+    if (!cryptoAlone) this.shared.ledger.restore(ledger)
+    this.#parts.guard.recreate()
   }
 
   heals(): Promise<Heals | undefined> {
@@ -126,7 +126,7 @@ export class MachineDevice implements LabDevice {
     await this.machine.wipe()
     this.shared.saved.keys = new Set()
     this.#parts.keys.reopen()
-    this.#parts.guard.renew()
+    this.#parts.guard.recreate()
   }
 
   async close(): Promise<void> {

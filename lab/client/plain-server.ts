@@ -5,7 +5,7 @@ import { type FaultyNetwork, RESET, SYNC, UPLOAD } from './network.ts'
 /** `msc4162`: reset as in the proposal. `bare`: only the specification. */
 export type PlainLevel = 'msc4162' | 'bare'
 
-export function showAs(level: PlainLevel, network: FaultyNetwork): void {
+export function emulate(level: PlainLevel, network: FaultyNetwork): void {
   network.rewrite('/versions', (answer) => {
     answer.unstable_features = level === 'bare' ? {} : { 'org.matrix.msc4162': true }
   })

@@ -35,12 +35,12 @@ export class RewindableStore implements Store {
   /** Keeps the content. */
   async close(): Promise<void> {}
 
-  setBack({ generation, records }: Snapshot): void {
+  restore({ generation, records }: Snapshot): void {
     this.#generation = generation
     this.#records = new Map(records)
   }
 
   wipe(): void {
-    this.setBack({ generation: 0, records: new Map() })
+    this.restore({ generation: 0, records: new Map() })
   }
 }

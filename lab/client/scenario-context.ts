@@ -16,7 +16,7 @@ import { JsSdkDevice, type SdkVersion } from './js-sdk-device.ts'
 import { type Guard, guardOf, noGuard } from './guard-of.ts'
 import { guardedBot, ledgerAt } from './guarded-libolm.ts'
 import type { LabServer } from './lab-server.ts'
-import { type PlainLevel, showAs } from './plain-server.ts'
+import { type PlainLevel, emulate } from './plain-server.ts'
 import { RewindableStore } from './rewindable-store.ts'
 
 export type LibolmOptions = { readonly habits?: Habits; readonly clock?: Clock; readonly level?: PlainLevel }
@@ -86,7 +86,7 @@ export class ScenarioContext {
     { habits, clock = new Clock(), level }: LibolmOptions = {},
   ): Promise<LibolmDevice> {
     const network = new FaultyNetwork()
-    if (level !== undefined) showAs(level, network)
+    if (level !== undefined) emulate(level, network)
     const common = { olm: this.server.olm, session, network, clock }
     const device = this.hasLibrary
       ? await ManagedBot.open({ ...common, path })
@@ -110,7 +110,7 @@ export class ScenarioContext {
   /** A device on an OlmMachine that has published its keys, its crypto store in IndexedDB. */
   async machine({ level, prepare, newKeysPerDay }: MachineOptions = {}): Promise<MachineDevice> {
     const shared = { ...newShared(), ...(newKeysPerDay !== undefined && { limits: { newKeysPerDay } }) }
-    if (level !== undefined) showAs(level, shared.network)
+    if (level !== undefined) emulate(level, shared.network)
     prepare?.(shared.network)
     const device = await this.#tab(await this.signIn(), shared)
     await device.round()
@@ -125,7 +125,7 @@ export class ScenarioContext {
   /** A syncing matrix-js-sdk client that has published its keys. */
   async jsSdk({ level, ...version }: SdkVersion & { level?: PlainLevel } = {}): Promise<JsSdkDevice> {
     const shared = newShared()
-    if (level !== undefined) showAs(level, shared.network)
+    if (level !== undefined) emulate(level, shared.network)
     const guard = this.#guard(shared)
     const keys = new MachineKeys(shared.saved)
     const client = await JsSdkClient.start(this.baseUrl, this.newUser(), 'DEVICE', {

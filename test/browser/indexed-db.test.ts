@@ -76,7 +76,7 @@ suite('a store in Chromium', { skip: skipWithoutChromium() }, () => {
 
   test('a reload in the middle of writes loses no acknowledged write', async () => {
     const page = await openPage(chromium.context, site)
-    const acknowledged = await interrupted(page, 'reload', async () => {
+    const acknowledged = await lastReportedStep(page, 'reload', async () => {
       await page.reload()
       await page.waitForFunction(() => 'storePage' in globalThis)
     })
@@ -90,7 +90,7 @@ suite('a store in Chromium', { skip: skipWithoutChromium() }, () => {
     try {
       const first = await startChromium(profile)
       const page = await openPage(first.context, site)
-      const acknowledged = await interrupted(page, 'kill', () => first.kill())
+      const acknowledged = await lastReportedStep(page, 'kill', () => first.kill())
       await using second = await startChromium(profile)
       const again = await openPage(second.context, site)
       const { generation, records } = await again.evaluate(() => storePage.read('kill'))
@@ -107,7 +107,11 @@ suite('a store in Chromium', { skip: skipWithoutChromium() }, () => {
 })
 
 /** Lets a page count endlessly and interrupts it after 30 steps. Returns the last step it reported. */
-async function interrupted(page: Page, database: string, interrupt: () => Promise<void>): Promise<number> {
+async function lastReportedStep(
+  page: Page,
+  database: string,
+  interrupt: () => Promise<void>,
+): Promise<number> {
   let acknowledged = 0
   const { promise: enough, resolve } = Promise.withResolvers<void>()
   await page.exposeFunction('reportStep', (step: number) => {

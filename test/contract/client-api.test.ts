@@ -89,7 +89,7 @@ describe('the client-server API', { skip: specAvailable || isCi() ? false : SPEC
   for (const endpoint of endpoints) {
     test(`${nameOf(endpoint)} answers as specified`, async () => {
       await using server = await startTestServer()
-      const [alice, bob] = [await server.login('alice', 'ALICE'), await publishing(server)]
+      const [alice, bob] = [await server.login('alice', 'ALICE'), await loginWithKeys(server)]
       const ask = async ({ path = endpoint.path, status, ...options }: Ask): Promise<AnyJson> => {
         const reply = await server.call(endpoint.method, concrete(path), options)
         checkAnswer(spec, endpoint, reply, status)
@@ -221,7 +221,7 @@ function checkAnswer(
 }
 
 /** Bob's device, with all key types published. */
-async function publishing(server: TestServer): Promise<TestDevice> {
+async function loginWithKeys(server: TestServer): Promise<TestDevice> {
   const bob = await server.login('bob', 'BOB')
   await upload(server, bob, {
     device_keys: deviceKeysOf(bob, signingKeyPair()),

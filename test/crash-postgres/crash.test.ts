@@ -19,7 +19,7 @@ test(`one of two servers is killed, ${ROUNDS} times, and the other keeps serving
         await scenario.restart(node)
       })
     }
-    await scenario.wakes()
+    await scenario.checkWakeUp()
   })
 })
 
@@ -32,7 +32,7 @@ test(`PostgreSQL crashes and restarts, ${ROUNDS} times, and no server needs a re
       })
     }
     assert.ok(scenario.service.tally.refused > 0, 'no request was pending at any crash')
-    await scenario.wakes()
+    await scenario.checkWakeUp()
   })
 })
 
@@ -57,6 +57,6 @@ test(`connections are cut, ${ROUNDS} times at commits and anywhere, and no serve
         proxy.accept()
       })
     }
-    await scenario.wakes()
+    await scenario.checkWakeUp()
   })
 })

@@ -39,7 +39,7 @@ async function restore(scenario: Scenario, as: StartCopy['as'] & string): Promis
 }
 
 /** Restores a backup with all later WAL, as an operator with a WAL archive does. */
-async function restoreToTheEnd(scenario: Scenario): Promise<void> {
+async function restoreWithAllWal(scenario: Scenario): Promise<void> {
   const original = scenario.cluster
   const copy = await copyCluster(original)
   await scenario.round(async (traffic) => {
@@ -65,10 +65,10 @@ test(`a restored backup raises the fence if writes are lost, ${CLUSTER_ROUNDS} t
           await restore(scenario, as)
           await assertRaises(scenario, ++raises)
         }
-        await restoreToTheEnd(scenario)
+        await restoreWithAllWal(scenario)
         await assertRaises(scenario, raises)
       }
-      await scenario.wakes()
+      await scenario.checkWakeUp()
     },
   )
 })
@@ -84,16 +84,16 @@ test(`a full witness disk refuses writes without losing a key, ${ROUNDS} times, 
     await inScenario(t, { flags: (n) => ['--fence-dir', directory(n)] }, async (scenario) => {
       for (let round = 0; round < ROUNDS; round++) {
         for (const places of ['one', 'both'] as const) {
-          await scenario.flow(20)
+          await scenario.runTraffic(20)
           await scenario.check()
           for (const n of scenario.nodes.keys()) punchHoles(directory(n), places)
           fillDisk(disk)
-          await refuseEverything(scenario)
+          await expectAllRefused(scenario)
           makeRoom(disk)
           await scenario.round(async () => {})
         }
       }
-      await scenario.wakes()
+      await scenario.checkWakeUp()
     })
   } finally {
     await home.remove()
@@ -109,7 +109,7 @@ function punchHoles(directory: string, places: 'one' | 'both'): void {
 }
 
 /** Every write is refused, and after the first refusals nothing is executed nevertheless. */
-async function refuseEverything(scenario: Scenario): Promise<void> {
+async function expectAllRefused(scenario: Scenario): Promise<void> {
   const { nodes, ledger, devices, service, cluster } = scenario
   const [alice, bob] = devices
   assert.ok(alice && bob)
@@ -177,6 +177,6 @@ test(`the fence works with clocks set to the past, ${CLUSTER_ROUNDS} times, on o
         })
       }
     }
-    await scenario.wakes()
+    await scenario.checkWakeUp()
   })
 })

@@ -18,7 +18,7 @@ import { Service } from './service.ts'
 const WOKEN_WITHIN_MS = 20_000
 
 /** Promotes a replica that lacks the latest acknowledged writes. */
-async function promoteBehind(
+async function promoteLagging(
   scenario: Scenario,
   loss: Pick<Parameters<typeof loseWrites>[1], 'servers' | 'withoutWitness'>,
 ): Promise<void> {
@@ -46,22 +46,22 @@ test(`promoting a lagging replica raises the fence once, ${CLUSTER_ROUNDS} times
     let raises = 0
     for (let round = 0; round < CLUSTER_ROUNDS; round++) {
       const { unanswered } = scenario.service.tally
-      await promoteBehind(scenario, { servers: 'run' })
+      await promoteLagging(scenario, { servers: 'run' })
       await assertRaises(scenario, ++raises)
       // Running servers have their acknowledged writes in memory.
-      await promoteBehind(scenario, { servers: 'run', withoutWitness: [0, 1] })
+      await promoteLagging(scenario, { servers: 'run', withoutWitness: [0, 1] })
       await assertRaises(scenario, ++raises)
       assert.equal(scenario.service.tally.unanswered, unanswered, 'a running server did not answer')
       for (const node of scenario.nodes) {
         await node.server.stop()
         await scenario.restart(node)
       }
-      await promoteBehind(scenario, { servers: 'restart' })
+      await promoteLagging(scenario, { servers: 'restart' })
       await assertRaises(scenario, ++raises)
-      await promoteBehind(scenario, { servers: 'restart', withoutWitness: [0, 1] })
+      await promoteLagging(scenario, { servers: 'restart', withoutWitness: [0, 1] })
       await assertRaises(scenario, ++raises)
     }
-    await scenario.wakes()
+    await scenario.checkWakeUp()
   })
 })
 
@@ -201,7 +201,7 @@ test(`the fence is not raised by complete replicas, restarts, crashes and ${ROUN
       })
       await assertRaises(scenario, 0)
     }
-    await scenario.wakes()
+    await scenario.checkWakeUp()
   })
 })
 
@@ -237,7 +237,7 @@ test(`two concurrent commands raise the fence, ${ROUNDS} times, during claims`, 
       for (const device of devices) assert.ok((await keyCount(scenario, device)) > 0, 'a device has no keys')
       assert.deepEqual(await scenario.raises(), { counted: before.counted + 2, reported: 0 })
     }
-    await scenario.wakes()
+    await scenario.checkWakeUp()
   })
 })
 

@@ -36,10 +36,10 @@ export type Loss = {
 export async function loseWrites(scenario: Scenario, loss: Loss): Promise<void> {
   const { nodes, service, ledger } = scenario
   const { counted } = await scenario.raises()
-  await scenario.flow(20)
+  await scenario.runTraffic(20)
   await loss.before()
   ledger.lossBegins()
-  await scenario.flow(LOST_ANSWERS)
+  await scenario.runTraffic(LOST_ANSWERS)
   await writeThroughEach(scenario)
   // Some devices have a sync token from before the lost writes, some from after.
   await scenario.check(scenario.devices.slice(0, 2))
@@ -62,7 +62,7 @@ export async function loseWrites(scenario: Scenario, loss: Loss): Promise<void> 
   } finally {
     await traffic.stop()
   }
-  await scenario.flow(ANSWERS_AFTER)
+  await scenario.runTraffic(ANSWERS_AFTER)
   await scenario.check()
   const after = await scenario.raises()
   assert.equal(after.counted, counted + 1, `raised ${after.counted - counted} times`)

@@ -164,7 +164,7 @@ export class Scenario {
   }
 
   /** Runs traffic for this number of answers, then stops it. Checks only the answers themselves. */
-  async flow(answers: number): Promise<void> {
+  async runTraffic(answers: number): Promise<void> {
     const traffic = this.startTraffic()
     try {
       await traffic.answers(answers)
@@ -211,7 +211,7 @@ export class Scenario {
   }
 
   /** A message sent to the last server wakes a sync on the first, by notification or by polling. */
-  async wakes(): Promise<void> {
+  async checkWakeUp(): Promise<void> {
     await this.check()
     const [alice, bob] = this.#devices
     const [first, last] = [this.nodes[0], this.nodes.at(-1)]

@@ -50,10 +50,10 @@ for (const what of ['data', 'everything'] as const) {
           if (what === 'everything') await useUpWal(cluster)
           await refusals(scenario)
           makeRoom(disk)
-          await comesBack(cluster)
+          await postgresRestarted(cluster)
         })
       }
-      await scenario.wakes()
+      await scenario.checkWakeUp()
     })
   })
 }
@@ -70,7 +70,7 @@ async function useUpWal(cluster: PostgresCluster): Promise<void> {
 }
 
 /** Without space for its WAL, PostgreSQL may shut down; an operator then starts it again. */
-function comesBack(cluster: PostgresCluster): Promise<void> {
+function postgresRestarted(cluster: PostgresCluster): Promise<void> {
   const answers = async (): Promise<boolean> => {
     if (!cluster.running) await cluster.start()
     return cluster.query('select 1').then(
@@ -92,7 +92,7 @@ test(`another session locks rows that every request needs, ${SLOW_ROUNDS} times`
         await session.end()
       })
     }
-    await scenario.wakes()
+    await scenario.checkWakeUp()
   })
 })
 
@@ -136,7 +136,7 @@ for (const how of ['pg_cancel_backend', 'pg_terminate_backend'] as const) {
         })
       }
       await session.end()
-      await scenario.wakes()
+      await scenario.checkWakeUp()
     })
   })
 }
@@ -158,7 +158,7 @@ test(`the network to PostgreSQL goes silent, ${SLOW_ROUNDS} times, and pending r
         node.proxy.speak()
       })
     }
-    await scenario.wakes()
+    await scenario.checkWakeUp()
   })
 })
 
@@ -174,7 +174,7 @@ test(`others use all connections of PostgreSQL, ${ROUNDS} times`, async (t) => {
       })
     }
     await operator.end()
-    await scenario.wakes()
+    await scenario.checkWakeUp()
   })
 })
 

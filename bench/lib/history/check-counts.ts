@@ -33,9 +33,9 @@ function checkSnapshot(
   const possible = active.filter((presence) => mayCount(presence, snapshot))
   const certain = possible.filter((presence) => mustCount(presence, snapshot))
   const count = snapshot.counts.get(pool.algorithm) ?? 0
-  const said = `an answer of ${describePool(pool)}`
+  const subject = `an answer of ${describePool(pool)}`
   if (count < certain.length || count > possible.length) {
-    const text = `${said} counts ${count} keys; there were ${certain.length} to ${possible.length}`
+    const text = `${subject} counts ${count} keys; there were ${certain.length} to ${possible.length}`
     return { rule: 'count', text, requests: [snapshot.n] }
   }
   if (certain.length !== possible.length || certain.some(({ key }) => key.names.size > 1)) return undefined
@@ -43,7 +43,7 @@ function checkSnapshot(
   if (digest === undefined || digest === digestOf(pool, certain)) return undefined
   return {
     rule: 'count',
-    text: `${said} has a digest that does not match the keys available`,
+    text: `${subject} has a digest that does not match the keys available`,
     requests: [snapshot.n],
   }
 }

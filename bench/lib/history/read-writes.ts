@@ -139,10 +139,10 @@ function readKeys(
       key.maybe.push({ ...span, session, kind: 'stored' })
       continue
     }
-    const said = names.map(([name]) => text(outcomes[name]))
-    const kind = kindOf(said)
+    const received = names.map(([name]) => text(outcomes[name]))
+    const kind = kindOf(received)
     if (kind === undefined)
-      facts.unexpected.push({ exchange, why: `has no valid outcome for a sent key: ${said}` })
+      facts.unexpected.push({ exchange, why: `has no valid outcome for a sent key: ${received}` })
     else key.events.push({ ...span, session, kind })
     if (kind === 'stored') stored.add(key.material)
   }

@@ -163,7 +163,7 @@ export const corruptedLedger: Scenario = {
     const copy = `${place.path}.copy`
     copyFiles(place.path, copy)
     const failures = context.hasLibrary ? await unguarded(context, place, mail) : []
-    if (!context.hasLibrary) await onward(context, place, mail)
+    if (!context.hasLibrary) await runNewProcess(context, place, mail)
     copyFiles(copy, place.path)
     mail.switchTo(context.guardedAt(place))
     await mail.round()
@@ -177,7 +177,7 @@ export const corruptedLedger: Scenario = {
 }
 
 /** A new process replaces twenty claimed keys and reads two messages. */
-async function onward(context: ScenarioContext, place: Place, mail: Mailbox): Promise<string[]> {
+async function runNewProcess(context: ScenarioContext, place: Place, mail: Mailbox): Promise<string[]> {
   const bot = context.guardedAt(place)
   mail.switchTo(bot)
   await mail.claim(20)
@@ -197,7 +197,7 @@ async function unguarded(context: ScenarioContext, place: Place, mail: Mailbox):
   const bytes = readFileSync(ledger)
   bytes.fill(0x5a, bytes.length / 2, bytes.length / 2 + 512)
   writeFileSync(ledger, bytes)
-  const told = await onward(context, place, mail)
+  const told = await runNewProcess(context, place, mail)
   return [
     ...(told.includes('unguarded') ? [] : ['no event reported the damaged ledger']),
     ...(told.includes('healed') ? ['a heal happened with a damaged ledger'] : []),

@@ -5,7 +5,7 @@ import type { ScenarioContext } from '../scenario-context.ts'
 
 const SENDERS = 6
 
-async function setBack(context: ScenarioContext, open: () => Promise<LabDevice>): Promise<Result> {
+async function restoredServer(context: ScenarioContext, open: () => Promise<LabDevice>): Promise<Result> {
   const { server } = context
   for (let sender = 0; sender < SENDERS; sender++) await server.senders.get(sender)
   const alice = await open()
@@ -35,7 +35,7 @@ export const serverRestoredLibolm: Scenario = {
   client: 'libolm',
   ...COMMON,
   lostBecause: 'already_used',
-  run: (context) => setBack(context, () => context.libolm()),
+  run: (context) => restoredServer(context, () => context.libolm()),
 }
 
 export const serverRestored: Scenario = {
@@ -43,5 +43,5 @@ export const serverRestored: Scenario = {
   client: 'OlmMachine',
   ...COMMON,
   lostBecause: 'seen_twice',
-  run: (context) => setBack(context, () => context.machine()),
+  run: (context) => restoredServer(context, () => context.machine()),
 }

@@ -1,10 +1,10 @@
 /** Counts and signals that are wrong, stale or repeated. */
 import { SYNC, UPLOAD } from '../network.ts'
-import { showAs, withoutExtensions } from '../plain-server.ts'
+import { emulate, withoutExtensions } from '../plain-server.ts'
 import type { Scenario } from '../scenario.ts'
 import type { AnyJson } from '@latchkey/testing/matrix-session.ts'
 
-function saysZero(answer: AnyJson): void {
+function reportZero(answer: AnyJson): void {
   withoutExtensions(answer)
   for (const counts of ['device_one_time_keys_count', 'one_time_key_counts']) {
     if (answer[counts] !== undefined) answer[counts] = { signed_curve25519: 0 }
@@ -20,8 +20,8 @@ export const alwaysZero: Scenario = {
   async run(context) {
     const alice = await context.libolm()
     const mail = context.mailbox(alice)
-    showAs('bare', alice.network)
-    for (const path of [SYNC, UPLOAD]) alice.network.rewrite(path, saysZero)
+    emulate('bare', alice.network)
+    for (const path of [SYNC, UPLOAD]) alice.network.rewrite(path, reportZero)
     for (let i = 0; i < 6; i++) await mail.round()
     mail.requireAllFromNow()
     await mail.write(3)
@@ -39,7 +39,7 @@ export const alwaysZeroMachine: Scenario = {
   async run(context) {
     const alice = await context.machine({
       level: 'bare',
-      prepare: (network) => network.rewrite(SYNC, saysZero),
+      prepare: (network) => network.rewrite(SYNC, reportZero),
     })
     const mail = context.mailbox(alice)
     for (let i = 0; i < 6; i++) await mail.round()
@@ -56,7 +56,7 @@ export const alwaysZeroMachine: Scenario = {
 }
 
 /** Wrong answers to uploads; the scenario ends them because an OlmMachine would upload without limit. */
-const LIES = 12
+const WRONG_ANSWERS = 12
 const NEW_KEYS_PER_DAY = 300
 
 export const alwaysZeroEverywhere: Scenario = {
@@ -64,15 +64,15 @@ export const alwaysZeroEverywhere: Scenario = {
   client: 'OlmMachine',
   story: 'The server reports 0 keys in every answer; the scenario ends this after 12 uploads.',
   problem: 'fifty more keys with every answer, at once and without limit',
-  shows: ({ published }) => published >= 50 * LIES,
+  shows: ({ published }) => published >= 50 * WRONG_ANSWERS,
   async run(context) {
     let lies = 0
     const alice = await context.machine({
       level: 'bare',
       newKeysPerDay: NEW_KEYS_PER_DAY,
       prepare(network) {
-        network.rewrite(SYNC, saysZero)
-        network.rewrite(UPLOAD, (answer) => (++lies < LIES ? saysZero : withoutExtensions)(answer))
+        network.rewrite(SYNC, reportZero)
+        network.rewrite(UPLOAD, (answer) => (++lies < WRONG_ANSWERS ? reportZero : withoutExtensions)(answer))
       },
     })
     const mail = context.mailbox(alice)

@@ -201,7 +201,7 @@ const SILENT: Logger = {
 const SDK_REQUEST_TIMEOUT_MS = 30_000
 
 /** Unrefs the SDK's request timeouts, because it never clears them and they would keep a finished process alive. */
-function letTheProcessEnd(): void {
+function unrefSdkTimeouts(): void {
   const { setTimeout } = globalThis
   const unheld = (...args: Parameters<typeof setTimeout>): NodeJS.Timeout => {
     const timer = setTimeout(...args)
@@ -211,7 +211,7 @@ function letTheProcessEnd(): void {
   globalThis.setTimeout = unheld as typeof setTimeout
 }
 
-letTheProcessEnd()
+unrefSdkTimeouts()
 
 /** Silences the SDK's module-level logger (loglevel). */
 export function silence(logger: object): void {

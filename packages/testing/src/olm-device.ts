@@ -55,7 +55,7 @@ export type Peer = { readonly userId: string; readonly deviceId: string }
 type Outgoing = Awaited<ReturnType<OlmMachine['outgoingRequests']>>[number]
 
 /** Warning that the machine logs for every encrypted to-device message; ignored. */
-const EVERY_ENCRYPTED_EVENT = 'Received an unexpected encrypted to-device event'
+const IGNORED_WARNING = 'Received an unexpected encrypted to-device event'
 
 /** Encryption key of the databases; any value serves, because they end with the process. */
 const STORE_KEY = new Uint8Array(32)
@@ -258,7 +258,7 @@ export class OlmDevice {
   async #open(): Promise<void> {
     const note = (line: unknown): void => {
       const [first = ''] = String(line).split('\n')
-      if (!first.includes(EVERY_ENCRYPTED_EVENT)) this.warnings.push(first)
+      if (!first.includes(IGNORED_WARNING)) this.warnings.push(first)
     }
     const logger = { debug() {}, info() {}, trace() {}, warn: note, error: note }
     const ids = [new UserId(this.userId), new DeviceId(this.deviceId)] as const

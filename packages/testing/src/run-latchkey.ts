@@ -32,7 +32,7 @@ export class RunningProcess {
   constructor(command: string, args: readonly string[], { cwd, stdin, environment }: RunOptions = {}) {
     this.child = spawn(command, args, {
       cwd: cwd ?? REPOSITORY,
-      env: { ...withoutLatchkey(process.env), ...environment },
+      env: { ...withoutLatchkeyVariables(process.env), ...environment },
       stdio: 'pipe',
       // Its own process group, so that npm and the server it starts end together even if the test fails.
       detached: true,
@@ -100,6 +100,6 @@ export function temporaryDirectory(): Disposable & { readonly path: string } {
 }
 
 /** The environment without LATCHKEY_ variables, which the person who runs the tests may have set. */
-function withoutLatchkey(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+function withoutLatchkeyVariables(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(environment).filter(([name]) => !name.startsWith('LATCHKEY_')))
 }

@@ -31,7 +31,7 @@ export async function startProcess(
   const serve = [join(checkout, COMMAND), 'serve', '--port', '0', '--data', dataDir, ...flags]
   const child = spawn(process.execPath, serve, {
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...withoutSettings(process.env), ...environment },
+    env: { ...withoutLatchkeyVariables(process.env), ...environment },
   })
   const exited = once(child, 'exit')
   // A failed test leaves no server behind.
@@ -79,6 +79,6 @@ function readyUrl(child: ChildProcess): Promise<string> {
 }
 
 /** The environment without LATCHKEY_ variables: neither a tester's settings nor test variables reach the server. */
-function withoutSettings(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+function withoutLatchkeyVariables(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(environment).filter(([name]) => !name.startsWith('LATCHKEY_')))
 }

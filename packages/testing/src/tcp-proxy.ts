@@ -170,8 +170,8 @@ class Link {
       socket.on('error', () => {})
       socket.on('close', () => this.cut())
     }
-    client.pipe(passing((chunk, pass) => this.#toServer(chunk, pass))).pipe(server)
-    server.pipe(passing((chunk, pass) => this.#toClient(chunk, pass))).pipe(client)
+    client.pipe(asyncTransform((chunk, pass) => this.#toServer(chunk, pass))).pipe(server)
+    server.pipe(asyncTransform((chunk, pass) => this.#toClient(chunk, pass))).pipe(client)
   }
 
   cut(): void {
@@ -205,7 +205,7 @@ class Link {
   }
 }
 
-function passing(pass: (chunk: Buffer, push: (bytes: Buffer) => void) => Promise<void>): Transform {
+function asyncTransform(pass: (chunk: Buffer, push: (bytes: Buffer) => void) => Promise<void>): Transform {
   return new Transform({
     transform(chunk: Buffer, _encoding, done) {
       pass(chunk, (bytes) => this.push(bytes)).then(

@@ -16,21 +16,21 @@ export type TestSchema = {
   drop(): Promise<void>
 }
 
-const URL_OF_TESTS = process.env['LATCHKEY_TEST_POSTGRES']
+const TEST_URL = process.env['LATCHKEY_TEST_POSTGRES']
 
 /** Undefined when tests use the embedded store. */
 export async function openTestSchema(dataDir: string): Promise<TestSchema | undefined> {
-  if (URL_OF_TESTS === undefined || URL_OF_TESTS === '') return undefined
+  if (TEST_URL === undefined || TEST_URL === '') return undefined
   const name = `test_${createHash('sha256').update(dataDir).digest('hex').slice(0, 16)}`
-  await execute(URL_OF_TESTS, `create schema if not exists ${name}`)
-  const url = new URL(URL_OF_TESTS)
+  await execute(TEST_URL, `create schema if not exists ${name}`)
+  const url = new URL(TEST_URL)
   url.searchParams.set('schema', name)
   const witnesses = mkdtempSync(join(tmpdir(), 'latchkey-witnesses-'))
   return {
     database: url.href,
     witnesses,
     async drop() {
-      await execute(URL_OF_TESTS, `drop schema if exists ${name} cascade`)
+      await execute(TEST_URL, `drop schema if exists ${name} cascade`)
       rmSync(witnesses, { recursive: true, force: true })
     },
   }

@@ -84,7 +84,7 @@ function chromiumPath(): string | undefined {
 
 async function endpointOf(child: ChildProcess): Promise<string> {
   if (child.stderr === null) throw new Error('Chromium has no stderr')
-  const said: string[] = []
+  const output: string[] = []
   const lines = createInterface(child.stderr)
   for await (const line of lines) {
     const [, endpoint] = /DevTools listening on (ws:\S+)/.exec(line) ?? []
@@ -93,9 +93,9 @@ async function endpointOf(child: ChildProcess): Promise<string> {
       child.stderr.resume()
       return endpoint
     }
-    said.push(line)
+    output.push(line)
   }
-  throw new Error(`Chromium did not start:\n${said.join('\n')}`)
+  throw new Error(`Chromium did not start:\n${output.join('\n')}`)
 }
 
 function contextOf(browser: Browser): BrowserContext {
