@@ -23,7 +23,7 @@ const COMMENT_OR_STRING =
   /\/\*[\s\S]*?\*\/|\/\/[^\n]*|'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|`(?:\\.|[^`\\])*`/g
 const COMMENT_MARKS = /^\/\*+|^\/\/|\*\/$|(?<=\n\s*)\*/g
 const INLINE_CODE = /`[^`\n]*`/g
-/** Stands where code was, so that a phrase never matches across it. */
+/** Replaces code, so that a phrase never matches across it. */
 const CODE = '·'
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

@@ -53,7 +53,7 @@ function run(name: string, ...args: string[]): Example {
       void ended.then((code) =>
         found.reject(new Error(`${name} exited with ${code} before it printed "${text}":\n${output}`)),
       )
-      return within(`${name} says "${text}"`, found.promise)
+      return within(`${name} prints "${text}"`, found.promise)
     },
     async end(signal) {
       child.kill(signal)

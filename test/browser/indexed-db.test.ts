@@ -50,7 +50,7 @@ suite('a store in Chromium', { skip: skipWithoutChromium() }, () => {
     const { generation, records } = await one.evaluate(() => storePage.read('swap'))
     assert.equal(records['count'], '80')
     assert.equal(generation, 80)
-    assert.ok(Math.max(...stale) > 0, 'the tabs never met')
+    assert.ok(Math.max(...stale) > 0, 'the tabs never wrote concurrently')
   })
 
   test('two tabs that write under the lock are never stale', async () => {
@@ -82,7 +82,7 @@ suite('a store in Chromium', { skip: skipWithoutChromium() }, () => {
     })
     const { generation, records } = await page.evaluate(() => storePage.read('reload'))
     assert.equal(Number(records['count']), generation)
-    assert.ok(generation >= acknowledged, `${acknowledged} acknowledged, ${generation} there`)
+    assert.ok(generation >= acknowledged, `${acknowledged} acknowledged, ${generation} stored`)
   })
 
   test('a browser killed in the middle of writes loses no acknowledged write', async () => {
@@ -95,7 +95,7 @@ suite('a store in Chromium', { skip: skipWithoutChromium() }, () => {
       const again = await openPage(second.context, site)
       const { generation, records } = await again.evaluate(() => storePage.read('kill'))
       assert.equal(Number(records['count']), generation)
-      assert.ok(generation >= acknowledged, `${acknowledged} acknowledged, ${generation} there`)
+      assert.ok(generation >= acknowledged, `${acknowledged} acknowledged, ${generation} stored`)
     } finally {
       rmSync(profile, { recursive: true, force: true, maxRetries: 5 })
     }

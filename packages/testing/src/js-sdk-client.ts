@@ -117,7 +117,7 @@ export class JsSdkClient {
     const before = sent()
     const { userId, deviceId } = to
     await this.#client.encryptAndSendToDevice(MESSAGE_TYPE, [{ userId, deviceId }], { text })
-    await this.until(`the message "${text}" on its way`, () => sent() > before)
+    await this.until(`the message "${text}" to be sent`, () => sent() > before)
   }
 
   /** Creates and publishes cross-signing keys; the server requires the password. */

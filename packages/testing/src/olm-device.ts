@@ -307,7 +307,7 @@ export class OlmDevice {
       case RequestType.RoomMessage:
       case RequestType.KeysBackup:
         throw new Error(
-          `the machine wants to send ${RequestType[request.type]}, which needs rooms or backups`,
+          `unsupported request of the machine: ${RequestType[request.type]}; it needs rooms or backups`,
         )
     }
   }

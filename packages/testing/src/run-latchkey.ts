@@ -77,7 +77,7 @@ export class RunningProcess {
   }
 }
 
-/** Runs `latchkey` on this Node until it ends. */
+/** Runs `latchkey` with this Node.js until it ends. */
 export function runLatchkey(args: readonly string[], options?: RunOptions): Promise<Ended> {
   return new RunningProcess(process.execPath, [LATCHKEY, ...args], options).ended
 }

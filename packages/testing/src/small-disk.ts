@@ -26,7 +26,7 @@ export function noSmallDisk(): string | false {
   }
 }
 
-/** Leaves no byte free. */
+/** Fills the file system to the last byte. */
 export function fillDisk(path: string): void {
   const file = openSync(join(path, BALLAST), 'a')
   try {
