@@ -22,7 +22,7 @@ export interface LabDevice extends Peer {
   readonly read: readonly string[]
   readonly unreadable: readonly Unreadable[]
   /** Why the device, or its predecessor of the same user, was abandoned, if it was. */
-  readonly deadBecause?: string | undefined
+  readonly unusableBecause?: string | undefined
   /** Public halves of the private keys that the device actually has, without used ones. */
   held(): Promise<ReadonlySet<string>>
   /** Reports a decrypted message with this key, for devices that cannot observe the removal of its private half. */
@@ -38,7 +38,7 @@ export interface LabDevice extends Peer {
 
 export type Heals = {
   /** Events that the library emitted. */
-  readonly told: readonly ClientEvent[]
+  readonly events: readonly ClientEvent[]
   /** The library's heal history. */
   readonly history: readonly HealRecord[]
 }

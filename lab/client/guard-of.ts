@@ -32,7 +32,7 @@ export function guardOf(
     fetch: (input, init) => guard(input, init),
     explain: (event) => guard.reportUndecryptable(event),
     // An unreadable ledger has no history.
-    heals: async () => ({ told: events, history: await guard.history().catch(() => []) }),
+    heals: async () => ({ events, history: await guard.history().catch(() => []) }),
     recreate() {
       guard = make()
     },

@@ -159,7 +159,7 @@ export class Mailbox {
     const taken = exchanges.filter(({ status }) => status === 200).map(({ sent }) => sent)
     const published = new Set(taken.flatMap(publicKeysOf))
     const lost = excused.map(({ text, sender, key }) => {
-      const cause = causes.findLast((failure) => failure.sender === sender)?.cause ?? device.deadBecause
+      const cause = causes.findLast((failure) => failure.sender === sender)?.cause ?? device.unusableBecause
       return { text, cause, isTrue: cause !== UNKNOWN_KEY || !published.has(key?.key ?? '') }
     })
     const [held, pool] = [await device.held(), await device.pool()]

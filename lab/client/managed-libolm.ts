@@ -59,7 +59,7 @@ export class ManagedBot implements LibolmDevice {
   #path: string
   #store: Store | undefined
   #manager: KeyManager | undefined
-  #deadBecause: string | undefined
+  #unusableBecause: string | undefined
 
   private constructor(options: ManagedOptions) {
     this.#options = options
@@ -85,8 +85,8 @@ export class ManagedBot implements LibolmDevice {
   }
 
   /** Why an earlier device of this bot was abandoned. */
-  get deadBecause(): string | undefined {
-    return this.#deadBecause
+  get unusableBecause(): string | undefined {
+    return this.#unusableBecause
   }
 
   async restart(): Promise<Start> {
@@ -175,7 +175,7 @@ export class ManagedBot implements LibolmDevice {
       this.unreadable.push({ sender, cause: known?.verdict ?? verdict })
     }
     const dead = this.events.findLast(({ type }) => type === 'account_unusable')
-    if (dead !== undefined && this.#deadBecause === undefined) await this.#startOver(dead.message)
+    if (dead !== undefined && this.#unusableBecause === undefined) await this.#logInAsNewDevice(dead.message)
   }
 
   /** From the pickle in the store, independent of the manager. */
@@ -194,7 +194,7 @@ export class ManagedBot implements LibolmDevice {
   }
 
   async heals(): Promise<Heals> {
-    return { told: this.events, history: (await this.#manager?.history()) ?? [] }
+    return { events: this.events, history: (await this.#manager?.history()) ?? [] }
   }
 
   async close(): Promise<void> {
@@ -221,8 +221,8 @@ export class ManagedBot implements LibolmDevice {
     }
   }
 
-  async #startOver(why: string): Promise<void> {
-    this.#deadBecause = why
+  async #logInAsNewDevice(why: string): Promise<void> {
+    this.#unusableBecause = why
     const { userId, baseUrl, deviceId } = this.#session
     const localpart = userId.slice(1, userId.indexOf(':'))
     this.#direct = await MatrixSession.signIn(baseUrl, localpart, `${deviceId}-2`)

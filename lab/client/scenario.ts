@@ -60,15 +60,15 @@ function failuresOf({ lostBecause, inexplicable }: Scenario, result: Result): st
 
 /** Failed expectations about heals: expected ones happened, are in the history, and none failed. */
 function healFailures({ heals: expected = [] }: Scenario, heals: readonly Heals[]): string[] {
-  const events = heals.flatMap(({ told }) => told)
+  const events = heals.flatMap((it) => it.events)
   const history = heals.flatMap((it) => it.history)
-  const told = new Set(events.filter((event) => event.type === 'healed').map(({ cause }) => cause))
+  const reported = new Set(events.filter((event) => event.type === 'healed').map(({ cause }) => cause))
   const remembered = new Set(history.filter(({ ok }) => ok).map(({ cause }) => cause))
   return [
     ...(listed(remembered) === listed(expected)
       ? []
       : [`healed ${listed(remembered) || 'nothing'}; expected ${listed(expected) || 'nothing'}`]),
-    ...[...told].filter((cause) => !remembered.has(cause)).map((cause) => `${cause} is in no history`),
+    ...[...reported].filter((cause) => !remembered.has(cause)).map((cause) => `${cause} is in no history`),
     ...history.filter(({ ok }) => !ok).map(({ cause, detail }) => `not healed: ${cause}: ${detail}`),
     ...events
       .filter((event) => event.type === 'not_healed' || event.type === 'unguarded')

@@ -114,10 +114,10 @@ async function wiped(context: ScenarioContext, level?: PlainLevel): Promise<Resu
   mail.requireAllFromNow()
   await mail.write(2)
   await mail.round()
-  const told = (await alice.heals())?.told.filter(({ type }) => type === 'identity_changed')
+  const events = (await alice.heals())?.events.filter(({ type }) => type === 'identity_changed')
   return {
     ...(await mail.tally()),
-    failures: told?.length === 1 ? [] : ['no event reported the new identity'],
+    failures: events?.length === 1 ? [] : ['no event reported the new identity'],
   }
 }
 
@@ -186,9 +186,9 @@ async function runNewProcess(context: ScenarioContext, place: Place, mail: Mailb
   await mail.round()
   // The next sync acknowledges the messages.
   await mail.round()
-  const told = (await bot.heals())?.told ?? []
+  const events = (await bot.heals())?.events ?? []
   await bot.close()
-  return told.map(({ type }) => type)
+  return events.map(({ type }) => type)
 }
 
 /** The same with a damaged ledger. Returns the failed expectations. */
@@ -197,10 +197,10 @@ async function unguarded(context: ScenarioContext, place: Place, mail: Mailbox):
   const bytes = readFileSync(ledger)
   bytes.fill(0x5a, bytes.length / 2, bytes.length / 2 + 512)
   writeFileSync(ledger, bytes)
-  const told = await runNewProcess(context, place, mail)
+  const events = await runNewProcess(context, place, mail)
   return [
-    ...(told.includes('unguarded') ? [] : ['no event reported the damaged ledger']),
-    ...(told.includes('healed') ? ['a heal happened with a damaged ledger'] : []),
+    ...(events.includes('unguarded') ? [] : ['no event reported the damaged ledger']),
+    ...(events.includes('healed') ? ['a heal happened with a damaged ledger'] : []),
     ...(readFileSync(ledger).equals(bytes) ? [] : ['the damaged ledger was overwritten']),
   ]
 }
