@@ -26,7 +26,7 @@ const { values: options } = parseArgs({
   options: {
     base: { type: 'string' },
     rounds: { type: 'string', default: '8' },
-    /** Both when not given. */
+    /** Default: both. */
     store: { type: 'string' },
     /** Multiplies the requests of a slice. */
     scale: { type: 'string', default: '1' },
@@ -59,7 +59,7 @@ type Figure = {
   readonly workload: string
   readonly store: StoreKind
   readonly metric: 'requests per second' | 'server us per request' | 'PostgreSQL us per request'
-  /** By round. */
+  /** Indexed by round. */
   readonly base: number[]
   readonly here: number[]
 }

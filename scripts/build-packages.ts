@@ -13,13 +13,13 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url))
 /** In the order of their dependencies. */
 export const PACKAGES = ['protocol', 'client', 'server'] as const
 type PackageName = (typeof PACKAGES)[number]
-/** The compiler rewrites them in JavaScript only; in declarations not every tool resolves them. */
+/** Relative `.ts` imports in declarations: the compiler does not rewrite them, and not every tool resolves them. */
 const RELATIVE_TS_IMPORT = /((?:from|import\() ?['"]\.{1,2}\/[^'"]*)\.ts(['"])/g
 const LIBRARY_FILES = ['**/*.js', '**/*.d.ts']
 /** bin/latchkey.mjs starts what is in `lib`, with `src` in a checkout. */
 const SERVER_FILES = ['bin/latchkey.mjs', 'lib/**/*.js']
 
-/** The part of a package.json that matters here. */
+/** The fields of a package.json that the build reads. */
 type Manifest = { readonly exports?: Readonly<Record<string, string>> } & Readonly<Record<string, unknown>>
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

@@ -13,7 +13,7 @@ export type Setup = {
   readonly store: StoreKind
   readonly processes: number
   readonly flags?: readonly string[]
-  /** Whose server runs; this checkout's when not given. */
+  /** Checkout whose server runs. Default: this one. */
   readonly checkout?: string
 }
 
