@@ -55,4 +55,22 @@ describe('SQLite statements', () => {
     const repeated = await countStatements(() => upload(52, 2))
     assert.deepEqual({ settled, afterClaims, repeated }, { settled: 7, afterClaims: 106, repeated: 3 })
   })
+
+  test('an ID that was issued often costs one more, and nothing where its key is known', async () => {
+    const { store } = await directory.open()
+    const session = await login(store, 1)
+    const reused = (material: number): ReturnType<typeof makeKey> =>
+      makeKey(SIGNED_CURVE25519, 'REUSED', material)
+    const upload = (material: number): Promise<unknown> =>
+      keyPools(store).upload({ session, oneTimeKeys: [reused(material)], fallbackKeys: [], now: 2 })
+    const targets = [{ userId: USER, deviceId: DEVICE, algorithm: SIGNED_CURVE25519 }]
+    for (let material = 0; material < 20; material++) {
+      await upload(material)
+      await store.pools.claim({ claimer: claimer('bob'), targets, now: 3 })
+    }
+    await store.pools.inspect(session, { limit: 1 })
+    const known = await countStatements(() => upload(0))
+    const reusedAgain = await countStatements(() => upload(20))
+    assert.deepEqual({ known, reusedAgain }, { known: 3, reusedAgain: 7 })
+  })
 })

@@ -128,12 +128,15 @@ function metKeys(
     } else if (state === 'issued') issued.push(row)
     else if (row.json !== null) availableById.set(row.key_id, { ...known(row, row.json), json: row.json })
   }
-  return { met, availableById, addedSinceIssued: addedSince(tx, pool, issued) }
+  // Only a key that may be stored has to know whether its ID was used before.
+  const unknown = issued.filter((row) => !met.has(listed(row).hash))
+  return { met, availableById, addedSinceIssued: addedSince(tx, pool, unknown) }
 }
 
 /**
  * An available key with the ID of a wanted key counts only if its material differs: otherwise it is the wanted key, found
- * by its material, and its text need not be read. `+state` keeps SQLite from the index by state, with which it would read every key
+ * by its material, and its text need not be read. Of issued keys with the ID of a wanted key the newest counts; its row
+ * carries the wanted key's material here. `+state` keeps SQLite from the index by state, with which it would read every key
  * of the pool.
  */
 function readRows(
@@ -148,10 +151,16 @@ function readRows(
      select num, state, key_id, material, null as json, 1 as by_material from one_time_keys
      where pool_num = ?1 and material in (select material from wanted) and +state <> ${STATE_CODE.withdrawn}
      union all
-     select num, state, key_id, material, case when +state = ${STATE_CODE.available} then json end, 0 from one_time_keys
-     where pool_num = ?1 and key_id in (select key_id from wanted)
-       and +state in (${STATE_CODE.available}, ${STATE_CODE.issued})
+     select num, state, key_id, material, json, 0 from one_time_keys
+     where pool_num = ?1 and key_id in (select key_id from wanted) and +state = ${STATE_CODE.available}
        and (key_id, material) not in (select key_id, material from wanted)
+     union all
+     select issued, ${STATE_CODE.issued}, key_id, material, null, 0 from (
+       select key_id, material, (
+         select num from one_time_keys as key
+         where key.pool_num = ?1 and key.key_id = wanted.key_id and +key.state = ${STATE_CODE.issued}
+         order by num desc limit 1) as issued
+       from wanted) where issued is not null
      union all
      select num, state, key_id, material, json, 0 from one_time_keys
      where pool_num = ?1 and key_id in (select value from json_each(?3)) and +state = ${STATE_CODE.available}`,
