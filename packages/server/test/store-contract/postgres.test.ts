@@ -4,12 +4,14 @@ import { testConcurrentClaims } from './concurrent-claims.ts'
 import { testDepletion } from './depletion.ts'
 import { testEndedSession } from './ended-session.ts'
 import { testPoolAgainstModel } from './pool-against-model.ts'
+import { testPoolOrder } from './pool-order.ts'
 import { postgres } from './postgres-store.ts'
 import { testRooms } from './rooms.ts'
 import { testSeveralStores } from './several-stores.ts'
 
 if (process.env['LATCHKEY_TEST_POSTGRES']) {
   testPoolAgainstModel(postgres)
+  testPoolOrder(postgres)
   testConcurrentClaims(postgres)
   testDepletion(postgres)
   testEndedSession(postgres)

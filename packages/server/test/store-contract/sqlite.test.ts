@@ -11,6 +11,7 @@ import { testConcurrentClaims } from './concurrent-claims.ts'
 import { testDepletion } from './depletion.ts'
 import { testEndedSession } from './ended-session.ts'
 import { testPoolAgainstModel } from './pool-against-model.ts'
+import { testPoolOrder } from './pool-order.ts'
 import { testRooms } from './rooms.ts'
 import type { OpenStore, StoreUnderTest } from './store-under-test.ts'
 
@@ -52,6 +53,7 @@ async function openIn(
 }
 
 testPoolAgainstModel(sqlite)
+testPoolOrder(sqlite)
 testConcurrentClaims(sqlite)
 testDepletion(sqlite)
 testEndedSession(sqlite)

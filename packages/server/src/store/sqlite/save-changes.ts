@@ -2,6 +2,7 @@
  * Saves what the domain decided about a device's pools (pool/port.ts), in the rows and in memory. A handful of statements,
  * however many keys the request carries.
  */
+import { compareCodePoints } from '@latchkey/protocol'
 import { keyHash, materialHash, type Removal } from '../../pool/key.ts'
 import type { DeviceChanges, PoolChange, PoolsChange } from '../../pool/port.ts'
 import type { DeviceRef, Position } from '../../session.ts'
@@ -46,7 +47,7 @@ function ownVersion({ version }: PoolsChange, pools: Iterable<PoolState>): numbe
 }
 
 function sorted(pools: Map<PoolState['algorithm'], PoolState>): DeviceState['pools'] {
-  return new Map([...pools].sort(([a], [b]) => (a < b ? -1 : 1)))
+  return new Map([...pools].sort(([a], [b]) => compareCodePoints(a, b)))
 }
 
 /** One statement for whatever changed of the device's own row. */
