@@ -1,4 +1,4 @@
-/** User-interactive authentication over HTTP: what a session of it serves, for whom and how long. */
+/** User-interactive authentication over HTTP: the operation, the user and the time for which a session is valid. */
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import { DEFAULT_RATES } from '../../src/config/config.ts'
@@ -15,7 +15,7 @@ function passwordAuth(user: string, password = 'password', session?: string): ob
   return { ...passwordLogin(user, password), ...(session !== undefined && { session }) }
 }
 
-test('a wrong password is challenged again in the same session, which then goes on', async () => {
+test('a wrong password is challenged again in the same session, which can then be completed', async () => {
   await using server = await startTestServer()
   const { token } = await server.login('alice', 'PHONE')
   const remove = (auth: object): ReturnType<typeof server.call> =>
@@ -33,7 +33,7 @@ test('a wrong password is challenged again in the same session, which then goes 
   assert.notEqual(reused.body.session, session)
 })
 
-test('another user cannot confirm, and a malformed auth is refused', async () => {
+test('a password of another user and a malformed auth are refused', async () => {
   await using server = await startTestServer()
   const { token } = await server.login('alice', 'PHONE')
   await server.login('bob')
@@ -53,7 +53,7 @@ test('another user cannot confirm, and a malformed auth is refused', async () =>
   }
 })
 
-test('a session serves neither another operation nor another user, nor after its time', async () => {
+test('a session is valid for one operation of one user, for a limited time', async () => {
   let nowMs = Date.now()
   await using server = await startTestServer({}, { now: () => nowMs })
   const alice = await server.login('alice', 'PHONE')
@@ -88,7 +88,7 @@ test('a session serves neither another operation nor another user, nor after its
   }
 })
 
-test('password tries in user-interactive authentication are limited for the user', async () => {
+test('password attempts in user-interactive authentication are rate-limited per user', async () => {
   const rates = { ...DEFAULT_RATES, loginPerAccount: { burst: 2, perSecond: 0.001 } }
   await using server = await startTestServer({ rates })
   const { token } = await server.login('alice', 'PHONE')

@@ -23,7 +23,7 @@ function passwordAuth(user: string, password = 'password', session?: string): ob
   return { ...passwordLogin(user, password), ...(session !== undefined && { session }) }
 }
 
-/** What a token is good for: 200, or 401. */
+/** Returns 200 for a valid access token, 401 for any other. */
 async function statusOf(server: TestServer, token: string): Promise<number> {
   return (await server.call('GET', `${V3}/account/whoami`, { token })).status
 }
@@ -32,7 +32,7 @@ function sorted(answers: readonly { readonly status: number }[]): number[] {
   return answers.map((answer) => answer.status).toSorted((a, b) => a - b)
 }
 
-test('registration without auth is challenged, and the session then makes the account and logs in', async () => {
+test('registration without auth is challenged; its session then creates the account and logs in', async () => {
   await using server = await startTestServer()
   const body = { username: 'Alice', password: 'password', device_id: 'PHONE' }
   const challenge = await server.call('POST', `${V3}/register`, { body })
@@ -53,14 +53,14 @@ test('registration without auth is challenged, and the session then makes the ac
   assert.deepEqual(whoami.body, { user_id: '@alice:test.example', device_id: 'PHONE', is_guest: false })
 })
 
-test('registration asked for nothing tells its flows', async () => {
+test('registration with an empty body returns its flows', async () => {
   await using server = await startTestServer()
   const { status, body } = await server.call('POST', `${V3}/register`, { body: {} })
   assert.equal(status, 401)
   assert.deepEqual(body.flows, [{ stages: ['m.login.dummy'] }])
 })
 
-test('a one-shot auth without a session registers, and inhibit_login leaves the token out', async () => {
+test('an auth without a session registers at once, and inhibit_login omits the access token', async () => {
   await using server = await startTestServer()
   const { status, body } = await server.call('POST', `${V3}/register`, {
     body: { username: 'alice', password: 'password', inhibit_login: true, auth: DUMMY },
@@ -69,7 +69,7 @@ test('a one-shot auth without a session registers, and inhibit_login leaves the 
   assert.deepEqual(body, { user_id: '@alice:test.example', home_server: 'test.example' })
 })
 
-test('registration without a name invents one', async () => {
+test('registration without a user name generates one', async () => {
   await using server = await startTestServer()
   const { body } = await server.call('POST', `${V3}/register`, {
     body: { password: 'password', auth: DUMMY },
@@ -78,7 +78,7 @@ test('registration without a name invents one', async () => {
   assert.match(body.device_id, /^[A-Z]{10}$/)
 })
 
-test('names and passwords that cannot be used are refused before the challenge', async () => {
+test('unusable user names and passwords are refused before the challenge', async () => {
   await using server = await startTestServer()
   await server.login('alice')
   for (const [body, errcode] of [
@@ -98,7 +98,7 @@ test('names and passwords that cannot be used are refused before the challenge',
   }
 })
 
-test('two registrations of one name at once make one account', async () => {
+test('two concurrent registrations of one name create one account', async () => {
   await using server = await startTestServer()
   const body = { username: 'alice', password: 'password', auth: DUMMY }
   const answers = await Promise.all(
@@ -107,7 +107,7 @@ test('two registrations of one name at once make one account', async () => {
   assert.deepEqual(sorted(answers), [200, 400, 400, 400])
 })
 
-test('there are no guests, and a closed server takes no accounts', async () => {
+test('guest registration is refused, and so is any registration when registration is closed', async () => {
   await using server = await startTestServer({ registration: 'closed' })
   const guest = await server.call('POST', `${V3}/register?kind=guest`, { body: {} })
   assert.deepEqual([guest.status, guest.body.errcode], [403, 'M_GUEST_ACCESS_FORBIDDEN'])
@@ -120,7 +120,7 @@ test('there are no guests, and a closed server takes no accounts', async () => {
   }
 })
 
-test('a registration token makes as many accounts as it allows', async () => {
+test('a registration token creates as many accounts as it allows', async () => {
   await using server = await startTestServer({ registration: 'token' })
   const { accounts } = server.context.store
   const token = await createRegistrationToken({ accounts, now: Date.now }, { usesAllowed: 1 })
@@ -135,7 +135,7 @@ test('a registration token makes as many accounts as it allows', async () => {
   const none = await attempt('alice', { type: 'm.login.registration_token' })
   assert.deepEqual([none.status, none.body.errcode], [400, 'M_MISSING_PARAM'])
 
-  // Both may pass the stage while the token still holds; only one account comes of it.
+  // Both may pass the stage while the token still has a use left, but only one creates an account.
   const answers = await Promise.all(
     ['alice', 'bob'].map((name) => attempt(name, { type: 'm.login.registration_token', token })),
   )
@@ -144,7 +144,7 @@ test('a registration token makes as many accounts as it allows', async () => {
   assert.deepEqual([spent.status, spent.body.errcode], [401, 'M_FORBIDDEN'])
 })
 
-test('a registration token ends at its time', async () => {
+test('a registration token expires', async () => {
   let nowMs = 1_000_000
   await using server = await startTestServer({ registration: 'token' }, { now: () => nowMs })
   const { accounts } = server.context.store
@@ -157,7 +157,7 @@ test('a registration token ends at its time', async () => {
   assert.equal(await attempt('bob'), 401)
 })
 
-test('register/available tells free, taken and impossible names apart', async () => {
+test('register/available distinguishes available, taken and invalid names', async () => {
   await using server = await startTestServer()
   await server.login('alice')
   for (const [name, status, errcode] of [
@@ -171,7 +171,7 @@ test('register/available tells free, taken and impossible names apart', async ()
   assert.equal((await server.call('GET', `${V3}/register/available`)).body.errcode, 'M_MISSING_PARAM')
 })
 
-test('login takes a localpart or a whole ID, in any case, by identifier or by the old member', async () => {
+test('login accepts a localpart or a full user ID, in any case, as an identifier or as the legacy member', async () => {
   await using server = await startTestServer()
   await server.login('alice')
   const flows = await server.call('GET', `${V3}/login`)
@@ -193,7 +193,7 @@ test('login takes a localpart or a whole ID, in any case, by identifier or by th
   }
 })
 
-test('an unknown user and a wrong password are answered alike', async () => {
+test('an unknown user and a wrong password get the same answer', async () => {
   await using server = await startTestServer()
   await server.login('alice')
   const [unknown, foreign, wrong, empty] = await Promise.all(
@@ -208,7 +208,7 @@ test('an unknown user and a wrong password are answered alike', async () => {
   for (const answer of [foreign, wrong, empty]) assert.deepEqual(answer, unknown)
 })
 
-test('malformed logins are refused with what was wrong', async () => {
+test('a malformed login is refused with the reason', async () => {
   await using server = await startTestServer()
   await server.login('alice')
   const good = passwordLogin('alice')
@@ -230,7 +230,7 @@ test('malformed logins are refused with what was wrong', async () => {
   }
 })
 
-test('logins to an account are limited per address, the right password included, and other accounts go on', async () => {
+test('logins to one account are limited per address, correct passwords included; other accounts are not', async () => {
   let nowMs = Date.now()
   const rates = { ...DEFAULT_RATES, loginPerAccount: { burst: 3, perSecond: 1 } }
   await using server = await startTestServer({ rates }, { now: () => nowMs })
@@ -238,7 +238,7 @@ test('logins to an account are limited per address, the right password included,
   await server.login('bob')
   const tryLogin = (user: string, password?: string): ReturnType<typeof server.call> =>
     server.call('POST', `${V3}/login`, { body: passwordLogin(user, password) })
-  // Tries at once are no way around: the first login took one of three.
+  // Concurrent attempts do not evade the limit: the first login used one of three.
   const tries = await Promise.all(Array.from({ length: 4 }, () => tryLogin('alice', 'wrong')))
   assert.deepEqual(sorted(tries), [403, 403, 429, 429])
   const refused = await tryLogin('ALICE')
@@ -249,13 +249,13 @@ test('logins to an account are limited per address, the right password included,
   assert.equal((await tryLogin('alice')).status, 200)
 })
 
-/** A login from an address of its own, as a proxy tells it. */
+/** A login from the given address, as a proxy reports it. */
 function loginFrom(server: TestServer, ip: string, password: string): ReturnType<TestServer['call']> {
   const headers = { 'x-forwarded-for': ip }
   return server.call('POST', `${V3}/login`, { body: passwordLogin('alice', password), headers })
 }
 
-test('a stranger who guesses passwords does not lock the owner out, nor her confirmations', async () => {
+test('password guesses from one address lock out neither the owner nor their password confirmations', async () => {
   const rates = { ...DEFAULT_RATES, loginPerAccount: { burst: 2, perSecond: 0.001 } }
   await using server = await startTestServer({ rates, ...BEHIND_PROXY })
   const { token } = await server.login('alice', 'PHONE')
@@ -267,7 +267,7 @@ test('a stranger who guesses passwords does not lock the owner out, nor her conf
   assert.equal((await server.call('POST', `${V3}/delete_devices`, { token, body })).status, 200)
 })
 
-test('guesses from many addresses are limited for the account, and confirmations go on', async () => {
+test('password guesses from many addresses are limited per account; confirmations still work', async () => {
   const rates = { ...DEFAULT_RATES, loginPerAccountInAll: { burst: 3, perSecond: 0.001 } }
   await using server = await startTestServer({ rates, ...BEHIND_PROXY })
   const { token } = await server.login('alice', 'PHONE')
@@ -292,7 +292,7 @@ test('logins and registrations are limited per address', async () => {
   assert.deepEqual(await statuses('/register', {}), [401, 401, 429])
 })
 
-test('a login on an existing device keeps it and ends its earlier token', async () => {
+test('a login on an existing device keeps the device and invalidates its previous token', async () => {
   await using server = await startTestServer()
   const first = await server.login('alice', 'PHONE')
   assert.equal(await statusOf(server, first.token), 200)
@@ -309,7 +309,7 @@ test('a login on an existing device keeps it and ends its earlier token', async 
   )
 })
 
-test('an account has as many devices as it may, and room again after a logout', async () => {
+test('an account at its device limit can log in again after a logout', async () => {
   await using server = await startTestServer()
   const sizes = { ...server.context.config.sizes, devicesPerUser: 2 }
   await using small = await startTestServer({ sizes })
@@ -324,7 +324,7 @@ test('an account has as many devices as it may, and room again after a logout', 
   await assert.rejects(small.login('alice', 'PHONE'), /the most it may have/)
 })
 
-test('logout ends this session and its device, logout/all every one of the user', async () => {
+test('logout ends one session and removes its device; logout/all ends every session of the user', async () => {
   await using server = await startTestServer()
   const [phone, tablet, laptop, bob] = [
     await server.login('alice', 'PHONE'),
@@ -343,7 +343,7 @@ test('logout ends this session and its device, logout/all every one of the user'
   assert.deepEqual(await Promise.all(tokens.map((token) => statusOf(server, token))), [401, 401, 200])
 })
 
-test('sessions and passwords outlive a restart, and so does a logout', async () => {
+test('sessions, passwords and a logout survive a restart', async () => {
   await using server = await startTestServer()
   const phone = await server.login('alice', 'PHONE')
   const tablet = await server.login('alice', 'TABLET')
@@ -355,7 +355,7 @@ test('sessions and passwords outlive a restart, and so does a logout', async () 
   assert.equal((await again.call('POST', `${V3}/login`, { body: passwordLogin('alice') })).status, 200)
 })
 
-test('a new password takes the old one, and ends the other devices unless told otherwise', async () => {
+test('a password change invalidates the old password, and removes other devices unless asked not to', async () => {
   await using server = await startTestServer()
   const phone = await server.login('alice', 'PHONE')
   const tablet = await server.login('alice', 'TABLET')
@@ -386,7 +386,7 @@ test('a new password takes the old one, and ends the other devices unless told o
   assert.equal((await server.call('POST', `${V3}/login`, { body })).status, 200)
 })
 
-test('a login whose password was changed after it was checked opens no session', async () => {
+test('a login does not open a session if the password changed after it was checked', async () => {
   await using server = await startTestServer()
   const { token } = await server.login('alice', 'PHONE')
   const { accounts } = server.context.store
@@ -400,7 +400,7 @@ test('a login whose password was changed after it was checked opens no session',
   assert.equal(list.devices.length, 1)
 })
 
-test('a session that ends while a body is on its way does nothing any more', async () => {
+test('a request whose session ends while its body arrives changes nothing', async () => {
   await using server = await startTestServer()
   const phone = await server.login('alice', 'PHONE')
   const thief = await server.login('alice', 'THIEF')
@@ -417,7 +417,7 @@ test('a session that ends while a body is on its way does nothing any more', asy
     [await begin('/logout/all', 2), '}'],
     [await begin('/keys/claim', claim.length), claim.slice(1)],
   ] as const
-  // The server has read the heads when it has answered what was sent after them.
+  // An answer to a later request shows that the server has read the earlier request heads.
   assert.equal(await statusOf(server, phone.token), 200)
   const body = { new_password: 'new password', auth: passwordAuth('alice') }
   assert.equal(
@@ -432,7 +432,7 @@ test('a session that ends while a body is on its way does nothing any more', asy
   assert.equal(await statusOf(server, phone.token), 200)
 })
 
-test('what a session writes is refused in the transaction itself once the session has ended', async () => {
+test('a write of a session that has ended is refused inside the transaction', async () => {
   await using server = await startTestServer()
   const phone = await server.login('alice', 'PHONE')
   const thief = await server.login('alice', 'THIEF')

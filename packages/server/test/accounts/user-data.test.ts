@@ -8,7 +8,7 @@ import { type AnyJson, startTestServer } from '@latchkey/testing/test-server.ts'
 const V3 = '/_matrix/client/v3'
 
 suite('filters', () => {
-  test('a filter is read back by its ID, and the same filter has the same ID', async () => {
+  test('a filter is read back by its ID, and an equal filter has the same ID', async () => {
     await using server = await startTestServer()
     const { token, userId } = await server.login('alice')
     const path = `${V3}/user/${encodeURIComponent(userId)}/filter`
@@ -35,7 +35,7 @@ suite('filters', () => {
     }
   })
 
-  test('filters and account data of somebody else are forbidden', async () => {
+  test('filters and account data of another user are forbidden', async () => {
     await using server = await startTestServer()
     const { token } = await server.login('alice')
     const bob = await server.login('bob')
@@ -52,7 +52,7 @@ suite('filters', () => {
     }
   })
 
-  test('a filter that is no object or too large is refused, and one too many replaces the oldest', async () => {
+  test('an oversized filter or one that is not an object is refused, and one too many replaces the oldest', async () => {
     const sizes = { ...DEFAULT_SIZES, filterBytes: 100, filtersPerUser: 2 }
     await using server = await startTestServer({ sizes })
     const { token, userId } = await server.login('alice')
@@ -71,7 +71,7 @@ suite('filters', () => {
 })
 
 suite('account data', () => {
-  test('what was put is got, and a waiting sync of another device hears of it', {
+  test('a stored value is returned, and wakes a waiting sync of another device', {
     timeout: 20_000,
   }, async () => {
     await using server = await startTestServer()
@@ -100,7 +100,7 @@ suite('account data', () => {
     assert.deepEqual(body.account_data.events, [{ type: 'com.example', content: { n: 2 } }])
   })
 
-  test('what was never put is not found', async () => {
+  test('a type that was never stored is not found', async () => {
     await using server = await startTestServer()
     const { token, userId } = await server.login('alice')
     const { status, body } = await server.call('GET', `${V3}/user/${userId}/account_data/x`, { token })
@@ -108,7 +108,7 @@ suite('account data', () => {
     assert.equal(body.errcode, 'M_NOT_FOUND')
   })
 
-  test('reserved types, other bodies than objects, and sizes over the limits are refused', async () => {
+  test('reserved types, bodies other than objects, and values over the limits are refused', async () => {
     await using server = await startTestServer()
     const { token, userId } = await server.login('alice')
     const put = (type: string, body: unknown): Promise<AnyJson> =>
@@ -130,8 +130,8 @@ suite('account data', () => {
   })
 })
 
-suite('account data in all', () => {
-  test('is bounded per user in bytes, and a smaller value makes room', async () => {
+suite('total size of account data', () => {
+  test('the total is limited in bytes per user, and a smaller value frees space', async () => {
     const sizes = { ...DEFAULT_SIZES, accountDataTotalBytes: 300 }
     await using server = await startTestServer({ sizes })
     const { token, userId } = await server.login('alice')
@@ -140,7 +140,7 @@ suite('account data in all', () => {
         token,
         body: { x: 'ü'.repeat(length / 2) },
       })
-    // Nine bytes of type and braces each.
+    // Type and braces take nine bytes each.
     assert.equal((await put('a', 141)).status, 200)
     assert.equal((await put('b', 141)).status, 200)
     assert.equal((await put('b', 141)).status, 200)
@@ -152,10 +152,10 @@ suite('account data in all', () => {
   })
 })
 
-suite('what clients read before they sync', () => {
+suite('requests of clients before their first sync', () => {
   const RULES = { override: [], content: [], room: [], sender: [], underride: [] }
 
-  test('push rules are the empty set, with and without the slash at the end', async () => {
+  test('push rules are empty, with and without a trailing slash', async () => {
     await using server = await startTestServer()
     const { token } = await server.login('alice')
     for (const path of ['/pushrules/', '/pushrules']) {
@@ -166,7 +166,7 @@ suite('what clients read before they sync', () => {
     }
   })
 
-  test('capabilities say what the server lacks', async () => {
+  test('capabilities name what the server does not support', async () => {
     await using server = await startTestServer()
     const { token } = await server.login('alice')
     const { body } = await server.call('GET', `${V3}/capabilities`, { token })
@@ -182,7 +182,7 @@ suite('what clients read before they sync', () => {
     assert.deepEqual(body, { errcode: 'M_NOT_FOUND', error: 'No current backup version' })
   })
 
-  test('all of it asks for an access token', async () => {
+  test('every one of these requests needs an access token', async () => {
     await using server = await startTestServer()
     for (const path of ['/pushrules/', '/capabilities', '/room_keys/version', '/keys/changes?from=x']) {
       const { status, body } = await server.call('GET', V3 + path)

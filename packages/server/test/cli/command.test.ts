@@ -1,4 +1,4 @@
-/** The command as its users meet it: real processes on free ports, ended by signals. */
+/** The command as its users run it: real processes on free ports, ended by signals. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { chmodSync, existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
@@ -28,7 +28,7 @@ function logIn(url: string, user: string, password: string): Promise<{ status: n
   return post(url + CLIENT + '/login', { type: 'm.login.password', identifier, password })
 }
 
-/** Registers, and opens a sync that waits. Resolves when the server has the request. */
+/** Registers, and opens a sync that waits. Resolves when the server has received the request. */
 async function openLongPoll(url: string): Promise<{ readonly answer: Promise<number> }> {
   const registered = await post(url + CLIENT + '/register', {
     username: 'poller',
@@ -41,7 +41,7 @@ async function openLongPoll(url: string): Promise<{ readonly answer: Promise<num
   const { hostname, port } = new URL(url)
   const socket = connect(Number(port), hostname)
   const target = `${CLIENT}/sync?timeout=60000&since=${first.next_batch}&access_token=${token}`
-  // Two requests in one write: when the first is answered, the server has read the second, which waits.
+  // Two requests in one write: the answer to the first shows that the server has read the second, which waits.
   const request = (path: string): string => `GET ${path} HTTP/1.1\r\nHost: ${hostname}\r\n\r\n`
   socket.write(request('/_matrix/client/versions') + request(target))
   let received = ''
@@ -53,7 +53,7 @@ async function openLongPoll(url: string): Promise<{ readonly answer: Promise<num
   return { answer: once(socket, 'close').then(() => statuses()[1] ?? 0) }
 }
 
-test('serve prints exactly one line, with the address, the server name, the data and how to make an account', async () => {
+test('serve prints one line: address, server name, data directory, and how to create an account', async () => {
   using directory = temporaryDirectory()
   await using server = await startLatchkey(['--data', directory.path, '--server-name', 'example.org'])
   assert.equal((await fetch(`${server.url}/_matrix/client/versions`)).status, 200)
@@ -68,7 +68,7 @@ test('serve prints exactly one line, with the address, the server name, the data
   assert.equal(code, 0)
 })
 
-test('npm start passes its flags on, and SIGTERM to npm ends everything within 5 s with a long-poll answered', async () => {
+test('npm start passes its flags on; SIGTERM to npm answers a long-poll and ends everything within 5 s', async () => {
   using directory = temporaryDirectory()
   const workplace = join(directory.path, 'workplace')
   mkdirSync(workplace)
@@ -93,12 +93,12 @@ test('npm start passes its flags on, and SIGTERM to npm ends everything within 5
   assert.equal(await poll.answer, 200)
   await npm.ended
   assert.ok(performance.now() - startedMs < 5_000)
-  await assert.rejects(fetch(`${url}/_matrix/client/versions`), 'nothing listens any more')
+  await assert.rejects(fetch(`${url}/_matrix/client/versions`), 'no process listens')
   const again = await runLatchkey(['database', 'check', '--data', join(workplace, 'data')])
   assert.equal(again.code, 0)
 })
 
-test('Ctrl-C that reaches the server twice, from the terminal and from npm, still drains', async () => {
+test('a Ctrl-C that reaches the server twice, from the terminal and from npm, still drains', async () => {
   using directory = temporaryDirectory()
   await using server = await startLatchkey(['--data', directory.path, '--registration', 'open'])
   const poll = await openLongPoll(server.url)
@@ -108,7 +108,7 @@ test('Ctrl-C that reaches the server twice, from the terminal and from npm, stil
   assert.equal((await server.ended).code, 0)
 })
 
-test('a request that never ends does not keep the server from ending within 5 s', async () => {
+test('a request that never ends does not stop the server from exiting within 5 s', async () => {
   using directory = temporaryDirectory()
   await using server = await startLatchkey(['--data', directory.path])
   const { hostname, port } = new URL(server.url)
@@ -123,7 +123,7 @@ test('a request that never ends does not keep the server from ending within 5 s'
   assert.ok(performance.now() - startedMs < 5_000)
 })
 
-test('a second process on the same data directory, or the same port, ends with a clear message', async () => {
+test('a second process on the same data directory or port exits with a clear message', async () => {
   using directory = temporaryDirectory()
   await using server = await startLatchkey(['--data', directory.path])
   const sameData = await runLatchkey(['serve', '--port', '0', '--data', directory.path])
@@ -142,7 +142,7 @@ test('a second process on the same data directory, or the same port, ends with a
   )
 })
 
-test('an account added beside a running server can log in at once', async () => {
+test('an account added while the server runs can log in at once', async () => {
   using directory = temporaryDirectory()
   await using server = await startLatchkey(['--data', directory.path, '--server-name', 'example.org'])
   const add = (name: string, password: string): ReturnType<typeof runLatchkey> =>
@@ -172,14 +172,14 @@ test('an account added beside a running server can log in at once', async () => 
   assert.match(await problem('carol', 'one line\nanother'), /more than one line/)
 })
 
-test('without a terminal, user add asks for --password-stdin', async () => {
+test('user add without a terminal asks for --password-stdin', async () => {
   using directory = temporaryDirectory()
   const { code, stderr } = await runLatchkey(['user', 'add', 'alice', '--data', directory.path])
   assert.equal(code, 1)
   assert.match(stderr, /use --password-stdin/)
 })
 
-test('database and lock can be read by their owner alone, in a directory that was there before too', async () => {
+test('only the owner can read the database and the lock, even in a directory that already existed', async () => {
   using directory = temporaryDirectory()
   chmodSync(directory.path, 0o755)
   await using server = await startLatchkey(['--data', directory.path])
@@ -210,11 +210,11 @@ test('a data directory that cannot be created, read or written is reported with 
   assert.equal((await fetch(`${server.url}/_matrix/client/versions`)).status, 200)
 })
 
-test('a data directory without the permission to read it is told as that', async (t) => {
+test('a data directory without read permission is reported as a permission error', async (t) => {
   using directory = temporaryDirectory()
   const data = join(directory.path, 'data')
   mkdirSync(data, { mode: 0o300 })
-  // Nothing is forbidden to root: the command runs without the capabilities that make it so.
+  // root has every permission, so the command runs without the capabilities that grant them.
   const isRoot = process.getuid?.() === 0
   if (isRoot && !existsSync('/usr/bin/setpriv')) {
     t.skip('run by root without setpriv')
@@ -232,7 +232,7 @@ test('a data directory without the permission to read it is told as that', async
   )
 })
 
-test('a registration token is good for as many accounts as it says', async () => {
+test('a registration token creates as many accounts as it states', async () => {
   using directory = temporaryDirectory()
   await using server = await startLatchkey(['--data', directory.path])
   const made = await runLatchkey([
@@ -285,7 +285,7 @@ test('the server name is fixed at the first start', async () => {
   assert.equal((await logIn(server.url, 'alice', 'correct horse')).status, 200)
 })
 
-test('config check prints what would hold, or every problem, one a line', async () => {
+test('config check prints the effective settings, or every problem on its own line', async () => {
   using directory = temporaryDirectory()
   writeFileSync(join(directory.path, 'latchkey.yaml'), 'limits:\n  keys_per_pool: 100\n')
   const good = await runLatchkey(['config', 'check', '--config', 'latchkey.yaml', '--limits', 'off'], {
@@ -305,7 +305,7 @@ test('config check prints what would hold, or every problem, one a line', async 
   )
 })
 
-test('database check tells a sound database from a damaged one and from none', async () => {
+test('database check distinguishes an intact, a damaged and a missing database', async () => {
   using directory = temporaryDirectory()
   const check = (): ReturnType<typeof runLatchkey> =>
     runLatchkey(['database', 'check', '--data', directory.path])
@@ -329,7 +329,7 @@ test('database check tells a sound database from a damaged one and from none', a
   assert.equal(serve.stderr.trimEnd().split('\n').length, 1, serve.stderr)
 })
 
-test('help of every command has examples; wrong flags and commands are told with a suggestion', async () => {
+test('help of every command has examples; a wrong flag or command is reported with a suggestion', async () => {
   const commands = [
     [],
     ['serve'],
@@ -350,7 +350,7 @@ test('help of every command has examples; wrong flags and commands are told with
   assert.match(wrong.stderr, /--port/)
 })
 
-test('on an older Node the command runs with the Node that npm ci brought', async (t) => {
+test('on an older Node the command runs with the Node that npm ci installed', async (t) => {
   const older = '/usr/bin/node'
   const versionOf = async (): Promise<number> => {
     const { stdout } = await new RunningProcess(older, ['--version']).ended

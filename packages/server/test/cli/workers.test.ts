@@ -48,7 +48,7 @@ function workersOf({ child }: RunningProcess): number[] {
     .map(({ pid }) => pid)
 }
 
-/** A process that nobody waited for yet is listed as a zombie: it is gone. */
+/** Whether a process still runs. A process that its parent has not reaped yet is listed as a zombie. */
 function runs(pid: number): boolean {
   return listProcesses().some((process) => process.pid === pid && !process.state.startsWith('Z'))
 }
@@ -61,7 +61,7 @@ function listProcesses(): { pid: number; parent: number; state: string }[] {
   })
 }
 
-/** On a connection of its own, so that the next worker in turn gets it. */
+/** Uses a connection of its own, so that the next worker in turn gets it. */
 async function statusOf(url: string, path = VERSIONS): Promise<number> {
   const response = await fetch(url + path, {
     headers: { connection: 'close' },
@@ -82,7 +82,7 @@ test('workers without PostgreSQL are refused with the remedy, by serve and by co
   }
 })
 
-test('all workers share one address and one database, and any of them answers any request', { skip }, () =>
+test('all workers share one address and one database, and each of them answers any request', { skip }, () =>
   withWorkers(async (server) => {
     assert.equal(workersOf(server).length, WORKERS)
     const client = clientOf(server.url)
@@ -103,7 +103,7 @@ test('all workers share one address and one database, and any of them answers an
   }),
 )
 
-test('SIGTERM answers the syncs that wait on every worker, and leaves none behind', { skip }, () =>
+test('SIGTERM answers the syncs that wait on every worker, and leaves no worker running', { skip }, () =>
   withWorkers(
     async (server) => {
       const client = clientOf(server.url)
@@ -132,12 +132,12 @@ test('SIGTERM answers the syncs that wait on every worker, and leaves none behin
   ),
 )
 
-test('a worker that is killed is replaced, and requests go on', { skip }, () =>
+test('a killed worker is replaced, and requests are still answered', { skip }, () =>
   withWorkers(async (server) => {
     const before = workersOf(server)
     const [victim = 0] = before
     process.kill(victim, 'SIGKILL')
-    // Until the parent has heard of it, it hands connections to the dead one, and they die with it.
+    // Until the parent learns of the exit, it hands connections to the dead worker, which fail.
     await server.printed(/a worker exited/, 'stderr')
     for (let n = 0; n < WORKERS * 4; n++) assert.equal(await statusOf(server.url), 200)
     await eventually(async () => {
@@ -155,7 +155,7 @@ test('a worker that is killed is replaced, and requests go on', { skip }, () =>
   }),
 )
 
-test('when all workers die at once, the next ones serve the same address', { skip }, () =>
+test('when all workers die at once, their replacements serve the same address', { skip }, () =>
   withWorkers(async (server) => {
     for (const pid of workersOf(server)) process.kill(pid, 'SIGKILL')
     await eventually(() =>
@@ -168,29 +168,26 @@ test('when all workers die at once, the next ones serve the same address', { ski
   }),
 )
 
-test(
-  'workers end when the process that forked them is killed, and answer what they have before',
-  { skip },
-  () =>
-    withWorkers(
-      async (server) => {
-        const client = clientOf(server.url)
-        const { token } = await client.login('alice', 'A')
-        const { body } = await client.call('GET', SYNC, { token })
-        const metricsUrl = metricsOf(await server.printed(READY))
-        const poll = client.call('GET', `${SYNC}?since=${body.next_batch}&timeout=60000`, { token })
-        await eventually(async () => (await readMetrics(metricsUrl)).get('latchkey_waiting_syncs') === 1)
-        const workers = workersOf(server)
-        server.child.kill('SIGKILL')
-        assert.equal((await poll).status, 200)
-        await eventually(async () => !workers.some(runs))
-      },
-      '--metrics-port',
-      '0',
-    ),
+test('workers exit when their parent is killed, and answer the requests they already have', { skip }, () =>
+  withWorkers(
+    async (server) => {
+      const client = clientOf(server.url)
+      const { token } = await client.login('alice', 'A')
+      const { body } = await client.call('GET', SYNC, { token })
+      const metricsUrl = metricsOf(await server.printed(READY))
+      const poll = client.call('GET', `${SYNC}?since=${body.next_batch}&timeout=60000`, { token })
+      await eventually(async () => (await readMetrics(metricsUrl)).get('latchkey_waiting_syncs') === 1)
+      const workers = workersOf(server)
+      server.child.kill('SIGKILL')
+      assert.equal((await poll).status, 200)
+      await eventually(async () => !workers.some(runs))
+    },
+    '--metrics-port',
+    '0',
+  ),
 )
 
-test('the metrics of all workers are one page, and a death takes nothing from its counters', { skip }, () =>
+test('the metrics of all workers are one page, and keep the counts of a worker that died', { skip }, () =>
   withWorkers(
     async (server) => {
       const metricsUrl = metricsOf(await server.printed(READY))
@@ -220,13 +217,13 @@ function metricsOf([line]: RegExpExecArray): string {
   return url
 }
 
-test('a start that fails is told once, whatever the number of workers, and leaves nobody behind', {
+test('a failed start is reported once for all workers, and leaves no process running', {
   skip,
 }, async () => {
   using directory = temporaryDirectory()
   const schema = await openTestSchema(directory.path)
   assert.ok(schema)
-  // A test that fails must not wait for it.
+  // unref: a failing test must not wait for this server.
   const taken = createServer().unref().listen(0, '127.0.0.1')
   await new Promise((resolve) => taken.once('listening', resolve))
   const address = taken.address()
@@ -249,7 +246,7 @@ test('a start that fails is told once, whatever the number of workers, and leave
   await schema.drop()
 })
 
-test('a second signal ends all at once, with 1', { skip }, () =>
+test('a second signal ends all processes at once, with exit code 1', { skip }, () =>
   withWorkers(async (server) => {
     const { hostname, port } = new URL(server.url)
     const socket = connect({ host: hostname, port: Number(port) })
@@ -260,7 +257,7 @@ test('a second signal ends all at once, with 1', { skip }, () =>
     socket.write('POST /_matrix/client/v3/login HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{')
     const workers = workersOf(server)
     server.child.kill('SIGTERM')
-    // One within half a second is taken for the same, as a terminal and npm both send it.
+    // A signal within half a second counts as the same one, because a terminal and npm both send it.
     const again = setInterval(() => server.child.kill('SIGTERM'), 100)
     const { code, stderr } = await server.ended
     clearInterval(again)

@@ -1,5 +1,5 @@
 /**
- * Where settings come from, what they may be, and what is said about wrong ones. Pure but for files in a temporary
+ * Sources of settings, their valid values, and the messages for invalid ones. Reads nothing but files in a temporary
  * directory.
  */
 import assert from 'node:assert/strict'
@@ -37,11 +37,11 @@ function problemsOf(given: Given): readonly string[] {
   return []
 }
 
-test('with nothing set, the configuration is the default one', () => {
+test('without settings the configuration is the default', () => {
   assert.deepEqual(load({}).config, DEFAULT_CONFIG)
 })
 
-test('a flag wins over its variable, that over the file, that over the default', () => {
+test('a flag overrides its variable, which overrides the file, which overrides the default', () => {
   const yaml = 'host: 127.0.0.3\nport: 3\nlog_level: error\n'
   const environment = { LATCHKEY_HOST: '127.0.0.2', LATCHKEY_PORT: '2' }
   const { config, settings } = load({ flags: { '--port': '1' }, environment, yaml })
@@ -69,7 +69,7 @@ const WITHOUT_DEFAULT = new Map([
   ['fence_dir', '/var/lib/latchkey'],
 ])
 
-test('every key can be set by its variable and by the file, to the same effect', () => {
+test('every key can be set by its variable and in the file, with the same result', () => {
   for (const { path, variable, kind, default: value } of ALL_KEYS) {
     const text = value === undefined ? WITHOUT_DEFAULT.get(path) : kind.format(value)
     if (text === undefined) assert.fail(`${path} has no default and no example`)
@@ -79,14 +79,14 @@ test('every key can be set by its variable and by the file, to the same effect',
       variable,
       `${variable} is read`,
     )
-    if (path === 'data' || path === 'fence_dir') continue // relative to the file, see below
+    if (path === 'data' || path === 'fence_dir') continue // relative to the file; see the test of data directories
     const names = path.split('.')
     const yaml = names.map((name, depth) => `${'  '.repeat(depth)}${name}:`).join('\n')
     assert.deepEqual(load({ yaml: `${yaml} ${text}` }).config, byVariable.config, path)
   }
 })
 
-test('the password of the database is in the configuration and in nothing that is printed', () => {
+test('the database password is in the configuration and never printed', () => {
   for (const [database, shown] of [
     [
       'postgres://me:hunter2@db.example:5433/keys?sslmode=require',
@@ -116,7 +116,7 @@ test('the password of the database is in the configuration and in nothing that i
   }
 })
 
-test('the schema of the database is no parameter for PostgreSQL', () => {
+test('the schema of the database URL is not passed to PostgreSQL as a parameter', () => {
   const database = 'postgres://me@db/keys?sslmode=require&schema=latchkey'
   assert.deepEqual(postgresConnection({ ...DEFAULT_CONFIG, database }), {
     url: 'postgres://me@db/keys?sslmode=require',
@@ -132,7 +132,7 @@ test('no two keys share a path, a variable or a flag', () => {
   assert.equal(new Set(flags).size, flags.length)
 })
 
-test('the printed configuration is a file that gives the same configuration', () => {
+test('the printed configuration is a file that produces the same configuration', () => {
   const flags = { '--port': '0', '--server-name': '[::1]:8448', '--host': '::1', '--data': '/tmp/a b: c' }
   const loaded = load({ flags, environment: { LATCHKEY_RATES_CLAIM_PER_TARGET_PER_MINUTE: '7' } })
   const yaml = printConfig(loaded)
@@ -142,7 +142,7 @@ test('the printed configuration is a file that gives the same configuration', ()
   assert.deepEqual(load({ yaml }).config, loaded.config)
 })
 
-test('sizes and times take units, rates are per minute', () => {
+test('sizes and times take units, and rates are per minute', () => {
   const { config } = load({
     yaml: 'limits:\n  body_bytes: 1 MiB\n  key_id_bytes: 100\n  sync_timeout: 90s\nrates:\n  reset_per_device:\n    per_minute: 30\n',
   })
@@ -152,7 +152,7 @@ test('sizes and times take units, rates are per minute', () => {
   assert.deepEqual(config.rates?.resetPerDevice, { burst: 10, perSecond: 0.5 })
 })
 
-test('trusted proxies are a number, or addresses and networks', () => {
+test('trusted proxies are a number, or a list of addresses and networks', () => {
   const trusted = (text: string): unknown =>
     load({ environment: { LATCHKEY_TRUST_PROXY: text } }).config.trustProxy
   assert.equal(trusted('off'), 'off')
@@ -173,7 +173,7 @@ test('--limits off lifts every rate limit and no size limit', () => {
   assert.deepEqual(config.sizes, DEFAULT_CONFIG.sizes)
 })
 
-test('a data directory in the file is relative to the file, one in a flag is kept as it is', () => {
+test('a data directory in the file is relative to the file; one in a flag is unchanged', () => {
   using directory = temporaryDirectory()
   const file = join(directory.path, 'latchkey.yaml')
   writeFileSync(file, 'data: ./data\nfence_dir: ../witness\n')
@@ -184,7 +184,7 @@ test('a data directory in the file is relative to the file, one in a flag is kep
   assert.equal(loadConfig({ flags, environment: {} }).config.dataDir, './other')
 })
 
-test('a wrong value is told with its key, where it was set, and what was expected', () => {
+test('an invalid value is reported with its key, its source and the expected value', () => {
   assert.deepEqual(problemsOf({ flags: { '--port': 'eighty' } }), [
     'port (from --port) must be a whole number from 0 to 65535, not "eighty".',
   ])
@@ -196,7 +196,7 @@ test('a wrong value is told with its key, where it was set, and what was expecte
   ])
 })
 
-test('values outside their bounds or of another kind are refused', () => {
+test('values out of range or of another type are refused', () => {
   const wrong = [
     ['--port', '65536'],
     ['--port', '-1'],
@@ -224,7 +224,7 @@ test('values outside their bounds or of another kind are refused', () => {
   }
 })
 
-test('all problems are told at once', () => {
+test('all problems are reported at once', () => {
   const problems = problemsOf({
     flags: { '--port': 'x' },
     environment: { LATCHKEY_PROT: '1' },
@@ -233,7 +233,7 @@ test('all problems are told at once', () => {
   assert.equal(problems.length, 4)
 })
 
-test('unknown keys and variables are errors that name the nearest known one', () => {
+test('an unknown key or variable is an error that names the nearest known one', () => {
   assert.deepEqual(problemsOf({ yaml: 'registrations: open\n' }), [
     '"registrations" (from latchkey.yaml:1) is an unknown key. Did you mean registration?',
   ])
@@ -252,7 +252,7 @@ test('unknown keys and variables are errors that name the nearest known one', ()
   ])
 })
 
-test('what Kubernetes says of a Service named latchkey is passed over, and nothing else', () => {
+test('the variables that Kubernetes sets for a Service named latchkey are ignored, and no others', () => {
   const injected = {
     LATCHKEY_SERVICE_HOST: '10.0.0.1',
     LATCHKEY_SERVICE_PORT: '8008',
@@ -278,7 +278,7 @@ test('what Kubernetes says of a Service named latchkey is passed over, and nothi
   }
 })
 
-test('a file that is missing, no YAML, or not of keys and values is told so', () => {
+test('a file that is missing, not YAML, or not a mapping is reported as such', () => {
   assert.match(
     problemsOf({ flags: { '--config': '/nowhere/latchkey.yaml' } })[0] ?? '',
     /^--config .*does not exist/,
@@ -288,8 +288,8 @@ test('a file that is missing, no YAML, or not of keys and values is told so', ()
   assert.match(problemsOf({ yaml: '- port\n' })[0] ?? '', /must contain keys and values/)
   assert.match(problemsOf({ yaml: 'limits: off\n' })[0] ?? '', /^limits .*must contain keys and values/)
   assert.match(problemsOf({ yaml: 'port:\n' })[0] ?? '', /^port .*must have one value/)
-  assert.match(problemsOf({ yaml: 'port: *nobody\n' })[0] ?? '', /latchkey\.yaml:1/)
-  assert.deepEqual(load({ yaml: '# nothing but a remark\n' }).config, DEFAULT_CONFIG)
+  assert.match(problemsOf({ yaml: 'port: *unknown\n' })[0] ?? '', /latchkey\.yaml:1/)
+  assert.deepEqual(load({ yaml: '# only a comment\n' }).config, DEFAULT_CONFIG)
 })
 
 test('values in the file keep their text: a server name may look like a number', () => {
@@ -316,7 +316,7 @@ test('server names follow the grammar of the specification', () => {
   for (const name of bad) assert.ok(!accepts(name), name)
 })
 
-test('open registration on an address that is not loopback has to be asked for twice', () => {
+test('open registration on an address that is not loopback needs an explicit second setting', () => {
   const open = { '--registration': 'open' }
   for (const host of ['127.0.0.1', '127.9.9.9', '::1', 'localhost'])
     assert.deepEqual(problemsOf({ flags: { ...open, '--host': host } }), [])

@@ -1,4 +1,4 @@
-/** Device management over HTTP, and what the end of a device takes along: tokens, keys, messages, signatures. */
+/** Device management over HTTP, and what the removal of a device removes: tokens, keys, messages, signatures. */
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import {
@@ -89,7 +89,7 @@ test('devices are listed with their names and when they were last seen', async (
   })
   const token = phone.access_token
   await server.call('GET', `${V3}/account/whoami`, { token })
-  // The write of a renaming stands behind that of the use in the queue.
+  // The queue writes the new name after the last use.
   await server.call('PUT', `${V3}/devices/PHONE`, { token, body: { display_name: 'My phone' } })
   const { body } = await server.call('GET', `${V3}/devices`, { token })
   const listed = {
@@ -99,7 +99,7 @@ test('devices are listed with their names and when they were last seen', async (
     last_seen_ts: nowMs,
     last_seen_ip: '127.0.0.1',
   }
-  // Every member is there, as matrix-nio demands it: a name that was never given is an empty one.
+  // Every member is present, because matrix-nio requires it: a name that was never set is empty.
   const tablet = { ...listed, device_id: 'TABLET', display_name: '' }
   assert.deepEqual(body, { devices: [listed, tablet] })
   const one = await server.call('GET', `${V3}/devices/PHONE`, { token })
@@ -121,7 +121,7 @@ test('the last use of a device is written again after ten minutes, not before', 
   assert.equal(await lastSeen(), nowMs)
 })
 
-test('a new name is kept, and an unknown device or an overlong name refused', async () => {
+test('a new name is stored, and an unknown device or an overlong name is refused', async () => {
   await using server = await startTestServer()
   const { token } = await server.login('alice', 'PHONE')
   const { token: bob } = await server.login('bob', 'LAPTOP')
@@ -147,7 +147,7 @@ test('a new name is kept, and an unknown device or an overlong name refused', as
   }
 })
 
-test('a renamed device is a changed device list', async () => {
+test('a renamed device is a device list change', async () => {
   await using server = await startTestServer()
   const { token, userId } = await server.login('alice', 'PHONE')
   const since = await syncToken(server, token)
@@ -155,7 +155,7 @@ test('a renamed device is a changed device list', async () => {
   assert.deepEqual(await changedSince(server, token, since), [userId])
 })
 
-test('deleting a device is challenged, without a body too, and then ends its session', async () => {
+test('deleting a device is challenged, even without a body, and then ends its session', async () => {
   await using server = await startTestServer()
   const phone = await server.login('alice', 'PHONE')
   const tablet = await server.login('alice', 'TABLET')
@@ -177,7 +177,7 @@ test('deleting a device is challenged, without a body too, and then ends its ses
   assert.equal(again.status, 200)
 })
 
-test('delete_devices deletes those named, and none of another user', async () => {
+test('delete_devices deletes the named devices, and none of another user', async () => {
   await using server = await startTestServer()
   const phone = await server.login('alice', 'PHONE')
   for (const deviceId of ['A', 'B', 'C']) await server.login('alice', deviceId)
@@ -193,14 +193,14 @@ test('delete_devices deletes those named, and none of another user', async () =>
   }
 })
 
-test('device IDs with every odd character can be managed by path', async () => {
+test('device IDs with unusual characters can be managed by path', async () => {
   await using server = await startTestServer()
   const { token } = await server.login('alice', 'a/b%2F ?é😀')
   const path = `${V3}/devices/${encodeURIComponent('a/b%2F ?é😀')}`
   assert.equal((await server.call('GET', path, { token })).body.device_id, 'a/b%2F ?é😀')
 })
 
-test('a logged out device has no keys left: nothing to query, nothing to claim', async () => {
+test('a logged-out device has no keys to query or claim', async () => {
   await using server = await startTestServer()
   const phone = await server.login('alice', 'PHONE')
   const bob = await server.login('bob', 'LAPTOP')
@@ -217,12 +217,12 @@ test('a logged out device has no keys left: nothing to query, nothing to claim',
   assert.deepEqual(await claim(server, bob.token, phone), {})
 })
 
-test('a device ID used again begins empty, and never gets an issued or purged key back', async () => {
+test('a reused device ID starts without keys, and never gets an issued or purged key back', async () => {
   await using server = await startTestServer()
   const phone = await server.login('alice', 'PHONE')
   const bob = await server.login('bob', 'LAPTOP')
   const before = await uploadKeys(server, phone, ['AAAA', 'AAAB'])
-  // The issue is still only in the log of issues when the device goes.
+  // The issue is still only in the issue log when the device is removed.
   assert.deepEqual(await claim(server, bob.token, phone), {
     [phone.userId]: { PHONE: { 'signed_curve25519:AAAA': 'key AAAA' } },
   })
@@ -246,20 +246,20 @@ test('a device ID used again begins empty, and never gets an issued or purged ke
   assert.ok(is.version > was.version && is.generation > was.generation, JSON.stringify([was, is]))
 })
 
-test('a device ID used again may have any identity, one that was given up before too', async () => {
+test('a reused device ID may have any identity, including a former one', async () => {
   await using server = await startTestServer()
   const phone = await server.login('alice', 'PHONE')
   await publish(server, phone, 'first')
   await publish(server, phone, 'second')
   await server.call('POST', `${V3}/logout`, { token: phone.token })
   const again = await server.login('alice', 'PHONE')
-  // Keys need no signature as long as this device's identity has not changed.
+  // Keys need no signature while the identity of this device has not changed.
   await publish(server, again, 'second')
   assert.equal((await uploadOneTimeKeys(server, again, ['AAAA'])).status, 200)
   await publish(server, again, 'first')
 })
 
-test('what was signed on a device goes with it', async () => {
+test('the signatures on a device are removed with it', async () => {
   await using server = await startTestServer()
   const phone = await server.login('alice', 'PHONE')
   const tablet = await server.login('alice', 'TABLET')
@@ -283,7 +283,7 @@ test('what was signed on a device goes with it', async () => {
   assert.equal(await signersOfTablet(), 1)
 })
 
-test('messages that waited for a removed device are gone when its ID is used again', async () => {
+test('messages that wait for a removed device are not delivered when its ID is reused', async () => {
   await using server = await startTestServer()
   const phone = await server.login('alice', 'PHONE')
   const bob = await server.login('bob', 'LAPTOP')
@@ -304,7 +304,7 @@ test('messages that waited for a removed device are gone when its ID is used aga
   )
 })
 
-test('a sync that waits is answered at once when its device is removed', async () => {
+test('a waiting sync is answered at once when its device is removed', async () => {
   await using server = await startTestServer()
   const phone = await server.login('alice', 'PHONE')
   const tablet = await server.login('alice', 'TABLET')
@@ -318,7 +318,7 @@ test('a sync that waits is answered at once when its device is removed', async (
   assert.deepEqual([answer.status, answer.body.errcode], [401, 'M_UNKNOWN_TOKEN'])
 })
 
-test('a login under a new device ID is a changed device list, one on an existing device is not', async () => {
+test('a login under a new device ID is a device list change; one on an existing device is not', async () => {
   await using server = await startTestServer()
   const phone = await server.login('alice', 'PHONE')
   await server.login('alice', 'TABLET')

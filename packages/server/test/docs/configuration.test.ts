@@ -1,4 +1,4 @@
-/** docs/reference/configuration.md lists the keys of config/keys.ts: all of them, nothing else, in that order. */
+/** docs/reference/configuration.md lists exactly the keys of config/keys.ts, in the same order. */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'

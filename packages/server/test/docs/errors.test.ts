@@ -1,6 +1,6 @@
 /**
- * docs/reference/errors.md lists the error codes of packages/protocol, with every status that the server sends them
- * with.
+ * docs/reference/errors.md lists the error codes of packages/protocol, with every status that the server sends with
+ * them.
  */
 import assert from 'node:assert/strict'
 import { globSync, readFileSync } from 'node:fs'
@@ -18,7 +18,7 @@ test('the errors page has exactly the codes and meanings of the code', () => {
   assert.deepEqual(documented, inCode)
 })
 
-test('the errors page has every status that an error is made with', () => {
+test('the errors page has every status with which the code creates an error', () => {
   const made = new Set<string>()
   for (const file of globSync('packages/server/src/**/*.ts', { cwd: REPOSITORY })) {
     const source = readFileSync(join(REPOSITORY, file), 'utf8')

@@ -1,4 +1,4 @@
-/** docs/reference/extensions.md has the names of the code: all of them and no others. */
+/** docs/reference/extensions.md has exactly the names of the code. */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
@@ -13,14 +13,14 @@ function firstColumn(heading: string): string[] {
   return tableUnder(PAGE, heading).map(([cell = '']) => cell.replaceAll('`', ''))
 }
 
-test('the members of the page are the members of the code', () => {
+test('the members on the page are the members in the code', () => {
   const inCode = Object.values(protocol).filter(
     (value) => typeof value === 'string' && value.startsWith('dev.latchkey.'),
   )
   assert.deepEqual(firstColumn('## Members').toSorted(), inCode.toSorted())
 })
 
-test('the paths of the page are the paths of the endpoint table that the specification does not have', () => {
+test('the paths on the page are the endpoints that the specification does not have', () => {
   const own = clientApi(DEFAULT_CONFIG)
     .filter(({ path }) => path.includes('/keys/reset') || path.includes('dev.latchkey'))
     .map(
@@ -29,7 +29,7 @@ test('the paths of the page are the paths of the endpoint table that the specifi
   assert.deepEqual(firstColumn('## Paths').toSorted(), own.toSorted())
 })
 
-test('the outcomes of the page are the outcomes of the code', () => {
+test('the outcomes on the page are the outcomes in the code', () => {
   assert.deepEqual(firstColumn('Outcomes of one-time keys:'), [...protocol.UPLOAD_OUTCOMES])
   const line = PAGE.split('\n').find((text) => text.startsWith('Outcomes of fallback keys:')) ?? ''
   for (const outcome of protocol.FALLBACK_KEY_OUTCOMES) assert.ok(line.includes(`\`${outcome}\``), outcome)

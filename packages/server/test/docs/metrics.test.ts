@@ -1,6 +1,4 @@
-/**
- * docs/reference/metrics.md lists the metrics of observe/: all of them, nothing else, with their labels and meanings.
- */
+/** docs/reference/metrics.md lists exactly the metrics of observe/, with their labels and meanings. */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -13,7 +11,7 @@ import { REPOSITORY } from '@latchkey/testing/run-latchkey.ts'
 
 const PAGE = readFileSync(join(REPOSITORY, 'docs/reference/metrics.md'), 'utf8')
 
-/** What the library keeps of a metric beyond its types. */
+/** Members of a metric that the library has and its types do not. */
 type Defined = {
   readonly name: string
   readonly type: string
@@ -28,7 +26,7 @@ test('the metrics page has the table of the code', () => {
   assert.deepEqual(tableUnder(PAGE, '## Every metric'), own.map(rowOf))
 })
 
-test('metrics that are not ours are those of the process, which the page names by their beginnings', () => {
+test('all other metrics are process metrics, and the page names their prefixes', () => {
   const all = new Metrics().registry.getMetricsAsArray().map(({ name }) => name)
   assert.deepEqual(
     all.filter((name) => !/^(?:latchkey|process|nodejs)_/.test(name)),

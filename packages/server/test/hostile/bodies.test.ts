@@ -1,7 +1,7 @@
 /**
- * Bodies that no client means: not JSON, not UTF-8, wrong types at every position, too deep, characters that no
- * identifier has, names that JavaScript objects have. Each is a Matrix error that says what was wrong, and a request
- * that was answered with one has changed nothing.
+ * Malformed bodies: not JSON, not UTF-8, wrong types at every position, nested too deeply, characters that identifiers
+ * do not allow, names of JavaScript object members. Each gets a Matrix error that states the reason, and a refused
+ * request has changed nothing.
  */
 import assert from 'node:assert/strict'
 import test, { after, describe } from 'node:test'
@@ -32,7 +32,7 @@ function validRequest(endpoint: Endpoint, device: TestDevice): ValidRequest & { 
   return { path: path.startsWith('/_matrix') ? path : CLIENT + path, body }
 }
 
-/** What a refused request must have left alone. */
+/** State that a refused request must leave unchanged. */
 async function snapshot(device: TestDevice): Promise<unknown> {
   const { token, userId } = device
   const list = ok(await server.call('GET', `${CLIENT}/devices`, { token }))
@@ -42,7 +42,7 @@ async function snapshot(device: TestDevice): Promise<unknown> {
   return { devices, published, pool: await pool(server, device) }
 }
 
-/** The form of an error: a code, a text that says something, and little of what the client sent. */
+/** Requires a Matrix error: a code, a text that gives a reason, and little of what the client sent. */
 function requireMatrixError(reply: { readonly status: number; readonly body: AnyJson }, what: string): void {
   const { status, body } = reply
   const said = `${what}: ${status} ${JSON.stringify(body)}`
@@ -54,7 +54,7 @@ function requireMatrixError(reply: { readonly status: number; readonly body: Any
 
 type Spoilt = { readonly where: readonly string[]; readonly body: unknown }
 
-/** The body with each of its places in turn replaced by a value of every JSON type. */
+/** Yields the body with each of its places in turn replaced by a value of every JSON type. */
 function* spoilt(body: unknown): Generator<Spoilt> {
   for (const where of places(body)) {
     for (const value of [null, true, 1, 1.5, 'x', [], {}, [null], { x: null }]) {
@@ -80,7 +80,7 @@ function replaced(body: unknown, [first, ...rest]: readonly string[], value: unk
 
 describe('a wrong type at any place of the body', () => {
   for (const endpoint of endpoints) {
-    test(`of ${nameOf(endpoint)} is a 4xx that names it and stores nothing, or does no harm`, async () => {
+    test(`is refused by ${nameOf(endpoint)} with the place named and nothing stored, or is harmless`, async () => {
       const device = await stockedDevice()
       const { path, body } = validRequest(endpoint, device)
       const matches = new Ajv({ strict: false }).compile(endpoint.body ?? {})
@@ -91,7 +91,7 @@ describe('a wrong type at any place of the body', () => {
         const reply = await server.call(endpoint.method, path, { token: device.token, body: wrong })
         const now = await snapshot(device)
         if (reply.status === 200) {
-          assert.ok(matches(wrong), `was accepted against its schema: ${what}`)
+          assert.ok(matches(wrong), `was accepted although it violates the schema: ${what}`)
           before = now
           continue
         }
@@ -107,7 +107,7 @@ describe('a wrong type at any place of the body', () => {
   }
 })
 
-describe('a body that is no JSON object', () => {
+describe('a body that is not a JSON object', () => {
   const utf8 = (text: string): Uint8Array => new TextEncoder().encode(text)
   const NOT_JSON: readonly Uint8Array[] = [
     ...['{', 'nonsense', '{"a":1,}', "{'a':1}", '{"a":undefined}', 'NaN', '{}{}', '\uFEFF{}'].map(utf8),
@@ -143,7 +143,7 @@ describe('a body that is no JSON object', () => {
     })
   }
 
-  test('is judged by its bytes, not by its content type', async () => {
+  test('is detected by its bytes, not by its content type', async () => {
     const device = await stockedDevice()
     for (const type of ['text/plain', 'application/x-www-form-urlencoded', 'nonsense', 'image/png; a=b']) {
       const headers = { 'content-type': type }
@@ -154,11 +154,11 @@ describe('a body that is no JSON object', () => {
   })
 })
 
-describe('nesting', () => {
+describe('nested JSON', () => {
   const DEPTH = 20_000
   const deep = (open: string, close: string): string => open.repeat(DEPTH) + close.repeat(DEPTH)
 
-  test('20 000 deep is refused wherever it stands, and the process goes on', async () => {
+  test('with 20 000 levels is refused at any place, and the process keeps running', async () => {
     const device = await stockedDevice()
     const before = await snapshot(device)
     const arrays = deep('[', ']')
@@ -171,7 +171,7 @@ describe('nesting', () => {
       `{"device_keys":${bomb}}`,
       `{"messages":{"@a:b":{"c":${bomb}}}}`,
       `{"auth":${bomb}}`,
-      // The second parse, that of numbers, is recursive: it must come after the check of the depth.
+      // The second parse, which checks numbers, is recursive: it must come after the depth check.
       `{"x":1.0,"one_time_keys":{"a:b":${bomb}}}`,
     ])
     for (const endpoint of endpoints) {
@@ -186,7 +186,7 @@ describe('nesting', () => {
     assert.deepEqual(await snapshot(device), before)
   })
 
-  test('within the limit is taken', async () => {
+  test('within the depth limit is accepted', async () => {
     const device = await stockedDevice()
     const depth = server.context.config.sizes.jsonDepth - 3
     const body = `{"one_time_keys":{"a:b":{"key":"k","extra":${'['.repeat(depth)}${']'.repeat(depth)}}}}`
@@ -197,7 +197,7 @@ describe('nesting', () => {
 })
 
 describe('U+0000 and lone surrogates', () => {
-  test('are refused as keys and as values, at any depth, in any endpoint', async () => {
+  test('are refused as keys and as values, at any depth, by every endpoint', async () => {
     const device = await stockedDevice()
     const before = await snapshot(device)
     for (const endpoint of endpoints) {
@@ -232,7 +232,7 @@ describe('U+0000 and lone surrogates', () => {
     }
   })
 
-  test('a pair of surrogates in escapes is a character like any other', async () => {
+  test('an escaped pair of surrogates is a character like any other', async () => {
     const device = await stockedDevice()
     const body = '{"one_time_keys":{"alg:\\ud83d\\ude00":{"key":"\\u00e9"}}}'
     ok(await server.call('POST', UPLOAD, { token: device.token, body }))
@@ -243,7 +243,7 @@ describe('U+0000 and lone surrogates', () => {
   })
 })
 
-test('a number beyond every bound is refused, not handed on as null', async () => {
+test('a number too large for a double is refused and not stored as null', async () => {
   const device = await stockedDevice()
   for (const number of ['1e400', '-1e400', `1${'0'.repeat(400)}`]) {
     const body = `{"one_time_keys":{"alg:id":{"key":"k","extra":[${number}]}}}`
@@ -255,7 +255,7 @@ describe('key objects', () => {
   const send = (device: TestDevice, member: string, key: string): Promise<AnyJson> =>
     server.call('POST', UPLOAD, { token: device.token, body: `{"${member}":{"alg:ID/~1":${key}}}` })
 
-  test('hold the numbers of canonical JSON only: those would come back as they were sent', async () => {
+  test('accept only numbers of canonical JSON, because only those are returned exactly as sent', async () => {
     const device = await stockedDevice()
     const before = await pool(server, device)
     const inexact = ['12345678901234567890', '9007199254740992', '-9007199254740993', '0.5', '-0', '-0.0']
@@ -274,7 +274,7 @@ describe('key objects', () => {
     assert.deepEqual(await pool(server, device), before)
   })
 
-  test('come back with their integers, and texts that look like other numbers', async () => {
+  test('keep their integers, and strings that look like other numbers', async () => {
     const device = await stockedDevice()
     const key = '{"key":"k,1.0","a":[9007199254740991,-9007199254740991,0,10],":1e3":"x:1e3,[2.5"}'
     ok(await send(device, 'one_time_keys', key))
@@ -282,7 +282,7 @@ describe('key objects', () => {
     assert.equal(JSON.stringify(claimed?.key), key)
   })
 
-  test('that are none are refused with their name and what is wrong with them', async () => {
+  test('are refused if malformed, with their name and the reason', async () => {
     const device = await stockedDevice()
     const before = await pool(server, device)
     for (const [key, what] of [
@@ -308,19 +308,19 @@ describe('key objects', () => {
   })
 })
 
-test('a member whose name has slashes and tildes is named as it was sent', async () => {
+test('a member whose name has slashes and tildes is named as the client sent it', async () => {
   const device = await stockedDevice()
   const body = { one_time_keys: { '@a/b~c~1:d': { D: 1 } } }
   const reply = await server.call('POST', `${CLIENT}/keys/claim`, { token: device.token, body })
   assert.match(refused(reply, 400, 'M_BAD_JSON'), /^"one_time_keys\.@a\/b~c~1:d\.D" must be string/)
 })
 
-describe('names that JavaScript objects have', () => {
+describe('names of JavaScript object members', () => {
   const NAMES = ['__proto__', 'constructor', 'prototype', 'toString', 'hasOwnProperty', 'valueOf', '0']
   const own = (entries: readonly (readonly [string, unknown])[]): Record<string, unknown> =>
     Object.fromEntries(entries)
 
-  test('are algorithms, key IDs and members of key objects like any others, and come back as they went in', async () => {
+  test('work as algorithms, key IDs and members of key objects, and are returned unchanged', async () => {
     const device = await stockedDevice()
     for (const name of NAMES) {
       const key = own([
@@ -350,7 +350,7 @@ describe('names that JavaScript objects have', () => {
     assert.equal(({} as AnyJson).polluted, undefined)
   })
 
-  test('are device IDs and user names like any others', async () => {
+  test('work as device IDs and user names', async () => {
     for (const name of ['__proto__', 'constructor']) {
       const device = await server.login(name, name)
       await upload(server, device, { one_time_keys: keys(['A']) })
@@ -365,7 +365,7 @@ describe('names that JavaScript objects have', () => {
     }
   })
 
-  test('do nothing where there is no such user, device or member', async () => {
+  test('do nothing if there is no such user, device or member', async () => {
     const device = await stockedDevice()
     const before = await snapshot(device)
     const { token } = device

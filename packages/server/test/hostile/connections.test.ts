@@ -1,4 +1,4 @@
-/** Connections that stay: thousands of idle long-polls, requests that trickle in, clients that vanish. */
+/** Long-lived connections: thousands of idle long-polls, slow requests, clients that disconnect. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
@@ -19,8 +19,8 @@ import { startTestServer, type TestDevice, type TestServer } from '@latchkey/tes
 
 const POLLS = 2_000
 /**
- * Both ends of a connection are in this process; the server's own share is about a third. What PostgreSQL's driver
- * leaves to the garbage collector is resident too: 11 kB of heap per poll are in use with either store.
+ * Both ends of a connection are in this process; the server's own share is about a third. The garbage that PostgreSQL's
+ * driver produces is resident too: either store uses 11 kB of heap per poll.
  */
 const MAX_BYTES_PER_POLL = (process.env['LATCHKEY_TEST_POSTGRES'] ?? '') === '' ? 60_000 : 120_000
 
@@ -33,7 +33,7 @@ async function pollBySocket(server: TestServer, device: TestDevice, since: strin
 }
 
 describe('2 000 idle long-polls', () => {
-  test('cost little memory each, leave others served, and are all answered by one event', async (t) => {
+  test('use little memory each, do not block other requests, and are all answered by one event', async (t) => {
     const limits = { waitingSyncs: POLLS, waitingSyncsPerDevice: POLLS }
     const base = await startTestServer()
     const sizes = { ...base.context.config.sizes, ...limits }
@@ -63,7 +63,7 @@ describe('2 000 idle long-polls', () => {
       since: (await sync(server, alice)).next_batch,
       timeout: '60000',
     })
-    assert.ok(beyond.next_batch, 'beyond the bound a sync is answered without waiting')
+    assert.ok(beyond.next_batch, 'a sync over the limit is answered without waiting')
 
     const answered = sockets.map((socket) => once(socket, 'data'))
     const path = `${CLIENT}/sendToDevice/m.wake/1`
@@ -74,7 +74,7 @@ describe('2 000 idle long-polls', () => {
     for (const socket of sockets) socket.destroy()
   })
 
-  test('whose clients vanish are forgotten', async () => {
+  test('are forgotten when their clients disconnect', async () => {
     await using server = await startTestServer()
     const device = await server.login('alice', 'A')
     const since = (await sync(server, device)).next_batch
@@ -86,7 +86,7 @@ describe('2 000 idle long-polls', () => {
   })
 })
 
-describe('requests that trickle in', () => {
+describe('slow requests', () => {
   test('are ended after the request timeout, in head or body, while others are served', async () => {
     const defaults = await startTestServer()
     const sizes = { ...defaults.context.config.sizes, requestTimeoutMs: 400 }
@@ -123,7 +123,7 @@ describe('requests that trickle in', () => {
   })
 })
 
-describe('a client that vanishes', () => {
+describe('a client that disconnects', () => {
   const server = startTestServer()
   after(async () => (await server)[Symbol.asyncDispose]())
 

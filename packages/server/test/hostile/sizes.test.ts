@@ -1,4 +1,4 @@
-/** Too much of everything: bodies, names, numbers of things. Bounded memory, short answers, nothing stored. */
+/** Oversized input: bodies, names, numbers of things. Memory stays bounded, answers are short, nothing is stored. */
 import assert from 'node:assert/strict'
 import test, { after, describe } from 'node:test'
 import { openSocket, readToEnd } from '../support/raw-http.ts'
@@ -29,7 +29,7 @@ const { token } = alice
 const MB = 1024 * 1024
 
 describe('a body over the limit', () => {
-  test('is a 413, whatever the limit, and stores nothing', async () => {
+  test('is a 413 under any limit, and stores nothing', async () => {
     const sizes = { ...server.context.config.sizes, bodyBytes: 2000 }
     await using small = await startTestServer({ sizes })
     const device = await small.login('alice', 'A')
@@ -38,12 +38,12 @@ describe('a body over the limit', () => {
     assert.equal((await pool(small, device)).algorithms[CURVE].count, 5)
   })
 
-  test('is a 413 for 11 MB at the default', async () => {
+  test('is a 413 for 11 MB under the default limit', async () => {
     const body = JSON.stringify({ padding: 'x'.repeat(11 * MB) })
     refused(await server.call('POST', UPLOAD, { token, body }), 413, 'M_TOO_LARGE')
   })
 
-  test('of 40 MB that is announced is refused before it is sent', async () => {
+  test('is refused before it is sent if it announces 40 MB', async () => {
     const socket = await openSocket(server)
     const answer = readToEnd(socket)
     socket.write(
@@ -53,7 +53,7 @@ describe('a body over the limit', () => {
     assert.deepEqual([status, JSON.parse(text).errcode], [413, 'M_TOO_LARGE'])
   })
 
-  test('of 40 MB in chunks is cut off at the limit', async () => {
+  test('is cut off at the limit if it has 40 MB in chunks', async () => {
     const socket = await openSocket(server)
     const ended = readToEnd(socket)
     socket.write(
@@ -76,7 +76,7 @@ describe('a body over the limit', () => {
     await upload(server, alice, {})
   })
 
-  test('is a 413 beyond 64 KiB where small ones are enough, before and after a login', async () => {
+  test('is a 413 over 64 KiB where small bodies are enough, before and after a login', async () => {
     const padding = 'x'.repeat(65_536)
     for (const [method, path] of [
       ['POST', '/login'],
@@ -92,7 +92,7 @@ describe('a body over the limit', () => {
     ok(await server.call('POST', UPLOAD, { token, body: { padding } }))
   })
 
-  test('is measured as it was sent for a document: escapes do not make it larger', async () => {
+  test('is measured as sent if it is a document: escapes do not make it larger', async () => {
     const path = `${CLIENT}/user/${encodeURIComponent(alice.userId)}/account_data/org.example`
     const body = `{"text":"${'\\u0061'.repeat(60_000)}"}`
     ok(await server.call('PUT', path, { token, body }))
@@ -100,7 +100,7 @@ describe('a body over the limit', () => {
     refused(await server.call('PUT', path, { token, body: over }), 413, 'M_TOO_LARGE')
   })
 
-  test('of a stranger is not read at all', async () => {
+  test('is not read without a valid access token', async () => {
     const socket = await openSocket(server)
     const answer = readToEnd(socket)
     const head = `POST ${UPLOAD} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: ${5 * MB}\r\n\r\n{`
@@ -110,13 +110,13 @@ describe('a body over the limit', () => {
   })
 })
 
-describe('bodies on their way', () => {
+describe('incomplete bodies', () => {
   const head = (path: string, more: string): string =>
     `POST ${path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${device.token}\r\n${more}\r\n\r\n`
   const sizes = { ...server.context.config.sizes, bodyBytesInFlight: 400_000 }
   let device = alice
 
-  test('over the budget of the process are 503 with a time to come back, and it is all given back', async () => {
+  test('over the memory budget of the process are a 503 with a retry time, and the budget is freed again', async () => {
     await using small = await startTestServer({ sizes })
     device = await small.login('alice', 'A')
     const full = Buffer.alloc(290_000, ' ')
@@ -145,7 +145,7 @@ describe('bodies on their way', () => {
     }
   })
 
-  test('in pieces of one byte count for the memory that these take', async () => {
+  test('in chunks of one byte count with the memory that such chunks take', async () => {
     await using small = await startTestServer({ sizes })
     device = await small.login('alice', 'A')
     const socket = await openSocket(small)
@@ -156,7 +156,7 @@ describe('bodies on their way', () => {
     await upload(small, device, { padding: 'x'.repeat(280_000) })
   })
 
-  test('of strangers take no room from those who are logged in', async () => {
+  test('of anonymous requests do not use the budget of logged-in clients', async () => {
     await using small = await startTestServer({ sizes })
     device = await small.login('alice', 'A')
     const strangers = await Promise.all([1, 2].map(() => openSocket(small)))
@@ -175,19 +175,19 @@ describe('bodies on their way', () => {
 })
 
 describe('JSON values', () => {
-  test('over the bound are a 413 that names it', async () => {
+  test('over the limit are a 413 that names the limit', async () => {
     const body = `{"x":[${'{},'.repeat(3 * MB)}{}]}`
     await upload(server, alice, {})
     assert.match(refused(await server.call('POST', UPLOAD, { token, body }), 413, 'M_TOO_LARGE'), /200000/)
   })
 
-  test('at the bound are taken, whatever their form', async () => {
+  test('at the limit are accepted, in any form', async () => {
     const sizes = { ...server.context.config.sizes, jsonValues: 1000 }
     await using small = await startTestServer({ sizes })
     const device = await small.login('alice', 'A')
     const post = (body: string): Promise<{ status: number; body: AnyJson }> =>
       small.call('POST', UPLOAD, { token: device.token, body })
-    // The body and the array are two of them.
+    // The body and the array are two of the values.
     for (const value of ['{}', '[]', '"[,{"', '1', 'null', ' { } ']) {
       const body = (count: number): string => `{"x":[${Array(count).fill(value).join()}]}`
       ok(await post(body(998)))
@@ -228,7 +228,7 @@ describe('names', () => {
     assert.deepEqual(await pool(server, alice), before)
   })
 
-  test('of 1 MB that are only asked about are not found', async () => {
+  test('of 1 MB in a query are not found', async () => {
     const wanted = { one_time_keys: { [alice.userId]: { [huge]: CURVE, [alice.deviceId]: huge } } }
     assert.deepEqual(ok(await server.call('POST', CLAIM, { token, body: wanted })).one_time_keys, {})
     const body = { device_keys: { [alice.userId]: [huge] } }
@@ -236,7 +236,7 @@ describe('names', () => {
     assert.deepEqual(ok(query).device_keys, { [alice.userId]: {} })
   })
 
-  test('of 255 bytes are taken, of 256 refused, counted in UTF-8', async () => {
+  test('of 255 bytes of UTF-8 are accepted, and of 256 bytes refused', async () => {
     const umlauts = 'ü'.repeat(127)
     await upload(server, alice, {
       one_time_keys: { [named('y'.repeat(255))]: 'a', [named(`${umlauts}x`)]: 'b' },
@@ -250,7 +250,7 @@ describe('names', () => {
     }
   })
 
-  test('a key object over 16 KiB is a 413 that names it', async () => {
+  test('a key object over 16 KiB is a 413 that names the key', async () => {
     const reply = await tryUpload(server, alice, {
       one_time_keys: { [named('BIG')]: keyObject('b', { padding: 'x'.repeat(17_000) }), ...keys(['SMALL']) },
     })
@@ -258,8 +258,8 @@ describe('names', () => {
   })
 })
 
-describe('numbers', () => {
-  test('a claim for 10 000 devices is answered, one for 10 001 refused', async () => {
+describe('counts', () => {
+  test('a claim for 10 000 devices is answered, and one for 10 001 refused', async () => {
     const [bob, carol] = [await server.login('bob', 'BOB'), await server.login('carol', 'CAROL')]
     for (const device of [bob, carol]) await upload(server, device, { one_time_keys: keys(['A', 'B']) })
     const wanted = (count: number): Record<string, Record<string, string>> => {
@@ -308,7 +308,7 @@ describe('numbers', () => {
     refused(flood, 400, 'M_INVALID_PARAM')
   })
 
-  test('a query that names 10 001 devices of one user, or 100 001 in all, is refused', async () => {
+  test('a query that names 10 001 devices of one user, or 100 001 in total, is refused', async () => {
     const query = (device_keys: unknown): Promise<{ status: number; body: AnyJson }> =>
       server.call('POST', `${CLIENT}/keys/query`, { token, body: { device_keys } })
     const many = ids(10_000)
@@ -330,7 +330,7 @@ describe('numbers', () => {
     assert.match(over, /1001 .*1000/)
   })
 
-  test('an inbox keeps the newest messages up to its bound', async () => {
+  test('an inbox keeps the newest messages up to its limit', async () => {
     const sizes = { ...server.context.config.sizes, inboxMessages: 10 }
     await using small = await startTestServer({ sizes })
     const device = await small.login('alice', 'A')

@@ -1,17 +1,17 @@
-/** Which address a request counts for, seen through the limit of logins per address: behind proxies, or without one. */
+/** The client address that a request counts for, observed through the limit of logins per address. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { DEFAULT_RATES, type TrustedProxies } from '../../src/config/config.ts'
 import { CLIENT } from '@latchkey/testing/test-client.ts'
 import { startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
 
-/** One login per address, and then none for a long time. */
+/** One login per address, then none for a long time. */
 function oneLogin(trustProxy: TrustedProxies): Promise<TestServer> {
   const rates = { ...DEFAULT_RATES, loginPerAddress: { burst: 1, perSecond: 1e-9 } }
   return startTestServer({ trustProxy, rates })
 }
 
-/** Whether the address has had its login already. */
+/** Whether the address has used its login. */
 async function limited(server: TestServer, forwardedFor?: string): Promise<boolean> {
   const headers = forwardedFor === undefined ? {} : { 'x-forwarded-for': forwardedFor }
   const body = { type: 'm.login.password', user: 'nobody', password: 'password' }
@@ -20,14 +20,14 @@ async function limited(server: TestServer, forwardedFor?: string): Promise<boole
   return status === 429
 }
 
-test('without a trusted proxy X-Forwarded-For is not read', async () => {
+test('without a trusted proxy X-Forwarded-For is ignored', async () => {
   await using server = await oneLogin('off')
   assert.equal(await limited(server, '192.0.2.1'), false)
   assert.equal(await limited(server, '192.0.2.2'), true)
 })
 
 for (const trusted of [1, ['127.0.0.1'], ['10.0.0.0/8', '127.0.0.0/8'], ['::ffff:127.0.0.1']] as const) {
-  test(`behind a proxy (${JSON.stringify(trusted)}) the last entry counts, whatever the client wrote before it`, async () => {
+  test(`behind a proxy (${JSON.stringify(trusted)}) the last entry counts, and earlier entries do not`, async () => {
     await using server = await oneLogin(trusted)
     assert.equal(await limited(server, '192.0.2.1'), false)
     assert.equal(await limited(server, '192.0.2.2'), false)
@@ -37,19 +37,19 @@ for (const trusted of [1, ['127.0.0.1'], ['10.0.0.0/8', '127.0.0.0/8'], ['::ffff
   })
 }
 
-test('behind two proxies the entry before the last counts', async () => {
+test('behind two proxies the second to last entry counts', async () => {
   await using server = await oneLogin(2)
   assert.equal(await limited(server, '192.0.2.1, 10.0.0.1'), false)
   assert.equal(await limited(server, '198.51.100.7, 192.0.2.1, 10.0.0.2'), true)
 })
 
-test('a proxy at an address that is not trusted is the client itself', async () => {
+test('a proxy at an untrusted address counts as the client itself', async () => {
   await using server = await oneLogin(['10.0.0.0/8'])
   assert.equal(await limited(server, '192.0.2.1'), false)
   assert.equal(await limited(server, '192.0.2.2'), true)
 })
 
-test('what is no address counts as the proxy', async () => {
+test('an entry that is not an address counts as the proxy', async () => {
   await using server = await oneLogin(1)
   assert.equal(await limited(server), false)
   for (const text of ['unknown', 'a.example', '192.0.2.1:1234', '192.0.2.1, _hidden', '192.0.2.999'])

@@ -1,5 +1,5 @@
 /**
- * What holds for every path: tokens, CORS, unknown paths and methods, odd URLs, and errors that keep to themselves.
+ * Rules for every path: access tokens, CORS, unknown paths and methods, unusual URLs, and errors that reveal no secret.
  * Peers' scenarios: Complement unknown_endpoints_test.go, csapi/apidoc_request_encoding_test.go.
  */
 import assert from 'node:assert/strict'
@@ -15,7 +15,7 @@ const alice = await server.login('alice', 'ALICE')
 const WHOAMI = `${CLIENT}/account/whoami`
 
 describe('access tokens', () => {
-  test('are taken from the header or from the query, in every version of the path', async () => {
+  test('are accepted in the header or in the query, in every version of the path', async () => {
     for (const version of ['r0', 'v3', 'unstable']) {
       const path = `/_matrix/client/${version}/account/whoami`
       assert.equal(ok(await server.call('GET', path, { token: alice.token })).user_id, alice.userId)
@@ -28,7 +28,7 @@ describe('access tokens', () => {
     }
   })
 
-  test('in both places at once, in none, or in another form are no token', async () => {
+  test('are missing if sent in both places, in none, or in another form', async () => {
     const both = `${WHOAMI}?access_token=${alice.token}`
     refused(await server.call('GET', both, { token: alice.token }), 401, 'M_MISSING_TOKEN')
     refused(await server.call('GET', WHOAMI), 401, 'M_MISSING_TOKEN')
@@ -49,7 +49,7 @@ describe('access tokens', () => {
     assert.equal(unknown.body.soft_logout, false)
   })
 
-  test('are asked for before the body is looked at', async () => {
+  test('are checked before the body is read', async () => {
     refused(await server.call('POST', UPLOAD, { body: 'not json' }), 401, 'M_MISSING_TOKEN')
     refused(await server.call('POST', UPLOAD, { body: '{', token: 'x' }), 401, 'M_UNKNOWN_TOKEN')
   })
@@ -114,7 +114,7 @@ describe('paths and methods', () => {
     }
   })
 
-  test('every other method is 405 with an Allow header on a known path, and 404 on an unknown one', async () => {
+  test('any other method is 405 with an Allow header on a known path, and 404 on an unknown path', async () => {
     for (const method of ['HEAD', 'TRACE', 'PATCH', 'PROPFIND', 'QUERY', 'SEARCH', 'LOCK', 'M-SEARCH']) {
       for (const [path, allow] of [
         [`${CLIENT}/devices/DEVICE`, 'get, put, delete, options'],
@@ -136,12 +136,12 @@ describe('paths and methods', () => {
     }
   })
 
-  test('a body for an unknown path or with a wrong method is not looked at', async () => {
+  test('a body for an unknown path or with a wrong method is ignored', async () => {
     refused(await server.call('POST', `${CLIENT}/unknown`, { body: 'no json' }), 404, 'M_UNRECOGNIZED')
     refused(await server.call('PUT', UPLOAD, { body: 'no json' }), 405, 'M_UNRECOGNIZED')
   })
 
-  test('malformed percent-encoding and NUL are refused without a fault', async () => {
+  test('malformed percent-encoding and NUL are refused without an internal error', async () => {
     for (const path of [
       `${CLIENT}/%`,
       `${CLIENT}/%zz`,
@@ -179,7 +179,7 @@ describe('paths and methods', () => {
     await sync(server, alice, { since: '\0' })
   })
 
-  test('percent-encoded and bare user IDs in a path are the same', async () => {
+  test('percent-encoded and bare user IDs in a path are equal', async () => {
     for (const userId of [alice.userId, encodeURIComponent(alice.userId), '%40alice%3atest%2Eexample']) {
       const reply = await server.call('POST', `${CLIENT}/user/${userId}/filter`, {
         token: alice.token,
@@ -189,7 +189,7 @@ describe('paths and methods', () => {
     }
   })
 
-  test('very long parameters and URLs are refused in the Matrix form', async () => {
+  test('very long parameters and URLs are refused with a Matrix error', async () => {
     const { token } = alice
     const long = await server.call('GET', `${CLIENT}/devices/${'x'.repeat(2000)}`, { token })
     assert.ok(refused(long, 404, 'M_NOT_FOUND').length < 300)
@@ -201,7 +201,7 @@ describe('paths and methods', () => {
     assert.equal(JSON.parse(answer.text).errcode, 'M_TOO_LARGE')
   })
 
-  test('a repeated query parameter counts with its last value', async () => {
+  test('the last value of a repeated query parameter counts', async () => {
     const path = `${WHOAMI}?access_token=nonsense&access_token=${alice.token}`
     assert.equal(ok(await server.call('GET', path)).user_id, alice.userId)
     const timeout = `${CLIENT}/sync?timeout=nonsense&timeout=0`
@@ -211,7 +211,7 @@ describe('paths and methods', () => {
     }
   })
 
-  test('no body, an empty one and {} are the same', async () => {
+  test('no body, an empty body and {} are equal', async () => {
     const { token } = await server.login('alice', 'EMPTY')
     for (const options of [{}, { body: '' }, { body: '{}' }, { body: {} }]) {
       ok(await server.call('POST', UPLOAD, { token, ...options }))
@@ -223,7 +223,7 @@ describe('paths and methods', () => {
 describe('CORS', () => {
   const ALLOWED = ['x-requested-with', 'content-type', 'authorization', 'date']
 
-  test('is on every answer, whatever its status', async () => {
+  test('is on every answer with any status', async () => {
     for (const [path, status] of [
       ['/_matrix/client/versions', 200],
       [WHOAMI, 401],
@@ -239,7 +239,7 @@ describe('CORS', () => {
     }
   })
 
-  test('OPTIONS is answered everywhere, preflight or not, without a token', async () => {
+  test('answers OPTIONS on every path, preflight or not, without a token', async () => {
     const preflight = {
       origin: 'https://client.example',
       'access-control-request-method': 'PUT',
@@ -259,8 +259,8 @@ describe('CORS', () => {
   })
 })
 
-describe('bytes that are no request', () => {
-  test('are answered 400 in the Matrix form, and the server goes on', async () => {
+describe('malformed HTTP', () => {
+  test('is answered with a 400 Matrix error, and the server keeps running', async () => {
     for (const bytes of [
       'nonsense\r\n\r\n',
       'GET / HTTP/9.9\r\n\r\n',

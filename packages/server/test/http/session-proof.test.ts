@@ -1,6 +1,6 @@
 /**
- * A session is looked up before the body is read, and proved in the transaction that counts. Here the session ends
- * after its look-up: the endpoints that leave the proof to the store refuse it all the same.
+ * A session is looked up before the body is read (admission) and proved in the transaction, where it counts. Here the
+ * session ends between the two: endpoints that leave the proof to the store must refuse it.
  */
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'

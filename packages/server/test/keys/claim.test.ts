@@ -1,6 +1,7 @@
 /**
- * `/keys/claim` over HTTP: order, once, absence, failures, and the depletion defence. Peers' scenarios: Complement
- * TestKeyClaimOrdering and "Can claim one time key", SyTest 03-one-time-keys, Synapse claim_one_time_key_bulk.
+ * `/keys/claim` over HTTP: order, at most one issue, missing keys, failures, and the depletion defence. Peers'
+ * scenarios: Complement TestKeyClaimOrdering and "Can claim one time key", SyTest 03-one-time-keys, Synapse
+ * claim_one_time_key_bulk.
  */
 import assert from 'node:assert/strict'
 import test, { describe } from 'node:test'
@@ -32,7 +33,7 @@ function claimBody(body: unknown, query = ''): Promise<{ status: number; body: R
 }
 
 describe('POST /keys/claim', () => {
-  test('returns the key exactly as uploaded, and next time leaves the user out (Complement, SyTest 03)', async () => {
+  test('returns the key exactly as uploaded, and omits the user the next time (Complement, SyTest 03)', async () => {
     const alice = await newDevice()
     const key = keyObject('seed', { 'org.example.extra': { nested: ['é', null, 1] } })
     await upload(server, alice, { one_time_keys: { [named('A')]: key, 'string_algorithm:1': 'plain' } })
@@ -45,14 +46,14 @@ describe('POST /keys/claim', () => {
     assert.deepEqual(ok(await claimBody(body)), { one_time_keys: {}, failures: {} })
   })
 
-  test('upload order beats the order of IDs (Complement TestKeyClaimOrdering, MSC4225)', async () => {
+  test('issues by upload order, not by key ID (Complement TestKeyClaimOrdering, MSC4225)', async () => {
     const alice = await newDevice()
     await upload(server, alice, { one_time_keys: keys(['1']) })
     await upload(server, alice, { one_time_keys: keys(['0']) })
     assert.deepEqual(await claimNames(server, bob, alice, 3), [named('1'), named('0'), undefined])
   })
 
-  test('within one upload keys leave by ID, in code points', async () => {
+  test('issues the keys of one upload by key ID, in code points', async () => {
     const alice = await newDevice()
     const shuffled = ['b', '\u{1F600}', 'B', '\uFF5E', 'a', '10', '9']
     await upload(server, alice, { one_time_keys: keys(shuffled) })
@@ -60,7 +61,7 @@ describe('POST /keys/claim', () => {
     assert.deepEqual(await claimNames(server, bob, alice, 7), expected)
   })
 
-  test('claim_order key_id gives the lowest available ID first, and evicts by upload order all the same', async () => {
+  test('claim_order key_id issues the lowest available ID first, but still evicts by upload order', async () => {
     const pools = { ...DEFAULT_POOL_POLICY, claimOrder: 'key_id', keysPerPool: 3 } as const
     await using lowest = await startTestServer({ pools })
     const [alice, other] = [await lowest.login('alice', 'A'), await lowest.login('bob', 'B')]
@@ -70,7 +71,7 @@ describe('POST /keys/claim', () => {
     assert.deepEqual(await claimNames(lowest, other, alice, 4), [...['0', '2', '3'].map(named), undefined])
   })
 
-  test('many devices and algorithms in one request (Synapse claim_one_time_key_bulk)', async () => {
+  test('returns keys of many devices and algorithms in one request (Synapse claim_one_time_key_bulk)', async () => {
     const devices = [await newDevice(), await newDevice(), await newDevice()]
     for (const device of devices) {
       await upload(server, device, {
@@ -93,18 +94,18 @@ describe('POST /keys/claim', () => {
     )
   })
 
-  test('unknown users, devices and algorithms are left out, and are no failures', async () => {
+  test('omits unknown users, devices and algorithms without reporting failures', async () => {
     const alice = await newDevice()
     await upload(server, alice, { one_time_keys: keys(['A']) })
     const one_time_keys = {
       [alice.userId]: { [alice.deviceId]: 'unknown_algorithm', UNKNOWN: CURVE },
-      '@nobody:test.example': { X: CURVE },
+      '@unknown:test.example': { X: CURVE },
     }
     assert.deepEqual(ok(await claimBody({ one_time_keys })), { one_time_keys: {}, failures: {} })
     assert.equal((await pool(server, alice)).algorithms[CURVE].count, 1)
   })
 
-  test('users of another server become an entry in failures, and the local ones are answered', async () => {
+  test('reports users of another server in failures, and answers for local ones', async () => {
     const alice = await newDevice()
     await upload(server, alice, { one_time_keys: keys(['A']) })
     const one_time_keys = {
@@ -116,7 +117,7 @@ describe('POST /keys/claim', () => {
     assert.deepEqual(Object.keys(answer.failures), ['elsewhere.example'])
   })
 
-  test('takes timeout in the body and in the query', async () => {
+  test('accepts timeout in the body and in the query', async () => {
     const alice = await newDevice()
     await upload(server, alice, { one_time_keys: keys(['A', 'B']) })
     const one_time_keys = { [alice.userId]: { [alice.deviceId]: CURVE } }
@@ -126,7 +127,7 @@ describe('POST /keys/claim', () => {
     assert.ok(named('B') in inQuery.one_time_keys[alice.userId][alice.deviceId])
   })
 
-  test('timeout may have any form: nothing waits for it while there is no federation', async () => {
+  test('accepts timeout in any form, because nothing waits for it without federation', async () => {
     for (const timeout of [10_000, 0, -1, 1.5, '10s', true, null, { ms: 1 }, [1]]) {
       const body = { one_time_keys: {}, timeout }
       assert.deepEqual(
@@ -137,7 +138,7 @@ describe('POST /keys/claim', () => {
     }
   })
 
-  test('what no device or algorithm can be called is passed over, and the rest is claimed', async () => {
+  test('ignores invalid device IDs and algorithms, and claims the rest', async () => {
     const alice = await newDevice()
     await upload(server, alice, { one_time_keys: keys(['A']) })
     const overlong = 'x'.repeat(256)
@@ -151,7 +152,7 @@ describe('POST /keys/claim', () => {
     })
   })
 
-  test('devices of other servers count among those that one claim may name', async () => {
+  test('counts devices of other servers towards the limit of one claim', async () => {
     await using few = await startTestServer({ pools: { ...DEFAULT_POOL_POLICY, devicesPerClaim: 3 } })
     const { token } = await few.login('bob', 'B')
     const claimFrom = (count: number): ReturnType<typeof few.call> => {
@@ -162,7 +163,7 @@ describe('POST /keys/claim', () => {
     assert.match(refused(await claimFrom(4), 400, 'M_INVALID_PARAM'), /at most 3 devices/)
   })
 
-  test('one may claim from oneself, and nothing at all', async () => {
+  test("accepts a claim of the user's own keys, and an empty claim", async () => {
     const alice = await newDevice()
     await upload(server, alice, { one_time_keys: keys(['A']) })
     assert.equal((await claim(server, alice, alice))?.name, named('A'))
@@ -176,7 +177,7 @@ describe('POST /keys/claim', () => {
     }
   })
 
-  test('a malformed user ID or a list of algorithms is a 400 that takes no key', async () => {
+  test('a malformed user ID or a list of algorithms is a 400 that issues no key', async () => {
     const alice = await newDevice()
     await upload(server, alice, { one_time_keys: keys(['A']) })
     const mine = { [alice.userId]: { [alice.deviceId]: CURVE } }
@@ -187,7 +188,7 @@ describe('POST /keys/claim', () => {
     assert.equal((await pool(server, alice)).algorithms[CURVE].count, 1)
   })
 
-  test('200 claims at once get 50 distinct keys and then the fallback key', async () => {
+  test('200 concurrent claims get 50 distinct keys and then the fallback key', async () => {
     const alice = await newDevice()
     await upload(server, alice, { one_time_keys: keys(ids(50)), fallback_keys: fallback('F') })
     const claimed = await Promise.all(Array.from({ length: 200 }, () => claim(server, bob, alice)))
@@ -196,7 +197,7 @@ describe('POST /keys/claim', () => {
     assert.deepEqual(new Set(oneTime), new Set(ids(50).map(named)))
   })
 
-  test('a logged-out device has no keys, and its issued ones stay spent when the device ID is used again', async () => {
+  test('a logged-out device has no keys, and its issued ones stay used when the device ID is reused', async () => {
     const alice = await newDevice()
     await upload(server, alice, { one_time_keys: keys(['A', 'B']), fallback_keys: fallback('F') })
     await claim(server, bob, alice)
@@ -214,7 +215,7 @@ describe('POST /keys/claim', () => {
 })
 
 describe('the depletion defence', () => {
-  test('one claimer past its budget gets the fallback key; others still get one-time keys', async () => {
+  test('a claimer over its budget gets the fallback key; others still get one-time keys', async () => {
     const rates = { ...DEFAULT_RATES, claimPerTarget: { burst: 3, perSecond: 0.001 } }
     await using limited = await startTestServer({ rates })
     const [alice, eve, carol] = [
@@ -228,7 +229,7 @@ describe('the depletion defence', () => {
     assert.deepEqual((await sync(limited, alice)).device_unused_fallback_key_types, [])
   })
 
-  test('without a fallback key the claimer gets the one-time key all the same', async () => {
+  test('without a fallback key a claimer over its budget still gets the one-time key', async () => {
     const rates = { ...DEFAULT_RATES, claimPerTarget: { burst: 1, perSecond: 0.001 } }
     await using limited = await startTestServer({ rates })
     const [alice, eve] = [await limited.login('alice', 'A'), await limited.login('eve', 'E')]
@@ -236,7 +237,7 @@ describe('the depletion defence', () => {
     assert.deepEqual(await claimNames(limited, eve, alice, 4), [...ids(3).map(named), undefined])
   })
 
-  test('naming 110 000 devices that do not exist does not give a spent budget back', async () => {
+  test('a claim of 110 000 devices that do not exist does not restore a used budget', async () => {
     const rates = { ...DEFAULT_RATES, claimPerTarget: { burst: 3, perSecond: 0.001 } }
     await using limited = await startTestServer({ rates })
     const [alice, eve] = [await limited.login('alice', 'A'), await limited.login('eve', 'E')]
@@ -250,7 +251,7 @@ describe('the depletion defence', () => {
     assert.equal((await claim(limited, eve, alice))?.name, named('F'))
   })
 
-  test('a claim that takes no one-time key takes nothing of the budget either', async () => {
+  test('a claim that gets no one-time key uses no budget', async () => {
     const rates = { ...DEFAULT_RATES, claimPerTarget: { burst: 2, perSecond: 0.001 } }
     await using limited = await startTestServer({ rates })
     const [alice, eve] = [await limited.login('alice', 'A'), await limited.login('eve', 'E')]
@@ -261,7 +262,7 @@ describe('the depletion defence', () => {
     assert.deepEqual(await claimNames(limited, eve, alice, 3), [...ids(2), 'F'].map(named))
   })
 
-  test('all accounts of the server share a budget of ten times that', async () => {
+  test('all accounts of the server share ten times the budget of one account', async () => {
     const rates = {
       ...DEFAULT_RATES,
       registrationPerAddress: { burst: 100, perSecond: 1 },

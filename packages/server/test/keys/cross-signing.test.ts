@@ -1,4 +1,4 @@
-/** Cross-signing: keys, when a password is asked for, signatures, and who sees and hears of them. */
+/** Cross-signing: keys, when a password is required, signatures, and who sees them and is notified of changes. */
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import {
@@ -105,7 +105,7 @@ suite('device_signing/upload', () => {
     assert.deepEqual(stored.user_signing_keys[device.userId], fresh.user_signing_key)
   })
 
-  test('keys that join a stored master key need the password', async () => {
+  test('keys added to a stored master key need the password', async () => {
     await using server = await startTestServer()
     const alice = await server.login('alice')
     const { master_key, self_signing_key } = crossSigningBody(alice.userId, crossSigningPairs())
@@ -116,7 +116,7 @@ suite('device_signing/upload', () => {
     assert.equal((await uploadKeys(server, alice, { self_signing_key, auth })).status, 200)
   })
 
-  test('an unchanged master key beside a new self-signing key is accepted', async () => {
+  test('an unchanged master key with a new self-signing key is accepted', async () => {
     await using server = await startTestServer()
     const { device, pairs, keys } = await actor(server, 'alice')
     const self_signing_key = crossSigningKey(device.userId, 'self_signing', signingKeyPair(), pairs.master)
@@ -126,7 +126,7 @@ suite('device_signing/upload', () => {
     assert.deepEqual(stored.self_signing_keys[device.userId], self_signing_key)
   })
 
-  test('a key that a master key has to sign is refused without its signature', async () => {
+  test('a key without the required signature of the master key is refused', async () => {
     await using server = await startTestServer()
     const { userId, ...rest } = await server.login('alice')
     const alice = { userId, ...rest }
@@ -181,7 +181,7 @@ suite('device_signing/upload', () => {
     assert.deepEqual((await query(server, alice, alice.userId)).master_keys, {})
   })
 
-  test('a public key that is the ID of a device is refused with everything beside it', async () => {
+  test('a public key that equals a device ID is refused, and nothing of the request is stored', async () => {
     await using server = await startTestServer()
     const pairs = crossSigningPairs()
     const alice = await server.login('alice', pairs.selfSigning.publicKey)
@@ -191,7 +191,7 @@ suite('device_signing/upload', () => {
     assert.deepEqual((await query(server, alice, alice.userId)).master_keys, {})
   })
 
-  test('a login under a cross-signing public key as device ID is refused, and under a replaced one is not', async () => {
+  test('a login with a cross-signing public key as device ID is refused unless the key was replaced', async () => {
     await using server = await startTestServer()
     const { device, pairs } = await actor(server, 'alice')
     const login = (device_id: string): Promise<Reply> =>
@@ -206,7 +206,7 @@ suite('device_signing/upload', () => {
     assert.equal((await login(pairs.master.publicKey)).status, 200)
   })
 
-  test('a new master key is told to who asked, a new user-signing key to the user alone', async () => {
+  test('a new master key is reported to observers, a new user-signing key to its user only', async () => {
     await using server = await startTestServer()
     const { device: alice, pairs } = await actor(server, 'alice')
     const bob = await server.login('bob')
@@ -226,7 +226,7 @@ suite('device_signing/upload', () => {
 })
 
 suite('signatures/upload', () => {
-  test('a self-signed device, and a master key signed by it, are shown to everyone', async () => {
+  test('everyone sees a self-signed device and a master key signed by it', async () => {
     await using server = await startTestServer()
     const { device, identity, deviceKeys, pairs, keys } = await actor(server, 'alice')
     const bob = await server.login('bob')
@@ -249,7 +249,7 @@ suite('signatures/upload', () => {
     assert.deepEqual(await changed(server, bob, token), [userId])
   })
 
-  test("a signature on another user's master key is shown and told to its signer alone", async () => {
+  test("only the signer sees, and is notified of, a signature on another user's master key", async () => {
     await using server = await startTestServer()
     const alice = await actor(server, 'alice')
     const bob = await actor(server, 'bob')
@@ -269,7 +269,7 @@ suite('signatures/upload', () => {
     assert.deepEqual(told, [[bobId], [], []])
   })
 
-  test('the same signature again is accepted and changes nothing', async () => {
+  test('a repeated signature is accepted and changes nothing', async () => {
     await using server = await startTestServer()
     const { device, deviceKeys, pairs } = await actor(server, 'alice')
     const body = {
@@ -281,7 +281,7 @@ suite('signatures/upload', () => {
     assert.deepEqual(await changed(server, device, token), [])
   })
 
-  test('what cannot be taken is named in failures, and the rest is stored', async () => {
+  test('invalid signatures are named in failures, and the others are stored', async () => {
     await using server = await startTestServer()
     const alice = await actor(server, 'alice')
     const bob = await actor(server, 'bob')
@@ -331,7 +331,7 @@ suite('signatures/upload', () => {
     assert.deepEqual(stored.master_keys[userId], alice.keys.master_key)
   })
 
-  test('an object other than the published one is refused', async () => {
+  test('a signature on an object other than the published one is refused', async () => {
     await using server = await startTestServer()
     const { device, deviceKeys, pairs } = await actor(server, 'alice')
     const other = { ...deviceKeys, algorithms: [] }
@@ -343,7 +343,7 @@ suite('signatures/upload', () => {
     assert.match(failure.error, /does not match/)
   })
 
-  test('signatures on and by a replaced key are gone', async () => {
+  test('signatures on and by a replaced key are removed', async () => {
     await using server = await startTestServer()
     const { device, identity, deviceKeys, pairs, keys } = await actor(server, 'alice')
     const { userId, deviceId } = device

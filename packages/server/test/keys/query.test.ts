@@ -1,4 +1,4 @@
-/** `/keys/query` and device lists: who is told what of whose keys, and who hears of their changes. */
+/** `/keys/query` and device lists: the keys that each user sees, and the changes that each user is notified of. */
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import {
@@ -27,7 +27,7 @@ function query(server: TestServer, device: TestDevice, deviceKeys: unknown): Pro
   return post(server, device, '/keys/query', { device_keys: deviceKeys })
 }
 
-/** Uploads device keys; returns them. */
+/** Uploads device keys and returns them. */
 async function publish(server: TestServer, device: TestDevice): Promise<AnyJson> {
   const deviceKeys = deviceKeysOf(device, signingKeyPair())
   await post(server, device, '/keys/upload', { device_keys: deviceKeys })
@@ -47,7 +47,7 @@ async function changes(server: TestServer, device: TestDevice, from: string): Pr
 }
 
 suite('keys/query', () => {
-  test('every local user asked about is in the answer, with the devices that have keys', async () => {
+  test('the answer has every requested local user, with the devices that have keys', async () => {
     await using server = await startTestServer()
     const alice = await server.login('alice', 'PHONE')
     await server.login('alice', 'KEYLESS')
@@ -56,13 +56,13 @@ suite('keys/query', () => {
     const answer = await query(server, bob, {
       [alice.userId]: [],
       [bob.userId]: [],
-      '@nobody:test.example': [],
+      '@unknown:test.example': [],
     })
     assert.deepEqual(answer, {
       device_keys: {
         [alice.userId]: { PHONE: { ...keys, unsigned: {} } },
         [bob.userId]: {},
-        '@nobody:test.example': {},
+        '@unknown:test.example': {},
       },
       failures: {},
       master_keys: {},
@@ -71,7 +71,7 @@ suite('keys/query', () => {
     })
   })
 
-  test('only the devices asked for are answered, and unknown ones are left out', async () => {
+  test('the answer has only the requested devices, without unknown ones', async () => {
     await using server = await startTestServer()
     const phone = await server.login('alice', 'PHONE')
     const tablet = await server.login('alice', 'TABLET')
@@ -81,7 +81,7 @@ suite('keys/query', () => {
     assert.deepEqual(Object.keys(answer.device_keys[phone.userId]), ['TABLET'])
   })
 
-  test('a display name is told once it is set', async () => {
+  test('a display name is in the answer once it is set', async () => {
     await using server = await startTestServer()
     const alice = await server.login('alice', 'PHONE')
     await publish(server, alice)
@@ -95,7 +95,7 @@ suite('keys/query', () => {
     assert.deepEqual(unsigned, { device_display_name: 'My phone' })
   })
 
-  test('a removed device is no longer answered', async () => {
+  test('a removed device is not in the answer', async () => {
     await using server = await startTestServer()
     const phone = await server.login('alice', 'PHONE')
     const bob = await server.login('bob')
@@ -105,7 +105,7 @@ suite('keys/query', () => {
     assert.deepEqual(answer.device_keys, { [phone.userId]: {} })
   })
 
-  test('users of other servers answer failures, invalid user IDs are passed over', async () => {
+  test('users of other servers are in failures, and invalid user IDs are ignored', async () => {
     await using server = await startTestServer()
     const alice = await server.login('alice')
     const answer = await query(server, alice, { '@carol:far.example': [], nonsense: [], ['__proto__']: [] })
@@ -134,7 +134,7 @@ suite('keys/query', () => {
     }
   })
 
-  test('a query for more than 10 000 users is refused, one for 10 000 is answered', async () => {
+  test('a query for more than 10 000 users is refused, and one for 10 000 is answered', async () => {
     await using server = await startTestServer()
     const { token } = await server.login('alice')
     const users = (count: number): AnyJson =>
@@ -147,7 +147,7 @@ suite('keys/query', () => {
     assert.equal(Object.keys(many.body.device_keys).length, 10_000)
   })
 
-  test('a user-signing key is shown to its owner alone', async () => {
+  test('only its owner sees a user-signing key', async () => {
     await using server = await startTestServer()
     const alice = await server.login('alice')
     const bob = await server.login('bob')
@@ -165,7 +165,7 @@ suite('keys/query', () => {
 })
 
 suite('device lists', () => {
-  test('a change is told to the user herself and to who asked for her keys, and to nobody else', async () => {
+  test('a change is reported to its user and to users who queried their keys, and to no one else', async () => {
     await using server = await startTestServer()
     const alice = await server.login('alice')
     const bob = await server.login('bob')
@@ -180,7 +180,7 @@ suite('device lists', () => {
     assert.deepEqual(await changes(server, carol, forCarol ?? ''), { changed: [], left: [] })
   })
 
-  test('a change before the token is not told again', async () => {
+  test('a change before the token is not reported again', async () => {
     await using server = await startTestServer()
     const alice = await server.login('alice')
     const bob = await server.login('bob')
@@ -190,7 +190,7 @@ suite('device lists', () => {
     assert.deepEqual(await changes(server, bob, token), { changed: [], left: [] })
   })
 
-  test('a change wakes a waiting sync of who asked for the keys', { timeout: 20_000 }, async () => {
+  test('a change wakes a waiting sync of a user who queried the keys', { timeout: 20_000 }, async () => {
     await using server = await startTestServer()
     const alice = await server.login('alice')
     const bob = await server.login('bob')
@@ -202,7 +202,7 @@ suite('device lists', () => {
     assert.deepEqual(body.device_lists.changed, [alice.userId])
   })
 
-  test('a bad or foreign token has everyone the user asked about in its answer', async () => {
+  test('a bad token, or one of another user, reports every tracked user as changed', async () => {
     await using server = await startTestServer()
     const alice = await server.login('alice')
     const bob = await server.login('bob')
@@ -224,7 +224,7 @@ suite('device lists', () => {
     assert.equal(answer.status, 200)
   })
 
-  test('who asked for a user that did not exist yet hears of her first keys', {
+  test('the first keys of a user are reported to a user who queried them before their registration', {
     timeout: 20_000,
   }, async () => {
     await using server = await startTestServer()
@@ -244,7 +244,7 @@ suite('device lists', () => {
     assert.deepEqual((await changes(server, carol, await syncToken(server, carol))).changed, [])
   })
 
-  test('who asked for more names than are kept is answered, and hears of those asked for last', async () => {
+  test('a user may query more names than are tracked, and the latest ones stay tracked', async () => {
     await using server = await startTestServer()
     const alice = await server.login('alice')
     const names = (prefix: string, count: number): Record<string, []> =>
@@ -259,7 +259,7 @@ suite('device lists', () => {
     assert.deepEqual((await changes(server, alice, from)).changed, expected)
   })
 
-  test('who asked for whose keys outlives a restart', async () => {
+  test('tracked users survive a restart', async () => {
     await using first = await startTestServer()
     const alice = await first.login('alice')
     const bob = await first.login('bob')

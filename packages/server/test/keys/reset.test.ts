@@ -1,4 +1,4 @@
-/** `/keys/reset` (MSC4162) with every optional member of extensions.md, and the own pool, over HTTP. */
+/** `/keys/reset` (MSC4162) with every optional member of extensions.md, and `keys/pool`, over HTTP. */
 import assert from 'node:assert/strict'
 import test, { after, describe } from 'node:test'
 import { DEFAULT_RATES } from '../../src/config/config.ts'
@@ -23,7 +23,7 @@ import { startTestServer, type TestDevice } from '@latchkey/testing/test-server.
 const server = await startTestServer()
 after(() => server[Symbol.asyncDispose]())
 let users = 0
-/** A new user's device with three one-time keys and a fallback key. */
+/** A device of a new user, with three one-time keys and a fallback key. */
 async function stockedDevice(): Promise<TestDevice> {
   const device = await server.login(`user${++users}`, `DEV${users}`)
   await upload(server, device, {
@@ -37,7 +37,7 @@ const bob = await server.login('bob', 'BOB')
 const sorted = (names: readonly string[]): string[] => names.toSorted()
 
 describe('POST /keys/reset', () => {
-  test('all withdraws every algorithm, whatever key_ids says, and leaves the fallback key alone', async () => {
+  test('all withdraws every algorithm, ignores key_ids, and keeps the fallback key', async () => {
     const alice = await stockedDevice()
     const before = await pool(server, alice)
     const answer = await reset(server, alice, { all: true, key_ids: ['other:1', 'nonsense:1'] })
@@ -48,7 +48,7 @@ describe('POST /keys/reset', () => {
     assert.equal((await claim(server, bob, alice))?.name, named('F'))
   })
 
-  test('key_ids withdraws what is listed, once, and says what was absent in the order of the request', async () => {
+  test('key_ids withdraws each listed key once, and returns absent ones in the order of the request', async () => {
     const alice = await stockedDevice()
     assert.equal((await claim(server, bob, alice))?.name, named('A'))
     const answer = await reset(server, alice, {
@@ -68,7 +68,7 @@ describe('POST /keys/reset', () => {
     assert.deepEqual(await pool(server, alice), before)
   })
 
-  test('neither member, all false alone, a non-boolean all or malformed IDs are refused and change nothing', async () => {
+  test('a request without a valid all or key_ids is refused and changes nothing', async () => {
     const alice = await stockedDevice()
     const before = await pool(server, alice)
     for (const [body, errcode] of [
@@ -89,7 +89,7 @@ describe('POST /keys/reset', () => {
     assert.deepEqual(await pool(server, alice), before)
   })
 
-  test('withdrawn material may be offered anew, under its own or another ID', async () => {
+  test('withdrawn material may be uploaded again, under its own or another ID', async () => {
     const alice = await stockedDevice()
     await reset(server, alice, { all: true })
     const answer = await upload(server, alice, {
@@ -98,14 +98,14 @@ describe('POST /keys/reset', () => {
     assert.deepEqual(Object.values(answer['dev.latchkey.outcomes']), ['stored', 'stored', 'stored'])
   })
 
-  test('touches the calling device only', async () => {
+  test('changes only the calling device', async () => {
     const [alice, other] = [await stockedDevice(), await stockedDevice()]
     const before = await pool(server, other)
     await reset(server, alice, { all: true })
     assert.deepEqual(await pool(server, other), before)
   })
 
-  test('preconditions: another generation, version or epoch is a 409 with the current key_pool, and changes nothing', async () => {
+  test('a failed precondition is a 409 with the current key_pool, and changes nothing', async () => {
     const alice = await stockedDevice()
     const { epoch, version, generation } = await pool(server, alice)
     await claim(server, bob, alice)
@@ -131,7 +131,7 @@ describe('POST /keys/reset', () => {
     refused(await tryReset(server, alice, { all: true, ...right }), 409, 'DEV.LATCHKEY.M_POOL_CHANGED')
   })
 
-  test('a request ID replays the first answer for a day and changes nothing again', async () => {
+  test('a request ID replays the first answer for a day, and changes nothing again', async () => {
     let now = Date.now()
     await using timed = await startTestServer({}, { now: () => now })
     const alice = await timed.login('alice', 'A')
@@ -148,14 +148,14 @@ describe('POST /keys/reset', () => {
     assert.deepEqual(later['dev.latchkey.withdrawn'], [named('C'), named('D')])
   })
 
-  test('the request ID of one device means nothing to another', async () => {
+  test('a request ID applies to one device only', async () => {
     const [alice, other] = [await stockedDevice(), await stockedDevice()]
     const body = { all: true, 'dev.latchkey.request_id': 'shared' }
     await reset(server, alice, body)
     assert.equal((await reset(server, other, body))['dev.latchkey.withdrawn'].length, 4)
   })
 
-  test('replacements enter in the same transaction; one that is available already is kept', async () => {
+  test('replacements are stored in the same transaction; one that is already available is kept', async () => {
     const alice = await stockedDevice()
     const answer = await reset(server, alice, {
       all: true,
@@ -172,17 +172,17 @@ describe('POST /keys/reset', () => {
     assert.deepEqual(await claimNames(server, bob, alice, 3), [named('B'), named('N'), named('G')])
   })
 
-  test('an ID whose old key is withdrawn in the same request takes a new key', async () => {
+  test('an ID whose key is withdrawn in the same request accepts a new key', async () => {
     const alice = await stockedDevice()
     const answer = await reset(server, alice, {
       key_ids: [named('A')],
-      one_time_keys: { [named('A')]: keyObject('anew') },
+      one_time_keys: { [named('A')]: keyObject('new') },
     })
     assert.deepEqual(answer['dev.latchkey.withdrawn'], [named('A')])
     assert.deepEqual(answer['dev.latchkey.outcomes'], { [named('A')]: 'stored' })
   })
 
-  test('a conflict among the replacements is a 400 with nothing withdrawn', async () => {
+  test('a conflict among the replacements is a 400 that withdraws nothing', async () => {
     const alice = await stockedDevice()
     const before = await pool(server, alice)
     const reply = await tryReset(server, alice, {
@@ -195,7 +195,7 @@ describe('POST /keys/reset', () => {
     assert.deepEqual(await pool(server, alice), before)
   })
 
-  test('is served at the stable path while the configuration has it', async () => {
+  test('is served at the stable path while the configuration enables it', async () => {
     const alice = await stockedDevice()
     const stable = '/_matrix/client/v3/keys/reset'
     const answer = ok(await server.call('POST', stable, { token: alice.token, body: { key_ids: [] } }))
@@ -219,7 +219,7 @@ describe('POST /keys/reset', () => {
     await reset(limited, other, { all: true })
   })
 
-  test('after a change of identity, replacements must be signed by the current one', async () => {
+  test('after an identity change, replacements must be signed by the current identity', async () => {
     const alice = await stockedDevice()
     const identity = (key: string): Record<string, unknown> => ({
       user_id: alice.userId,
@@ -236,7 +236,7 @@ describe('POST /keys/reset', () => {
 })
 
 describe('GET dev.latchkey/keys/pool', () => {
-  test('lists available keys in issue order and issued ones the most recent first, and never who claimed', async () => {
+  test('lists available keys in issue order and issued keys newest first, but never the claimer', async () => {
     const alice = await stockedDevice()
     await claimNames(server, bob, alice, 2)
     const answer = await pool(server, alice)
@@ -246,7 +246,7 @@ describe('GET dev.latchkey/keys/pool', () => {
     assert.ok(!JSON.stringify(answer).includes(bob.userId))
   })
 
-  test('pages through issued keys', async () => {
+  test('returns issued keys in pages', async () => {
     const alice = await stockedDevice()
     await claimNames(server, bob, alice, 3)
     const seen: string[] = []
@@ -269,7 +269,7 @@ describe('GET dev.latchkey/keys/pool', () => {
     }
   })
 
-  test('of a device without keys has no algorithms', async () => {
+  test('returns no algorithms for a device without keys', async () => {
     const fresh = await server.login('fresh', 'FRESH')
     const answer = await pool(server, fresh)
     assert.deepEqual(answer.algorithms, {})

@@ -1,7 +1,6 @@
 /**
- * `/keys/upload` over HTTP: the outcome table, conflicts, fallback keys, identity, limits. Scenarios of peers are named
- * where they are: Complement csapi/upload_keys_test.go, SyTest 41end-to-end-keys, Synapse
- * tests/handlers/test_e2e_keys.py.
+ * `/keys/upload` over HTTP: the outcome table, conflicts, fallback keys, identity, limits. Tests name the scenarios of
+ * peers: Complement csapi/upload_keys_test.go, SyTest 41end-to-end-keys, Synapse tests/handlers/test_e2e_keys.py.
  */
 import assert from 'node:assert/strict'
 import test, { describe } from 'node:test'
@@ -30,7 +29,7 @@ import { startTestServer, type TestDevice } from '@latchkey/testing/test-server.
 const { server, bob, newDevice } = await sharedServer()
 
 describe('POST /keys/upload', () => {
-  test('counts per algorithm equal what was uploaded (Complement TestUploadKey, SyTest 01)', async () => {
+  test('returns counts per algorithm that equal the upload (Complement TestUploadKey, SyTest 01)', async () => {
     const alice = await newDevice()
     const body = await upload(server, alice, {
       device_keys: deviceKeys(alice),
@@ -44,7 +43,7 @@ describe('POST /keys/upload', () => {
     })
   })
 
-  test('an empty body answers the counts, signed_curve25519 among them', async () => {
+  test('an empty body returns the counts, including signed_curve25519', async () => {
     const alice = await newDevice()
     for (const body of [{}, { one_time_keys: {} }, { one_time_keys: null, fallback_keys: null }]) {
       const answer = await upload(server, alice, body)
@@ -52,19 +51,19 @@ describe('POST /keys/upload', () => {
     }
   })
 
-  test('a device without keys has the digest of nothing, as it has a count of 0', async () => {
+  test('a device without keys has the digest of the empty set and a count of 0', async () => {
     const { digest } = (await sync(server, await newDevice()))['dev.latchkey.key_pool']
     assert.deepEqual(digest, { [CURVE]: 'A'.repeat(43) })
   })
 
-  test('device keys of more than 8 KiB are refused', async () => {
+  test('device keys over 8 KiB are refused', async () => {
     const alice = await newDevice()
     const sized = (length: number): object => ({ ...deviceKeys(alice), extra: 'x'.repeat(length) })
     assert.equal((await tryUpload(server, alice, { device_keys: sized(7_000) })).status, 200)
     refused(await tryUpload(server, alice, { device_keys: sized(8_000) }), 413, 'M_TOO_LARGE')
   })
 
-  test('the key_pool member is the one that the own pool and sync show', async () => {
+  test('the key_pool member equals the one in keys/pool and sync', async () => {
     const alice = await newDevice()
     const answer = await upload(server, alice, { one_time_keys: keys(['A']), fallback_keys: fallback('F') })
     const keyPool = answer['dev.latchkey.key_pool']
@@ -78,7 +77,7 @@ describe('POST /keys/upload', () => {
     assert.deepEqual((await sync(server, alice))['dev.latchkey.key_pool'], keyPool)
   })
 
-  test('the same keys three times are stored once (Complement TestUploadKeyIdempotency)', async () => {
+  test('the same keys sent three times are stored once (Complement TestUploadKeyIdempotency)', async () => {
     const alice = await newDevice()
     const body = { one_time_keys: keys(['A', 'B', 'C', 'D']) }
     const first = await upload(server, alice, body)
@@ -89,7 +88,7 @@ describe('POST /keys/upload', () => {
     }
   })
 
-  test('overlapping uploads add what is new (Complement TestUploadKeyIdempotencyOverlap)', async () => {
+  test('overlapping uploads add only the new keys (Complement TestUploadKeyIdempotencyOverlap)', async () => {
     const alice = await newDevice()
     const first = await upload(server, alice, { one_time_keys: keys(['A', 'B', 'C']) })
     assert.equal(first.one_time_key_counts[CURVE], 3)
@@ -112,7 +111,7 @@ describe('POST /keys/upload', () => {
     }
   })
 
-  test('material under another ID is kept once, and the answer says under which name', async () => {
+  test('material under another ID is stored once, and the answer has the ID under which it is stored', async () => {
     const alice = await newDevice()
     const before = await upload(server, alice, { one_time_keys: { [named('OLD')]: keyObject('same') } })
     assert.deepEqual(before['dev.latchkey.stored_as'], {})
@@ -135,7 +134,7 @@ describe('POST /keys/upload', () => {
     assert.equal(answer.one_time_key_counts[CURVE], 2)
   })
 
-  test('an issued key is not taken back (matrix-spec#1124), and its ID with new material is told as reused', async () => {
+  test('an issued key is not accepted again (matrix-spec#1124); its ID with new material is id_reused', async () => {
     const alice = await newDevice()
     const body = { one_time_keys: keys(['A', 'B']) }
     await upload(server, alice, body)
@@ -151,7 +150,7 @@ describe('POST /keys/upload', () => {
     assert.equal(reused.one_time_key_counts[CURVE], 2)
   })
 
-  test('an available ID with other material is refused in the text that SDKs parse, with the data beside it', async () => {
+  test('an available ID with other material is refused with the text that SDKs parse, and with data', async () => {
     const alice = await newDevice()
     const old = keyObject('old')
     await upload(server, alice, { one_time_keys: { [named('A')]: old, ...keys(['B']) } })
@@ -182,7 +181,7 @@ describe('POST /keys/upload', () => {
     assert.deepEqual(ok(query).device_keys, { [alice.userId]: {} })
   })
 
-  test('a changed key of any form conflicts (Synapse change_one_time_keys)', async () => {
+  test('a key of any form that changed is a conflict (Synapse change_one_time_keys)', async () => {
     const alice = await newDevice()
     await upload(server, alice, { one_time_keys: { 'alg1:k1': 'key1', 'alg2:k2': { key: 'key2' } } })
     for (const changed of [
@@ -197,7 +196,7 @@ describe('POST /keys/upload', () => {
     assert.deepEqual(answer.one_time_key_counts, { [CURVE]: 0, alg1: 1, alg2: 2 })
   })
 
-  test('over the cap the oldest leave, named in the answer, and never come back', async () => {
+  test('over the cap the oldest keys are evicted, named in the answer, and never accepted again', async () => {
     const pools = { ...DEFAULT_POOL_POLICY, keysPerPool: 3 }
     await using small = await startTestServer({ pools })
     const alice = await small.login('alice', 'A')
@@ -207,7 +206,7 @@ describe('POST /keys/upload', () => {
     assert.equal(answer.one_time_key_counts[CURVE], 3)
     assert.ok(
       answer['dev.latchkey.key_pool'].generation > first['dev.latchkey.key_pool'].generation,
-      'an eviction is a new generation',
+      'an eviction starts a new generation',
     )
     const again = await upload(small, alice, { one_time_keys: keys(['Y']) })
     assert.equal(again['dev.latchkey.outcomes'][named('Y')], 'already_removed')
@@ -225,7 +224,7 @@ describe('fallback keys', () => {
   const types = async (device: TestDevice): Promise<unknown> =>
     (await sync(server, device)).device_unused_fallback_key_types
 
-  test('bridge an empty pool, are told as used, and stay so when sent again (Synapse fallback_key)', async () => {
+  test('fill in for an empty pool, are reported as used, and stay used when sent again (Synapse fallback_key)', async () => {
     const alice = await newDevice()
     assert.deepEqual(await types(alice), [])
     const body = { fallback_keys: fallback('F') }
@@ -235,7 +234,7 @@ describe('fallback keys', () => {
     const claimed = await claim(server, bob, alice)
     assert.deepEqual(claimed, { name: named('F'), key: fallback('F')[named('F')] })
     assert.deepEqual(await types(alice), [])
-    assert.deepEqual(await claim(server, bob, alice), claimed, 'the same again for the next claimer')
+    assert.deepEqual(await claim(server, bob, alice), claimed, 'the next claimer gets the same key')
     const again = await upload(server, alice, body)
     assert.deepEqual(again['dev.latchkey.fallback_outcomes'], { [named('F')]: 'already_stored' })
     assert.deepEqual(await types(alice), [], 'still used')
@@ -244,7 +243,7 @@ describe('fallback keys', () => {
     assert.equal(standing.issue_count, 2)
   })
 
-  test('a re-upload with its members in another order does not make it unused', async () => {
+  test('stay used when re-uploaded with their members in another order', async () => {
     const alice = await newDevice()
     await upload(server, alice, { fallback_keys: fallback('F') })
     await claim(server, bob, alice)
@@ -253,7 +252,7 @@ describe('fallback keys', () => {
     assert.deepEqual(await types(alice), [])
   })
 
-  test('a new one replaces; the replaced one sent late is passed over', async () => {
+  test('are replaced by a new one, and a late upload of the replaced one is ignored', async () => {
     const alice = await newDevice()
     await upload(server, alice, { fallback_keys: fallback('F1') })
     await claim(server, bob, alice)
@@ -264,7 +263,7 @@ describe('fallback keys', () => {
     assert.equal((await claim(server, bob, alice))?.name, named('F2'))
   })
 
-  test('one-time keys go first, and the fallback key stays unused meanwhile (Synapse fallback_key_always_returned)', async () => {
+  test('are unused while one-time keys are left (Synapse fallback_key_always_returned)', async () => {
     const alice = await newDevice()
     await upload(server, alice, { one_time_keys: keys(['A']), fallback_keys: fallback('F') })
     assert.equal((await claim(server, bob, alice))?.name, named('A'))
@@ -282,7 +281,7 @@ describe('fallback keys', () => {
     assert.equal((await claim(server, bob, alice))?.key.key, material('other'))
   })
 
-  test('two for one algorithm in one request are refused, and the one-time keys with them', async () => {
+  test('two for one algorithm in one request are refused together with its one-time keys', async () => {
     const alice = await newDevice()
     const reply = await tryUpload(server, alice, {
       one_time_keys: keys(['A']),
@@ -300,7 +299,7 @@ describe('device keys and identity', () => {
     return ok(reply).device_keys[device.userId]
   }
 
-  test('are returned as uploaded, with unsigned beside them (Complement, SyTest 01)', async () => {
+  test('are returned as uploaded, plus unsigned (Complement, SyTest 01)', async () => {
     const alice = await newDevice()
     const uploaded = deviceKeys(alice)
     await upload(server, alice, { device_keys: uploaded })
@@ -308,7 +307,7 @@ describe('device keys and identity', () => {
     assert.deepEqual(found, { ...uploaded, unsigned: {} })
   })
 
-  test('with several members missing, or of another user or device, are refused and nothing is stored', async () => {
+  test('are refused, and nothing is stored, if members are missing or name another user or device', async () => {
     const alice = await newDevice()
     const good = deviceKeys(alice)
     const { user_id, device_id } = good
@@ -328,7 +327,7 @@ describe('device keys and identity', () => {
     assert.deepEqual((await upload(server, alice, {})).one_time_key_counts, { [CURVE]: 0 })
   })
 
-  test('a changed identity purges the pools, and the former one is refused from then on', async () => {
+  test('a changed identity purges the pools, and the former identity is refused from then on', async () => {
     const alice = await newDevice()
     const first = { device_keys: deviceKeys(alice, 'one'), one_time_keys: keys(['A']) }
     const before = await upload(server, alice, { ...first, fallback_keys: fallback('F') })
@@ -336,7 +335,7 @@ describe('device keys and identity', () => {
     assert.deepEqual(after.one_time_key_counts, { [CURVE]: 0 })
     assert.ok(
       after['dev.latchkey.key_pool'].generation > before['dev.latchkey.key_pool'].generation,
-      'a purge is a new generation',
+      'a purge starts a new generation',
     )
     assert.equal(await claim(server, bob, alice), undefined)
     refused(await tryUpload(server, alice, first), 400, 'M_INVALID_PARAM')
@@ -346,14 +345,14 @@ describe('device keys and identity', () => {
 })
 
 describe('limits', () => {
-  test('2 000 keys in one upload are refused, naming both numbers, and nothing is stored', async () => {
+  test('an upload of 2 000 keys is refused with both numbers, and nothing is stored', async () => {
     const alice = await newDevice()
     const reply = await tryUpload(server, alice, { one_time_keys: keys(ids(2000)) })
     assert.match(refused(reply, 400, 'M_INVALID_PARAM'), /2000 keys.*500/)
     assert.deepEqual((await upload(server, alice, {})).one_time_key_counts, { [CURVE]: 0 })
   })
 
-  test('a 17th algorithm is refused, and the others of that request with it', async () => {
+  test('a 17th algorithm is refused together with the rest of the request', async () => {
     const alice = await newDevice()
     const many = Array.from({ length: 16 }, (_, i) => [`alg${i}:1`, `key${i}`])
     await upload(server, alice, { one_time_keys: Object.fromEntries(many) })
@@ -364,7 +363,7 @@ describe('limits', () => {
     assert.equal((await upload(server, alice, {})).one_time_key_counts['alg0'], 1)
   })
 
-  test('over time a flood meets evictions of the oldest, then the daily budget with at most 2 s to wait', async () => {
+  test('a flood of keys evicts the oldest, then meets the daily budget with at most 2 s to wait', async () => {
     const alice = await newDevice()
     let stored = 0
     for (; stored < 5000; stored += 500) {

@@ -1,5 +1,5 @@
 /**
- * To-device messages over HTTP: once per transaction, again until confirmed, in pages (client-server API,
+ * To-device messages over HTTP: once per transaction, repeated until acknowledged, in pages (client-server API,
  * "Send-to-device messaging").
  */
 import assert from 'node:assert/strict'
@@ -10,7 +10,7 @@ import type { AnyJson, TestDevice } from '@latchkey/testing/test-server.ts'
 
 const { server, bob, newDevice, loginAgain } = await sharedServer()
 
-/** The position that the device has reached: an answer with nothing new behind it. */
+/** The token of an answer after which nothing is new. */
 async function caughtUp(device: TestDevice): Promise<string> {
   return (await sync(server, device)).next_batch
 }
@@ -19,7 +19,7 @@ describe('to-device messages', () => {
   const events = async (device: TestDevice, since?: string): Promise<AnyJson> =>
     sync(server, device, since === undefined ? {} : { since, timeout: '60000' })
 
-  test('come again until the device shows the token behind them (SyTest 46direct/02)', async () => {
+  test('are repeated until the device sends the token of their answer (SyTest 46direct/02)', async () => {
     const alice = await newDevice()
     const since = await caughtUp(alice)
     await send(server, bob, { [alice.userId]: { [alice.deviceId]: { n: 1 } } }, 'ack-1')
@@ -36,7 +36,7 @@ describe('to-device messages', () => {
     assert.deepEqual((await sync(server, alice, { since: next.next_batch })).to_device.events, [])
   })
 
-  test('a repeated transaction delivers once; another type, device or transaction is another', async () => {
+  test('a repeated transaction delivers once; another type, device or transaction delivers again', async () => {
     const alice = await newDevice()
     const messages = { [alice.userId]: { [alice.deviceId]: { n: 1 } } }
     for (let i = 0; i < 3; i++) ok(await send(server, bob, messages, 'replayed'))
@@ -45,7 +45,7 @@ describe('to-device messages', () => {
     assert.equal((await events(alice)).to_device.events.length, 3)
   })
 
-  test('a transaction ID is one of its event type: another type with it is another transaction', async () => {
+  test('a transaction ID belongs to its event type: with another type it is another transaction', async () => {
     const alice = await newDevice()
     const body = { messages: { [alice.userId]: { [alice.deviceId]: {} } } }
     const paths = ['m.one/1', 'm.two/1', 'm.one/2', 'm.one%2F1/1', 'm.one/1%2F1', 'm.one/1', 'm.two/1']
@@ -55,7 +55,7 @@ describe('to-device messages', () => {
     assert.deepEqual(types, ['m.one', 'm.two', 'm.one', 'm.one/1', 'm.one'])
   })
 
-  test('a device that is named beside the wildcard gets its own message and no other', async () => {
+  test('a device named along with the wildcard gets only its own message', async () => {
     const alice = await newDevice()
     const second = await loginAgain(alice, 'SECOND')
     const third = await loginAgain(alice, 'THIRD')
@@ -64,7 +64,7 @@ describe('to-device messages', () => {
       { [alice.deviceId]: named, '*': everyone },
       { '*': everyone, [alice.deviceId]: named },
     ].entries()) {
-      ok(await send(server, bob, { [alice.userId]: byDevice }, `beside-${id}`))
+      ok(await send(server, bob, { [alice.userId]: byDevice }, `wildcard-${id}`))
     }
     const contents = async (device: TestDevice): Promise<unknown> =>
       (await events(device)).to_device.events.map(({ content }: AnyJson) => content)
@@ -72,7 +72,7 @@ describe('to-device messages', () => {
     for (const device of [second, third]) assert.deepEqual(await contents(device), [everyone, everyone])
   })
 
-  test('a hundred come per sync, in order, and the rest at once with the next', async () => {
+  test('are limited to 100 per sync, in order, and the next sync returns the rest at once', async () => {
     const alice = await newDevice()
     const since = await caughtUp(alice)
     for (let n = 0; n < 250; n++) {
@@ -94,7 +94,7 @@ describe('to-device messages', () => {
     )
   })
 
-  test('the wildcard reaches every device, one request several users (Complement TestToDeviceMessages)', async () => {
+  test('the wildcard reaches every device, and one request several users (Complement TestToDeviceMessages)', async () => {
     const alice = await newDevice()
     const second = await loginAgain(alice, 'SECOND')
     const carol = await newDevice()
@@ -103,7 +103,7 @@ describe('to-device messages', () => {
     const messages = {
       [alice.userId]: { '*': content },
       [carol.userId]: { [carol.deviceId]: content, UNKNOWN: content },
-      '@nobody:test.example': { '*': content },
+      '@unknown:test.example': { '*': content },
       '@far:elsewhere.example': { '*': content },
       nonsense: { '*': content },
     }
@@ -113,7 +113,7 @@ describe('to-device messages', () => {
     for (const device of [alice, carol]) assert.deepEqual((await events(device)).to_device.events, expected)
   })
 
-  test('are gone with the device', async () => {
+  test('are removed with the device', async () => {
     const alice = await newDevice()
     await send(server, bob, { [alice.userId]: { [alice.deviceId]: { secret: 1 } } }, 'gone')
     ok(await server.call('POST', `${CLIENT}/logout`, { token: alice.token }))
@@ -121,7 +121,7 @@ describe('to-device messages', () => {
     assert.deepEqual((await sync(server, again)).to_device.events, [])
   })
 
-  test('a content over the limit is a 413 that delivers none of the request', async () => {
+  test('a content over the limit is a 413, and no message of the request is delivered', async () => {
     const alice = await newDevice()
     const messages = {
       [alice.userId]: { [alice.deviceId]: { text: 'small' }, '*': { text: 'x'.repeat(70_000) } },

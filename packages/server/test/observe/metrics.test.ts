@@ -1,4 +1,4 @@
-/** What a server counts about itself, as Prometheus reads it; and that nothing is counted or served unasked. */
+/** Metrics as Prometheus reads them. Nothing is counted or served unless metrics are configured. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { DEFAULT_CONFIG, DEFAULT_RATES, DEFAULT_SIZES } from '../../src/config/config.ts'
@@ -25,7 +25,7 @@ import { startTestServer, type TestServer } from '@latchkey/testing/test-server.
 
 const CONFLICT = 'io.github.johennes.msc4420.M_DUPLICATE_ONE_TIME_KEY'
 
-/** What a worker's answer is to the process that asked: a copy. */
+/** A worker's counts as the asking process receives them: a copy. */
 async function sentBy({ registry }: Metrics): Promise<Counts> {
   return structuredClone(await countsOf(registry))
 }
@@ -35,7 +35,7 @@ async function metricsOf(server: TestServer): Promise<Samples> {
   return readMetrics(server.metricsUrl)
 }
 
-test('claims are counted by what each device gave', async () => {
+test('claims are counted by outcome', async () => {
   const rates = { ...DEFAULT_RATES, claimPerTarget: { burst: 3, perSecond: 0 } }
   await using server = await startTestServer({ metricsPort: 0, rates })
   const [alice, bob, carol] = [
@@ -56,7 +56,7 @@ test('claims are counted by what each device gave', async () => {
   )
 })
 
-test('uploads, conflicts, purges, evictions, resets and messages are counted when they happened', async () => {
+test('uploads, conflicts, purges, evictions, resets and messages are counted when they happen', async () => {
   let nowMs = Date.now()
   await using server = await startTestServer(
     { metricsPort: 0, pools: { ...DEFAULT_CONFIG.pools, onConflict: 'heal', keysPerPool: 10 } },
@@ -103,7 +103,7 @@ test('uploads, conflicts, purges, evictions, resets and messages are counted whe
   })
 })
 
-test('requests are counted by method, route and status, and a path that nobody serves has no label of its own', async () => {
+test('requests are counted by method, route and status; an unknown path has no label of its own', async () => {
   await using server = await startTestServer({ metricsPort: 0 })
   const alice = await server.login('alice', 'A')
   await upload(server, alice, {})
@@ -117,10 +117,10 @@ test('requests are counted by method, route and status, and a path that nobody s
   assert.equal(count('method="POST",route="/_matrix/client/v3/keys/upload",status="2xx"'), 1)
   assert.equal(count('method="POST",route="/_matrix/client/v3/keys/upload",status="4xx"'), 1)
   assert.equal(count('method="GET",route="none",status="4xx"'), 1)
-  assert.ok(!page.includes('secret') && !page.includes('nothing-of-ours'), 'clients choose no labels')
+  assert.ok(!page.includes('secret') && !page.includes('nothing-of-ours'), 'clients cannot choose labels')
 })
 
-test('syncs that wait are a gauge', async () => {
+test('waiting syncs are a gauge', async () => {
   await using server = await startTestServer({ metricsPort: 0 })
   const alice = await server.login('alice', 'A')
   const { next_batch: since } = await sync(server, alice)
@@ -132,7 +132,7 @@ test('syncs that wait are a gauge', async () => {
   assert.equal((await metricsOf(server)).get('latchkey_waiting_syncs'), 0)
 })
 
-test('a request whose client went away is counted as aborted', async () => {
+test('a request whose client disconnected is counted as aborted', async () => {
   await using server = await startTestServer({ metricsPort: 0 })
   const alice = await server.login('alice', 'A')
   const { next_batch: since } = await sync(server, alice)
@@ -150,7 +150,7 @@ test('a request whose client went away is counted as aborted', async () => {
   await eventually(async () => (await metricsOf(server)).get(aborted) === 1)
 })
 
-test('requests answered 503 are counted, health checks are not', async () => {
+test('requests answered 503 are counted, and health checks are not', async () => {
   const sizes = { ...DEFAULT_SIZES, bodyBytesInFlight: 4000 }
   await using server = await startTestServer({ metricsPort: 0, sizes })
   const alice = await server.login('alice', 'A')
@@ -160,7 +160,7 @@ test('requests answered 503 are counted, health checks are not', async () => {
   assert.equal((await metricsOf(server)).get('latchkey_unavailable_total'), 1)
 })
 
-test('without metrics_port nothing is counted or served, and clients never reach the page', async () => {
+test('without metrics_port nothing is counted or served, and the page is not on the client port', async () => {
   await using silent = await startTestServer()
   assert.equal(silent.metricsUrl, undefined)
   assert.equal(silent.context.metrics, undefined)
@@ -173,7 +173,7 @@ test('without metrics_port nothing is counted or served, and clients never reach
   assert.equal((await fetch(counting.metricsUrl, { method: 'POST' })).status, 405)
 })
 
-test('an address for the metrics that is taken is told by its key, and everything else is let go again', async () => {
+test('a metrics address in use is reported with its key, and every other resource is released', async () => {
   await using first = await startTestServer({ metricsPort: 0 })
   const { port } = new URL(first.metricsUrl ?? '')
   await using second = await startTestServer()
@@ -187,7 +187,7 @@ test('an address for the metrics that is taken is told by its key, and everythin
   assert.ok(third.metricsUrl)
 })
 
-test('the fence is a number that all processes share, and a count of what this one raised', async () => {
+test('all processes share one fence number, and each counts the times it raised the fence', async () => {
   const metrics = new Metrics()
   metrics.fence({ number: 3, raisedHere: false })
   metrics.fence({ number: 4, raisedHere: true })
@@ -200,7 +200,7 @@ test('the fence is a number that all processes share, and a count of what this o
   assert.equal(samples.get('latchkey_fence_raised_total'), 1)
 })
 
-test('what a worker counted stays in the sums after its death, and a worker that hangs counts with its last answer', async () => {
+test('the counts of a dead worker stay in the sums, and a hung worker counts with its last answer', async () => {
   const together = new WorkerMetrics()
   const [one, two] = [new Metrics(), new Metrics()]
   const first = { ask: () => sentBy(one) }

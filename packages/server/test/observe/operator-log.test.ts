@@ -1,14 +1,11 @@
-/**
- * What the operator finds in the log: draining claimers and rolled-back clients, by name, and not a line for each
- * request.
- */
+/** Log entries for the operator: draining claimers and rolled-back clients, by name, and not one entry per request. */
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import { startLatchkey, temporaryDirectory } from '@latchkey/testing/run-latchkey.ts'
 import { claimNames, fallback, ids, keys, named, upload } from '@latchkey/testing/test-client.ts'
 import { clientOf } from '@latchkey/testing/test-server.ts'
 
-test('a drained device and reused key IDs are logged once, with who and what', async () => {
+test('a drained device and reused key IDs are logged once, with the users and devices involved', async () => {
   using directory = temporaryDirectory()
   const environment = { LATCHKEY_RATES_CLAIM_PER_TARGET_BURST: '2' }
   const args = ['--data', directory.path, '--registration', 'open', '--server-name', 'test.example']

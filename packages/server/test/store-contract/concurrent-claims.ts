@@ -1,4 +1,4 @@
-/** Once, in order, and no false miss, however many claim at the same moment (key-pool.md invariants). */
+/** Concurrent claims: each key once, in order, and no false miss (key-pool.md invariants). */
 import { keyPools } from '@latchkey/testing/key-pools.ts'
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -9,7 +9,7 @@ import type { StoreUnderTest } from './store-under-test.ts'
 import { claimer, DEVICE, login, makeKey, USER } from './test-device.ts'
 
 export function testConcurrentClaims(under: StoreUnderTest): void {
-  test(`200 claims at once of 50 keys in a ${under.name} store get 50 distinct keys, then the fallback key`, async () => {
+  test(`200 concurrent claims of 50 keys in a ${under.name} store get 50 distinct keys, then the fallback key`, async () => {
     const open = await under.open(DEFAULT_POOL_POLICY)
     try {
       const pools = keyPools(open.store)

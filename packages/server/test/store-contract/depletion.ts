@@ -1,4 +1,4 @@
-/** Where a store asks the depletion defence (pool/depletion.ts), and what it does with the answer. */
+/** When a store asks the depletion defence (pool/depletion.ts), and how it applies the answer. */
 import { keyPools } from '@latchkey/testing/key-pools.ts'
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -13,7 +13,7 @@ import { claimer, DEVICE, login, makeKey, poolStatus, USER } from './test-device
 
 const TARGET: ClaimTarget = { userId: USER, deviceId: DEVICE, algorithm: SIGNED_CURVE25519 }
 
-/** Answers always the same, and keeps what it was asked. */
+/** Always gives the same answer, and records what it was asked. */
 class Recorder implements DepletionDefence {
   readonly asked: { user: UserId; origin: string; device: DeviceRef; now: number }[] = []
   readonly #answer: boolean
@@ -33,7 +33,7 @@ class Recorder implements DepletionDefence {
 }
 
 export function testDepletion(under: StoreUnderTest): void {
-  test(`a ${under.name} store asks the defence once for each one-time key that would leave, and for nothing else`, async () => {
+  test(`a ${under.name} store asks the defence once for each one-time key to issue, and for nothing else`, async () => {
     const defence = new Recorder(true)
     const open = await under.open(DEFAULT_POOL_POLICY, defence)
     try {
@@ -50,8 +50,8 @@ export function testDepletion(under: StoreUnderTest): void {
         TARGET,
         { ...TARGET, algorithm: onlyFallback },
         { ...TARGET, algorithm: 'unknown' as Algorithm },
-        { ...TARGET, deviceId: 'NOBODY' as DeviceId },
-        { ...TARGET, userId: '@nobody:test.example' as UserId },
+        { ...TARGET, deviceId: 'UNKNOWN' as DeviceId },
+        { ...TARGET, userId: '@unknown:test.example' as UserId },
       ]
       const bob = claimer('bob')
       const first = await pools.claim({ claimer: bob, targets, now: 2 })
@@ -70,7 +70,7 @@ export function testDepletion(under: StoreUnderTest): void {
     }
   })
 
-  test(`past the budget a ${under.name} store gives the fallback key and says so, or the one-time key where there is none`, async () => {
+  test(`a ${under.name} store over budget returns the fallback key, or the one-time key if there is none`, async () => {
     const open = await under.open(DEFAULT_POOL_POLICY, new Recorder(false))
     try {
       const pools = keyPools(open.store)

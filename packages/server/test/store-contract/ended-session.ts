@@ -1,4 +1,6 @@
-/** A session that ended between a request's authentication and its operation: 401, nothing told, nothing stored. */
+/**
+ * A session that ends between the authentication and the operation of a request gets a 401; nothing is read or stored.
+ */
 import { keyPools } from '@latchkey/testing/key-pools.ts'
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -32,7 +34,7 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
 
 export function testEndedSession(under: StoreUnderTest): void {
   for (const [name, operation] of Object.entries(OPERATIONS)) {
-    test(`${name} for a session that ended is refused in a ${under.name} store, with its device gone or in use again`, async () => {
+    test(`${name} in a ${under.name} store is refused for an ended session, even if its device is in use again`, async () => {
       const open = await under.open(DEFAULT_POOL_POLICY)
       const { store } = open
       try {

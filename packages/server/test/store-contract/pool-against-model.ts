@@ -1,8 +1,8 @@
 /**
- * Property: whatever uploads, claims, resets, identity changes, removals and crashes happen in whatever order, alone or
- * at the same moment, the store answers as the model does, and what the device can read of its pools is what the model
- * holds. What happens at the same moment must be as if it had happened one after the other: in the order of submission,
- * if the store promises that, else in any. Then every order that explains all answers so far is a model of its own.
+ * Property: uploads, claims, resets, identity changes, removals and crashes happen in any order, alone or concurrently;
+ * the store answers as the model does, and the device reads the pools that the model holds. Concurrent operations must
+ * have the effect of some sequence: the order of submission if the store promises that, else any order. Then each order
+ * that explains all answers so far is kept as a model of its own.
  */
 import { keyPools } from '@latchkey/testing/key-pools.ts'
 import assert from 'node:assert/strict'
@@ -20,10 +20,10 @@ import type { OpenStore, StoreUnderTest } from './store-under-test.ts'
 import { claimer, DEVICE, identity, login, makeKey, poolStatus, USER } from './test-device.ts'
 
 const ALGORITHMS = ['curve25519', 'signed_curve25519'] as const
-// Base64 order, code-point order and the order of creation all differ among these.
+// Base64 order, code-point order and creation order all differ among these.
 const IDS = ['AAAAHg', 'AAAAAQ', 'AAAAAA', '0', 'a', 'Z', '\u{1F511}', '\uFFFD']
 const MATERIALS = 12
-/** A claimer that has no budget at all; everybody else has no end of it. */
+/** A claimer without any budget; all others have an unlimited one. */
 const DRAINER = 'drainer'
 const depletion: DepletionDefence = {
   takesOneTimeKey: ({ user }) => user !== claimer(DRAINER).user,
@@ -55,7 +55,7 @@ type Operation =
     }
   | { readonly type: 'claim'; readonly algorithms: string[]; readonly spare: boolean }
   | { readonly type: 'remove' }
-/** `again`: the last upload once more, as a stuck client would; `again soon`: as a stray duplicate would. */
+/** `again`: repeats the last upload, as a stuck client does; `again soon`: as a stray duplicate does. */
 type Step =
   | { readonly wait: number; readonly operations: Operation[] }
   | 'crash'
@@ -69,18 +69,18 @@ const key = fc.record({
   material: fc.nat(MATERIALS - 1),
   signer: fc.nat(3),
 })
-const keys = fc.uniqueArray(key, { maxLength: 6, selector: (k) => `${k.algorithm}:${k.id}` })
-const fallbacks = fc.uniqueArray(key, { maxLength: 2, selector: (k) => k.algorithm })
-const stale = fc.nat(9).map((n) => n === 0)
-const operation: fc.Arbitrary<Operation> = fc.oneof(
+const anyKeys = fc.uniqueArray(key, { maxLength: 6, selector: (k) => `${k.algorithm}:${k.id}` })
+const anyFallbacks = fc.uniqueArray(key, { maxLength: 2, selector: (k) => k.algorithm })
+const anyStale = fc.nat(9).map((n) => n === 0)
+const anyOperation: fc.Arbitrary<Operation> = fc.oneof(
   {
     weight: 5,
     arbitrary: fc.record({
       type: fc.constant('upload' as const),
       identity: fc.option(fc.nat(2), { nil: undefined, freq: 2 }),
-      keys,
-      fallbacks,
-      stale,
+      keys: anyKeys,
+      fallbacks: anyFallbacks,
+      stale: anyStale,
     }),
   },
   {
@@ -100,9 +100,9 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
         fc.tuple(fc.constantFrom(...ALGORITHMS), fc.constantFrom(...IDS)).map(([a, id]) => `${a}:${id}`),
         { maxLength: 4 },
       ),
-      keys,
-      fallbacks,
-      stale,
+      keys: anyKeys,
+      fallbacks: anyFallbacks,
+      stale: anyStale,
     }),
   },
   { weight: 1, arbitrary: fc.constant({ type: 'remove' as const }) },
@@ -113,7 +113,7 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
       weight: 12,
       arbitrary: fc.record({
         wait: fc.nat(3000),
-        operations: fc.array(operation, { minLength: 1, maxLength: 4 }),
+        operations: fc.array(anyOperation, { minLength: 1, maxLength: 4 }),
       }),
     },
     { weight: 1, arbitrary: fc.constant('crash' as const) },
@@ -147,12 +147,12 @@ export function testPoolAgainstModel(under: StoreUnderTest): void {
   }
 }
 
-/** An operation under way: its answer, and what a model answers. */
+/** A submitted operation: its answer, and the answer of a model. */
 type Submitted = { readonly answer: Promise<unknown>; readonly expect: (model: ModelDevice) => unknown }
 
 class History {
   readonly #under: StoreUnderTest
-  /** Every past that explains what was seen; one, when operations keep the order of their submission. */
+  /** Every history that explains the answers so far; only one if operations keep the order of their submission. */
   #models: ModelDevice[]
   #open: OpenStore
   #session: Session
@@ -221,7 +221,9 @@ class History {
     this.#last = await poolStatus(this.#open.store, this.#session)
   }
 
-  /** Submits operations together, so that a store may put them into one commit, and finds the orders that explain them. */
+  /**
+   * Submits operations together, so that a store may put them into one commit, and finds the orders that explain them.
+   */
   async #run(operations: readonly Operation[]): Promise<void> {
     for (const model of this.#models) model.beginStep()
     const submitted = operations.map((operation) => this.#submit(operation))
@@ -248,7 +250,10 @@ class History {
     if (this.#exists) await this.#compare()
   }
 
-  /** Goes on with what comes of the models; those that throw are refuted. The first refutation is told when none is left. */
+  /**
+   * Replaces the models by the results of `next`. A model that throws is dropped; if none is left, throws the first
+   * error.
+   */
   #keepModels(next: (model: ModelDevice) => readonly (() => ModelDevice)[]): void {
     const kept = new Map<string, ModelDevice>()
     let refutation: unknown
@@ -377,7 +382,7 @@ class History {
     return { session: isStale ? this.#formerSession : this.#session, isStale }
   }
 
-  /** Counts, digests, order, fallback state, version and generation, as the device reads them. */
+  /** Compares counts, digests, order, fallback state, version and generation, as the device reads them. */
   async #compare(): Promise<void> {
     const { store } = this.#open
     const seen = await store.pools.inspect(this.#session, { limit: 1000 })
@@ -392,7 +397,7 @@ class History {
   }
 }
 
-/** What the device reads is what the model holds. `last` is what it read before the model's step. */
+/** Requires that the device reads what the model holds. `last` is what it read before the step. */
 function requireSame(
   model: ModelDevice,
   { status, pools }: PoolInspection,
@@ -436,7 +441,7 @@ async function orRefusal(answer: Promise<object>): Promise<object> {
   })
 }
 
-/** Which keys were evicted matters, not in which order they are named. */
+/** The set of evicted keys matters, their order does not. */
 function sorted(outcome: ModelOutcome): object {
   return 'refused' in outcome ? outcome : { ...outcome, evicted: outcome.evicted.toSorted() }
 }

@@ -1,6 +1,6 @@
 /**
- * A second opinion on the key pools, written from the design alone (key-pool.md) and without any of the server's code:
- * plain arrays and sets, one operation after the other. The property test holds a store to it.
+ * An independent model of the key pools, written from key-pool.md without any of the server's code: plain arrays and
+ * sets, one operation after the other. The property test compares stores with it.
  */
 import { createHash } from 'node:crypto'
 
@@ -41,7 +41,7 @@ export type ModelReset = ModelOutcome & {
   readonly absent?: readonly string[]
 }
 
-/** One device of one user, through all its lives. */
+/** One device of one user, including removals and later logins. */
 export class ModelDevice {
   readonly #policy: ModelPolicy
   exists = true
@@ -57,7 +57,7 @@ export class ModelDevice {
     this.#policy = policy
   }
 
-  /** Another one with the same past, whose future is its own. */
+  /** A copy with the same history. */
   copy(): ModelDevice {
     const { exists, identity, formerIdentities, pools, changed, left } = this
     const copy = Object.assign(
@@ -68,7 +68,7 @@ export class ModelDevice {
     return copy
   }
 
-  /** All that its future depends on, as text. */
+  /** All state that affects its future, as text. */
   state(): string {
     const pools = [...this.pools]
       .sort(([a], [b]) => (a < b ? -1 : 1))
@@ -150,7 +150,10 @@ export class ModelDevice {
     })
   }
 
-  /** The JSON of the key given out, if any, and whether it was a fallback key although one-time keys are left. `spare`: the claimer has no budget. */
+  /**
+   * Returns the key's JSON, if any, and whether it is a fallback key although one-time keys are left. `spare`: the
+   * claimer has no budget left.
+   */
   claim(algorithm: string, spare: boolean): { json: string; rateLimited: boolean } | undefined {
     const pool = this.exists ? this.pools.get(algorithm) : undefined
     if (pool === undefined) return undefined
@@ -167,13 +170,13 @@ export class ModelDevice {
     return { json: next.json, rateLimited: false }
   }
 
-  /** The available keys of an algorithm, the next to leave first. */
+  /** The available keys of an algorithm, the next one to issue first. */
   inIssueOrder(algorithm: string): Entry[] {
     const available = this.pools.get(algorithm)?.log.filter(isAvailable) ?? []
     return this.#policy.byKeyId ? available.sort(byCodePoints) : available
   }
 
-  /** base64url of the digest, computed from nothing. */
+  /** The digest in base64url, computed from the available keys. */
   digest(algorithm: string): string {
     const digest = Buffer.alloc(32)
     for (const entry of this.inIssueOrder(algorithm)) {
@@ -277,7 +280,7 @@ export class ModelDevice {
     return result
   }
 
-  /** Material that is known, or comes earlier in the request, never conflicts; else an available ID does. */
+  /** Material that is known, or comes earlier in the request, never conflicts; otherwise an available ID does. */
   #conflicts(key: ModelKey, request: readonly ModelKey[]): boolean {
     const pool = this.pools.get(key.algorithm)
     if (pool?.log.some((e) => e.material === key.material && e.state !== 'withdrawn')) return false
@@ -303,7 +306,10 @@ export class ModelDevice {
     return true
   }
 
-  /** Everything available goes. What the batch offers again was not lost and may enter anew; the rest may not. */
+  /**
+   * Removes everything available. Keys that the request offers again were not lost and may be stored again; others may
+   * not.
+   */
   #heal(algorithm: string, keys: readonly ModelKey[]): void {
     for (const entry of this.#pool(algorithm).log.filter(isAvailable)) {
       const offered = keys.some((key) => key.algorithm === algorithm && key.material === entry.material)
@@ -318,7 +324,7 @@ function isAvailable(entry: Entry): boolean {
   return entry.state === 'available'
 }
 
-/** UTF-8 bytes sort as code points do. */
+/** Compares UTF-8 bytes, which sort as code points do. */
 function byCodePoints(a: { readonly id: string }, b: { readonly id: string }): number {
   return Buffer.compare(Buffer.from(a.id), Buffer.from(b.id))
 }

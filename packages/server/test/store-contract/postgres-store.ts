@@ -1,6 +1,6 @@
 /**
- * Stores over PostgreSQL for the contract suite: each test a fresh schema of the server that LATCHKEY_TEST_POSTGRES names.
- * A store reaches the server through a proxy, so that a test can end its connections as a killed process would.
+ * PostgreSQL stores for the contract suite: each test has a fresh schema on the server of LATCHKEY_TEST_POSTGRES. A
+ * store reaches the server through a proxy, so that a test can end its connections as a killed process would.
  */
 import { randomUUID } from 'node:crypto'
 import { DEFAULT_CONFIG, postgresOptions } from '../../src/config/config.ts'
@@ -12,12 +12,12 @@ import { TcpProxy } from '@latchkey/testing/tcp-proxy.ts'
 import { openTestSchema, type TestSchema } from '@latchkey/testing/test-schema.ts'
 import type { OpenStore, StoreUnderTest } from './store-under-test.ts'
 
-/** What makes several test files at once stay below the connections that a server allows. */
+/** Connections per store: few, so that concurrent test files stay below the server's limit. */
 const CONNECTIONS = 5
-/** The tests' clock begins here; what they do is not past its retention. */
+/** The start of the tests' clock. Their operations stay within its retention times. */
 const TEST_TIME = 1_700_000_000_000
 
-/** A store, and the network between it and the database. */
+/** A store, and the proxy between it and the database. */
 export type ProxiedStore = {
   readonly store: Store
   readonly proxy: TcpProxy
@@ -45,7 +45,7 @@ export async function freshSchema(): Promise<TestSchema> {
   return schema
 }
 
-/** Another store over the same schema, as another process would open it. */
+/** Opens another store over the same schema, as another process would. */
 export async function openProxied(
   { database, witnesses }: TestSchema,
   pools: PoolPolicy,
@@ -85,7 +85,7 @@ async function openIn(
     store,
     async crash() {
       await proxy.close()
-      // Nothing that it still does reaches the database.
+      // The closed proxy keeps the writes of this close from the database.
       await store.close()
       return openIn(schema, pools, depletion)
     },

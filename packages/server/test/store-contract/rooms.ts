@@ -1,6 +1,6 @@
 /**
- * Rules of to-device messages, logins, device lists and cross-signing where a store could decide otherwise than the
- * domain: what its statements do when facts change between requests. The rules themselves are tested beside the domain.
+ * Rules of to-device messages, logins, device lists and cross-signing where a store could decide differently from the
+ * domain, because facts change between its statements. The rules themselves are tested with the domain.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -19,13 +19,13 @@ const OTHER = 'OTHER' as DeviceId
 type Case = (store: Store, session: Session) => Promise<void>
 
 const CASES: Readonly<Record<string, Case>> = {
-  'a transaction ID is forgotten after 24 hours to the millisecond, whatever was swept': async (
+  'a transaction ID is forgotten exactly 24 hours later, even if others were swept before it': async (
     store,
     session,
   ) => {
     const send = (n: number, id: string, now: number): Promise<void> =>
       store.messages.send({ session, transactionId: `m.test\0${id}`, messages: [message(n)], now })
-    // More forgotten transactions than one send sweeps, and the one in question is the newest of them.
+    // More forgotten transactions than one send sweeps; the tested one is the newest of them.
     for (let n = 0; n < 30; n++) await send(n, `older ${n}`, NOW - 1)
     await send(100, 'same', NOW)
     await send(101, 'same', NOW + DAY_MS)
@@ -34,14 +34,14 @@ const CASES: Readonly<Record<string, Case>> = {
     assert.deepEqual((await received(store, session)).slice(30), [100, 102])
   },
 
-  'a transaction ID sent several times at once is carried out once': async (store, session) => {
+  'a transaction ID sent several times concurrently is applied once': async (store, session) => {
     const send = (n: number): Promise<void> =>
       store.messages.send({ session, transactionId: 'm.test\0once', messages: [message(n)], now: NOW })
     await Promise.all([1, 2, 3, 4].map(send))
     assert.equal((await received(store, session)).length, 1)
   },
 
-  'a request above the fan-out limit leaves nothing, and another one at the same time is delivered': async (
+  'a request over the fan-out limit delivers nothing, and a concurrent one is delivered': async (
     store,
     session,
   ) => {
@@ -58,7 +58,7 @@ const CASES: Readonly<Record<string, Case>> = {
     assert.deepEqual(await received(store, session), [3, 4])
   },
 
-  'a renewed device keeps its messages and its transactions; a restored one has neither': async (
+  'a new login keeps the messages and transactions of its device; a login after its removal does not': async (
     store,
     session,
   ) => {
@@ -75,10 +75,7 @@ const CASES: Readonly<Record<string, Case>> = {
     assert.deepEqual(await received(store, restored), [3])
   },
 
-  'a login names what is wrong in the same order: password, name, number of devices': async (
-    store,
-    session,
-  ) => {
+  'a login checks the password, then the name, then the number of devices': async (store, session) => {
     const account = await store.accounts.find(USER)
     assert.ok(account)
     await store.devices.putCrossSigning(session, [masterKey('KEY')], undefined)
@@ -98,7 +95,7 @@ const CASES: Readonly<Record<string, Case>> = {
     )
   },
 
-  'of several public keys that are device IDs the first of the request is named': async (store, session) => {
+  'the error names the first of several public keys that equal device IDs': async (store, session) => {
     await login(store, NOW, USER, OTHER)
     const keys = [OTHER, DEVICE].map((publicKey, place) => ({
       ...masterKey(publicKey),
@@ -111,7 +108,7 @@ const CASES: Readonly<Record<string, Case>> = {
     assert.deepEqual((await store.devices.published([USER])).get(USER)?.crossSigning, [])
   },
 
-  'a replaced master key takes the signatures on it and by it': async (store, session) => {
+  'replacing a master key removes the signatures on it and by it': async (store, session) => {
     await store.devices.putCrossSigning(session, [masterKey('M1')], undefined)
     const sign = (keyId: string, by: string): Promise<void> =>
       store.devices.addSignatures(session, session.userRef, [
@@ -128,7 +125,7 @@ const CASES: Readonly<Record<string, Case>> = {
     )
   },
 
-  'above the limit of awaited names those first in the order of their bytes are forgotten': async (
+  'over the limit of tracked unregistered names, the first ones in byte order are forgotten': async (
     store,
     session,
   ) => {
@@ -145,7 +142,7 @@ const CASES: Readonly<Record<string, Case>> = {
     assert.equal(await changed(names.at(-1)), true)
   },
 
-  'a registration token with one use left creates one of two accounts at once': async (store) => {
+  'two concurrent registrations with one use of a token left create one account': async (store) => {
     await store.accounts.createRegistrationToken({
       tokenHash: 'T',
       usesAllowed: 1,
@@ -163,7 +160,7 @@ const CASES: Readonly<Record<string, Case>> = {
     await assert.rejects(create(USER), { status: 400, errcode: 'M_USER_IN_USE' })
   },
 
-  'a filter has the ID of its text, and a changed password ends other devices': async (store, session) => {
+  'a filter has the ID of its text, and a password change removes other devices': async (store, session) => {
     const other = await login(store, NOW, USER, OTHER)
     assert.equal(await store.sync.putFilter(session, '{"a":1}'), '0')
     assert.equal(await store.sync.putFilter(other, '{"a":2}'), '1')

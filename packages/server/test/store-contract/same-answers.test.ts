@@ -1,5 +1,5 @@
 /**
- * The same requests get the same answers on both stores: a directed history for every difference that the stores once
+ * The same requests get the same answers from both stores: a directed history for every difference that the stores once
  * had, and random histories. Needs LATCHKEY_TEST_POSTGRES; PROPERTY_RUNS is the number of random histories per policy.
  */
 import assert from 'node:assert/strict'
@@ -19,11 +19,11 @@ const skip =
   (process.env['LATCHKEY_TEST_POSTGRES'] ?? '') === '' &&
   'LATCHKEY_TEST_POSTGRES names no server; "npm run test:postgres" starts one'
 
-/** Random histories per policy, of some 30 requests each. */
+/** Random histories per policy, of about 30 requests each. */
 const RUNS = Number(process.env['PROPERTY_RUNS'] ?? 5)
-/** So many requests per history at least, on average: 300 in a default run. */
+/** Minimum of requests per history, on average: 300 in a default run. */
 const MIN_REQUESTS = 20
-/** Shrinking a failure ends after so long, with the shortest history found until then. */
+/** Time after which shrinking ends, with the shortest failing history found until then. */
 const SHRINK_MS = 60_000
 const RUN_MS = 10_000
 
@@ -38,7 +38,7 @@ const RATES: RateLimits = {
   sendToDevicePerDevice: { burst: 8, perSecond: 1 / 60 },
 }
 
-/** Limits that a short history meets. */
+/** Limits low enough for a short history to reach. */
 function configOf(policy: Partial<PoolPolicy>, rates: Partial<RateLimits> = {}): Partial<Config> {
   return {
     rates: { ...RATES, ...rates },
@@ -64,7 +64,7 @@ after(async () => {
   for (const pair of pairs.values()) await (await pair).close()
 })
 
-/** Histories of one policy share their servers; none of their users. */
+/** Histories of one policy share their servers, but no user. */
 function pairFor(policy: Partial<PoolPolicy>): Promise<ServerPair> {
   const name = JSON.stringify(policy)
   const pair = pairs.get(name) ?? ServerPair.start(configOf(policy, { sendToDevicePerDevice: PLENTY }))
@@ -78,7 +78,7 @@ for (const { name, policy = {}, steps } of DIRECTED) {
   })
 }
 
-test('both stores: a reset that runs again is charged once', {
+test('both stores: a reset whose transaction runs again is charged once', {
   skip: skip || (isMasked('reset-charged') && 'masked'),
 }, async () => {
   const claims = new FailingRate()

@@ -1,6 +1,6 @@
 /**
- * Several stores over one database, as several processes have it open: the promises hold across them (key-pool.md
- * "Once", "Order", "No false miss"), and what happens in one wakes who waits in another.
+ * Several stores over one database, as several processes open it: the guarantees hold across them (key-pool.md "Once",
+ * "Order", "No false miss"), and a change in one wakes waiters in another.
  */
 import { keyPools } from '@latchkey/testing/key-pools.ts'
 import assert from 'node:assert/strict'
@@ -20,7 +20,7 @@ import { claimer, DEVICE, login, makeKey, poolStatus, USER } from './test-device
 const CLAIMERS_PER_STORE = 100
 
 export function testSeveralStores(): void {
-  test('200 claimers of one device through two stores get each key once, in order, and nothing while one is left', () =>
+  test('200 claimers through two stores get each key once, in order, and a key while one is left', () =>
     withStores(2, async ([one, two]) => {
       const session = await login(one.store, 0)
       const keys = uploadOf(150)
@@ -41,7 +41,7 @@ export function testSeveralStores(): void {
       assert.deepEqual(status, await poolStatus(one.store, session))
     }))
 
-  test('claims through two stores, each after the answer of the last, follow the upload order, whoever uploads meanwhile', () =>
+  test('sequential claims through two stores follow the upload order while others upload', () =>
     withStores(2, async ([one, two]) => {
       const session = await login(one.store, 0)
       const keys = uploadOf(60)
@@ -63,7 +63,7 @@ export function testSeveralStores(): void {
       )
     }))
 
-  test('no claim misses a key that the other store has stored: claimers never outnumber the acknowledged keys', () =>
+  test('no claim misses a key that the other store has acknowledged', () =>
     withStores(2, async ([one, two]) => {
       const session = await login(one.store, 0)
       const keys = uploadOf(200)
@@ -95,7 +95,7 @@ export function testSeveralStores(): void {
       await assert.rejects(upload, { status: 401 })
     }))
 
-  test('under heal the second try of a client that lost its keys counts, whichever store it comes to', () =>
+  test('under heal the second try of a client that lost its keys counts in any store', () =>
     withStores(
       2,
       async ([one, two]) => {
@@ -120,7 +120,7 @@ export function testSeveralStores(): void {
       await within('the wake', woken)
     }))
 
-  test('wakes go out by notification, and come in by it: the poll is only for those that get lost', () =>
+  test('wakes are sent and received by notification; the poll is only for lost ones', () =>
     withStores(1, async ([{ store }], schema) => {
       const session = await login(store, 0)
       await keyPools(store).upload({ session, oneTimeKeys: uploadOf(1), fallbackKeys: [], now: 1 })
@@ -130,18 +130,18 @@ export function testSeveralStores(): void {
         )
         const channel = rows[0]?.channel ?? ''
         await client.query(`listen ${client.escapeIdentifier(channel)}`)
-        const { promise: told, resolve: tell } = Promise.withResolvers<string | undefined>()
-        client.once('notification', ({ payload }) => tell(payload))
+        const { promise: notified, resolve: notify } = Promise.withResolvers<string | undefined>()
+        client.once('notification', ({ payload }) => notify(payload))
         await claim(store, 0)
-        assert.equal(await within('the notification', told), JSON.stringify([[session.deviceRef], []]))
-        const nobody = 1_000_000 as DeviceRef
-        const woken = wakeOf(store, nobody)
-        await client.query('select pg_notify($1, $2)', [channel, JSON.stringify([[nobody], []])])
+        assert.equal(await within('the notification', notified), JSON.stringify([[session.deviceRef], []]))
+        const unused = 1_000_000 as DeviceRef
+        const woken = wakeOf(store, unused)
+        await client.query('select pg_notify($1, $2)', [channel, JSON.stringify([[unused], []])])
         await within('the wake', woken)
       })
     }))
 
-  test('a claim wakes a listener of another store although its LISTEN connection was cut, and again when it is back', () =>
+  test('a claim wakes a listener of another store whose LISTEN connection was cut, and after it is back', () =>
     withStores(2, async ([one, two], schema) => {
       const session = await login(one.store, 0)
       await keyPools(one.store).upload({ session, oneTimeKeys: uploadOf(1), fallbackKeys: [], now: 1 })
@@ -162,7 +162,7 @@ export function testSeveralStores(): void {
       await within('the wake', wokenAgain)
     }))
 
-  test('two stores that open an empty database at the same moment set it up once', async () => {
+  test('stores that open an empty database at the same time set it up once', async () => {
     const schema = await freshSchema()
     const opened = await Promise.allSettled(
       Array.from({ length: 4 }, () => openProxied(schema, DEFAULT_POOL_POLICY)),
@@ -177,7 +177,7 @@ export function testSeveralStores(): void {
     }
   })
 
-  test('a schema that this program does not know is refused in plain words', () =>
+  test('a schema newer than this program knows is refused with a clear message', () =>
     withStores(1, async (_stores, schema) => {
       await query(schema, `update meta set value = '1000' where key = 'schema'`)
       await assert.rejects(openProxied(schema, DEFAULT_POOL_POLICY), {
@@ -223,7 +223,7 @@ function idOf(key: ClaimedKey | undefined): string | undefined {
   return key?.keyId
 }
 
-/** The connections of stores that listen, by the number of their server process. */
+/** The server process IDs of the connections that listen for stores. */
 async function listenersOf(schema: TestSchema): Promise<readonly number[]> {
   const rows = await query<{ pid: number }>(
     schema,

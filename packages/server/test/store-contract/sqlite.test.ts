@@ -31,7 +31,7 @@ async function openIn(
     ...storeOptions({ ...DEFAULT_CONFIG, dataDir: directory, pools }),
     ...(depletion && { depletion }),
     fence: { directory },
-    onFence: ({ kind }) => assert.equal(kind, 'stands', 'a crash is no reason to raise the fence'),
+    onFence: ({ kind }) => assert.equal(kind, 'stands', 'a crash does not raise the fence'),
     now: Date.now,
   })
   const discard = async (): Promise<void> => {
@@ -41,7 +41,7 @@ async function openIn(
   return {
     store,
     async crash() {
-      // What a killed process leaves behind is the files as they are, log included; closing would tidy them up.
+      // A killed process leaves its files as they are, including the log; closing the store would checkpoint it.
       const copy = mkdtempSync(join(tmpdir(), 'latchkey-contract-'))
       const left = readdirSync(directory).filter((file) => !/lock|shm/.test(file))
       for (const file of left) cpSync(join(directory, file), join(copy, file))

@@ -1,4 +1,4 @@
-/** Devices, identities and keys for the contract suite: real signatures, made once. */
+/** Devices, identities and keys for the contract suite: real signatures, created once. */
 import { createHash, generateKeyPairSync, type KeyObject, randomBytes, sign } from 'node:crypto'
 import {
   type Algorithm,
@@ -16,7 +16,7 @@ import type { Store } from '../../src/store.ts'
 export const USER = '@alice:test.example' as UserId
 export const DEVICE = 'ALICEDEV' as DeviceId
 
-/** Logs a device in, as the domain would: an account first if there is none. */
+/** Logs a device in, as the domain does; creates the account if there is none. */
 export async function login(store: Store, now: number, userId = USER, deviceId = DEVICE): Promise<Session> {
   const account =
     (await store.accounts.find(userId)) ?? (await store.accounts.create({ userId, passwordHash: '', now }))
@@ -24,13 +24,13 @@ export async function login(store: Store, now: number, userId = USER, deviceId =
   return store.accounts.openSession({ account, deviceId, tokenHash, now })
 }
 
-/** The pools as the device would be told now; it counts as told of nothing. */
+/** The pools as the device would receive them now. Acknowledges nothing. */
 export async function poolStatus(store: Store, session: Session): Promise<PoolStatus> {
   const query = { confirms: false, everyoneFromBeginning: false, toDeviceLimit: 1, mayWait: true }
   return (await store.sync.read(session, query)).pools
 }
 
-/** Somebody of the same server who claims. */
+/** A claimer of the same server. */
 export function claimer(localpart: string): Claimer {
   const user = `@${localpart}:test.example` as UserId
   return { user, origin: 'test.example', name: `${user} DEV` }
@@ -65,7 +65,7 @@ export function identity(index: number): Identity {
   return found
 }
 
-/** A key with material number `material`, signed by an identity or by nobody. The same arguments, the same text. */
+/** A key with material number `material`, signed by an identity or unsigned. The same arguments give the same text. */
 export function makeKey(algorithm: string, id: string, material: number, signer?: Identity): UploadedKey {
   const key = materialText(material)
   const unsigned = canonicalJson({ key })

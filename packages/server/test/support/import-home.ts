@@ -1,5 +1,5 @@
 /**
- * What tests of the import need: embedded servers, what a crash leaves of them, empty PostgreSQL databases, the
+ * Support for tests of the import: embedded servers, their files after a crash, empty PostgreSQL databases, the
  * command.
  */
 import assert from 'node:assert/strict'
@@ -18,7 +18,7 @@ const URL_OF_TESTS = process.env['LATCHKEY_TEST_POSTGRES'] ?? ''
 
 export const skip = URL_OF_TESTS === '' && 'LATCHKEY_TEST_POSTGRES names no database to test with'
 
-/** Everything that a test made, removed at its end. */
+/** Everything that a test creates; removed at its end. */
 export class ImportHome {
   readonly #directory = mkdtempSync(join(tmpdir(), 'latchkey-import-'))
   readonly #databases: string[] = []
@@ -29,7 +29,7 @@ export class ImportHome {
     return mkdtempSync(join(this.#directory, 'data-'))
   }
 
-  /** The URL of an empty database of its own: whether servers use it is asked of the whole database. */
+  /** The URL of an empty database of its own, because the import checks the whole database for running servers. */
   async database(): Promise<string> {
     const name = `import_${randomBytes(8).toString('hex')}`
     await query(URL_OF_TESTS, `create database ${name}`)
@@ -39,7 +39,7 @@ export class ImportHome {
     return url.href
   }
 
-  /** A server, embedded or over a database. */
+  /** Starts a server, embedded or over a database. */
   async serve(config: Partial<Config> & { readonly dataDir: string }): Promise<TestServer> {
     const { rates: _unlimited, ...base } = TEST_CONFIG
     const server = await startServer({ ...base, databaseConnections: 5, ...config })
@@ -53,7 +53,7 @@ export class ImportHome {
     return started
   }
 
-  /** What a killed process would leave of an embedded server: its files as they are, log included. */
+  /** Copies what a killed process would leave of an embedded server: its files as they are, including the log. */
   crashed({ dataDir }: Pick<TestServer, 'dataDir'>): string {
     const copy = this.directory()
     for (const file of ['latchkey.db', 'latchkey.db-wal']) {
@@ -89,7 +89,7 @@ export async function imported(database: string, path: string, ...flags: readonl
   return ended
 }
 
-/** Refused with one line for the operator. */
+/** Requires a refusal with one line for the operator. */
 export function refusedWith(ended: Ended, pattern: RegExp): void {
   assert.equal(ended.code, 1, ended.stdout)
   assert.match(ended.stderr, pattern)
@@ -97,7 +97,7 @@ export function refusedWith(ended: Ended, pattern: RegExp): void {
   assert.equal(ended.stdout, '')
 }
 
-/** Tables of a database of its own. */
+/** The number of tables in a database. */
 export async function tablesOf(database: string): Promise<number> {
   const rows = await query(database, `select 1 from pg_tables where schemaname = current_schema()`)
   return rows.length

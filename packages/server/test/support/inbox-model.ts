@@ -1,10 +1,10 @@
-/** The bounds of an inbox as the domain has them, compared with the rows of a store, message by message. */
+/** Compares the inbox of a store with the limits of the domain, message by message. */
 import assert from 'node:assert/strict'
 import { type InboxLimits, lastDropped, messageLength } from '../../src/messages/inbox.ts'
 import type { Session } from '../../src/session.ts'
 import type { Store } from '../../src/store.ts'
 
-/** By number, with some and with one dropped in addition, and by length. */
+/** A limit by number at which one message is dropped, one at which several are, and a limit by length. */
 export const INBOX_BOUNDS: readonly InboxLimits[] = [
   { inboxMessages: 20, inboxLength: 1_000_000 },
   { inboxMessages: 5, inboxLength: 1_000_000 },

@@ -1,11 +1,11 @@
-/** HTTP by hand over a socket, for requests that no well-behaved client sends. */
+/** HTTP written by hand to a socket, for requests that no well-behaved client sends. */
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import type { TestServer } from '@latchkey/testing/test-server.ts'
 
 export type RawAnswer = { readonly status: number; readonly head: string; readonly text: string }
 
-/** Opens a connection; what the server resets is the test's business, never an unhandled error. */
+/** Opens a connection. A reset by the server is left to the test and is never an unhandled error. */
 export async function openSocket(server: TestServer): Promise<Socket> {
   const { hostname, port } = new URL(server.url)
   const socket = connect(Number(port), hostname)
@@ -18,12 +18,12 @@ export async function openSocket(server: TestServer): Promise<Socket> {
 export async function readToEnd(socket: Socket): Promise<RawAnswer> {
   const chunks: Buffer[] = []
   socket.on('data', (chunk: Buffer) => chunks.push(chunk))
-  // Not events.once: that would reject for a reset, which is an end like any other.
+  // Not events.once, which rejects on a reset: here a reset is an end like any other.
   if (!socket.closed) await new Promise((resolve) => socket.once('close', resolve))
   return parseAnswer(Buffer.concat(chunks).toString())
 }
 
-/** Sends the bytes and reads the answer to the end; the request should ask for `Connection: close`. */
+/** Sends the bytes and reads the answer to the end; the request should include `Connection: close`. */
 export async function sendRaw(server: TestServer, bytes: string | Uint8Array): Promise<RawAnswer> {
   const socket = await openSocket(server)
   const answer = readToEnd(socket)

@@ -1,4 +1,4 @@
-/** Devices that are removed or restored while their pools are below the fence, on a store whose fence may be raised. */
+/** Devices that are removed or restored while their pools are stale, on a store whose fence can be raised. */
 import assert from 'node:assert/strict'
 import type { Session } from '../../src/session.ts'
 import type { Store } from '../../src/store.ts'
@@ -6,8 +6,8 @@ import { login, poolStatus, USER } from '../store-contract/test-device.ts'
 import { keys, NOW, OTHER, sync, upload } from './store-calls.ts'
 
 /**
- * A device that was removed before the fence is raised has no keys, so its next login purges nothing. One that is
- * removed after it is purged for the fence and then for its removal.
+ * A device that was removed before the fence was raised has no keys, so its next login purges nothing. One that is
+ * removed afterwards is purged for the fence and then for its removal.
  */
 export async function assertRestoredDevices(store: Store): Promise<void> {
   const witness = await login(store, NOW)

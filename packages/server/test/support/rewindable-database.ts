@@ -1,6 +1,6 @@
 /**
- * A PostgreSQL database that can be put back, and the directories of those who use it: it is dropped, and the copy of
- * before takes its name. On the server of LATCHKEY_TEST_POSTGRES.
+ * A PostgreSQL database that can be restored from a copy, and the directories of the processes that use it. A restore
+ * drops the database and renames the copy. Runs on the server of LATCHKEY_TEST_POSTGRES.
  */
 import { randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -15,7 +15,7 @@ import { NOW } from './store-calls.ts'
 
 const SERVER = process.env['LATCHKEY_TEST_POSTGRES'] ?? ''
 
-/** Why there is no such database, or false: the `skip` of a test. */
+/** The `skip` of a test: why there is no such database, or false. */
 export const skip = SERVER === '' && 'LATCHKEY_TEST_POSTGRES names no database to test with'
 
 export type Opened = { readonly store: Store; readonly events: readonly FenceEvent[] }
@@ -31,7 +31,7 @@ export class RewindableDatabase {
     return rewindable
   }
 
-  /** As a process that has this directory opens it, through a proxy if need be. */
+  /** Opens the store as a process with this directory does; `url` may lead through a proxy. */
   async open(directory = this.newDirectory(), now = () => NOW, url = this.url): Promise<Opened> {
     const events: FenceEvent[] = []
     const store = await openPostgresStore({
@@ -54,16 +54,16 @@ export class RewindableDatabase {
     return directory
   }
 
-  /** Nobody may be connected. */
+  /** Copies the database. No connection may be open. */
   async backUp(): Promise<void> {
     await administer(`create database ${this.name}_backup template ${this.name}`)
   }
 
-  /** The copy takes the place of the database. Whoever is connected is cut off. */
+  /** Replaces the database by the copy. Every connection ends. */
   async restore(): Promise<void> {
     await administer(`drop database ${this.name} with (force)`)
     await administer(`alter database ${this.name}_backup rename to ${this.name}`)
-    // The server was not started for it, as it is when a real one is put back.
+    // Restoring a real database restarts its server; this sets what such a restart changes.
     await this.query(`update stream set server_start = 'another'; delete from looks`)
   }
 
@@ -94,7 +94,7 @@ async function administer<T extends object>(sql: string, database?: string): Pro
   }
 }
 
-/** Of a database on the server of the tests. */
+/** The URL of a database on the test server. */
 function urlOf(database?: string): string {
   const url = new URL(SERVER)
   if (database !== undefined) url.pathname = `/${database}`

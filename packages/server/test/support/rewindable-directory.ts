@@ -1,4 +1,4 @@
-/** A data directory that can be put back: stores are opened in it, its files are copied, and the copies come back. */
+/** A data directory that can be restored: stores are opened in it, its files are copied, and the copies put back. */
 import { cpSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -27,7 +27,7 @@ export class RewindableDirectory {
     return { store, events }
   }
 
-  /** What a killed process would leave at this instant, and what a copying backup takes: the files as they are. */
+  /** Copies the files as they are: what a killed process leaves, and what a file-copying backup has. */
   copy(): Copy {
     const directory = mkdtempSync(join(tmpdir(), 'latchkey-rewind-'))
     this.#copies.push(directory)
@@ -35,7 +35,7 @@ export class RewindableDirectory {
     return { directory }
   }
 
-  /** Nobody may have the directory open. What is not put back stays as it is. */
+  /** Puts a copy back. No store may be open. Files that are not put back are unchanged. */
   putBack({ directory }: Copy, { witness }: { readonly witness: boolean }): void {
     const chosen = (name: string): boolean => witness || !isWitness(name)
     for (const name of this.#files().filter(chosen)) rmSync(join(this.path, name))

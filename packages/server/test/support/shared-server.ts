@@ -1,4 +1,6 @@
-/** One server for a whole test file, with a new user wherever one is needed, and Bob, who deals with all of them. */
+/**
+ * One server for a whole test file, a new user for each test that needs one, and Bob, who interacts with all of them.
+ */
 import { after } from 'node:test'
 import { startTestServer, type TestDevice, type TestServer } from '@latchkey/testing/test-server.ts'
 

@@ -1,4 +1,4 @@
-/** What the tests of the fence ask of a store, in a line each. One user, two devices, keys by number. */
+/** One-line calls of a store for the tests of the fence. One user, two devices, keys by number. */
 import type { UploadResult } from '../../src/pool/commands.ts'
 import { keyPools } from '@latchkey/testing/key-pools.ts'
 import { SIGNED_CURVE25519 } from '@latchkey/protocol'

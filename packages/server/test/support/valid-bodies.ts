@@ -1,4 +1,4 @@
-/** A valid request for every endpoint that takes a body: what hostile tests spoil, one place at a time. */
+/** A valid request for every endpoint that takes a body; hostile tests corrupt it one place at a time. */
 import {
   crossSigningBody,
   crossSigningPairs,

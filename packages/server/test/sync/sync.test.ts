@@ -1,5 +1,5 @@
 /**
- * `/sync` over HTTP: the state of one's own keys, wake-ups (key-pool.md "Signals"), tokens, and the end of a session.
+ * `/sync` over HTTP: the state of a device's own keys, wakes (key-pool.md "Signals"), tokens, and the end of a session.
  * Peers' scenarios: Synapse tests/rest/client/test_sync.py DeviceOneTimeKeysSync and DeviceUnusedFallbackKeySync.
  */
 import assert from 'node:assert/strict'
@@ -29,12 +29,12 @@ import { type AnyJson, startTestServer, type TestDevice } from '@latchkey/testin
 
 const { server, bob, newDevice, loginAgain } = await sharedServer()
 
-/** The position that the device has reached: an answer with nothing new behind it. */
+/** The token of an answer after which nothing is new. */
 async function caughtUp(device: TestDevice): Promise<string> {
   return (await sync(server, device)).next_batch
 }
 
-/** A long-poll whose client goes away: `abandon` resolves once the server has noticed. */
+/** A long-poll whose client disconnects: `abandon` resolves once the server has noticed. */
 async function abandonedPoll(device: TestDevice, since: string): Promise<{ abandon(): Promise<void> }> {
   const { waiters } = server.context
   const before = waiters.count
@@ -54,8 +54,8 @@ async function abandonedPoll(device: TestDevice, since: string): Promise<{ aband
 
 const count = (body: AnyJson): number => body.device_one_time_keys_count[CURVE]
 
-describe('the state of one’s own keys', () => {
-  test('is in every answer, signed_curve25519 and the unused types included, whatever the filter', async () => {
+describe('the state of a device’s own keys', () => {
+  test('is in every answer, including signed_curve25519 and the unused types, with any filter', async () => {
     const alice = await newDevice()
     const first = await sync(server, alice)
     const since = first.next_batch
@@ -73,7 +73,7 @@ describe('the state of one’s own keys', () => {
     }
   })
 
-  test('lists every algorithm with history, 0 included', async () => {
+  test('lists every algorithm that ever had keys, with a count of 0 if empty', async () => {
     const alice = await newDevice()
     await upload(server, alice, { one_time_keys: { 'other:1': 'key' }, fallback_keys: fallback('F') })
     await claim(server, bob, alice, 'other')
@@ -82,7 +82,7 @@ describe('the state of one’s own keys', () => {
     assert.deepEqual(answer.device_unused_fallback_key_types, [CURVE])
   })
 
-  test('is that of the answer, not of the moment when the long-poll arrived (synapse#17491)', async () => {
+  test('is the state at the answer, not at the arrival of the long-poll (synapse#17491)', async () => {
     const alice = await newDevice()
     const poll = await longPoll(server, alice, await caughtUp(alice))
     await upload(server, alice, { one_time_keys: keys(ids(3)), fallback_keys: fallback('F') })
@@ -93,7 +93,7 @@ describe('the state of one’s own keys', () => {
     assert.deepEqual(answer.device_unused_fallback_key_types, [CURVE])
   })
 
-  test('a count that is not the default is no news by itself (Synapse timeout_with_otks)', async () => {
+  test('does not end a wait because its count differs from the default (Synapse timeout_with_otks)', async () => {
     const alice = await newDevice()
     await upload(server, alice, { one_time_keys: keys(ids(2)) })
     const poll = await longPoll(server, alice, await caughtUp(alice))
@@ -102,8 +102,8 @@ describe('the state of one’s own keys', () => {
   })
 })
 
-describe('wake-ups', () => {
-  test('come at half of what the device was told, at each further halving, and at zero', async () => {
+describe('wakes', () => {
+  test('come at half of the acknowledged count, at each further halving, and at zero', async () => {
     const alice = await newDevice()
     await upload(server, alice, { one_time_keys: keys(ids(10)) })
     let since = await caughtUp(alice)
@@ -114,14 +114,14 @@ describe('wake-ups', () => {
       if (![5, 2, 1, 0].includes(left)) continue
       const answer = ok(await poll.answer)
       seen.push(count(answer))
-      assert.notEqual(answer.next_batch, since, 'a wake moves the token on')
+      assert.notEqual(answer.next_batch, since, 'a wake advances the token')
       since = answer.next_batch
       if (left > 0) poll = await longPoll(server, alice, since)
     }
     assert.deepEqual(seen, [5, 2, 1, 0])
   })
 
-  test('count from what was told, not from what a poll found when it began to wait', async () => {
+  test('count from the acknowledged count, not from the count at the start of the wait', async () => {
     const alice = await newDevice()
     await upload(server, alice, { one_time_keys: keys(ids(10)) })
     const since = await caughtUp(alice)
@@ -131,7 +131,7 @@ describe('wake-ups', () => {
     assert.equal(count(ok(await poll.answer)), 5)
   })
 
-  test('count from the last answer that arrived: one whose client had gone told nothing', async () => {
+  test('ignore the count of an answer that the client did not receive', async () => {
     for (const meanwhile of ['nothing', 'a message to somebody else']) {
       const alice = await newDevice()
       await upload(server, alice, { one_time_keys: keys(ids(50)) })
@@ -146,20 +146,20 @@ describe('wake-ups', () => {
     }
   })
 
-  test('count from an answer once the device has shown its token', async () => {
+  test('count from an answer once the device has sent its token', async () => {
     const alice = await newDevice()
     await upload(server, alice, { one_time_keys: keys(ids(50)) })
     const since = await caughtUp(alice)
     await claimNames(server, bob, alice, 20)
     await send(server, bob, { [alice.userId]: { '*': {} } }, 'carries-30')
-    const told = await sync(server, alice, { since })
-    assert.equal(count(told), 30)
-    const poll = await longPoll(server, alice, told.next_batch)
+    const advertised = await sync(server, alice, { since })
+    assert.equal(count(advertised), 30)
+    const poll = await longPoll(server, alice, advertised.next_batch)
     await claimNames(server, bob, alice, 15)
-    assert.equal(count(ok(await poll.answer)), 15, 'not woken at 25 any more')
+    assert.equal(count(ok(await poll.answer)), 15, 'no longer woken at 25')
   })
 
-  test('count from an upload, whatever an answer before it had said', async () => {
+  test('count from an upload rather than from an earlier answer', async () => {
     const alice = await newDevice()
     await upload(server, alice, { one_time_keys: keys(ids(50)) })
     const since = await caughtUp(alice)
@@ -185,7 +185,7 @@ describe('wake-ups', () => {
     assert.equal(ok(await second.answer).to_device.events.length, 1, 'only the message woke it')
   })
 
-  test('that fell between two polls are answered at once, and once', async () => {
+  test('between two polls are answered at once, and only once', async () => {
     const alice = await newDevice()
     await upload(server, alice, { one_time_keys: keys(ids(2)) })
     const since = await caughtUp(alice)
@@ -198,7 +198,7 @@ describe('wake-ups', () => {
     assert.equal(ok(await poll.answer).to_device.events.length, 1)
   })
 
-  test('do not come from an upload, which tells at once what further ones go by', async () => {
+  test('do not come from an upload, whose own answer acknowledges the new count', async () => {
     const alice = await newDevice()
     await upload(server, alice, { one_time_keys: keys(ids(4)) })
     const poll = await longPoll(server, alice, await caughtUp(alice))
@@ -207,7 +207,7 @@ describe('wake-ups', () => {
     assert.equal(count(ok(await poll.answer)), 4)
   })
 
-  test('come at a reset, and overtake the token that knew the old pool', async () => {
+  test('come at a reset, and advance the token', async () => {
     const alice = await newDevice()
     await upload(server, alice, { one_time_keys: keys(ids(4)) })
     const since = await caughtUp(alice)
@@ -220,7 +220,7 @@ describe('wake-ups', () => {
 })
 
 describe('tokens', () => {
-  test('that are bad, foreign or of another device are answered like a first sync, with everyone as changed', async () => {
+  test('that are malformed or of another device get the answer of a first sync, with everyone changed', async () => {
     const alice = await newDevice()
     const carol = await newDevice()
     await upload(server, carol, { device_keys: deviceKeys(carol) })
@@ -255,7 +255,7 @@ describe('tokens', () => {
     }
   })
 
-  test('of a first sync have no device_lists, and a quiet incremental one has neither those nor account data', async () => {
+  test('of a first sync bring no device_lists; of a quiet sync neither those nor account data', async () => {
     const alice = await newDevice()
     const first = await sync(server, alice)
     assert.equal(first.device_lists, undefined)
@@ -263,7 +263,7 @@ describe('tokens', () => {
     assert.deepEqual([second.device_lists, second.account_data], [undefined, undefined])
   })
 
-  test('go on being good after a restart', async () => {
+  test('are still valid after a restart', async () => {
     const one = await startTestServer()
     const alice = await one.login('alice', 'A')
     const since = (await sync(one, alice)).next_batch
@@ -277,7 +277,7 @@ describe('tokens', () => {
 })
 
 describe('device_lists', () => {
-  test('tell a change to oneself and to whoever has asked, and end their waits', async () => {
+  test('report a change to its user and to users who queried the keys, and end their waits', async () => {
     const [alice, asker, stranger] = [await newDevice(), await newDevice(), await newDevice()]
     const query = { device_keys: { [alice.userId]: [] } }
     ok(await server.call('POST', `${CLIENT}/keys/query`, { token: asker.token, body: query }))
@@ -294,7 +294,7 @@ describe('device_lists', () => {
     assert.equal(ok(await polls.stranger.answer).device_lists, undefined)
   })
 
-  test('are silent about the same device keys again, and tell a new login and a logout', async () => {
+  test('do not report a repeat of the same device keys, but report a new login and a logout', async () => {
     const alice = await newDevice()
     await upload(server, alice, { device_keys: deviceKeys(alice) })
     let since = await caughtUp(alice)
@@ -314,7 +314,7 @@ describe('device_lists', () => {
 })
 
 describe('the request', () => {
-  test('with a broken filter, an unknown filter ID, or from instead of since is refused', async () => {
+  test('is refused with a malformed filter, an unknown filter ID, or from instead of since', async () => {
     const alice = await newDevice()
     refused(await trySync(server, alice, { filter: '{"broken"' }), 400, 'M_NOT_JSON')
     for (const filter of ['12345', 'x', '-1', '1e1']) {
@@ -326,7 +326,7 @@ describe('the request', () => {
     }
   })
 
-  test('takes a filter by the ID that its upload gave, of the same user only', async () => {
+  test('accepts the ID of a filter that the same user uploaded', async () => {
     const [alice, other] = [await newDevice(), await newDevice()]
     const path = `${CLIENT}/user/${encodeURIComponent(alice.userId)}/filter`
     const { filter_id } = ok(await server.call('POST', path, { token: alice.token, body: {} }))
@@ -334,7 +334,7 @@ describe('the request', () => {
     refused(await trySync(server, other, { filter: filter_id }), 400, 'M_INVALID_PARAM')
   })
 
-  test('sees account data of another device, once, and is woken by it', async () => {
+  test('receives account data of another device once, and is woken by it', async () => {
     const alice = await newDevice()
     const second = await loginAgain(alice, 'SECOND')
     const poll = await longPoll(server, alice, await caughtUp(alice))
@@ -347,7 +347,7 @@ describe('the request', () => {
     assert.deepEqual((await sync(server, alice)).account_data.events, [event])
   })
 
-  test('that waits when its session ends is answered 401 at once', async () => {
+  test('is answered 401 at once when its session ends while it waits', async () => {
     for (const path of ['/logout', '/logout/all']) {
       const alice = await newDevice()
       const poll = await longPoll(server, alice, await caughtUp(alice))
@@ -358,7 +358,7 @@ describe('the request', () => {
     }
   })
 
-  test('that waits when a new login takes its device over is answered 401', async () => {
+  test('is answered 401 when a new login replaces the session of its device', async () => {
     const alice = await newDevice()
     const poll = await longPoll(server, alice, await caughtUp(alice))
     const again = await loginAgain(alice, alice.deviceId)
@@ -366,7 +366,7 @@ describe('the request', () => {
     refused(await poll.answer, 401, 'M_UNKNOWN_TOKEN')
   })
 
-  test('beyond the bound per device ends the oldest wait', async () => {
+  test('over the limit per device ends the oldest wait', async () => {
     const sizes = { ...server.context.config.sizes, waitingSyncsPerDevice: 2 }
     await using narrow = await startTestServer({ sizes })
     const alice = await narrow.login('alice', 'A')

@@ -1,6 +1,6 @@
 /**
- * Waiting syncs over a store whose readings take their time, as those of a database in another process do: the real
- * store, with a gate that holds its readings back after they were made.
+ * Waiting syncs over a store whose reads take time, as those of a database in another process do: the real store, with
+ * a gate that delays the results of its reads.
  */
 import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -31,14 +31,14 @@ after(async () => {
 const LIMITS = { waitingSyncs: 100, waitingSyncsPerDevice: 2 }
 let transactions = 0
 
-/** A store whose readings, once made, wait at a gate; and who waits for its commits. */
+/** A store that holds the results of its reads at a gate, and the syncs that wait for its commits. */
 class SlowReadings {
   readonly waiters = new SyncWaiters(LIMITS)
   readonly sync: SyncStore
   readonly #unsubscribe: () => void
   #held: (() => void)[] = []
   #open = true
-  /** Readings made so far. */
+  /** Reads so far. */
   count = 0
 
   constructor() {
@@ -91,7 +91,7 @@ async function message(session: Session, event: string): Promise<void> {
   await store.messages.send({ session, transactionId, messages: [{ userId: USER, deviceId, event }], now: 1 })
 }
 
-test('a commit during the first reading of a long-poll is in its answer', async () => {
+test('a commit during the first read of a long-poll is in its answer', async () => {
   using slow = new SlowReadings()
   const session = await login(store, 1)
   const since = await slow.token(session)
@@ -105,7 +105,7 @@ test('a commit during the first reading of a long-poll is in its answer', async 
   assert.equal(slow.waiters.count, 0)
 })
 
-test('a commit during a reading that an earlier wake caused is in the answer too', async () => {
+test('a commit during a read after an earlier wake is in the answer too', async () => {
   using slow = new SlowReadings()
   const session = await login(store, 1)
   const since = await slow.token(session)
@@ -120,7 +120,7 @@ test('a commit during a reading that an earlier wake caused is in the answer too
   assert.deepEqual((await answer).toDevice, ['{"n":2}'])
 })
 
-test('several wakes during one reading cause one more, and none without news ends the wait', async () => {
+test('several wakes during one read cause one more read, and a read without changes does not end the wait', async () => {
   using slow = new SlowReadings()
   const session = await login(store, 1)
   const answer = slow.poll(session, await slow.token(session))
@@ -138,7 +138,7 @@ test('several wakes during one reading cause one more, and none without news end
   assert.equal(slow.count, before + 3)
 })
 
-test('the time that runs out during a reading ends the wait with a reading of its own', async () => {
+test('a timeout during a read ends the wait after another read', async () => {
   using slow = new SlowReadings()
   const session = await login(store, 1)
   const since = await slow.token(session)
@@ -153,7 +153,7 @@ test('the time that runs out during a reading ends the wait with a reading of it
   assert.equal(slow.count, before + 2)
 })
 
-test('a client that went away during the first reading does not wait', async () => {
+test('a client that disconnects during the first read does not wait', async () => {
   using slow = new SlowReadings()
   const session = await login(store, 1)
   const since = await slow.token(session)
@@ -166,7 +166,7 @@ test('a client that went away during the first reading does not wait', async () 
   assert.equal(slow.waiters.count, 0)
 })
 
-test('a session that ends during a reading ends the wait with 401', async () => {
+test('a session that ends during a read ends the wait with 401', async () => {
   using slow = new SlowReadings()
   const session = await login(store, 1)
   const since = await slow.token(session)
@@ -179,7 +179,7 @@ test('a session that ends during a reading ends the wait with 401', async () => 
   assert.equal(slow.waiters.count, 0)
 })
 
-test('the end of the server during a reading ends the wait, and nobody waits after it', async () => {
+test('a server that stops during a read ends the wait, and no later sync waits', async () => {
   using slow = new SlowReadings()
   const session = await login(store, 1)
   const since = await slow.token(session)
@@ -191,7 +191,7 @@ test('the end of the server during a reading ends the wait, and nobody waits aft
   assert.equal((await slow.poll(session, since)).nextBatch, since)
 })
 
-test('of more waits of one device than it may have the oldest ends', async () => {
+test('a wait over the limit per device ends the oldest one', async () => {
   using slow = new SlowReadings()
   const session = await login(store, 1)
   const since = await slow.token(session)

@@ -1,4 +1,4 @@
-/** The bodies that the steps of a history send. */
+/** Request bodies of the steps of a history. */
 import { keyObject, material } from '@latchkey/testing/test-client.ts'
 import { crossSigningPairs, type SigningKeyPair, signingKeyPair } from '@latchkey/testing/signing.ts'
 import type { AnyJson, TestDevice } from '@latchkey/testing/test-server.ts'
@@ -20,7 +20,7 @@ export function deviceKeysOf({ userId, deviceId }: Name, identity: number): AnyJ
   return pair.sign(userId, object, deviceId)
 }
 
-/** @param current the device's present identity, which some of the keys are signed by */
+/** @param current the device's current identity, which signs some of the keys */
 export function keysOf(
   device: Name,
   picks: readonly KeyPick[],

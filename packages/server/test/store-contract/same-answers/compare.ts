@@ -1,17 +1,17 @@
-/** Whether two servers answered the same, once what each of them makes up for itself is taken out of the answers. */
+/** Compares the answers of two servers without the values that each server generates. */
 import { isDeepStrictEqual } from 'node:util'
 import type { AnyJson } from '@latchkey/testing/test-server.ts'
 import { type Answer, type Both, both, type StoreName } from './server-pair.ts'
 
 /**
- * Access tokens, positions and cursors of one server, and the sessions of its interactive authentication. The time at
- * which a device was last seen is approximate: it is written by a timer, and not where the device's row is locked.
+ * Access tokens, positions and cursors of one server, and the sessions of its interactive authentication.
+ * `last_seen_ts` is approximate: a timer writes it, except while the device's row is locked.
  */
 const OPAQUE: ReadonlySet<string> = new Set(['access_token', 'next_batch', 'session', 'last_seen_ts'])
 /** Lists without an order: users whose device lists changed. */
 const SETS: ReadonlySet<string> = new Set(['changed'])
 
-/** The epochs that each server has shown: an epoch is compared as the first, the second and so on. */
+/** The epochs that each server has shown. An epoch is compared by its place among them: first, second and so on. */
 export class Epochs {
   readonly #seen: Both<string[]> = both(() => [])
 

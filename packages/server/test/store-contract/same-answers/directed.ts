@@ -5,7 +5,7 @@ import type { KeyPick, Step } from './steps.ts'
 
 export type DirectedHistory = {
   readonly name: string
-  /** Undefined where the stores never differed. */
+  /** Undefined if the stores never differed. */
   readonly shows?: DifferenceName
   readonly policy?: Partial<PoolPolicy>
   readonly steps: readonly Step[]
@@ -30,12 +30,12 @@ const ODD_TEXTS = [
   'x'.repeat(300),
   '__proto__',
 ] as const
-/** A number that fits no four bytes. */
+/** A number that does not fit into four bytes. */
 const LONG_NUMBER = '999999999999999'
 
 export const DIRECTED: readonly DirectedHistory[] = [
   {
-    name: 'an upload, a fallback key, a claim and a reset each move the version alike',
+    name: 'an upload, a fallback key, a claim and a reset advance the version equally',
     shows: 'version',
     steps: [
       upload([key('a', 1), key('b', 2), key('c', 3)]),
@@ -47,7 +47,7 @@ export const DIRECTED: readonly DirectedHistory[] = [
     ],
   },
   {
-    name: 'removing a device, and a changed identity, move the version alike',
+    name: 'a removed device and a changed identity advance the version equally',
     shows: 'version',
     steps: [
       { do: 'upload', by: ALICE, identity: 0, keys: [key('a', 1), key('b', 2, PLAIN)], fallbacks: [] },
@@ -57,13 +57,13 @@ export const DIRECTED: readonly DirectedHistory[] = [
     ],
   },
   {
-    name: 'a healed conflict moves the version alike',
+    name: 'a healed conflict advances the version equally',
     shows: 'version',
     policy: { onConflict: 'heal' },
     steps: [upload([key('a', 1)]), upload([key('a', 2)]), wait(2_500), upload([key('a', 2)])],
   },
   {
-    name: 'of a conflict and one algorithm too many the same one is the answer',
+    name: 'a conflict plus a fallback key of one algorithm too many get the same error',
     shows: 'order-of-checks',
     steps: [
       upload([key('a', 1), key('a', 2, PLAIN), key('a', 3, 'third')]),
@@ -71,7 +71,7 @@ export const DIRECTED: readonly DirectedHistory[] = [
     ],
   },
   {
-    name: 'of a conflict and an algorithm too many among one-time keys the same one is the answer',
+    name: 'a conflict plus a one-time key of one algorithm too many get the same error',
     shows: 'order-of-checks',
     steps: [
       upload([key('a', 1), key('a', 2, PLAIN), key('a', 3, 'third')]),
@@ -79,7 +79,7 @@ export const DIRECTED: readonly DirectedHistory[] = [
     ],
   },
   {
-    name: 'an ID that was issued 5 000 keys ago is reused or not',
+    name: 'an ID issued 5 000 keys ago has the same outcome',
     shows: 'id_reused-lookback',
     policy: { keysPerPool: 500, keysPerDeviceAndDay: 0 },
     steps: [
@@ -90,7 +90,7 @@ export const DIRECTED: readonly DirectedHistory[] = [
     ],
   },
   {
-    name: 'an ID that was issued 4 999 keys ago is reused',
+    name: 'an ID issued 4 999 keys ago is reused',
     shows: 'id_reused-lookback',
     policy: { keysPerPool: 500, keysPerDeviceAndDay: 0 },
     steps: [
@@ -102,7 +102,7 @@ export const DIRECTED: readonly DirectedHistory[] = [
     ],
   },
   {
-    name: 'the second try of a client heals although the server was restarted after the first',
+    name: 'the second try of a client heals although the server restarted after the first',
     shows: 'refusal-memory',
     policy: { onConflict: 'heal' },
     steps: [
@@ -141,7 +141,7 @@ export const DIRECTED: readonly DirectedHistory[] = [
     ],
   },
   {
-    name: 'a device that was removed and logged in again is shown the same issued keys, page by page',
+    name: 'a device removed and logged in again gets the same issued keys, page by page',
     shows: 'issued-pages',
     steps: [
       upload([key('a', 1), key('b', 2), key('c', 3, PLAIN)]),
@@ -162,7 +162,7 @@ export const DIRECTED: readonly DirectedHistory[] = [
     steps: [send(1), wait(DAY_MS + 1), send(2), send(3), { do: 'sync', by: BOB }],
   },
   {
-    name: 'a transaction ID counts as new after a day, and the device logged in again meanwhile',
+    name: 'a transaction ID counts as new after a day and another login of its device',
     shows: 'expired-transaction',
     steps: [
       send(1),
@@ -176,7 +176,7 @@ export const DIRECTED: readonly DirectedHistory[] = [
     ],
   },
   {
-    name: 'a transaction ID counts as new after a day, however many others are forgotten with it',
+    name: 'a transaction ID counts as new after a day, together with many others',
     shows: 'expired-transaction',
     steps: [
       ...Array.from({ length: 30 }, (_, transaction) => send(transaction, transaction)),
@@ -186,12 +186,12 @@ export const DIRECTED: readonly DirectedHistory[] = [
     ],
   },
   {
-    name: 'texts that a database may refuse, in paths, queries and bodies',
+    name: 'unusual texts in paths, queries and bodies, some of which a database may refuse',
     steps: ODD_TEXTS.flatMap(requestsWith),
   },
 ]
 
-/** Requests that have an odd text in every place. */
+/** Requests with an unusual text in every place. */
 function requestsWith(text: string): Step[] {
   // Only well-formed text has an encoding for paths.
   const encoded = text.isWellFormed() ? encodeURIComponent(text) : '%ED%A0%80'

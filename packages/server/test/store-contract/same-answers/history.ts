@@ -1,4 +1,4 @@
-/** A history that runs on both servers of a pair, request by request, until its end or the first difference. */
+/** A history that runs on both servers of a pair, request by request, up to its end or the first difference. */
 import assert from 'node:assert/strict'
 import {
   EPOCH,
@@ -21,12 +21,12 @@ type Of<Name extends Step['do']> = Extract<Step, { do: Name }>
 
 const CLIENT = '/_matrix/client/v3'
 const SERVER_NAME = 'test.example'
-/** Confirmed messages leave the inbox some time after the answer: how often a sync is repeated while answers differ. */
+/** Attempts of a sync while answers differ: acknowledged messages leave the inbox some time after the answer. */
 const SYNC_ATTEMPTS = 100
-/** Pages of `keys/pool` that are followed. */
+/** Maximum of `keys/pool` pages that are followed. */
 const MAX_PAGES = 10
 
-/** What a client device knows. Undefined where it has not logged in. */
+/** State of a client device, per store. Undefined where it has not logged in. */
 type Device = {
   readonly userId: string
   readonly deviceId: string
@@ -36,7 +36,7 @@ type Device = {
   syncTokens: Both<string>[]
 }
 
-/** Thrown where a masked difference ends a history. */
+/** Thrown at a masked difference, to end the history. */
 class Masked extends Error {}
 
 let histories = 0
@@ -77,7 +77,7 @@ export class History {
     for (const device of this.#devices.values()) await this.#readAll(device)
   }
 
-  /** Everything that a device can read of itself. */
+  /** Reads everything that a device can read about itself. */
   async #readAll(device: Device): Promise<void> {
     await this.#readPool(device, 1000)
     await this.#sync(device, undefined)
@@ -245,7 +245,7 @@ export class History {
     await this.#ask('reset', { method: 'POST', path: both(() => url), token: device.token, body })
   }
 
-  /** Page after page, as a client follows them. */
+  /** Follows the pages as a client does. */
   async #readPool(device: Device, limit: number): Promise<void> {
     let cursor: Both<string> | undefined
     for (let page = 1; page <= MAX_PAGES; page++) {
@@ -285,9 +285,7 @@ export class History {
   }
 
   /**
-   * Sends a request to both, and compares their answers.
-   *
-   * @param attempts how often it is sent while the answers differ
+   * Sends a request to both servers and compares the answers. `attempts` limits how often it is sent while they differ.
    */
   async #ask(step: Step['do'], request: PairRequest, attempts = 1): Promise<Both<Answer>> {
     this.requests++
@@ -325,7 +323,7 @@ export class History {
     return `${what}\nafter these requests:\n${this.#log.map((line) => `  ${line}`).join('\n')}\n`
   }
 
-  /** No two histories have a user in common, although they share the servers. */
+  /** Unique per history, because histories share the servers. */
   #localpart(user: number): string {
     return `h${this.#number}u${user}`
   }

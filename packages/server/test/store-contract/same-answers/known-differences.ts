@@ -1,12 +1,12 @@
 /**
- * Differences that the two stores once had. SAME_ANSWERS_MASK names those that a run ignores, separated by commas; by
- * default it ignores none. With all but one ignored, the directed histories fail on stores that have this one.
+ * Differences that the two stores once had. SAME_ANSWERS_MASK names those to ignore, separated by commas; the default
+ * is none. On stores that have one of them, the directed histories fail unless it is among those ignored.
  */
 import type { AnyJson } from '@latchkey/testing/test-server.ts'
 import type { Answer, Both } from './server-pair.ts'
 import type { Step } from './steps.ts'
 
-/** A request whose answers differ, and what came before it in the history. */
+/** A request whose answers differ, and the earlier requests of the history. */
 export type Situation = {
   readonly step: Step['do']
   readonly path: string
@@ -17,41 +17,41 @@ export type Situation = {
 }
 
 type KnownDifference = {
-  /** Takes out of an answer what may differ. */
+  /** Removes the parts of an answer that may differ. */
   readonly hide?: (answer: Answer) => Answer
-  /** Different answers to one request that this difference explains; what follows is then not compared. */
+  /** Whether this difference explains the answers to one request; the rest of the history is then not compared. */
   readonly explains?: (answers: Both<Answer>, situation: Situation) => boolean
 }
 
 const DAY_MS = 86_400_000
 
 const KNOWN = {
-  /** How far one change moves `version`. */
+  /** Increment of `version` per change. */
   version: {
     hide: ({ status, body }) => ({ status, body: rewrite(body, hideVersion) }),
     explains: ({ sqlite, postgres }, { step }) =>
       step === 'reset' && (sqlite.status === 409 || postgres.status === 409),
   },
-  /** Which of several reasons to refuse a request is the answer. */
+  /** The error reported when several reasons apply. */
   'order-of-checks': {
     explains: ({ sqlite, postgres }) =>
       sqlite.status >= 400 && sqlite.status < 500 && postgres.status >= 400 && postgres.status < 500,
   },
-  /** How many keys back an issued key of the same ID is looked for. */
+  /** Number of keys back within which a reused key ID is found. */
   'id_reused-lookback': {
     hide: ({ status, body }) => ({
       status,
       body: rewrite(body, (_, member) => (member === 'id_reused' ? 'stored' : member)),
     }),
   },
-  /** Whether a reset that runs again, because another operation of its batch failed, is charged again. */
+  /** Whether a reset is charged again when it runs again because another operation of its batch failed. */
   'reset-charged': {},
-  /** Whether a refused upload is remembered by a server that was restarted. */
+  /** Whether a server remembers a refused upload after a restart. */
   'refusal-memory': {
     explains: (answers, { step, restarted }) =>
       restarted && step === 'upload' && haveStatuses(answers, 200, 400),
   },
-  /** Whether a refused upload is still remembered when its second try was refused for another reason. */
+  /** Whether a refused upload is still remembered after its second try was refused for another reason. */
   'refusal-after-failed-heal': {
     explains: (answers, { step, uploads }) =>
       uploads.has(429) && step === 'upload' && haveStatuses(answers, 200, 400),

@@ -1,4 +1,4 @@
-/** The forms of requests that the steps of a history send. */
+/** Request builders for the steps of a history. */
 import { both, type PairRequest } from './server-pair.ts'
 
 export const PASSWORD = 'password'

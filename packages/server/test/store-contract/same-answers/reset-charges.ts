@@ -1,6 +1,6 @@
 /**
- * A reset is charged once, although its transaction runs again because a claim in the same commit failed. Two requests
- * that are sent at the same time usually share a commit. The clock then refills the budget, and both are sent again.
+ * A reset is charged once, even if its transaction runs again because a claim in the same commit failed. Two requests
+ * sent at the same time usually share a commit. The clock then refills the budget, and both are sent again.
  */
 import assert from 'node:assert/strict'
 import { RESET_UNSTABLE_PATH, SIGNED_CURVE25519 } from '@latchkey/protocol'
@@ -11,7 +11,7 @@ import { type Both, both, type PairRequest, type ServerPair, STORES } from './se
 const ATTEMPTS = 20
 const REFILL_MS = 3_600_000
 
-/** A rate that fails whoever asks for it, while it is armed. */
+/** A rate that throws for every request while it is armed. */
 export class FailingRate implements BucketRate {
   readonly perSecond = 1
   armed = false
@@ -22,7 +22,7 @@ export class FailingRate implements BucketRate {
   }
 }
 
-/** How many resets each server took of `burst` (no fewer than 2), one of which ran again. */
+/** Returns how many resets each server accepted out of `burst` (at least 2), one of which ran again. */
 export async function countResets(
   pair: ServerPair,
   claims: FailingRate,

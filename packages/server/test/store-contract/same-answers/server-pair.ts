@@ -1,6 +1,6 @@
 /**
- * Two real servers with one configuration and one clock: one over SQLite, one over PostgreSQL. A request goes to one of
- * them and then to the other, never to both at once.
+ * Two real servers with one configuration and one clock: one over SQLite, one over PostgreSQL. A request is sent to one
+ * of them and then to the other, never to both at once.
  */
 import { randomUUID } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -28,7 +28,7 @@ export type PairRequest = {
 }
 
 const START_TS = 1_700_000_000_000
-/** Several test files run at once, and PostgreSQL has a hundred connections. */
+/** Connections per server: several test files run at once, and PostgreSQL has a hundred connections. */
 const CONNECTIONS = 3
 
 export function both<T>(valueOf: (store: StoreName) => T): Both<T> {
@@ -78,7 +78,7 @@ export class ServerPair {
     this.#remove = remove
   }
 
-  /** Sets the clock to where every history begins. */
+  /** Sets the clock to the start of every history. */
   resetClock(): void {
     this.now = START_TS
   }
@@ -95,7 +95,7 @@ export class ServerPair {
     })
   }
 
-  /** Ends both servers in order, and starts them again over what they left. */
+  /** Stops both servers in order, and starts them again over the same data. */
   async restart(): Promise<void> {
     await this.#stop()
     await this.#start()

@@ -1,11 +1,11 @@
-/** The steps of a history, and how random histories are made of them. */
+/** The steps of a history, and generators of random histories. */
 import fc from 'fast-check'
 
 export const USERS = 3
 export const DEVICE_IDS = ['A', 'B', 'C'] as const
 /** More than `algorithmsPerDevice` of the test's configurations. */
 export const ALGORITHMS = ['signed_curve25519', 'curve25519', 'plain', 'extra', 'more'] as const
-/** Base64 order, code-point order and the order of creation all differ among these. */
+/** Base64 order, code-point order and creation order all differ among these. */
 const KEY_IDS = ['AAAAHg', 'AAAAAQ', 'AAAAAA', '0', 'a', 'Z', '\u{1F511}', '\uFFFD'] as const
 const MATERIALS = 14
 const IDENTITIES = 3
@@ -17,22 +17,22 @@ export type KeyPick = {
   readonly algorithm: string
   readonly id: string
   readonly material: number
-  /** The device's present identity, none, or the identity of this number. */
+  /** The device's current identity, none, or the identity of this number. */
   readonly signer: 'current' | 'none' | number
 }
 
 type Keys = { readonly keys: readonly KeyPick[]; readonly fallbacks: readonly KeyPick[] }
 
-/** A precondition or a password: as the server has it, or not. */
+/** A precondition or a password: the one that the server has, or another. */
 type Given = 'right' | 'wrong'
 
 export type Step =
   | { readonly do: 'wait'; readonly ms: number }
   | { readonly do: 'restart' }
-  /** `keepsToken`: the device goes on with the token of its former login. */
+  /** `keepsToken`: the device continues with the token of its previous login. */
   | { readonly do: 'login'; readonly by: Actor; readonly keepsToken?: boolean }
   | ({ readonly do: 'upload'; readonly by: Actor; readonly identity?: number } & Keys)
-  /** The last upload of the history once more. */
+  /** Repeats the last upload of the history. */
   | { readonly do: 'upload again' }
   | {
       readonly do: 'claim'
@@ -57,7 +57,7 @@ export type Step =
       readonly devices: readonly string[]
       readonly password?: Given
     }
-  /** Gives the user the same password again. `logsOut`: their other devices are removed. */
+  /** Sets the same password again. `logsOut`: removes the user's other devices. */
   | { readonly do: 'set password'; readonly by: Actor; readonly logsOut: boolean; readonly password?: Given }
   | { readonly do: 'rename'; readonly by: Actor; readonly device: string; readonly name: string }
   | { readonly do: 'devices'; readonly by: Actor }
@@ -70,7 +70,7 @@ export type Step =
       readonly to: readonly Actor[]
       readonly content: number
     }
-  /** From the beginning, from the device's last token, or from the one before. */
+  /** From the beginning, from the device's last token, or from the one before it. */
   | { readonly do: 'sync'; readonly by: Actor; readonly since?: 'last' | 'former' }
   | { readonly do: 'changes'; readonly by: Actor; readonly since: 'last' | 'former' }
   | { readonly do: 'query'; readonly by: Actor; readonly users: readonly number[] }
@@ -91,7 +91,7 @@ export type Step =
 
 const user = fc.nat(USERS - 1)
 const deviceId = fc.constantFrom(...DEVICE_IDS)
-/** Most steps deal with few devices, or they would seldom meet. */
+/** Few devices, so that most steps affect each other. */
 const actor: fc.Arbitrary<Actor> = fc.record({
   user: fc.oneof({ weight: 4, arbitrary: fc.constant(0) }, { weight: 2, arbitrary: fc.constant(1) }),
   device: fc.oneof({ weight: 4, arbitrary: fc.constant('A') }, { weight: 2, arbitrary: fc.constant('B') }),
@@ -128,7 +128,7 @@ function sometimes<T>(arbitrary: fc.Arbitrary<T>, oneIn: number): fc.Arbitrary<T
   return fc.oneof({ weight: oneIn - 1, arbitrary: fc.constant(undefined) }, { weight: 1, arbitrary })
 }
 
-/** Without the members that are undefined. */
+/** Removes the members that are undefined. */
 function compact<T extends object>(arbitrary: fc.Arbitrary<T>): fc.Arbitrary<Step> {
   return arbitrary.map(
     (made) => Object.fromEntries(Object.entries(made).filter(([, v]) => v !== undefined)) as Step,
@@ -232,7 +232,7 @@ const STEPS: readonly fc.WeightedArbitrary<Step>[] = [
   { weight: 1, arbitrary: step('get filter', { ...by, filterId: fc.nat(2) }) },
 ]
 
-/** Long ones, of which shrinking leaves out one step after the other. */
+/** Long histories, from which shrinking removes one step after the other. */
 export const histories: fc.Arbitrary<Step[]> = fc
   .array(fc.option(fc.oneof(...STEPS), { nil: undefined, freq: 50 }), { minLength: 25, maxLength: 40 })
   .map((steps) => steps.filter((made) => made !== undefined))
