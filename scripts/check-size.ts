@@ -19,7 +19,6 @@ const NOT_YET: readonly string[] = [
   'demo/',
   'lab/',
   'packages/server/src/store/',
-  'packages/server/test/store-contract/',
   'packages/testing/',
   'test/',
 ]

@@ -35,4 +35,10 @@ export const BANNED_WORDS: readonly BannedWord[] = [
 ]
 
 /** Path prefixes whose code is not clean yet: remove one when its last word is replaced. Markdown is always checked. */
-export const NOT_YET: readonly string[] = ['packages/server/src/store', 'packages/server/test']
+export const NOT_YET: readonly string[] = [
+  'packages/server/src/store',
+  'packages/server/test/sqlite',
+  'packages/server/test/postgres',
+  'packages/server/test/fence',
+  'packages/server/test/import-sqlite',
+]
