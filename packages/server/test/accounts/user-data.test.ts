@@ -52,7 +52,7 @@ suite('filters', () => {
     }
   })
 
-  test('an oversized filter or one that is not an object is refused, and one too many replaces the oldest', async () => {
+  test('a filter that is too large or not an object is refused; one too many replaces the oldest', async () => {
     const sizes = { ...DEFAULT_SIZES, filterBytes: 100, filtersPerUser: 2 }
     await using server = await startTestServer({ sizes })
     const { token, userId } = await server.login('alice')

@@ -94,7 +94,7 @@ describe('to-device messages', () => {
     )
   })
 
-  test('the wildcard reaches every device, and one request several users (Complement TestToDeviceMessages)', async () => {
+  test('the wildcard reaches every device of several users (Complement TestToDeviceMessages)', async () => {
     const alice = await newDevice()
     const second = await loginAgain(alice, 'SECOND')
     const carol = await newDevice()
