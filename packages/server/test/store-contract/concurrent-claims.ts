@@ -1,5 +1,6 @@
 /** Concurrent claims: each key once, in order, and no false miss (key-pool.md invariants). */
 import { keyPools } from '@latchkey/testing/key-pools.ts'
+import type { PoolHistoryStore } from '@latchkey/testing/memory-pool-store.ts'
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { SIGNED_CURVE25519 } from '@latchkey/protocol'
@@ -8,8 +9,8 @@ import type { ClaimCommand } from '../../src/pool/commands.ts'
 import type { StoreUnderTest } from './store-under-test.ts'
 import { claimer, DEVICE, login, makeKey, USER } from './test-device.ts'
 
-export function testConcurrentClaims(under: StoreUnderTest): void {
-  test(`200 concurrent claims of 50 keys in a ${under.name} store get 50 distinct keys, then the fallback key`, async () => {
+export function testConcurrentClaims(under: StoreUnderTest<PoolHistoryStore>): void {
+  test(`200 claims at once of 50 keys in a ${under.name} store get 50 distinct keys, then the fallback key`, async () => {
     const open = await under.open(DEFAULT_POOL_POLICY)
     try {
       const pools = keyPools(open.store)

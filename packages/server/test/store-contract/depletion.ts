@@ -1,5 +1,6 @@
 /** When a store asks the depletion defence (pool/depletion.ts), and how it applies the answer. */
 import { keyPools } from '@latchkey/testing/key-pools.ts'
+import type { PoolHistoryStore } from '@latchkey/testing/memory-pool-store.ts'
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Algorithm, DeviceId, UserId } from '@latchkey/protocol'
@@ -32,8 +33,8 @@ class Recorder implements DepletionDefence {
   }
 }
 
-export function testDepletion(under: StoreUnderTest): void {
-  test(`a ${under.name} store asks the defence once for each one-time key to issue, and for nothing else`, async () => {
+export function testDepletion(under: StoreUnderTest<PoolHistoryStore>): void {
+  test(`a ${under.name} store asks the defence once for each one-time key that would leave, and for nothing else`, async () => {
     const defence = new Recorder(true)
     const open = await under.open(DEFAULT_POOL_POLICY, defence)
     try {

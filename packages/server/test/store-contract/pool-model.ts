@@ -48,9 +48,12 @@ export class ModelDevice {
   identity: string | undefined
   formerIdentities = new Set<string>()
   pools = new Map<string, Pool>()
-  /** Whether anything changed since the last `beginStep`, and whether keys left other than by being issued. */
-  changed = false
-  left = false
+  /** The version and the generation, each from zero. */
+  version = 0
+  generation = 0
+  /** Whether the request under way changed anything, and whether keys left other than by being issued. */
+  #changed = false
+  #left = false
   #conflict: { readonly materials: string; readonly ts: number } | undefined
 
   constructor(policy: ModelPolicy) {
@@ -59,10 +62,10 @@ export class ModelDevice {
 
   /** A copy with the same history. */
   copy(): ModelDevice {
-    const { exists, identity, formerIdentities, pools, changed, left } = this
+    const { exists, identity, formerIdentities, pools, version, generation } = this
     const copy = Object.assign(
       new ModelDevice(this.#policy),
-      structuredClone({ exists, identity, formerIdentities, pools, changed, left }),
+      structuredClone({ exists, identity, formerIdentities, pools, version, generation }),
     )
     copy.#conflict = this.#conflict
     return copy
@@ -73,12 +76,17 @@ export class ModelDevice {
     const pools = [...this.pools]
       .sort(([a], [b]) => (a < b ? -1 : 1))
       .map(([name, { log, fallback, formerFallbacks }]) => [name, log, fallback, [...formerFallbacks].sort()])
-    const { exists, identity, formerIdentities } = this
-    return JSON.stringify([exists, identity, [...formerIdentities].sort(), pools, this.#conflict])
+    const { exists, identity, formerIdentities, version, generation } = this
+    const numbers = [version, generation]
+    return JSON.stringify([exists, identity, [...formerIdentities].sort(), pools, this.#conflict, numbers])
   }
 
+  /** A purge counts once in the version and in the generation. A device that does not exist is not removed. */
   remove(): void {
+    if (!this.exists) return
     this.#purge()
+    this.version++
+    this.generation++
     this.exists = false
     this.identity = undefined
     this.formerIdentities = new Set()
@@ -102,8 +110,8 @@ export class ModelDevice {
         if (this.identity !== undefined && identity !== this.identity) {
           this.formerIdentities.add(this.identity)
           this.#purge()
-          this.changed = true
-          this.left = true
+          this.#changed = true
+          this.#left = true
         }
         this.identity = identity
       }
@@ -142,8 +150,8 @@ export class ModelDevice {
         }
       }
       if (withdrawn.length > 0) {
-        this.changed = true
-        this.left = true
+        this.#changed = true
+        this.#left = true
       }
       const stored = this.#store(request, false)
       return 'refused' in stored ? stored : { ...stored, withdrawn, absent }
@@ -161,12 +169,12 @@ export class ModelDevice {
     if (pool.fallback !== undefined && (spare || next === undefined)) {
       pool.fallback.used = true
       pool.fallback.issueCount++
-      this.changed = true
+      this.version++
       return { json: pool.fallback.json, rateLimited: next !== undefined }
     }
     if (next === undefined) return undefined
     next.state = 'issued'
-    this.changed = true
+    this.version++
     return { json: next.json, rateLimited: false }
   }
 
@@ -186,17 +194,17 @@ export class ModelDevice {
     return digest.toString('base64url')
   }
 
-  beginStep(): void {
-    this.changed = false
-    this.left = false
-  }
-
+  /** A request that changes anything counts once in the version; one in which keys left, once in the generation. */
   #allOrNothing<T extends ModelOutcome>(run: () => T): T {
-    const { pools, identity, formerIdentities, changed, left } = this
-    const before = structuredClone({ pools, identity, formerIdentities, changed, left })
+    const { pools, identity, formerIdentities } = this
+    const before = structuredClone({ pools, identity, formerIdentities })
+    this.#changed = false
+    this.#left = false
     const outcome = run()
-    if ('refused' in outcome) {
-      Object.assign(this, before)
+    if ('refused' in outcome) Object.assign(this, before)
+    else {
+      if (this.#changed || this.#left) this.version++
+      if (this.#left) this.generation++
     }
     return outcome
   }
@@ -252,7 +260,7 @@ export class ModelDevice {
       else {
         outcome(pool.log.some((e) => e.id === key.id && e.state === 'issued') ? 'id_reused' : 'stored')
         pool.log.push({ ...key, state: 'available' })
-        this.changed = true
+        this.#changed = true
       }
     }
     for (const algorithm of touched) {
@@ -260,7 +268,7 @@ export class ModelDevice {
       for (const entry of available.slice(0, Math.max(0, available.length - this.#policy.cap))) {
         entry.state = 'evicted'
         result.evicted.push(`${algorithm}:${entry.id}`)
-        this.left = true
+        this.#left = true
       }
     }
     for (const key of request.fallbacks) {
@@ -273,7 +281,7 @@ export class ModelDevice {
       } else {
         if (pool.fallback !== undefined) pool.formerFallbacks.add(pool.fallback.material)
         pool.fallback = { ...key, used: false, issueCount: 0 }
-        this.changed = true
+        this.#changed = true
         Object.assign(result.fallbackOutcomes, { [name]: 'stored' })
       }
     }
@@ -315,8 +323,8 @@ export class ModelDevice {
       const offered = keys.some((key) => key.algorithm === algorithm && key.material === entry.material)
       entry.state = offered ? 'withdrawn' : 'purged'
     }
-    this.changed = true
-    this.left = true
+    this.#changed = true
+    this.#left = true
   }
 }
 

@@ -11,21 +11,29 @@ import {
 import type { Claimer, PoolStatus, UploadedDeviceKeys } from '../../src/pool/commands.ts'
 import type { UploadedKey } from '../../src/pool/key.ts'
 import type { Session, TokenHash } from '../../src/session.ts'
-import type { Store } from '../../src/store.ts'
+import type { PoolHistoryStore } from '@latchkey/testing/memory-pool-store.ts'
 
 export const USER = '@alice:test.example' as UserId
 export const DEVICE = 'ALICEDEV' as DeviceId
 
-/** Logs a device in, as the domain does; creates the account if there is none. */
-export async function login(store: Store, now: number, userId = USER, deviceId = DEVICE): Promise<Session> {
+/** Logs a device in, as the domain would: an account first if there is none. */
+export async function login(
+  store: Pick<PoolHistoryStore, 'accounts'>,
+  now: number,
+  userId = USER,
+  deviceId = DEVICE,
+): Promise<Session> {
   const account =
     (await store.accounts.find(userId)) ?? (await store.accounts.create({ userId, passwordHash: '', now }))
   const tokenHash = randomBytes(16).toString('hex') as TokenHash
   return store.accounts.openSession({ account, deviceId, tokenHash, now })
 }
 
-/** The pools as the device would receive them now. Acknowledges nothing. */
-export async function poolStatus(store: Store, session: Session): Promise<PoolStatus> {
+/** The pools as the device would be told now; it counts as told of nothing. */
+export async function poolStatus(
+  store: Pick<PoolHistoryStore, 'sync'>,
+  session: Session,
+): Promise<PoolStatus> {
   const query = { confirms: false, everyoneFromBeginning: false, toDeviceLimit: 1, mayWait: true }
   return (await store.sync.read(session, query)).pools
 }
