@@ -12,6 +12,7 @@ import fc from 'fast-check'
 import type { KeyName } from '@latchkey/protocol'
 import { MatrixError } from '../../src/matrix-error.ts'
 import type { DepletionDefence } from '../../src/pool/depletion.ts'
+import type { KeyPools } from '../../src/pool/key-pools.ts'
 import { DEFAULT_POOL_POLICY, type PoolPolicy } from '../../src/pool/policy.ts'
 import type { PoolInspection } from '../../src/pool/commands.ts'
 import type { UploadedKey } from '../../src/pool/key.ts'
@@ -159,6 +160,8 @@ class History {
   /** Every past that explains what was seen; one, when operations keep the order of their submission. */
   #models: ModelDevice[]
   #open: OpenStore<PoolHistoryStore>
+  /** One for all requests, as in a server; a crash ends it. */
+  #keyPools: KeyPools
   #session: Session
   #formerSession: Session
   /** Another device of the user, which removes the one under test. */
@@ -183,6 +186,7 @@ class History {
   ) {
     this.#under = under
     this.#open = open
+    this.#keyPools = keyPools(open.store, policy)
     this.#session = session
     this.#formerSession = session
     this.#remover = remover
@@ -203,6 +207,7 @@ class History {
   async take(step: Step): Promise<void> {
     if (step === 'crash') {
       this.#open = await this.#open.crash()
+      this.#keyPools = keyPools(this.#open.store, this.#policy)
     } else if (step === 'login') await this.#login()
     else if (step === 'again' || step === 'again soon') {
       const wait = step === 'again' ? 2_500 : 500
@@ -312,14 +317,12 @@ class History {
           fallbackKeys: fallbackKeys.map(([, k]) => k),
           now,
         }
-        const answer = keyPools(store, this.#policy)
-          .upload(command)
-          .then((r) => ({
-            outcomes: Object.fromEntries(r.outcomes),
-            fallbackOutcomes: Object.fromEntries(r.fallbackOutcomes),
-            storedAs: Object.fromEntries(r.storedAs),
-            evicted: r.evicted.toSorted(),
-          }))
+        const answer = this.#keyPools.upload(command).then((r) => ({
+          outcomes: Object.fromEntries(r.outcomes),
+          fallbackOutcomes: Object.fromEntries(r.fallbackOutcomes),
+          storedAs: Object.fromEntries(r.storedAs),
+          evicted: r.evicted.toSorted(),
+        }))
         return {
           answer: orRefusal(answer),
           expect: (model) =>
@@ -348,16 +351,14 @@ class History {
           fallbackKeys: fallbackKeys.map(([, k]) => k),
           now,
         }
-        const answer = keyPools(store, this.#policy)
-          .reset(command)
-          .then((r) => ({
-            outcomes: Object.fromEntries(r.outcomes),
-            fallbackOutcomes: Object.fromEntries(r.fallbackOutcomes),
-            storedAs: Object.fromEntries(r.storedAs),
-            evicted: r.evicted.toSorted(),
-            withdrawn: r.withdrawn,
-            absent: r.absent,
-          }))
+        const answer = this.#keyPools.reset(command).then((r) => ({
+          outcomes: Object.fromEntries(r.outcomes),
+          fallbackOutcomes: Object.fromEntries(r.fallbackOutcomes),
+          storedAs: Object.fromEntries(r.storedAs),
+          evicted: r.evicted.toSorted(),
+          withdrawn: r.withdrawn,
+          absent: r.absent,
+        }))
         return {
           answer: orRefusal(answer),
           expect: (model) =>

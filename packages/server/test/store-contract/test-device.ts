@@ -73,16 +73,23 @@ export function identity(index: number): Identity {
   return found
 }
 
-/** A key with material number `material`, signed by an identity or unsigned. The same arguments give the same text. */
+const made = new Map<string, UploadedKey>()
+
+/** A key with material number `material`, signed by an identity or unsigned. The same arguments give the same key. */
 export function makeKey(algorithm: string, id: string, material: number, signer?: Identity): UploadedKey {
+  const name = `${algorithm} ${id} ${material} ${signer?.name}`
+  const known = made.get(name)
+  if (known !== undefined) return known
   const key = materialText(material)
-  const unsigned = canonicalJson({ key })
-  const signatures =
-    signer === undefined
-      ? {}
-      : { [USER]: { [`ed25519:${DEVICE}`]: base64(sign(null, Buffer.from(unsigned), signer.privateKey)) } }
-  const json = JSON.stringify({ key, signatures })
-  return { algorithm: algorithm as Algorithm, keyId: id as KeyId, material: key, json }
+  const json = JSON.stringify({ key, signatures: signer === undefined ? {} : signaturesOf(key, signer) })
+  const uploaded = { algorithm: algorithm as Algorithm, keyId: id as KeyId, material: key, json }
+  made.set(name, uploaded)
+  return uploaded
+}
+
+function signaturesOf(key: KeyMaterial, { privateKey }: Identity): object {
+  const signature = base64(sign(null, Buffer.from(canonicalJson({ key })), privateKey))
+  return { [USER]: { [`ed25519:${DEVICE}`]: signature } }
 }
 
 function materialText(number: number): KeyMaterial {
