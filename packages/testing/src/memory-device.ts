@@ -2,7 +2,8 @@
  * A device and its pools in plain arrays: the facts that it gives to a decision, and the changes that it saves
  * (server/src/pool/port.ts). The facts are as narrow as those of a database: what was not asked for is not in them.
  */
-import { type Algorithm, emptyDigest, type KeyId, parseKeyName } from '@latchkey/protocol'
+import assert from 'node:assert/strict'
+import { type Algorithm, emptyDigest, type KeyId, mixIn, parseKeyName } from '@latchkey/protocol'
 import type { RefusedTry } from '../../server/src/pool/conflict.ts'
 import type { DayCount } from '../../server/src/pool/daily-budget.ts'
 import type { Identity, IdentityPart } from '../../server/src/pool/identity.ts'
@@ -11,6 +12,7 @@ import {
   type KeyState,
   type MaterialHash,
   materialHash,
+  shareOf,
   type UploadedKey,
 } from '../../server/src/pool/key.ts'
 import type {
@@ -232,9 +234,16 @@ function savePool(device: MemoryDevice, change: PoolChange, now: number): void {
   pool.count = change.count
   pool.digest = Uint8Array.from(change.digest)
   pool.acknowledged = change.count
-  const found = availableIn(pool).length
-  if (found !== pool.count)
-    throw new Error(`pool ${algorithm} has ${found} keys, its change says ${pool.count}`)
+  requireTrueSums(pool)
+}
+
+/** The count and the digest of a change are those of the keys that it leaves. */
+function requireTrueSums(pool: MemoryPool): void {
+  const digest = emptyDigest()
+  const available = availableIn(pool)
+  for (const { key } of available) mixIn(digest, shareOf(pool.algorithm, key.keyId, key.material))
+  assert.equal(pool.count, available.length, 'the count is that of the available keys')
+  assert.deepEqual(pool.digest, digest, 'the digest is that of the available keys')
 }
 
 function saveFallback(pool: MemoryPool, { formerFallback, fallback }: PoolChange): void {
