@@ -18,13 +18,11 @@ import {
 import type {
   DeviceChanges,
   DeviceFacts,
-  ListedKey,
-  MetKey,
-  NamedKey,
   PoolChange,
   PoolFacts,
   WantedFacts,
 } from '../../server/src/pool/port.ts'
+import type { ListedKey, MetKey, NamedKey } from '../../server/src/pool/log-key.ts'
 
 export type LoggedKey = { readonly key: HashedKey; state: KeyState; readonly ts: number; leftTs: number }
 
