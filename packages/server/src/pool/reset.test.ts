@@ -166,6 +166,15 @@ const ROWS: readonly Row[] = [
     left: true,
   },
   {
+    name: 'replacements that only evict move the generation and wake the device',
+    device: { log: 'A=a B=b' },
+    reset: { withdraw: '', keys: 'C=c', policy: { keysPerPool: 2 } },
+    withdrawn: '',
+    outcomes: 'C stored, A evicted',
+    log: 'A=a:evicted B=b C=c',
+    left: true,
+  },
+  {
     name: 'a reset of all that keeps a key evicts that key first over the cap',
     device: { log: 'A=a B=b' },
     reset: { withdraw: 'all', keys: 'B=b C=c', policy: { keysPerPool: 1 } },

@@ -9,6 +9,7 @@ import {
   outcomesOf,
   refusalOf,
   save,
+  SESSION,
   type UploadSetup,
 } from '@latchkey/testing/pool-facts.ts'
 import type { MemoryDevice } from '@latchkey/testing/memory-device.ts'
@@ -17,6 +18,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { tryOf } from './conflict.ts'
 import type { Identity } from './identity.ts'
+import { DEFAULT_POOL_POLICY } from './policy.ts'
+import { factsForUpload } from './upload.ts'
 
 const FIRST = identity('e1', 'c1')
 const SECOND = identity('e2', 'c2')
@@ -211,6 +214,16 @@ for (const { name, device: make, upload, answer, log, version, generation = 3, .
       assert.equal(device.pools.get(algorithm)?.count, count)
   })
 }
+
+test('an upload asks for its own keys only: no key of the pool is listed', () => {
+  const command = { session: SESSION, oneTimeKeys: keys('A=a'), fallbackKeys: keys('F=f'), now: NOW }
+  assert.deepEqual(factsForUpload(command, { ...DEFAULT_POOL_POLICY, keysPerPool: 9 }), {
+    oneTimeKeys: keys('A=a'),
+    fallbackKeys: keys('F=f'),
+    available: [],
+    keysPerPool: 9,
+  })
+})
 
 test('every answer acknowledges the counts that it carries', () => {
   const device = deviceWith({ log: 'A=a' })

@@ -1,0 +1,379 @@
+/**
+ * Faults of one line in the rules of the domain. `npm run test:mutants` makes each of them in memory and demands that the
+ * tests next to the rules, or the pool's histories in memory, fail. A line is given without its indentation and must exist
+ * exactly once in its file, so this list follows the code. A survivor belongs to SURVIVORS with its reason.
+ */
+export type Mutant = {
+  /** Below packages/server/src. */
+  readonly file: string
+  readonly line: string
+  readonly replacement: string
+}
+
+type Change = readonly [line: string, replacement: string]
+
+const CHANGES: Readonly<Record<string, readonly Change[]>> = {
+  'pool/upload.ts': [
+    [
+      'const isNew = command.deviceKeys !== undefined && command.deviceKeys.json !== facts.deviceKeys',
+      'const isNew = command.deviceKeys !== undefined',
+    ],
+    ['if (identityChanged) pools.purge(IDENTITY_PURGE)', ''],
+    [
+      'if (policy.verifySignatures || facts.identityChanged || identityChanged) {',
+      'if (policy.verifySignatures || facts.identityChanged) {',
+    ],
+    ['const identity = deviceKeys?.identity ?? facts.identity', 'const identity = facts.identity'],
+    ["mayHeal: policy.onConflict === 'heal',", 'mayHeal: true,'],
+    ['alreadyCounted: identityChanged ? 1 : 0,', 'alreadyCounted: 0,'],
+    [
+      'const left = identityChanged || healed || evicted.length > 0',
+      'const left = identityChanged || healed',
+    ],
+    [
+      'const changed = pools.changes({ left, signal: identityChanged || healed, day, now })',
+      'const changed = pools.changes({ left, signal: healed, day, now })',
+    ],
+    ['countsAcknowledged: true,', 'countsAcknowledged: false,'],
+    [
+      '...(identityChanged && { givenUp: givenUpBy(facts.identity, identity) }),',
+      '...(identityChanged && { givenUp: givenUpBy(identity, facts.identity) }),',
+    ],
+    ["...(healed && { refused: 'forget' }),", ''],
+    ['available: [],', "available: 'all',"],
+  ],
+  'pool/enter-keys.ts': [
+    ['requireAlgorithms(pools.algorithms, wanted, policy.algorithmsPerDevice)', ''],
+    [
+      'const wanted = [...oneTimeKeys, ...fallbackKeys].map((key) => key.algorithm)',
+      'const wanted = oneTimeKeys.map((key) => key.algorithm)',
+    ],
+    ['if (!mayHeal) throw refusal', ''],
+    ["if (kind === 'repeat') throw refusal", ''],
+    [
+      "if (kind === 'first') throw new RememberedRefusal(refusal, { refused: attempt })",
+      "if (kind === 'first') throw refusal",
+    ],
+    ['counted += final.store.length', 'counted += keys.length'],
+    ['counted++', ''],
+    ['evicted.push(...evictOver(pool, policy.keysPerPool))', ''],
+    ['const surplus = pool.count - keysPerPool', 'const surplus = pool.count - keysPerPool + 1'],
+    ["if (outcome !== 'stored') continue", ''],
+    ['const day = countStored(facts.day, counted, policy.keysPerDeviceAndDay, now)', 'const day = facts.day'],
+  ],
+  'pool/outcomes.ts': [
+    ['export const ID_REUSE_LOOKBACK = 5_000', 'export const ID_REUSE_LOOKBACK = 5_001'],
+    [
+      'return addedSince !== undefined && addedSince < ID_REUSE_LOOKBACK',
+      'return addedSince !== undefined && addedSince <= ID_REUSE_LOOKBACK',
+    ],
+    ['if (earlier !== undefined) keptAs(earlier)', 'if (false) keptAs(key.keyId)'],
+    ["else if (known?.state === 'available') keptAs(known.keyId)", ''],
+    [
+      "else if (known?.state === 'issued') outcomes.set(name, 'already_issued')",
+      "else if (known?.state === 'issued') outcomes.set(name, 'already_removed')",
+    ],
+    ["else if (known !== undefined) outcomes.set(name, 'already_removed')", ''],
+    [
+      'if (keyId !== key.keyId) storedAs.set(name, keyName(key.algorithm, keyId))',
+      'storedAs.set(name, keyName(key.algorithm, keyId))',
+    ],
+    [
+      'for (const key of keys.toSorted((a, b) => compareCodePoints(a.keyId, b.keyId))) {',
+      'for (const key of keys.toSorted((a, b) => (a.keyId < b.keyId ? -1 : 1))) {',
+    ],
+    ['if (stored === undefined) {', 'if (stored !== key) {'],
+  ],
+  'pool/conflict.ts': [
+    ['const HEAL_AFTER_MS = 2_000', 'const HEAL_AFTER_MS = 2_001'],
+    ['export const HEAL_WITHIN_MS = 60 * 60 * 1000', 'export const HEAL_WITHIN_MS = 60 * 60 * 1001'],
+    ["if (age > HEAL_WITHIN_MS) return 'first'", "if (age >= HEAL_WITHIN_MS) return 'first'"],
+    [
+      "return { materials: hash('sha256', names.sort().join(' '), 'base64url'), ts: now }",
+      "return { materials: hash('sha256', names.join(' '), 'base64url'), ts: now }",
+    ],
+    [
+      'const names = keys.map((key) => `${key.algorithm}:${key.material}`)',
+      'const names = keys.map((key) => `${key.algorithm}:${key.keyId}`)',
+    ],
+  ],
+  'pool/heal.ts': [
+    ["pool.remove(pool.availableAmong(keys), 'withdrawn')", ''],
+    ["pool.clear('purged')", "pool.clear('withdrawn')"],
+  ],
+  'pool/fallback.ts': [
+    ["if (material === pool.fallback?.material) return 'already_stored'", ''],
+    ["return pool.wasFallback(hash) ? 'already_replaced' : 'stored'", "return 'stored'"],
+    ['if (other !== undefined) {', 'if (other?.keyId === key.keyId) {'],
+  ],
+  'pool/identity.ts': [
+    ['if (before !== undefined && now === undefined) {', 'if (now === undefined) {'],
+    ['if (givenUp.has(part)) {', 'if (givenUp.size === PARTS.length) {'],
+    ['if (before === now || now === undefined) continue', 'if (now === undefined) continue'],
+    ['if (before !== undefined) changed = true', 'changed = true'],
+    [
+      'const parts = PARTS.filter((part) => stored[part] !== undefined && stored[part] !== uploaded[part])',
+      'const parts = PARTS.filter((part) => stored[part] !== undefined)',
+    ],
+  ],
+  'pool/purge.ts': [
+    [
+      'export const IDENTITY_PURGE: PurgeRule = { fallbackKeys: true, hidesIssued: true }',
+      'export const IDENTITY_PURGE: PurgeRule = { fallbackKeys: false, hidesIssued: true }',
+    ],
+    [
+      'export const REMOVAL_PURGE: PurgeRule = { fallbackKeys: true, hidesIssued: true }',
+      'export const REMOVAL_PURGE: PurgeRule = { fallbackKeys: true, hidesIssued: false }',
+    ],
+    [
+      'return { fallbackKeys: dropsFallbackKeys, hidesIssued: false }',
+      'return { fallbackKeys: true, hidesIssued: false }',
+    ],
+  ],
+  'pool/daily-budget.ts': [
+    ['if (stored === 0 || budget === 0) return day', 'if (budget === 0) return day'],
+    [
+      'const isOver = now - day.start >= DAY_MS || now < day.start',
+      'const isOver = now - day.start >= DAY_MS',
+    ],
+    ['if (total > budget) {', 'if (total >= budget) {'],
+    ['const total = (isOver ? 0 : day.stored) + stored', 'const total = day.stored + stored'],
+    [
+      'return { start: isOver ? now : day.start, stored: total }',
+      'return { start: day.start, stored: total }',
+    ],
+  ],
+  'pool/limits.ts': [
+    ['if (all.size >= limit && algorithm !== SIGNED_CURVE25519)', 'if (all.size >= limit)'],
+    ['if (all.has(algorithm)) continue', ''],
+    ['all.add(algorithm)', ''],
+    [
+      'return limitExceeded(`This device ${what} too often.`, Math.min(waitMs, RETRY_FLOOD_MS))',
+      'return limitExceeded(`This device ${what} too often.`, waitMs)',
+    ],
+  ],
+  'pool/signed-keys.ts': [
+    ['if (this.#keys.length === 0) return undefined', ''],
+    ['if (unsigned === undefined) return undefined', 'return undefined'],
+    [
+      'const unsigned = this.#keys.find((key) => !isSigned(key.json, identity, this.#owner))',
+      'const unsigned = this.#keys.slice(0, 1).find((key) => !isSigned(key.json, identity, this.#owner))',
+    ],
+    [
+      "if (!this.#unsigned.has(identity.ed25519)) return { kind: 'verify', identity, changes: NO_CHANGES }",
+      "if (this.#unsigned.size === 0) return { kind: 'verify', identity, changes: NO_CHANGES }",
+    ],
+  ],
+  'pool/reset.ts': [
+    [
+      'if (facts.replay !== undefined && facts.replay.ts > now - REPLAY_RESET_MS) {',
+      'if (facts.replay !== undefined) {',
+    ],
+    ["if (waitMs > 0) throw tooFast('resets its keys', waitMs)", ''],
+    ['checkPreconditions(command, pools.status())', ''],
+    [
+      'if (requestId !== undefined && facts.replaysRemembered >= REPLAYED_RESETS_PER_DEVICE)',
+      'if (requestId !== undefined && facts.replaysRemembered > REPLAYED_RESETS_PER_DEVICE)',
+    ],
+    ['if (policy.verifySignatures || facts.identityChanged) {', 'if (policy.verifySignatures) {'],
+    [
+      'const entering = { oneTimeKeys, fallbackKeys, now, mayHeal: false, alreadyCounted: 0 }',
+      'const entering = { oneTimeKeys, fallbackKeys, now, mayHeal: true, alreadyCounted: 0 }',
+    ],
+    ['const left = withdrawn.length > 0 || evicted.length > 0', 'const left = withdrawn.length > 0'],
+    [
+      "available: withdrawal.all ? 'all' : [...new Set(withdrawal.names)],",
+      "available: withdrawal.all ? 'all' : withdrawal.names,",
+    ],
+    ["pool.clear('withdrawn', kept)", "pool.clear('withdrawn')"],
+    [
+      'const kept = pool.availableAmong(offered.filter((key) => key.algorithm === pool.algorithm))',
+      'const kept = pool.availableAmong(offered)',
+    ],
+    [
+      'if (pool === undefined || key === undefined) absent.push(name)',
+      'if (pool === undefined || key === undefined) continue',
+    ],
+    [
+      "if (ifEpoch !== undefined && ifEpoch !== status.epoch) throw changed('epoch', ifEpoch, status.epoch)",
+      '',
+    ],
+    [
+      'replay: { requestId, answer: encodeReplay(result), ts: now, forgetUpTo: now - REPLAY_RESET_MS },',
+      'replay: { requestId, answer: encodeReplay(result), ts: now, forgetUpTo: now - REPLAY_RESET_MS - 1 },',
+    ],
+    ['countsAcknowledged: true,', ''],
+  ],
+  'pool/reset-replay.ts': [
+    ['fallbackOutcomes: new Map(kept.fallbackOutcomes),', 'fallbackOutcomes: new Map(),'],
+    ['export const REPLAYED_RESETS_PER_DEVICE = 1_000', 'export const REPLAYED_RESETS_PER_DEVICE = 1_001'],
+  ],
+  'pool/device-pools.ts': [
+    [
+      'return { version: version + (changed ? 1 : 0), generation: generation + (left ? 1 : 0) }',
+      'return { version: version + 1, generation: generation + (left ? 1 : 0) }',
+    ],
+    [
+      'if (pools.length === 0 && !left && day === this.#facts.day) return undefined',
+      'if (pools.length === 0 && !left) return undefined',
+    ],
+    [
+      'return [...this.#pools.values()].sort((a, b) => compareCodePoints(a.algorithm, b.algorithm))',
+      'return [...this.#pools.values()]',
+    ],
+  ],
+  'pool/pool.ts': [
+    ["if (removal === 'withdrawn') return undefined", ''],
+    ['if (this.#facts.formerFallbacks.has(hash)) return true', ''],
+    [
+      "if (met?.state !== 'available' || this.#removalOf(met.place) !== undefined) continue",
+      "if (met?.state !== 'available') continue",
+    ],
+    ['if (this.#count === kept.length) return', ''],
+    ['for (const { keyId, material } of kept) this.#mix(keyId, material)', ''],
+    ["this.clear('purged')", "this.clear('withdrawn')"],
+    ["if (this.#fallback !== undefined) this.#formerFallback = 'withdrawn'", ''],
+    [
+      'return known.filter(({ place }) => !this.#removed.has(place)).sort((a, b) => a.place - b.place)',
+      'return known.filter(({ place }) => !this.#removed.has(place))',
+    ],
+    ['this.#fallback = { material: key.material, used: false }', ''],
+  ],
+  'pool/claim.ts': [
+    [
+      "if (!pool.available) return pool.hasFallback ? 'fallback' : 'none'",
+      "if (!pool.available) return 'none'",
+    ],
+    [
+      "return takesBudget() || !pool.hasFallback ? 'one_time_key' : 'rate_limited'",
+      "return takesBudget() ? 'one_time_key' : 'rate_limited'",
+    ],
+  ],
+  'pool/wake.ts': [
+    [
+      'return count < acknowledged && count <= Math.floor(acknowledged / 2)',
+      'return count < acknowledged && count < Math.floor(acknowledged / 2)',
+    ],
+  ],
+  'pool/depletion.ts': [
+    ['if (this.#ofUser.peek(ofUser, now) > 0) return false', ''],
+    ['if (this.#ofOrigin.take(`${device} ${origin}`, now) > 0) return false', ''],
+    ['this.#ofUser.take(ofUser, now)', ''],
+  ],
+  'pool/issued-pages.ts': [
+    ['if (first === -1) return []', ''],
+    [
+      '.map((pool) => (pool === cursor?.pool ? cursor : { pool, place: Number.MAX_SAFE_INTEGER }))',
+      '.map((pool) => ({ pool, place: Number.MAX_SAFE_INTEGER }))',
+    ],
+  ],
+  'pool/key-pools.ts': [
+    ["charged = decision.kind !== 'answer' || !decision.answer.replayed", 'charged = true'],
+    ['if (!charged && waitMs === 0) this.#resetsPerDevice?.refund(device)', ''],
+    ['this.#identities.set(session.deviceRef, decision.identity)', ''],
+    ['requireSignedDeviceKeys(deviceKeys, session)', ''],
+  ],
+  'pool/pool-answer.ts': [
+    [
+      'return status.algorithms.filter((a) => a.fallback?.used === false).map((a) => a.algorithm)',
+      'return status.algorithms.filter((a) => a.fallback !== undefined).map((a) => a.algorithm)',
+    ],
+  ],
+  'fence/judge.ts': [
+    ['if (found >= mark.n && isKnown) continue', 'if (found >= mark.n) continue'],
+    [
+      'const hasEnded = mark.epoch !== epoch && former.has(mark.epoch)',
+      'const hasEnded = former.has(mark.epoch)',
+    ],
+    ['return now - lastWriteTs > KEEP_FALLBACK_KEYS_MS', 'return now - lastWriteTs >= KEEP_FALLBACK_KEYS_MS'],
+    [
+      "if (!hasEnded) return { kind: 'behind', lane, acknowledged: mark.n, found }",
+      "if (!isKnown) return { kind: 'behind', lane, acknowledged: mark.n, found }",
+    ],
+  ],
+  'accounts/open-session.ts': [
+    [
+      "if (passwordHash !== account.passwordHash) throw forbidden('The password was changed during this login.')",
+      '',
+    ],
+    ['requireFreeDeviceId(deviceId, namesKey)', ''],
+    ['enforceDeviceLimit(deviceCount, limits)', ''],
+    ['if (device !== undefined && !device.isRemoved) {', 'if (device !== undefined) {'],
+  ],
+  'accounts/registration.ts': [
+    [
+      'return (usesAllowed === undefined || uses < usesAllowed) && (expiresTs === undefined || expiresTs > now)',
+      'return (usesAllowed === undefined || uses <= usesAllowed) && (expiresTs === undefined || expiresTs > now)',
+    ],
+  ],
+  'devices/device-limit.ts': [['if (count < devicesPerUser) return', 'if (count <= devicesPerUser) return']],
+  'devices/add-signatures.ts': [['replacesOthers: !own,', 'replacesOthers: false,']],
+  'devices/remove.ts': [
+    [
+      "if (choice.kind === 'others') return deviceRef !== choice.than",
+      "if (choice.kind === 'others') return true",
+    ],
+  ],
+  'devices/replace-keys.ts': [
+    ['return old === undefined || old === publicKey ? [] : [old]', 'return old === undefined ? [] : [old]'],
+    ['requireFreePublicKeys(uploaded, deviceIds)', ''],
+  ],
+  'devices/tracking.ts': [['.filter(({ awaited }) => !awaited)', '']],
+  'messages/send.ts': [
+    ["if (isRemembered(sentTs, now)) return { kind: 'repeat' }", ''],
+    [
+      "if (length > MAX_FAN_OUT_LENGTH) return { kind: 'refused', error: fanOutTooLarge() }",
+      "if (length >= MAX_FAN_OUT_LENGTH) return { kind: 'refused', error: fanOutTooLarge() }",
+    ],
+  ],
+  'messages/inbox.ts': [
+    [
+      'return messages > limits.inboxMessages || length > limits.inboxLength',
+      'return messages > limits.inboxMessages',
+    ],
+    ['for (const _ of event) length++', 'length = event.length'],
+  ],
+  'sync/filters.ts': [
+    ["if (same !== undefined) return { kind: 'known', filterId: same }", ''],
+    ['const dropUpTo = filterId - filtersPerUser', 'const dropUpTo = filterId - filtersPerUser - 1'],
+  ],
+  'sync/reading.ts': [
+    ['return confirms ? since : undefined', 'return since'],
+    [
+      'return reading.position !== reading.since && isAnswer(reading, query)',
+      'return isAnswer(reading, query)',
+    ],
+    [
+      'return { from: since, listsFrom: everyone ? BEGINNING : since }',
+      'return { from: since, listsFrom: since }',
+    ],
+  ],
+  'sync/token.ts': [
+    [
+      'if (position <= end.position) return { since: position, newEpoch: false, everyone: false }',
+      'if (position < end.position) return { since: position, newEpoch: false, everyone: false }',
+    ],
+    [
+      'return { since: Math.min(position, formerEnd), newEpoch: true, everyone: position > formerEnd }',
+      'return { since: position, newEpoch: true, everyone: position > formerEnd }',
+    ],
+  ],
+}
+
+export const MUTANTS: readonly Mutant[] = Object.entries(CHANGES).flatMap(([file, changes]) =>
+  changes.map(([line, replacement]) => ({ file, line, replacement })),
+)
+
+/** Mutants that the tests of the domain cannot notice, by file and line. One that they do notice is a failure too. */
+export const SURVIVORS: readonly {
+  readonly file: string
+  readonly line: string
+  readonly reason: string
+}[] = [
+  {
+    file: 'pool/reset.ts',
+    line: 'const kept = pool.availableAmong(offered.filter((key) => key.algorithm === pool.algorithm))',
+    reason:
+      'The facts of a pool have only the wanted keys of its own algorithm, so others are never found in it.',
+  },
+]
