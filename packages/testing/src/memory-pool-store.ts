@@ -241,7 +241,7 @@ function statusOf(device: MemoryDevice): PoolStatus {
   return new DevicePools(loadFacts(device, NOTHING_WANTED)).status()
 }
 
-/** What histories of the pools need of a store. */
+/** The part of a store that histories of the pools need. */
 export type PoolHistoryStore = {
   readonly pools: PoolStore
   readonly accounts: Pick<AccountStore, 'create' | 'find' | 'openSession'>

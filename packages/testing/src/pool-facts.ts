@@ -175,7 +175,7 @@ export function decideResetOn(device: MemoryDevice, setup: ResetSetup): Decision
 export function save<Answer>(device: MemoryDevice, decision: Decision<Answer>): Answer {
   saveChanges(device, decision.changes)
   if (decision.kind === 'refusal') throw decision.refusal
-  if (decision.kind === 'verify') throw new Error('signatures are to be checked first')
+  if (decision.kind === 'verify') throw new Error('signatures must be checked first')
   return decision.answer
 }
 

@@ -31,7 +31,7 @@ const ROWS: readonly Row[] = [
     { start: START + DAY_MS, stored: 1 },
   ],
   [
-    'a clock that was set back begins a new day',
+    'a clock that went backwards begins a new day',
     { before: 10, stored: 1, budget: 10, age: -1 },
     { start: START - 1, stored: 1 },
   ],
@@ -51,7 +51,7 @@ const ROWS: readonly Row[] = [
     { start: START, stored: 10 },
   ],
   [
-    'a budget of 0 is no limit and counts nothing',
+    'a budget of 0 limits nothing and counts nothing',
     { before: 10, stored: 99_999, budget: 0, age: 5 },
     { start: START, stored: 10 },
   ],

@@ -1,4 +1,4 @@
-/** What surrounds a decision: Ed25519 checks and the rate limit of resets. The store is in memory. */
+/** The frame of a decision: Ed25519 checks and the rate limit of resets. The store is in memory. */
 import { MemoryPoolStore } from '@latchkey/testing/memory-pool-store.ts'
 import { key, keys, NOW } from '@latchkey/testing/pool-facts.ts'
 import { signingKeyPair } from '@latchkey/testing/signing.ts'

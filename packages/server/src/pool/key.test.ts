@@ -11,7 +11,7 @@ test('material is remembered by the first 16 bytes of its SHA-256 and shown by a
   assert.equal(keyHash(material), sha256.toString('base64url'))
 })
 
-test('the material is the key itself, whatever its signatures', () => {
+test('the material is the key itself, regardless of its signatures', () => {
   assert.equal(materialOfJson('{"key":"abc","signatures":{"@a:b":{}}}'), 'abc')
   assert.equal(materialOfJson('"abc"'), 'abc')
 })

@@ -97,7 +97,7 @@ test('eviction passes over keys that the request removed', () => {
   assert.deepEqual(pool.evict(1), ['B'])
 })
 
-test('eviction from a cleared pool takes the kept keys in upload order, whatever the order of their offer', () => {
+test('eviction from a cleared pool takes the kept keys in upload order, regardless of the order in the request', () => {
   const pool = known('A=a B=b C=c')
   pool.clear('withdrawn', pool.availableAmong(keys('C=c B=b')))
   assert.deepEqual(pool.evict(1), ['B'])

@@ -1,4 +1,4 @@
-/** The rules of an upload in their order (key-pool.md "Upload"): a device, an upload, the answer and the log after it. */
+/** The rules of an upload in their order (key-pool.md "Upload"): a device, an upload, then the answer and the log. */
 import {
   decideUploadOn,
   deviceWith,

@@ -1,6 +1,6 @@
 /**
- * A transaction runs again after a deadlock (store/postgres/database.ts). A trigger reports one at the commit, after every
- * statement of the change, because two real transactions would meet there only by chance.
+ * A transaction runs again after a deadlock (store/postgres/database.ts). A trigger reports one at the commit, after
+ * every statement of the change, because two real transactions would meet there only by chance.
  */
 import { test } from 'node:test'
 import { DEFAULT_CONFIG, postgresConnection } from '../../src/config/config.ts'

@@ -18,8 +18,8 @@ import { DEVICE, identity, login, makeKey } from './test-device.ts'
 export type RerunningStore = {
   readonly store: Store
   /** Makes the transaction of a change fail once after its decision, in a way after which the store runs it again. */
-  rerun<T>(change: () => Promise<T>): Promise<T>
-  close(): Promise<void>
+  readonly rerun: <T>(change: () => Promise<T>) => Promise<T>
+  readonly close: () => Promise<void>
 }
 
 const POLICY: PoolPolicy = { ...DEFAULT_POOL_POLICY, onConflict: 'heal', keysPerPool: 3 }
