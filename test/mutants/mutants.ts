@@ -238,6 +238,7 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
       'return known.filter(({ place }) => !this.#removed.has(place))',
     ],
     ['this.#fallback = { material: key.material, used: false }', ''],
+    ['this.#formerFallback !== undefined ||', ''],
   ],
   'pool/claim.ts': [
     [
@@ -272,6 +273,18 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
     ['if (!charged && waitMs === 0) this.#resetsPerDevice?.refund(device)', ''],
     ['this.#identities.set(session.deviceRef, decision.identity)', ''],
     ['requireSignedDeviceKeys(deviceKeys, session)', ''],
+    ['const MAX_ATTEMPTS = 5', 'const MAX_ATTEMPTS = 4'],
+  ],
+  'pool/limited-claims.ts': [['return (known?.count ?? 0) + 1', 'return 1']],
+  'lib/token-bucket.ts': [
+    [
+      'if (this.#tokensIn(bucket, nowMs) >= this.#rate.burst) this.#buckets.delete(name)',
+      'this.#buckets.delete(name)',
+    ],
+    [
+      'if (bucket !== undefined) bucket.tokens = Math.min(this.#rate.burst, bucket.tokens + 1)',
+      'if (bucket !== undefined) bucket.tokens = bucket.tokens + 1',
+    ],
   ],
   'pool/pool-answer.ts': [
     [

@@ -18,7 +18,7 @@ const TIMEOUT_MS = 60_000
 const RUNS = '40'
 
 const DOMAIN_TESTS = [
-  ...globSync(`${SOURCE}/{pool,fence,accounts,devices,messages,sync}/*.test.ts`, { cwd: ROOT }).sort(),
+  ...globSync(`${SOURCE}/{pool,fence,accounts,devices,messages,sync,lib}/*.test.ts`, { cwd: ROOT }).sort(),
   'packages/server/test/store-contract/memory.test.ts',
 ]
 

@@ -23,6 +23,8 @@ class CountingStore extends MemoryPoolStore {
   transactions = 0
   /** Thrown in place of the next transaction. */
   fault: Error | undefined
+  /** Another request of the device that is faster. */
+  overtakenBy: (() => Promise<unknown>) | undefined
 
   override async change<Answer>(
     session: Session,
@@ -31,6 +33,10 @@ class CountingStore extends MemoryPoolStore {
   ): Promise<Decision<Answer>> {
     this.transactions++
     if (this.fault !== undefined) throw this.fault
+    const { overtakenBy } = this
+    this.overtakenBy = undefined
+    await overtakenBy?.()
+    this.overtakenBy = overtakenBy
     return super.change(session, wanted, decide)
   }
 }
@@ -207,4 +213,28 @@ test('by default the signature of device keys is not checked', async () => {
   const { pools, session } = open()
   const { deviceKeys } = identity()
   await pools.upload(uploadOf(session, keys('A=a'), { ...deviceKeys, json: '{}' }))
+})
+
+test('a request that is overtaken by a change of identity four times is decided, a fifth time is an error', async () => {
+  const identities = Array.from({ length: 8 }, identity)
+  for (const [overtaken, attempts] of [
+    [4, 5],
+    [5, 5],
+  ] as const) {
+    const { store, pools, session } = open()
+    const faster = new KeyPools(store, { policy: DEFAULT_POOL_POLICY })
+    const change = (n: number): Promise<unknown> =>
+      faster.upload(uploadOf(session, [], identities[n]?.deviceKeys))
+    for (const n of [0, 1]) await change(n)
+    store.transactions = 0
+    let changes = 0
+    store.overtakenBy = async () => {
+      if (changes < overtaken) await change(2 + changes++)
+    }
+    const last = identities[1 + overtaken] ?? assert.fail()
+    const upload = pools.upload(uploadOf(session, [last.sign('A=a')]))
+    if (overtaken === 4) await upload
+    else await assert.rejects(upload, /changed again and again/)
+    assert.equal(store.transactions - changes, attempts)
+  }
 })

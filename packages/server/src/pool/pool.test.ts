@@ -113,6 +113,13 @@ test('a replaced fallback key is remembered as withdrawn, the new one is unused'
   assert.deepEqual([change?.formerFallback, change?.fallback?.keyId], ['withdrawn', 'G'])
 })
 
+test('a purge that takes a fallback key only is a change', () => {
+  const pool = poolWith({ log: 'A=a:issued', fallbacks: 'F=f' })
+  pool.purge(fencePurge(true))
+  assert.equal(pool.isChanged, true)
+  assert.equal(pool.change()?.formerFallback, 'purged')
+})
+
 test('the first fallback key replaces none', () => {
   const pool = known('A=a')
   pool.replaceFallback(key('G=g'))
