@@ -282,8 +282,8 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
       'this.#buckets.delete(name)',
     ],
     [
-      'if (bucket !== undefined) bucket.tokens = Math.min(this.#rate.burst, bucket.tokens + 1)',
-      'if (bucket !== undefined) bucket.tokens = bucket.tokens + 1',
+      'return tokens >= 1 ? 0 : ((1 - tokens) / this.#rate.perSecond) * 1000',
+      'return tokens > 1 ? 0 : ((1 - tokens) / this.#rate.perSecond) * 1000',
     ],
   ],
   'pool/pool-answer.ts': [

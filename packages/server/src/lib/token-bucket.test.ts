@@ -67,3 +67,9 @@ test('keys of any length are distinguished, and long ones are not stored', () =>
   assert.ok(heapUsedAfterCollection() - before < 10_000_000)
   assert.ok(buckets.take(`99${long}`, START) > 0)
 })
+
+test('a refused take returns the time until the next token, which is there exactly then', () => {
+  const buckets = new TokenBuckets({ burst: 1, perSecond: 2 })
+  const waits = [0, 0, 250, 500, 501].map((ms) => buckets.take('a', 1_000 + ms))
+  assert.deepEqual(waits, [0, 500, 250, 0, 499])
+})
