@@ -283,7 +283,7 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
     ],
     [
       'return tokens >= 1 ? 0 : ((1 - tokens) / this.#rate.perSecond) * 1000',
-      'return tokens > 1 ? 0 : ((1 - tokens) / this.#rate.perSecond) * 1000',
+      'return tokens >= 1 ? 0 : ((1 + tokens) / this.#rate.perSecond) * 1000',
     ],
   ],
   'pool/pool-answer.ts': [
