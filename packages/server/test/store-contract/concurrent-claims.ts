@@ -10,7 +10,7 @@ import type { StoreUnderTest } from './store-under-test.ts'
 import { claimer, DEVICE, login, makeKey, USER } from './test-device.ts'
 
 export function testConcurrentClaims(under: StoreUnderTest<PoolHistoryStore>): void {
-  test(`200 claims at once of 50 keys in a ${under.name} store get 50 distinct keys, then the fallback key`, async () => {
+  test(`200 concurrent claims of 50 keys in a ${under.name} store get 50 distinct keys, then the fallback key`, async () => {
     const open = await under.open(DEFAULT_POOL_POLICY)
     try {
       const pools = keyPools(open.store)

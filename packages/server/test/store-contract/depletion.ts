@@ -34,7 +34,7 @@ class Recorder implements DepletionDefence {
 }
 
 export function testDepletion(under: StoreUnderTest<PoolHistoryStore>): void {
-  test(`a ${under.name} store asks the defence once for each one-time key that would leave, and for nothing else`, async () => {
+  test(`a ${under.name} store asks the defence once for each one-time key to issue, and for nothing else`, async () => {
     const defence = new Recorder(true)
     const open = await under.open(DEFAULT_POOL_POLICY, defence)
     try {

@@ -1,6 +1,6 @@
 /**
- * A change whose transaction fails after its decision and runs again (pool/port.ts): the answer and the pools are those of
- * a change that ran once, and the rate limit of resets is charged once.
+ * A change whose transaction fails after its decision and runs again (pool/port.ts): the answer and the pools are
+ * those of a change that ran once, and the rate limit of resets is charged once.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,4 +1,4 @@
-/** What the contract suite needs of a store: how it is opened, and how a crash is made of it. */
+/** A store as the contract suite uses it: how it is opened, and how its crash is simulated. */
 import type { PoolHistoryStore } from '@latchkey/testing/memory-pool-store.ts'
 import type { DepletionDefence } from '../../src/pool/depletion.ts'
 import type { PoolPolicy } from '../../src/pool/policy.ts'
@@ -11,13 +11,13 @@ export type StoreUnderTest<Tested extends PoolHistoryStore = Store> = {
    * must be checked first takes effect later. Any order is correct if no operation sees half of another.
    */
   readonly prefersSubmissionOrder: boolean
-  /** Opens a store over a fresh database. Without a defence claims are not limited. */
+  /** Opens a store over a fresh database. Claims are unlimited unless a depletion defence is given. */
   open(policy: PoolPolicy, depletion?: DepletionDefence): Promise<OpenStore<Tested>>
 }
 
 export type OpenStore<Tested extends PoolHistoryStore = Store> = {
   readonly store: Tested
-  /** Ends as a killed process would, with nothing written that is not on the disk now, and opens again. */
+  /** Ends as a killed process would, without any further write to the disk, and opens again. */
   crash(): Promise<OpenStore<Tested>>
   close(): Promise<void>
 }

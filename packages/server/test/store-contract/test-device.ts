@@ -16,7 +16,7 @@ import type { PoolHistoryStore } from '@latchkey/testing/memory-pool-store.ts'
 export const USER = '@alice:test.example' as UserId
 export const DEVICE = 'ALICEDEV' as DeviceId
 
-/** Logs a device in, as the domain would: an account first if there is none. */
+/** Logs a device in, as the domain does; creates the account if there is none. */
 export async function login(
   store: Pick<PoolHistoryStore, 'accounts'>,
   now: number,
@@ -29,7 +29,7 @@ export async function login(
   return store.accounts.openSession({ account, deviceId, tokenHash, now })
 }
 
-/** The pools as the device would be told now; it counts as told of nothing. */
+/** The pools as the device would receive them now. Acknowledges nothing. */
 export async function poolStatus(
   store: Pick<PoolHistoryStore, 'sync'>,
   session: Session,
