@@ -182,8 +182,8 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
     ],
     ['const left = withdrawn.length > 0 || evicted.length > 0', 'const left = withdrawn.length > 0'],
     [
-      "available: withdrawal.all ? 'all' : [...new Set(withdrawal.names)],",
-      "available: withdrawal.all ? 'all' : withdrawal.names,",
+      "const names = withdrawal.all ? 'all' : [...new Set(withdrawal.names)]",
+      "const names = withdrawal.all ? 'all' : withdrawal.names",
     ],
     ["pool.clear('withdrawn', kept)", "pool.clear('withdrawn')"],
     [

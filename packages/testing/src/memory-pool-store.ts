@@ -156,6 +156,7 @@ export class MemoryPoolStore implements PoolStore {
       saveChanges(device, change === undefined ? {} : { pools: change })
       Object.assign(device, {
         removed: true,
+        refused: undefined,
         tokens: new Set(),
         deviceKeys: undefined,
         identity: {},

@@ -167,7 +167,7 @@ export function decideResetOn(device: MemoryDevice, setup: ResetSetup): Decision
     ...(ifVersion !== undefined && { ifVersion }),
     ...(requestId !== undefined && { requestId }),
   }
-  const wanted = factsForReset(command, policy)
+  const wanted = factsForReset(command, policy, waitMs)
   return decideReset(command, wanted, policy, checks, waitMs)(loadFacts(device, wanted))
 }
 

@@ -24,6 +24,7 @@ for (const [name, choice, expected] of rows)
 
 test('a removed device leaves no messages, no memory of requests, no signatures and no earlier identities', () =>
   assert.deepEqual(DELETED_WITH_DEVICE.toSorted(), [
+    'conflicts',
     'former_identities',
     'inbox',
     'reset_answers',

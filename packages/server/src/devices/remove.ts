@@ -33,6 +33,7 @@ export const DELETED_WITH_DEVICE = [
   'inbox',
   'sent_transactions',
   'reset_answers',
+  'conflicts',
 ] as const
 export type DeletedWithDevice = (typeof DELETED_WITH_DEVICE)[number]
 

@@ -94,6 +94,14 @@ function requireSecondTry(
   if (kind === 'repeat') throw refusal
 }
 
+/**
+ * How many available keys of a pool may have to be evicted when a request adds keys to it: the facts list so many, the
+ * oldest first.
+ */
+export function mayBeEvicted(count: number, added: number, keysPerPool: number): number {
+  return added === 0 ? 0 : Math.min(count, Math.max(0, count + added - keysPerPool))
+}
+
 /** Over the cap the oldest keys are evicted, by upload order for any order of claims. */
 function evictOver(pool: Pool, keysPerPool: number): KeyName[] {
   const surplus = pool.count - keysPerPool

@@ -80,10 +80,10 @@ export class KeyPools {
   async reset(command: ResetCommand): Promise<ResetResult> {
     const { session, oneTimeKeys, fallbackKeys, now } = command
     const signatures = new SignatureChecks([...oneTimeKeys, ...fallbackKeys], session)
-    this.#checkAhead(session, signatures)
-    const wanted = factsForReset(command, this.#policy)
     const device = String(session.deviceRef)
     const waitMs = this.#resetsPerDevice?.take(device, now) ?? 0
+    if (waitMs === 0) this.#checkAhead(session, signatures)
+    const wanted = factsForReset(command, this.#policy, waitMs)
     let charged = false
     try {
       const decide = decideReset(command, wanted, this.#policy, signatures, waitMs)

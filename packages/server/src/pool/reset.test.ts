@@ -9,6 +9,7 @@ import {
   refusalOf,
   type ResetSetup,
   save,
+  SESSION,
   shortName,
 } from '@latchkey/testing/pool-facts.ts'
 import type { MemoryDevice } from '@latchkey/testing/memory-device.ts'
@@ -16,8 +17,10 @@ import type { KeyMaterial } from '@latchkey/protocol'
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { tryOf } from './conflict.ts'
+import type { ResetCommand } from './commands.ts'
+import { DEFAULT_POOL_POLICY } from './policy.ts'
 import { keyPoolOf } from './pool-answer.ts'
-import { checkPreconditions } from './reset.ts'
+import { checkPreconditions, factsForReset } from './reset.ts'
 
 const DAY_MS = 24 * 60 * 60 * 1000
 const IDENTITY = { ed25519: 'e1' as KeyMaterial }
@@ -378,4 +381,18 @@ test('preconditions are checked as epoch, generation, version; the error has the
   assert.match(message({ ifGeneration: 1, ifVersion: 1 }), /^Expected generation 1, found 3/)
   assert.match(message({ ifVersion: 1 }), /^Expected version 1, found 7/)
   assert.equal(message({}), '')
+})
+
+test('a reset that has to wait asks only for the answer to replay', () => {
+  const command: ResetCommand = {
+    session: SESSION,
+    withdrawal: { all: true },
+    requestId: 'R',
+    oneTimeKeys: keys('A=a'),
+    fallbackKeys: [],
+    now: NOW,
+  }
+  const { oneTimeKeys, fallbackKeys, available, replay } = factsForReset(command, DEFAULT_POOL_POLICY, 1)
+  assert.deepEqual([...oneTimeKeys, ...fallbackKeys, ...available], [])
+  assert.equal(replay?.requestId, 'R')
 })

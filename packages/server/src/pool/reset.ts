@@ -26,13 +26,18 @@ import {
 } from './reset-replay.ts'
 import type { SignatureChecks } from './signed-keys.ts'
 
-/** The facts that a reset may meet. */
-export function factsForReset(command: ResetCommand, { keysPerPool }: PoolPolicy): WantedFacts {
-  const { oneTimeKeys, fallbackKeys, withdrawal, requestId, now } = command
+/** The facts that a reset may meet: where it has to wait, only whether it is a replay. */
+export function factsForReset(
+  { oneTimeKeys, fallbackKeys, withdrawal, requestId, now }: ResetCommand,
+  { keysPerPool }: PoolPolicy,
+  waitMs: number,
+): WantedFacts {
+  const isWaiting = waitMs > 0
+  const names = withdrawal.all ? 'all' : [...new Set(withdrawal.names)]
   return {
-    oneTimeKeys: hashed(oneTimeKeys),
-    fallbackKeys: hashed(fallbackKeys),
-    available: withdrawal.all ? 'all' : [...new Set(withdrawal.names)],
+    oneTimeKeys: isWaiting ? [] : hashed(oneTimeKeys),
+    fallbackKeys: isWaiting ? [] : hashed(fallbackKeys),
+    available: isWaiting ? [] : names,
     keysPerPool,
     ...(requestId !== undefined && { replay: { requestId, since: now - REPLAY_RESET_MS } }),
   }

@@ -34,8 +34,9 @@ export class SignatureChecks {
     this.#owner = owner
   }
 
-  /** Checks all keys of the request against an identity. */
+  /** Checks all keys of the request against an identity, once. */
   check(identity: Identity): void {
+    if (this.#unsigned.has(identity.ed25519)) return
     const unsigned = this.#keys.find((key) => !isSigned(key.json, identity, this.#owner))
     this.#unsigned.set(identity.ed25519, unsigned && quoted(`${unsigned.algorithm}:${unsigned.keyId}`))
   }

@@ -90,6 +90,7 @@ export class ModelDevice {
     this.exists = false
     this.identity = undefined
     this.formerIdentities = new Set()
+    this.#conflict = undefined
   }
 
   revive(): void {

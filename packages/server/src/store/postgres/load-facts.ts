@@ -3,6 +3,7 @@
  * one statement per pool that keys are uploaded to, and one for each further kind of fact that is wanted.
  */
 import { type KeyId, parseKeyName } from '@latchkey/protocol'
+import { mayBeEvicted } from '../../pool/enter-keys.ts'
 import type { IdentityPart } from '../../pool/identity.ts'
 import { type HashedKey, type MaterialHash, materialOfJson } from '../../pool/key.ts'
 import { ID_REUSE_LOOKBACK } from '../../pool/outcomes.ts'
@@ -162,8 +163,8 @@ function readMet(
 
 /** As many as may have to be evicted when all of the request's keys are stored. */
 async function oldestKeys(tx: Write, pool: PoolRow, added: number, keysPerPool: number): Promise<KnownKey[]> {
-  const surplus = pool.count + added - keysPerPool
-  if (added === 0 || surplus <= 0 || pool.count === 0) return []
+  const surplus = mayBeEvicted(pool.count, added, keysPerPool)
+  if (surplus === 0) return []
   const rows = await tx.all<KeyRow & { json: string }>(
     `select pool_num, seq, key_id, encode(material, 'hex') as hash, json from one_time_keys
      where pool_num = $1 and seq >= $2 and state = ${STATE_CODE.available} order by seq limit $3`,

@@ -91,6 +91,7 @@ const DELETE: Readonly<Record<DeletedWithDevice, Delete>> = {
   inbox: from('inbox'),
   sent_transactions: from('sent_transactions'),
   reset_answers: from('reset_answers'),
+  conflicts: from('conflicts'),
 }
 
 function from(table: DeletedWithDevice): Delete {

@@ -3,6 +3,7 @@
  * keys are looked up by one statement per pool, however many there are. The device's rows are settled.
  */
 import { type KeyId, parseKeyName } from '@latchkey/protocol'
+import { mayBeEvicted } from '../../pool/enter-keys.ts'
 import type { IdentityPart } from '../../pool/identity.ts'
 import { type HashedKey, type MaterialHash, materialOfJson } from '../../pool/key.ts'
 import { ID_REUSE_LOOKBACK } from '../../pool/outcomes.ts'
@@ -85,14 +86,14 @@ function replayFacts(
 function poolFacts(tx: Transaction, pool: PoolState, wanted: WantedFacts): PoolFacts {
   const { algorithm, count, digest, fallback } = pool
   const keys = wanted.oneTimeKeys.filter((key) => key.algorithm === algorithm)
-  const surplus = Math.max(0, count + keys.length - wanted.keysPerPool)
+  const surplus = mayBeEvicted(count, keys.length, wanted.keysPerPool)
   return {
     algorithm,
     count,
     digest,
     fallback: fallback && { material: fallback.material, used: fallback.used },
     ...metKeys(tx, pool, keys, wanted),
-    oldest: keys.length > 0 && surplus > 0 ? oldestKeys(tx, pool, surplus) : [],
+    oldest: surplus > 0 ? oldestKeys(tx, pool, surplus) : [],
     available: wanted.available === 'all' ? listedKeys(tx, pool) : [],
     formerFallbacks: formerFallbacks(tx, pool, wanted.fallbackKeys),
   }
