@@ -1,4 +1,4 @@
-/** The transaction of a batch runs again without an operation that spoils it (store/sqlite/commit-queue.ts). */
+/** The transaction of a batch runs again without an operation that fails (store/sqlite/commit-queue.ts). */
 import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -13,9 +13,10 @@ import { type RerunningStore, testForcedRerun } from '../store-contract/forced-r
 async function open(pools: PoolPolicy): Promise<RerunningStore> {
   const directory = mkdtempSync(join(tmpdir(), 'latchkey-rerun-'))
   const options = { ...storeOptions({ ...DEFAULT_CONFIG, pools }), now: Date.now, onFence: () => {} }
-  const core = createCore(openDatabase(directory), options)
+  const db = openDatabase(directory)
+  const core = createCore(db, options)
   return {
-    store: storeOver(core),
+    store: storeOver(core, db),
     async rerun(change) {
       const answer = change()
       const neighbour = core.queue.plain(() => {
@@ -26,7 +27,7 @@ async function open(pools: PoolPolicy): Promise<RerunningStore> {
     },
     async close() {
       await core.queue.close()
-      core.db.close()
+      db.close()
       rmSync(directory, { recursive: true, force: true })
     },
   }

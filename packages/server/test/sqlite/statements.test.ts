@@ -1,4 +1,4 @@
-/** How many SQLite statements uploads and resets run: a number that only ever falls on purpose. */
+/** The number of SQLite statements that uploads run. It must not grow. */
 import assert from 'node:assert/strict'
 import { StatementSync } from 'node:sqlite'
 import { afterEach, beforeEach, describe, test } from 'node:test'
@@ -9,7 +9,7 @@ import { claimer, DEVICE, login, makeKey, USER } from '../store-contract/test-de
 
 const METHODS = ['run', 'get', 'all'] as const
 
-/** Counts the statements that run, `begin`, `savepoint`, `release` and `commit` aside. */
+/** Counts the statements that run, except `begin`, `savepoint`, `release` and `commit`. */
 async function countStatements(run: () => Promise<unknown>): Promise<number> {
   let count = 0
   const originals = METHODS.map((name) => [name, StatementSync.prototype[name]] as const)
@@ -50,7 +50,7 @@ describe('SQLite statements', () => {
     const settled = await countStatements(() => upload(50, 2))
     const targets = [{ userId: USER, deviceId: DEVICE, algorithm: SIGNED_CURVE25519 }]
     for (let n = 0; n < 49; n++) await store.pools.claim({ claimer: claimer('bob'), targets, now: 3 })
-    // Each issue that is not settled yet adds two: its row of the log, and the key's.
+    // Each issue that is not settled adds two: its row of the log, and the row of its key.
     const afterClaims = await countStatements(() => upload(52, 2))
     const repeated = await countStatements(() => upload(52, 2))
     assert.deepEqual({ settled, afterClaims, repeated }, { settled: 7, afterClaims: 106, repeated: 3 })

@@ -1,12 +1,11 @@
-/**
- * What the embedded store promises beyond the contract: durability settings, faults of the disk, retention, one owner.
- */
+/** Guarantees of the embedded store beyond the contract: durability, tokens, disk faults, retention, one owner. */
 import type { UploadResult } from '../../src/pool/commands.ts'
 import { keyPools } from '@latchkey/testing/key-pools.ts'
 import assert from 'node:assert/strict'
 import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { DatabaseSync, StatementSync } from 'node:sqlite'
 import { afterEach, beforeEach, suite, test } from 'node:test'
 import { DEFAULT_CONFIG, storeOptions } from '../../src/config/config.ts'
 import { MatrixError } from '../../src/matrix-error.ts'
@@ -17,7 +16,7 @@ import type { Store } from '../../src/store.ts'
 import { CommitQueue } from '../../src/store/sqlite/commit-queue.ts'
 import { type Core, createCore } from '../../src/store/sqlite/core.ts'
 import { StoreError } from '../../src/store/store-error.ts'
-import { Database } from '../../src/store/sqlite/database.ts'
+import type { Database, Transaction } from '../../src/store/sqlite/database.ts'
 import { openDatabase } from '../../src/store/sqlite/open-database.ts'
 import { openSqliteStore, storeOver } from '../../src/store/sqlite/index.ts'
 import { sweepOnce } from '../../src/store/sqlite/sweep.ts'
@@ -32,8 +31,10 @@ afterEach(() => rmSync(directory, { recursive: true, force: true }))
 
 const OPTIONS = { ...storeOptions({ ...DEFAULT_CONFIG }), now: Date.now, onFence: () => {} }
 
-function openCore(): Core {
-  return createCore(openDatabase(directory), OPTIONS)
+function openCore(): { readonly db: Database; readonly core: Core; readonly store: Store } {
+  const db = openDatabase(directory)
+  const core = createCore(db, OPTIONS)
+  return { db, core, store: storeOver(core, db) }
 }
 
 function keys(from: number, count: number): UploadedKey[] {
@@ -58,17 +59,49 @@ test('every commit is an fsync: WAL with synchronous = FULL', () => {
   db.close()
 })
 
+suite('the token of a transaction', () => {
+  test('throws when it is used after a commit or a rollback, and is new for each transaction', async () => {
+    const { db, core } = openCore()
+    const tokens: Transaction[] = []
+    db.transaction((tx) => tokens.push(tx))
+    assert.throws(() =>
+      db.transaction((tx) => {
+        tokens.push(tx)
+        throw new Error('rolled back')
+      }),
+    )
+    await core.queue.guarded((tx) => void tokens.push(tx))
+    await assert.rejects(
+      core.queue.plain((tx) => {
+        tokens.push(tx)
+        throw new TypeError('a bug')
+      }),
+    )
+    assert.equal(new Set(tokens).size, 4)
+    const ended = /the transaction of this token has ended/
+    for (const tx of tokens) {
+      assert.throws(() => tx.run(`insert into claimers (name) values ('late')`), ended)
+      assert.throws(() => tx.insert(`insert into claimers (name) values ('late')`), ended)
+      assert.throws(() => tx.script(`insert into claimers (name) values ('late')`), ended)
+      assert.throws(() => tx.one(`select 1`), ended)
+      assert.throws(() => tx.all(`select 1`), ended)
+    }
+    assert.deepEqual(db.all(`select name from claimers`), [])
+    db.close()
+  })
+})
+
 suite('the commit queue', () => {
   /** Three writes in one commit, the second of which throws `fault`: the others must be there after it. */
   const requireOthersStored = async (
     kinds: readonly ('guarded' | 'plain')[],
     fault: Error,
   ): Promise<void> => {
-    const core = openCore()
+    const { db, core } = openCore()
     const outcomes = await Promise.allSettled(
       kinds.map((kind, i) =>
-        core.queue[kind](() => {
-          core.db.run(`insert into claimers (name) values (?)`, `claimer ${i + 1}`)
+        core.queue[kind]((tx) => {
+          tx.run(`insert into claimers (name) values (?)`, `claimer ${i + 1}`)
           if (i === 1) throw fault
         }),
       ),
@@ -78,29 +111,28 @@ suite('the commit queue', () => {
       ['fulfilled', 'rejected', 'fulfilled'],
     )
     assert.deepEqual(
-      core.db.all<{ name: string }>(`select name from claimers order by name`).map((row) => row.name),
+      db.all<{ name: string }>(`select name from claimers order by name`).map((row) => row.name),
       ['claimer 1', 'claimer 3'],
     )
-    core.db.close()
+    db.close()
   }
 
-  test('undoes a guarded operation that throws, and it alone', () =>
+  test('rolls back only the guarded operation that throws', () =>
     requireOthersStored(['guarded', 'guarded', 'plain'], new MatrixError(400, 'M_UNKNOWN', 'no')))
 
-  test('runs the others again without a plain operation that throws', () =>
+  test('runs the other operations again without a plain operation that throws', () =>
     requireOthersStored(['plain', 'plain', 'guarded'], new TypeError('a bug')))
 
-  test('a full disk is a 503 that stored nothing and issued nothing, and passes when there is room again', async () => {
-    const core = openCore()
-    const store = storeOver(core)
+  test('a full disk is a 503 that stores and issues nothing, and writes succeed when there is room again', async () => {
+    const { db, store } = openCore()
     const session = await login(store, 1)
     await upload(store, session, keys(0, 20))
     const first = await claimOne(store)
     const before = await poolStatus(store, session)
-    const { page_count: pages } = core.db.one<{ page_count: number }>('pragma page_count') ?? {
+    const { page_count: pages } = db.one<{ page_count: number }>('pragma page_count') ?? {
       page_count: 0,
     }
-    core.db.exec(`pragma max_page_count = ${pages}`)
+    db.one(`pragma max_page_count = ${pages}`)
     const claims = Array.from({ length: 5 }, () => claimOne(store))
     const uploads = Array.from({ length: 5 }, (_, i) => upload(store, session, keys(1000 + i * 400, 400)))
     const outcomes = await Promise.allSettled<unknown>([...claims, ...uploads])
@@ -109,25 +141,43 @@ suite('the commit queue', () => {
       assert.equal(outcome.reason.status, 503)
     }
     assert.deepEqual(await poolStatus(store, session), before)
-    core.db.exec('pragma max_page_count = 1000000')
+    db.one('pragma max_page_count = 1000000')
     const rest = await Promise.all(Array.from({ length: 19 }, () => claimOne(store)))
     const issued = [first, ...rest].map(([key]) => key?.keyId)
     assert.equal(new Set(issued).size, 20)
     assert.ok(!issued.includes(undefined))
-    core.db.close()
+    db.close()
   })
 })
 
+/** Makes every commit and every read of several rows fail, in SQLite's binding. Returns the function that ends that. */
+function failCommitsAndReads(): () => void {
+  const { exec } = DatabaseSync.prototype
+  const { all } = StatementSync.prototype
+  const fail = (): never => {
+    throw new Error('the disk fails')
+  }
+  Object.assign(DatabaseSync.prototype, {
+    exec(this: DatabaseSync, sql: string) {
+      return sql === 'commit' ? fail() : Reflect.apply(exec, this, [sql])
+    },
+  })
+  Object.assign(StatementSync.prototype, { all: fail })
+  return () => {
+    Object.assign(DatabaseSync.prototype, { exec })
+    Object.assign(StatementSync.prototype, { all })
+  }
+}
+
 suite('after a rolled-back commit', () => {
-  test('a name that was given in it means whoever gets it next', async () => {
-    const core = openCore()
-    const store = storeOver(core)
-    await login(store, 1) // the account is there, so that only the device is new below
+  test('a device name that it assigned is not kept in memory', async () => {
+    const { db, core, store } = openCore()
+    await login(store, 1) // The account exists, so that only the device is new below.
     const [key] = keys(0, 1)
     if (key === undefined) throw new Error('no key')
     const lost = 'LOST' as typeof DEVICE
     const targets = [{ userId: USER, deviceId: lost, algorithm: key.algorithm }]
-    // The device is made, named by a claim, and undone with everything else of its commit.
+    // The device is created, named by a claim, and rolled back with its commit.
     const outcomes = await Promise.allSettled<unknown>([
       login(store, 1, USER, lost),
       Promise.resolve().then(() => store.pools.claim({ claimer: claimer('bob'), targets, now: 1 })),
@@ -139,12 +189,11 @@ suite('after a rolled-back commit', () => {
     const other = await login(store, 1, '@bob:test.example' as typeof USER)
     await upload(store, other, [makeKey('signed_curve25519', 'BOBS', 77)])
     assert.deepEqual(await store.pools.claim({ claimer: claimer('bob'), targets, now: 1 }), [undefined])
-    core.db.close()
+    db.close()
   })
 
-  test('nothing is answered until memory could be read anew, and no key is issued twice', async () => {
-    const core = openCore()
-    const store = storeOver(core)
+  test('nothing is answered until memory is rebuilt, and no key is issued twice', async () => {
+    const { db, store } = openCore()
     const other = 'OTHERDEV' as typeof DEVICE
     const session = await login(store, 1, USER, other)
     await login(store, 1)
@@ -154,20 +203,18 @@ suite('after a rolled-back commit', () => {
     const fallbackKeys = keys(100, 1)
     await keyPools(store).upload({ session, oneTimeKeys: [], fallbackKeys, now: 3 })
     const targets = [{ userId: USER, deviceId: other, algorithm }]
-    // Of the log that is left the first places are free, so that another issue could take them.
+    // The first numbers of the remaining log are free, so that another issue could take them.
     for (let n = 0; n < 3; n++) await store.pools.claim({ claimer: claimer('bob'), targets, now: 4 })
     const issued = [await claimOne(store), await claimOne(store)]
     await store.pools.inspect(session, { limit: 1 })
-    const { db } = core
-    const fail = (): never => {
-      throw new Error('the disk fails')
+    const repair = failCommitsAndReads()
+    try {
+      await assert.rejects(claimOne(store), { status: 503 })
+      await assert.rejects(claimOne(store), { status: 503 })
+      await assert.rejects(poolStatus(store, session), { status: 503 })
+    } finally {
+      repair()
     }
-    const exec = db.exec.bind(db)
-    Object.assign(db, { exec: (sql: string) => (sql === 'commit' ? fail() : exec(sql)), all: fail })
-    await assert.rejects(claimOne(store), { status: 503 })
-    await assert.rejects(claimOne(store), { status: 503 })
-    await assert.rejects(poolStatus(store, session), { status: 503 })
-    for (const name of ['exec', 'all']) Reflect.deleteProperty(db, name)
     issued.push(await claimOne(store), await claimOne(store))
     assert.deepEqual(
       issued.map(([key]) => key?.keyId as string),
@@ -176,9 +223,8 @@ suite('after a rolled-back commit', () => {
     db.close()
   })
 
-  test('a send behind the removal of its device delivers nothing and remembers nothing', async () => {
-    const core = openCore()
-    const store = storeOver(core)
+  test('a send after the removal of its device delivers nothing and records no transaction ID', async () => {
+    const { db, store } = openCore()
     const session = await login(store, 1)
     const other = await login(store, 1, USER, 'OTHER' as typeof DEVICE)
     const command = (from: Session): Parameters<Store['messages']['send']>[0] => ({
@@ -192,15 +238,15 @@ suite('after a rolled-back commit', () => {
       store.messages.send(command(session)),
     ])
     assert.ok(sent.status === 'rejected' && sent.reason instanceof MatrixError && sent.reason.status === 401)
-    const waiting = (): number => core.db.all(`select 1 from inbox`).length
+    const waiting = (): number => db.all(`select 1 from inbox`).length
     assert.equal(waiting(), 0)
     await store.messages.send(command(await login(store, 3)))
     assert.equal(waiting(), 1)
-    core.db.close()
+    db.close()
   })
 })
 
-test('a pool whose keys left in key ID order goes on in upload order after a crash', async () => {
+test('a pool claimed in key ID order continues in upload order after a crash', async () => {
   const first = await openSqliteStore({
     ...OPTIONS,
     pools: { ...DEFAULT_POOL_POLICY, claimOrder: 'key_id' },
@@ -220,7 +266,7 @@ test('a pool whose keys left in key ID order goes on in upload order after a cra
   rmSync(copy, { recursive: true, force: true })
 })
 
-test('a commit takes no more operations after its time, and the rest follow in order', async () => {
+test('a commit takes no further operation after its time limit, and the rest follow in order', async () => {
   let commits = 0
   const db = openDatabase(directory)
   const queue = new CommitQueue(db, { beforeCommit() {}, afterCommit: () => commits++, onRollback() {} })
@@ -238,9 +284,8 @@ test('a commit takes no more operations after its time, and the rest follow in o
 })
 
 suite('retention', () => {
-  test('past it the details of an issued key are gone, and that it was issued is not', async () => {
-    const core = openCore()
-    const store = storeOver(core)
+  test('the details of an issued key are deleted after it, and its issue is still known', async () => {
+    const { db, core, store } = openCore()
     const session = await login(store, 1)
     await upload(store, session, keys(0, 3))
     await claimOne(store, 100)
@@ -253,12 +298,11 @@ suite('retention', () => {
     assert.equal(await issued(), 0)
     const again = await upload(store, session, keys(0, 3))
     assert.deepEqual([...again.outcomes.values()], ['already_issued', 'already_stored', 'already_stored'])
-    core.db.close()
+    db.close()
   })
 
-  test('a removed device is remembered until then and forgotten after it', async () => {
-    const core = openCore()
-    const store = storeOver(core)
+  test('a removed device is known until its end and unknown after it', async () => {
+    const { db, core, store } = openCore()
     const outcomeOfReturn = async (): Promise<unknown[]> => {
       const session = await login(store, 1)
       const { outcomes } = await upload(store, session, keys(0, 2))
@@ -274,7 +318,7 @@ suite('retention', () => {
     await remove(60)
     await sweepOnce(core, 61, 61, 0)
     assert.deepEqual(await outcomeOfReturn(), ['stored', 'stored'])
-    core.db.close()
+    db.close()
   })
 })
 
@@ -301,13 +345,13 @@ suite('opening', () => {
     await second.close()
   })
 
-  test('a schema from the future and a file that is no database are refused in plain words', async () => {
+  test('a newer schema, and a file that is not a database, are refused with a clear error', async () => {
     await (await open()).close()
-    const db = new Database(join(directory, 'latchkey.db'))
+    const db = new DatabaseSync(join(directory, 'latchkey.db'))
     db.exec('pragma user_version = 99')
     db.close()
     await assert.rejects(open, (error) => error instanceof StoreError && error.message.includes('schema 99'))
-    writeFileSync(join(directory, 'latchkey.db'), 'this is no database, '.repeat(1000))
+    writeFileSync(join(directory, 'latchkey.db'), 'not a database, '.repeat(1000))
     await assert.rejects(
       open,
       (error) => error instanceof StoreError && error.message.includes('latchkey.db'),
@@ -315,7 +359,7 @@ suite('opening', () => {
   })
 })
 
-test('over its bound an inbox loses the messages that the domain drops', async () => {
+test('an inbox over its bound loses the messages that the domain drops', async () => {
   for (const bound of INBOX_BOUNDS) {
     const copy = mkdtempSync(join(directory, 'inbox-'))
     const store = await openSqliteStore({ ...OPTIONS, ...bound, directory: copy })

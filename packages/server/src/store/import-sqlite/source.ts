@@ -1,14 +1,20 @@
 /**
- * The embedded installation that is imported. Its directory is held for all of the time, and everything is read in one
- * transaction, in which its schema is brought up to date and its issue log settled first. Nothing of that stays unless the
- * installation is marked as moved (sqlite/migration-marker.ts), which commits it.
+ * The embedded installation that is imported. Its directory is locked during the import, and everything is read in one
+ * transaction, which first updates its schema and settles its issue log. The transaction is rolled back unless the
+ * installation is marked as moved (sqlite/migration-marker.ts).
  */
 import { existsSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import type { Counted } from '../../fence/judge.ts'
 import { type Lock, lockDirectory } from '../lock-file.ts'
 import { StoreError } from '../store-error.ts'
-import { checkStructure, Database, migrate } from '../sqlite/database.ts'
+import {
+  checkStructure,
+  Database,
+  migrate,
+  type OpenTransaction,
+  type Transaction,
+} from '../sqlite/database.ts'
 import { countersOf, formerEpochs } from '../sqlite/fence-rows.ts'
 import { KeyStates } from '../sqlite/key-states.ts'
 import { markMoved, type Move, moveOf, unmarkMoved } from '../sqlite/migration-marker.ts'
@@ -18,11 +24,12 @@ const FILE_NAME = 'latchkey.db'
 export class Source {
   readonly file: string
   readonly db: Database
+  readonly #tx: OpenTransaction
   readonly #lock: Lock
 
   /**
-   * @param path of `latchkey.db`, or of the directory that has it
-   * @throws {StoreError} when there is none, when a process uses it, or when it is damaged or from a newer version.
+   * @param path `latchkey.db`, or its directory
+   * @throws {StoreError} when it does not exist, is in use, is damaged or is from a newer version.
    */
   static open(path: string): Source {
     const file = fileOf(path)
@@ -30,10 +37,10 @@ export class Source {
     try {
       const db = openSound(file)
       try {
-        db.exec('begin immediate')
-        migrate(db, file)
-        settleLog(db)
-        return new Source(file, db, lock)
+        const tx = db.begin()
+        migrate(tx, file)
+        settleLog(tx)
+        return new Source(file, db, tx, lock)
       } catch (error) {
         db.close()
         throw error
@@ -44,13 +51,14 @@ export class Source {
     }
   }
 
-  private constructor(file: string, db: Database, lock: Lock) {
+  private constructor(file: string, db: Database, tx: OpenTransaction, lock: Lock) {
     this.file = file
     this.db = db
+    this.#tx = tx
     this.#lock = lock
   }
 
-  /** Where it was moved, if it was. */
+  /** The migration marker; undefined when it was not moved. */
   get move(): Move | undefined {
     return moveOf(this.db)
   }
@@ -60,7 +68,7 @@ export class Source {
     return this.db.one<{ value: string | number }>(`select value from meta where key = ?`, key)?.value
   }
 
-  /** What a witness is judged by: as a server would find it when it opens it. */
+  /** The facts for the judgement of a witness, the same as at the start of a server. */
   counted(writerId: string): Counted {
     return {
       epoch: String(this.meta('epoch')),
@@ -69,21 +77,21 @@ export class Source {
     }
   }
 
-  /** Marks it as moved: from here on no server opens it. Durable when it returns; the last that is done with it. */
+  /** Marks it as moved, so that no server opens it. Durable when it returns; nothing may be read afterwards. */
   markMoved(move: Move): void {
-    markMoved(this.db, move)
-    this.db.exec('commit')
+    markMoved(this.#tx, move)
+    this.#tx.commit()
   }
 
-  /** Takes the mark away: servers open it again. Durable when it returns. */
+  /** Removes the marker, so that servers open it again. Durable when it returns. */
   unmarkMoved(): void {
-    unmarkMoved(this.db)
-    this.db.exec('commit')
+    unmarkMoved(this.#tx)
+    this.#tx.commit()
   }
 
-  /** Lets go of it; undoes what was not committed. */
+  /** Rolls back everything that was not committed, and releases the directory. */
   close(): void {
-    if (this.db.inTransaction) this.db.exec('rollback')
+    this.#tx.rollBack()
     this.db.close()
     this.#lock.close()
   }
@@ -96,7 +104,7 @@ function fileOf(path: string): string {
     throw new StoreError(`There is no database ${file}. Name the ${FILE_NAME} of a data directory.`)
   if (basename(file) === FILE_NAME) return file
   throw new StoreError(
-    `Expected the ${FILE_NAME} of a data directory, not ${file}. A copy has to have that name, in a directory of its own.`,
+    `Expected the ${FILE_NAME} of a data directory, not ${file}. A copy must have that name, in a directory of its own.`,
   )
 }
 
@@ -107,7 +115,7 @@ function openSound(file: string): Database {
     const [finding] = checkStructure(db, 'full')
     if (finding !== undefined) throw damaged(file, finding)
     const version = db.one<{ user_version: number }>('pragma user_version')?.user_version ?? 0
-    if (version === 0) throw new StoreError(`${file} is no database of Latchkey.`)
+    if (version === 0) throw new StoreError(`${file} is not a Latchkey database.`)
     return db
   } catch (error) {
     db?.close()
@@ -127,10 +135,10 @@ function isDamage(error: unknown): error is Error {
   return error instanceof Error && 'errcode' in error && [11, 26].includes(Number(error.errcode) & 0xff)
 }
 
-/** The rows of keys and pools as they are with the issues that only the log has. */
-function settleLog(db: Database): void {
-  // Neither the epoch nor the order of claims makes a difference to that.
-  const keys = new KeyStates(db, { epoch: '' }, 'upload')
+/** Writes the issues of the log into the rows of keys and pools. */
+function settleLog(tx: Transaction): void {
+  // The result does not depend on the epoch or on the claim order.
+  const keys = new KeyStates(tx, { epoch: '' }, 'upload')
   keys.reload()
-  keys.settleAll()
+  keys.settleAll(tx)
 }

@@ -1,42 +1,43 @@
-/** Accounts, their passwords, and the registration tokens that make them. */
+/** Accounts, their passwords, and the registration tokens with which they are created. */
 import type { UserId } from '@latchkey/protocol'
 import type { Account, AccountStore, NewAccount, NewRegistrationToken } from '../../accounts/port.ts'
 import { isUsable, requireRegistrable, type StoredRegistrationToken } from '../../accounts/registration.ts'
 import type { UserRef } from '../../session.ts'
 import type { Core } from './core.ts'
-import { removeInTransaction, removing } from './remove-devices.ts'
-import { requireDevice } from './session-device.ts'
+import type { Reader, Transaction } from './database.ts'
+import { removeChosen, removing } from './remove-devices.ts'
+import { proveSession } from './session-device.ts'
 import { trackAwaited } from './tracked-users.ts'
 
-/** Needs neither pools nor positions: it may run in another process next to the server (`latchkey user add`). */
-type Beside = Pick<Core, 'db' | 'queue'>
+/** Neither pools nor positions: such an operation may run in another process next to the server (`latchkey user add`). */
+type QueueOnly = Pick<Core, 'queue'>
 
-export function createAccount(core: Beside, account: NewAccount): Promise<Account> {
-  return core.queue.guarded(() => {
+export function createAccount(core: QueueOnly, account: NewAccount): Promise<Account> {
+  return core.queue.guarded((tx) => {
     const { userId, passwordHash, registrationTokenHash, now } = account
     requireRegistrable(
       {
-        nameTaken: findAccount(core, userId) !== undefined,
+        nameTaken: findAccount(tx, userId) !== undefined,
         ...(registrationTokenHash !== undefined && {
-          token: { stored: findRegistrationToken(core, registrationTokenHash) },
+          token: { stored: findRegistrationToken(tx, registrationTokenHash) },
         }),
       },
       now,
     )
-    if (registrationTokenHash !== undefined) spendRegistrationToken(core, registrationTokenHash)
-    const userRef = core.db.insert(
+    if (registrationTokenHash !== undefined) spendRegistrationToken(tx, registrationTokenHash)
+    const userRef = tx.insert(
       `insert into users (user_id, password_hash, created_ts) values (?, ?, ?)`,
       userId,
       passwordHash,
       now,
     )
-    trackAwaited(core, userId, userRef as UserRef)
+    trackAwaited(tx, userId, userRef as UserRef)
     return { userRef: userRef as UserRef, userId, passwordHash }
   })
 }
 
-export function findAccount(core: Pick<Core, 'db'>, userId: UserId): Account | undefined {
-  const row = core.db.one<{ user_num: UserRef; password_hash: string }>(
+export function findAccount(db: Reader, userId: UserId): Account | undefined {
+  const row = db.one<{ user_num: UserRef; password_hash: string }>(
     `select user_num, password_hash from users where user_id = ?`,
     userId,
   )
@@ -44,10 +45,10 @@ export function findAccount(core: Pick<Core, 'db'>, userId: UserId): Account | u
 }
 
 export function registrationTokenValid(core: Core, tokenHash: string, now: number): boolean {
-  return isUsable(findRegistrationToken(core, tokenHash), now)
+  return isUsable(findRegistrationToken(core.db, tokenHash), now)
 }
 
-function findRegistrationToken({ db }: Pick<Core, 'db'>, hash: string): StoredRegistrationToken | undefined {
+function findRegistrationToken(db: Reader, hash: string): StoredRegistrationToken | undefined {
   const row = db.one<{ uses: number; uses_allowed: number | null; expires_ts: number | null }>(
     `select uses, uses_allowed, expires_ts from registration_tokens where token_hash = ?`,
     hash,
@@ -61,13 +62,13 @@ function findRegistrationToken({ db }: Pick<Core, 'db'>, hash: string): StoredRe
   )
 }
 
-function spendRegistrationToken({ db }: Pick<Core, 'db'>, tokenHash: string): void {
-  db.run(`update registration_tokens set uses = uses + 1 where token_hash = ?`, tokenHash)
+function spendRegistrationToken(tx: Transaction, tokenHash: string): void {
+  tx.run(`update registration_tokens set uses = uses + 1 where token_hash = ?`, tokenHash)
 }
 
-export function createRegistrationToken(core: Beside, token: NewRegistrationToken): Promise<void> {
-  return core.queue.guarded(() => {
-    core.db.run(
+export function createRegistrationToken(core: QueueOnly, token: NewRegistrationToken): Promise<void> {
+  return core.queue.guarded((tx) => {
+    tx.run(
       `insert into registration_tokens (token_hash, uses_allowed, expires_ts, created_ts) values (?, ?, ?, ?)`,
       token.tokenHash,
       token.usesAllowed ?? null,
@@ -84,8 +85,8 @@ export function setPassword(
   const { userRef, deviceRef } = session
   const removal = endOthers ? removing(core, userRef, { kind: 'others', than: deviceRef }) : undefined
   return core.queue.guarded((tx) => {
-    requireDevice(core, session)
-    core.db.run(`update users set password_hash = ? where user_num = ?`, passwordHash, userRef)
-    if (removal !== undefined) removeInTransaction(core, tx, userRef, removal.chosen(), now)
+    const proved = proveSession(tx, session)
+    tx.run(`update users set password_hash = ? where user_num = ?`, passwordHash, userRef)
+    if (removal !== undefined) removeChosen(core, tx, proved.session, removal.chosen(), now)
   }, removal)
 }

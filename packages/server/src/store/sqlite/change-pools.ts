@@ -1,6 +1,6 @@
 /**
- * A change of one device's pools (pool/port.ts `change`): the facts are loaded, the domain decides, its changes are saved,
- * in one operation of the commit queue.
+ * A change of one device's pools (pool/port.ts `change`): loads the facts, asks the domain for a decision and saves its
+ * changes, in one operation of the commit queue.
  */
 import type { Decide, Decision, WantedFacts } from '../../pool/port.ts'
 import type { Session } from '../../session.ts'
@@ -19,10 +19,10 @@ export function changePools<Answer>(
   const { deviceRef } = session
   return core.queue.guarded(
     (tx) => {
-      const device = proveSession(tx, session)
+      const proved = proveSession(tx, session)
       const state = core.keys.existing(deviceRef)
-      const decision = decide(loadFacts(core, tx, { session, device, state }, wanted))
-      saveChanges(core, tx, { session, device, state }, decision.changes)
+      const decision = decide(loadFacts(core, tx, { ...proved, state }, wanted))
+      saveChanges(core, tx, { ...proved, state }, decision.changes)
       return decision
     },
     {

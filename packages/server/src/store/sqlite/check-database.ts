@@ -1,10 +1,10 @@
-/** The full structure check of a database file that need not be sound enough to be opened as a store. */
+/** The full structure check of a database file, which may be too damaged to open as a store. */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { StoreError } from '../store-error.ts'
 import { checkStructure, Database } from './database.ts'
 
-/** @throws {StoreError} when the directory holds no database. */
+/** @throws {StoreError} when the directory has no database. */
 export function checkDatabase(directory: string): { file: string; findings: readonly string[] } {
   const file = join(directory, 'latchkey.db')
   if (!existsSync(file)) throw new StoreError(`There is no database in ${directory}: ${file} does not exist.`)

@@ -17,7 +17,7 @@ export function claimKeys(core: Core, command: ClaimCommand): Promise<ClaimResul
 
 function claimNow(core: Core, command: ClaimCommand): Promise<ClaimResult> {
   return core.queue.plain((tx) => {
-    const claimerNum = core.claimers.numOf(command.claimer.name)
+    const claimerNum = core.claimers.numOf(tx, command.claimer.name)
     return command.targets.map((target) => claimOne(core, tx, command, target, claimerNum))
   })
 }
@@ -39,18 +39,18 @@ function claimOne(
     case 'one_time_key': {
       const key = core.keys.next(pool)
       if (key === undefined) return undefined
-      core.keys.issue(device, pool, key, now, claimerNum)
+      core.keys.issue(tx, device, pool, key, now, claimerNum)
       if (reachedLowWater(pool.acknowledged, pool.count)) {
         pool.acknowledged = pool.count
-        device.signalPos = signalDevice(core, device.deviceRef)
+        device.signalPos = signalDevice(core, tx, device.deviceRef)
       }
       return { keyId: key.key_id, json: key.json, fallback: false, rateLimited: false }
     }
     case 'fallback':
     case 'rate_limited': {
       if (fallback === undefined) return undefined
-      const first = core.keys.issueFallback(device, pool, fallback, now, claimerNum)
-      if (first) device.signalPos = signalDevice(core, device.deviceRef)
+      const first = core.keys.issueFallback(tx, device, pool, fallback, now, claimerNum)
+      if (first) device.signalPos = signalDevice(core, tx, device.deviceRef)
       return {
         keyId: fallback.keyId,
         json: fallback.json,

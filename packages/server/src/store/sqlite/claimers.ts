@@ -1,29 +1,21 @@
-/** Who claims, by number: the record of a million issues does not repeat a million names. */
+/** Numbers of claimers, so that the records of a million issues do not repeat a million names. */
 import { LRUCache } from 'lru-cache'
-import type { Database } from './database.ts'
+import type { Transaction } from './database.ts'
 
 export class Claimers {
-  readonly #db: Database
   readonly #nums = new LRUCache<string, number>({ max: 50_000 })
 
-  constructor(db: Database) {
-    this.#db = db
-  }
-
-  /** The number of a claimer, given on first sight. Inside a transaction. */
-  numOf(name: string): number {
+  /** The number of a claimer, assigned at the first claim. */
+  numOf(tx: Transaction, name: string): number {
     const cached = this.#nums.get(name)
     if (cached !== undefined) return cached
-    const known = this.#db.one<{ claimer_num: number }>(
-      `select claimer_num from claimers where name = ?`,
-      name,
-    )
-    const num = known?.claimer_num ?? this.#db.insert(`insert into claimers (name) values (?)`, name)
+    const known = tx.one<{ claimer_num: number }>(`select claimer_num from claimers where name = ?`, name)
+    const num = known?.claimer_num ?? tx.insert(`insert into claimers (name) values (?)`, name)
     this.#nums.set(name, num)
     return num
   }
 
-  /** After a rollback: numbers given in it are void. */
+  /** After a rollback: the numbers that it assigned are void. */
   forgetAll(): void {
     this.#nums.clear()
   }

@@ -1,48 +1,47 @@
 /**
- * Group commit: the only write path. What arrived while the last commit ran is collected, run in one transaction, and
- * answered after its fsync. 8 to 11 times the throughput of one commit per request, with the same guarantee.
- * Where a witness has to hear of a commit before its answers leave, the next commit runs meanwhile.
+ * Group commit: the only write path. Operations that arrive while a commit runs are collected, run in one transaction
+ * and answered after its fsync. 8 to 11 times the throughput of one commit per request, with the same guarantee.
+ * While a witness records a commit, before its answers leave, the next commit already runs.
  *
  * Each operation is all or nothing on its own:
- * - A `guarded` operation runs in a savepoint. If it throws, its writes are undone and its caller alone hears of it.
- * - A `plain` one (claims, the hot path) writes only what cannot fail for reasons of its own, and needs no savepoint.
- *   Should it throw all the same, the whole transaction is undone, and the others run again without it.
- * Whatever a rolled-back transaction left in memory is forgotten by `onRollback`; until that succeeds nothing is answered.
+ * - A `guarded` operation runs in a savepoint. If it throws, its writes are rolled back and only its caller is refused.
+ * - A `plain` operation (claims, the hot path) has no savepoint, because it has no reason of its own to fail. If it
+ *   throws nevertheless, the whole transaction is rolled back and the other operations run again without it.
+ * `onRollback` discards the changes of a rolled-back transaction from memory; until it succeeds nothing is answered.
  */
 import { MatrixError, unavailable } from '../../matrix-error.ts'
-import type { Database, Transaction } from './database.ts'
+import type { Database, OpenTransaction, Transaction } from './database.ts'
 
 type Operation = {
   readonly kind: 'plain' | 'guarded'
-  /** Runs inside the transaction. */
   readonly run: (tx: Transaction) => unknown
-  /** Runs in the transaction ahead of the savepoint: what stays even if `run` is undone. */
+  /** Runs ahead of the savepoint: its writes stay even if `run` is rolled back. */
   readonly before: (tx: Transaction) => void
-  /** Forgets what an undone `run` left in memory. */
+  /** Discards the changes of a rolled-back `run` from memory. */
   readonly undone: () => void
   readonly resolve: (value: unknown) => void
   readonly reject: (error: unknown) => void
 }
 
 export type CommitHooks = {
-  /** Before a transaction: while it rejects, what waits is refused with its error, and nothing runs. */
+  /** Before a transaction: while it rejects, waiting operations are refused with its error, and nothing runs. */
   readonly ready?: () => Promise<void> | undefined
-  /** Inside the transaction, after the operations. */
-  readonly beforeCommit: () => void
+  /** After the operations of a transaction. */
+  readonly beforeCommit: (tx: Transaction) => void
   /**
-   * Right after the commit: resolves when its answers may leave; when it rejects its error is the answer to all. Resolves
-   * in the order of the commits. Undefined: they may leave now.
+   * Right after the commit: resolves when its answers may leave, in the order of the commits; if it rejects, its error is
+   * the answer to all of them. Undefined: they may leave now.
    */
   readonly acknowledge?: () => Promise<void> | undefined
   readonly afterCommit: () => void
   readonly onRollback: () => void
 }
 
-/** Operations of one transaction: bounds how long the first of them waits for the last. */
+/** Operations per transaction: bounds how long the first of them waits for the last. */
 const MAX_OPERATIONS_PER_COMMIT = 512
-/** A transaction takes no further operation after this time: whoever reads must wait for it. */
+/** A transaction takes no further operation after this time, because every read waits for it. */
 const MAX_COMMIT_MS = 20
-/** Operations that may wait, for their commit or for its answer: beyond it callers are told to come back. */
+/** Operations that may wait for their commit or for their answer; further ones are refused with 503. */
 const MAX_WAITING = 20_000
 
 export class CommitQueue {
@@ -51,9 +50,11 @@ export class CommitQueue {
   #waiting: Operation[] = []
   #scheduled = false
   #closed = false
-  /** Memory may hold what the database does not. */
-  #spoilt = false
-  /** Committed and not answered. */
+  /** The transaction that runs, or whose rollback failed. */
+  #transaction: OpenTransaction | undefined
+  /** True while memory may hold changes that the database does not have. */
+  #memoryInvalid = false
+  /** Commits whose answers have not left. */
   readonly #unanswered = new Set<Promise<void>>()
   #unansweredOperations = 0
 
@@ -65,7 +66,7 @@ export class CommitQueue {
   /**
    * Runs `run` in the next transaction and resolves with its result once that is on stable storage.
    *
-   * @throws {MatrixError} 503 when too much waits or the commit failed; whatever `run` throws.
+   * @throws {MatrixError} 503 when the queue is full or the commit failed; any error of `run`.
    */
   guarded<T>(
     run: (tx: Transaction) => T,
@@ -80,12 +81,13 @@ export class CommitQueue {
   }
 
   /**
-   * To be called before memory is relied on outside of a transaction: reads it anew if that failed after a rollback.
+   * Reads memory from the database again if that failed after a rollback. A reader of memory outside of a transaction
+   * calls it first.
    *
-   * @throws {MatrixError} 503 when it fails still.
+   * @throws {MatrixError} 503 when it fails again.
    */
-  mend(): void {
-    if (!this.#spoilt) return
+  rebuildMemory(): void {
+    if (!this.#memoryInvalid) return
     try {
       this.#rollBack()
     } catch (error) {
@@ -103,14 +105,14 @@ export class CommitQueue {
     return new Promise<T>((resolve, reject) => {
       if (this.#closed) return reject(unavailable('The server is shutting down.'))
       if (this.#waiting.length + this.#unansweredOperations >= MAX_WAITING)
-        return reject(unavailable('More writes are waiting than the server holds.'))
+        return reject(unavailable('Write queue full.'))
       const { before = nothing, undone = nothing } = around
       this.#waiting.push({ kind, run, before, undone, resolve: (value) => resolve(value as T), reject })
       this.#schedule()
     })
   }
 
-  /** Refuses more; resolves when what waits is committed and answered. */
+  /** Refuses further operations; resolves when the waiting ones are committed and answered. */
   async close(): Promise<void> {
     this.#closed = true
     while (this.#waiting.length > 0) await this.#turn()
@@ -144,36 +146,38 @@ export class CommitQueue {
     let batch = this.#waiting.slice(0, MAX_OPERATIONS_PER_COMMIT)
     this.#waiting = this.#waiting.slice(batch.length)
     while (batch.length > 0) {
-      const { culprit, left } = this.#commit(batch)
+      const { failedOperation, left } = this.#commit(batch)
       if (left > 0) {
-        // Out of time: what did not run goes first next time.
+        // Out of time: the operations that did not run are the first of the next commit.
         this.#waiting = [...batch.slice(-left), ...this.#waiting]
         batch = batch.slice(0, -left)
       }
-      if (culprit === undefined) return
-      batch = batch.filter((operation) => operation !== culprit)
+      if (failedOperation === undefined) return
+      batch = batch.filter((operation) => operation !== failedOperation)
     }
   }
 
   /**
-   * Runs a batch, or as much of it as fits the time; says how many are left. Returns the plain operation that spoilt
-   * it, already rejected, if the others are to be run again.
+   * Runs a batch, or as much of it as fits the time. Returns how many operations are left; and the plain operation that
+   * failed, already rejected, if the others must run again.
    */
-  #commit(batch: readonly Operation[]): { readonly culprit?: Operation; readonly left: number } {
+  #commit(batch: readonly Operation[]): { readonly failedOperation?: Operation; readonly left: number } {
     const answers: (() => void)[] = []
     const deadline = performance.now() + MAX_COMMIT_MS
     let running: Operation | undefined
     try {
-      this.mend()
-      this.#db.exec('begin immediate')
+      this.rebuildMemory()
+      const tx = this.#db.begin()
+      this.#transaction = tx
       for (const operation of batch) {
         running = operation
-        answers.push(operation.kind === 'plain' ? this.#runPlain(operation) : this.#runGuarded(operation))
+        answers.push(operation.kind === 'plain' ? runPlain(tx, operation) : runGuarded(tx, operation))
         if (performance.now() > deadline) break
       }
       running = undefined
-      this.#hooks.beforeCommit()
-      this.#db.exec('commit')
+      this.#hooks.beforeCommit(tx)
+      tx.commit()
+      this.#transaction = undefined
     } catch (error) {
       return this.#undo(batch, running, error)
     }
@@ -200,12 +204,12 @@ export class CommitQueue {
     this.#unansweredOperations += batch.length
   }
 
-  /** After a failure: back to the last commit. Either one operation is to blame, or the storage is, and all are refused. */
+  /** Rolls back after a failure. The cause is one operation, which alone is refused, or the storage: then all are refused. */
   #undo(
     batch: readonly Operation[],
     running: Operation | undefined,
     error: unknown,
-  ): { culprit?: Operation; left: 0 } {
+  ): { failedOperation?: Operation; left: 0 } {
     const failure = unavailable(
       'The store could not commit; nothing of this request was stored. Is the disk full?',
     )
@@ -214,7 +218,7 @@ export class CommitQueue {
       this.#rollBack()
       if (running?.kind === 'plain' && !isStorageFault(error)) {
         running.reject(error)
-        return { culprit: running, left: 0 }
+        return { failedOperation: running, left: 0 }
       }
     } catch (worse) {
       failure.cause = worse
@@ -223,32 +227,33 @@ export class CommitQueue {
     return { left: 0 }
   }
 
-  /** Nothing runs again before memory is what the last commit left. */
+  /** Nothing runs again before memory shows the last commit. */
   #rollBack(): void {
-    this.#spoilt = true
-    if (this.#db.inTransaction) this.#db.exec('rollback')
+    this.#memoryInvalid = true
+    this.#transaction?.rollBack()
+    this.#transaction = undefined
     this.#hooks.onRollback()
-    this.#spoilt = false
+    this.#memoryInvalid = false
   }
+}
 
-  #runPlain(operation: Operation): () => void {
-    const value = operation.run(this.#db)
+function runPlain(tx: Transaction, operation: Operation): () => void {
+  const value = operation.run(tx)
+  return () => operation.resolve(value)
+}
+
+function runGuarded(tx: OpenTransaction, operation: Operation): () => void {
+  operation.before(tx)
+  tx.savepoint()
+  try {
+    const value = operation.run(tx)
+    tx.release()
     return () => operation.resolve(value)
-  }
-
-  #runGuarded(operation: Operation): () => void {
-    operation.before(this.#db)
-    this.#db.exec('savepoint operation')
-    try {
-      const value = operation.run(this.#db)
-      this.#db.exec('release operation')
-      return () => operation.resolve(value)
-    } catch (error) {
-      if (isStorageFault(error) || !this.#db.inTransaction) throw error
-      this.#db.exec('rollback to operation; release operation')
-      operation.undone()
-      return () => operation.reject(error)
-    }
+  } catch (error) {
+    if (isStorageFault(error) || !tx.isActive) throw error
+    tx.rollBackToSavepoint()
+    operation.undone()
+    return () => operation.reject(error)
   }
 }
 
@@ -256,7 +261,7 @@ function nothing(): void {}
 
 const NO_HOOKS: CommitHooks = { beforeCommit: nothing, afterCommit: nothing, onRollback: nothing }
 
-/** Faults of the disk or the file, as opposed to a wrong statement: the transaction is lost, not only the operation. */
+/** Whether the disk or the file failed, and not a statement: then the transaction is lost, not only the operation. */
 function isStorageFault(error: unknown): boolean {
   if (error instanceof MatrixError || !(error instanceof Error) || !('errcode' in error)) return false
   const primary = Number(error.errcode) & 0xff

@@ -1,6 +1,7 @@
 /**
- * What the operations of the SQLite store share: the connection, the commit queue, the fence, the pools in memory, stream
- * positions and wake-ups. Each operation is a file of this folder, a function that takes the core first.
+ * The shared state of the SQLite store's operations: the connection, the commit queue, the fence, the pools in memory,
+ * stream positions and wake-ups. Each operation is a file of this folder: a function that takes the core, and the token of
+ * its transaction if it runs inside one.
  */
 import type { OnFence } from '../../fence/events.ts'
 import type { DepletionDefence } from '../../pool/depletion.ts'
@@ -11,25 +12,26 @@ import type { RowLimits } from '../row-limits.ts'
 import type { Witness } from '../witness.ts'
 import { Claimers } from './claimers.ts'
 import { CommitQueue } from './commit-queue.ts'
-import type { Database } from './database.ts'
+import type { Database, Reader, Transaction } from './database.ts'
 import { Fence } from './fence.ts'
 import { Inboxes } from './inboxes.ts'
 import { KeyStates } from './key-states.ts'
 import { LastSeen } from './last-seen.ts'
-import { News } from './news.ts'
+import { LatestPositions } from './latest-positions.ts'
 import { Positions } from './positions.ts'
 import { SessionCache } from './session-cache.ts'
 import { Wakes } from './wakes.ts'
 
 export type Core = {
-  readonly db: Database
+  /** Reads. Writes need the token of a transaction. */
+  readonly db: Reader
   readonly queue: CommitQueue
   readonly fence: Fence
   readonly keys: KeyStates
   readonly advertised: AdvertisedCounts
   readonly positions: Positions
   readonly wakes: Wakes
-  readonly news: News
+  readonly latestPositions: LatestPositions
   readonly policy: PoolPolicy
   /** Undefined: claims are not limited. */
   readonly depletion: DepletionDefence | undefined
@@ -43,7 +45,7 @@ export type Core = {
 
 export type CoreOptions = RowLimits & {
   readonly pools: PoolPolicy
-  /** Without it claims are not limited. */
+  /** Undefined: claims are not limited. */
   readonly depletion?: DepletionDefence
   /** Milliseconds since 1970. */
   readonly now: () => number
@@ -56,16 +58,16 @@ export function createCore(db: Database, options: CoreOptions, witness?: Witness
   const positions = new Positions(db)
   const fence = new Fence(db, positions, { witness, now, onFence })
   const keys = new KeyStates(db, fence, policy.claimOrder)
-  const news = new News(db)
-  const wakes = new Wakes(news)
-  const inboxes = new Inboxes(db, options)
-  const claimers = new Claimers(db)
+  const latestPositions = new LatestPositions(db)
+  const wakes = new Wakes(latestPositions)
+  const inboxes = new Inboxes(options)
+  const claimers = new Claimers()
   const queue = new CommitQueue(db, {
     ready: () => fence.ready(),
-    beforeCommit: () => {
-      keys.settleSome()
-      positions.save()
-      fence.count()
+    beforeCommit: (tx) => {
+      keys.settleSome(tx)
+      positions.save(tx)
+      fence.count(tx)
     },
     acknowledge: () => fence.record(),
     afterCommit: () => {
@@ -76,7 +78,7 @@ export function createCore(db: Database, options: CoreOptions, witness?: Witness
       positions.reload()
       fence.reload()
       wakes.discard()
-      news.forgetAll()
+      latestPositions.forgetAll()
       inboxes.forgetAll()
       claimers.forgetAll()
       keys.reload()
@@ -91,33 +93,35 @@ export function createCore(db: Database, options: CoreOptions, witness?: Witness
     advertised: new AdvertisedCounts(),
     positions,
     wakes,
-    news,
+    latestPositions,
     policy,
     depletion: options.depletion,
     inboxes,
     claimers,
-    lastSeen: new LastSeen(db, queue),
+    lastSeen: new LastSeen(queue),
     sessions: new SessionCache(),
     limits: options,
     now,
   }
 }
 
-/** Gives a device something to hear of: a new position that its sync has not passed. Inside a transaction. */
-export function signalDevice(core: Pick<Core, 'db' | 'positions' | 'wakes'>, device: DeviceRef): Position {
-  const position = core.positions.next()
-  core.db.run(`update devices set signal_pos = ? where device_num = ?`, position, device)
-  core.wakes.device(device)
+type Stream = Pick<Core, 'positions' | 'wakes'>
+
+/** Signals a change of its own keys to a device, at a new position. */
+export function signalDevice(core: Stream, tx: Transaction, device: DeviceRef): Position {
+  const position = core.positions.next(tx)
+  tx.run(`update devices set signal_pos = ? where device_num = ?`, position, device)
+  core.wakes.device(tx, device)
   return position
 }
 
-/** Marks a user's device list as changed, for herself and for everyone who has asked for her keys. Inside a transaction. */
-export function deviceListChanged(core: Core, user: UserRef): void {
-  core.db.run(`update users set list_pos = ? where user_num = ?`, core.positions.next(), user)
-  core.wakes.user(user)
-  const observers = core.db.all<{ observer_num: UserRef }>(
+/** Marks a user's device list as changed, for the user and for everyone who tracks the user. */
+export function deviceListChanged(core: Stream, tx: Transaction, user: UserRef): void {
+  tx.run(`update users set list_pos = ? where user_num = ?`, core.positions.next(tx), user)
+  core.wakes.user(tx, user)
+  const observers = tx.all<{ observer_num: UserRef }>(
     `select observer_num from tracked_users where target_num = ?`,
     user,
   )
-  for (const { observer_num } of observers) core.wakes.user(observer_num)
+  for (const { observer_num } of observers) core.wakes.user(tx, observer_num)
 }

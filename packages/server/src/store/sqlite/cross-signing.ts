@@ -4,8 +4,9 @@ import type { CrossSigningKey, KeySignature } from '../../devices/port.ts'
 import { type Audience, decideReplacement } from '../../devices/replace-keys.ts'
 import type { DeviceRef, Session, UserRef } from '../../session.ts'
 import { type Core, deviceListChanged } from './core.ts'
+import type { Reader, Transaction } from './database.ts'
 import { crossSigningKeys } from './published-keys.ts'
-import { requireDevice } from './session-device.ts'
+import { proveSession } from './session-device.ts'
 import { listChangedFor } from './tracked-users.ts'
 
 export function putCrossSigning(
@@ -14,22 +15,21 @@ export function putCrossSigning(
   keys: readonly CrossSigningKey[],
   seenMaster: string | undefined,
 ): Promise<void> {
-  const { userRef } = session
-  return core.queue.guarded(() => {
-    requireDevice(core, session)
+  return core.queue.guarded((tx) => {
+    const { userRef } = proveSession(tx, session).session
     const facts = {
-      stored: crossSigningKeys(core, userRef),
-      deviceIds: devicesNamed(core, userRef, keys),
+      stored: crossSigningKeys(tx, userRef),
+      deviceIds: devicesNamed(tx, userRef, keys),
     }
     const { put, replaced, audience } = decideReplacement(facts, keys, seenMaster)
-    for (const publicKey of replaced) dropSignatures(core, userRef, publicKey)
-    for (const key of put) putKey(core, userRef, key)
-    if (audience !== undefined) tell(core, audience, userRef, userRef)
+    for (const publicKey of replaced) dropSignatures(tx, userRef, publicKey)
+    for (const key of put) putKey(tx, userRef, key)
+    if (audience !== undefined) markListChanged(core, tx, audience, userRef, userRef)
   })
 }
 
-/** The devices of the user that a public key names. */
-function devicesNamed({ db }: Core, user: UserRef, keys: readonly CrossSigningKey[]): ReadonlySet<string> {
+/** The IDs of the user's devices that are equal to one of the public keys. */
+function devicesNamed(db: Reader, user: UserRef, keys: readonly CrossSigningKey[]): ReadonlySet<string> {
   const rows = db.all<{ device_id: string }>(
     `select device_id from devices
      where user_num = ? and device_id in (select value from json_each(?)) and removed_ts is null`,
@@ -39,8 +39,8 @@ function devicesNamed({ db }: Core, user: UserRef, keys: readonly CrossSigningKe
   return new Set(rows.map((row) => row.device_id))
 }
 
-function putKey({ db }: Core, user: UserRef, { usage, publicKey, json }: CrossSigningKey): void {
-  db.run(
+function putKey(tx: Transaction, user: UserRef, { usage, publicKey, json }: CrossSigningKey): void {
+  tx.run(
     `insert into cross_signing_keys (user_num, usage, public_key, json) values (?1, ?2, ?3, ?4)
      on conflict do update set public_key = ?3, json = ?4`,
     user,
@@ -51,9 +51,9 @@ function putKey({ db }: Core, user: UserRef, { usage, publicKey, json }: CrossSi
 }
 
 /** Deletes the signatures on a replaced key, and those by it on the user's own keys. */
-function dropSignatures({ db }: Core, user: UserRef, publicKey: string): void {
-  db.run(`delete from key_signatures where user_num = ? and key_id = ?`, user, publicKey)
-  db.run(
+function dropSignatures(tx: Transaction, user: UserRef, publicKey: string): void {
+  tx.run(`delete from key_signatures where user_num = ? and key_id = ?`, user, publicKey)
+  tx.run(
     `delete from key_signatures where user_num = ?1 and signer_num = ?1 and signer_key_id = ?2`,
     user,
     `ed25519:${publicKey}`,
@@ -66,27 +66,32 @@ export function addSignatures(
   target: UserRef,
   signatures: readonly KeySignature[],
 ): Promise<void> {
-  const signer = session.userRef
-  const { put, replacesOthers, audience } = decideSignatures(signer, target, signatures)
-  return core.queue.guarded(() => {
-    requireDevice(core, session)
+  const { put, replacesOthers, audience } = decideSignatures(session.userRef, target, signatures)
+  return core.queue.guarded((tx) => {
+    const signer = proveSession(tx, session).session.userRef
     let changed = false
     for (const signature of put) {
-      if (replacesOthers) dropOthers(core, target, signer, signature)
-      changed = addSignature(core, target, signer, signature) || changed
+      if (replacesOthers) dropOthers(tx, target, signer, signature)
+      changed = addSignature(tx, target, signer, signature) || changed
     }
-    if (changed) tell(core, audience, signer, target)
+    if (changed) markListChanged(core, tx, audience, signer, target)
   })
 }
 
 /** Marks the device list of `target` as changed by `user`. */
-function tell(core: Core, audience: Audience, user: UserRef, target: UserRef): void {
-  if (audience === 'everyone') deviceListChanged(core, target)
-  else listChangedFor(core, user, target)
+function markListChanged(
+  core: Core,
+  tx: Transaction,
+  audience: Audience,
+  user: UserRef,
+  target: UserRef,
+): void {
+  if (audience === 'everyone') deviceListChanged(core, tx, target)
+  else listChangedFor(core, tx, user, target)
 }
 
-function dropOthers({ db }: Core, target: UserRef, signer: UserRef, signature: KeySignature): void {
-  db.run(
+function dropOthers(tx: Transaction, target: UserRef, signer: UserRef, signature: KeySignature): void {
+  tx.run(
     `delete from key_signatures where user_num = ? and key_id = ? and signer_num = ? and signer_key_id <> ?`,
     target,
     signature.keyId,
@@ -95,18 +100,18 @@ function dropOthers({ db }: Core, target: UserRef, signer: UserRef, signature: K
   )
 }
 
-/** Signatures on a device say nothing about another one with its ID. Inside a transaction. */
-export function dropDeviceSignatures({ db }: Core, device: DeviceRef): void {
-  db.run(
+/** Deletes the signatures on a device, because they do not hold for another installation with its ID. */
+export function dropDeviceSignatures(tx: Transaction, device: DeviceRef): void {
+  tx.run(
     `delete from key_signatures where (user_num, key_id) in
        (select user_num, device_id from devices where device_num = ?)`,
     device,
   )
 }
 
-/** Whether it was not there yet. */
-function addSignature({ db }: Core, target: UserRef, signer: UserRef, added: KeySignature): boolean {
-  const changes = db.run(
+/** Returns whether the signature is new. */
+function addSignature(tx: Transaction, target: UserRef, signer: UserRef, added: KeySignature): boolean {
+  const changes = tx.run(
     `insert into key_signatures (user_num, key_id, signer_num, signer_key_id, signature) values (?1, ?2, ?3, ?4, ?5)
      on conflict do update set signature = ?5 where signature <> ?5`,
     target,

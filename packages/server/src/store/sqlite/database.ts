@@ -1,6 +1,6 @@
 /**
  * One SQLite connection and its prepared statements, by their text; schema version and structure check.
- * Durability rests on two lines here: WAL with `synchronous = FULL` (an fsync per commit), set explicitly.
+ * Durability depends on two settings: WAL with `synchronous = FULL` (an fsync per commit), set explicitly.
  */
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite'
 import { StoreError } from '../store-error.ts'
@@ -8,33 +8,40 @@ import { migrations } from './migrations/index.ts'
 
 export type Param = SQLInputValue
 
-/** What reads. The caller names the row's type; the SQL next to it is the evidence. */
+/** Reads. The caller names the row's type; the SQL next to it is the evidence. */
 export interface Reader {
   /** The first row, or undefined. */
   one<Row>(sql: string, ...params: Param[]): Row | undefined
   all<Row>(sql: string, ...params: Param[]): Row[]
 }
 
-/** What writes, as long as its transaction runs. Only the commit queue and `Database.transaction` give it. */
+declare const token: unique symbol
+
+/**
+ * The token of a running write transaction, and the only way to write. Everything that must run inside a transaction
+ * takes it as a parameter. Only `Database.begin` makes one; it throws when it is used after the end of its transaction.
+ */
 export interface Transaction extends Reader {
+  readonly [token]: true
   /** Runs a statement; returns the number of rows it changed. */
   run(sql: string, ...params: Param[]): number
   /** Inserts one row; returns its rowid. */
   insert(sql: string, ...params: Param[]): number
+  /** Runs a script of several statements without parameters. */
+  script(sql: string): void
 }
 
-/** How long another connection's write transaction is waited for, `latchkey user add` beside a server for instance. */
+/** How long a statement waits for the write transaction of another process, such as `latchkey user add`. */
 const BUSY_TIMEOUT_MS = 5_000
-/** 80 MB of log before a commit pays for a checkpoint: most commits of a burst never meet one. */
+/** 80 MB of log before a commit pays for a checkpoint: most commits of a burst never do. */
 const CHECKPOINT_PAGES = 20_000
 
-export class Database {
-  readonly #db: DatabaseSync
-  readonly #statements = new Map<string, StatementSync>()
+export class Database implements Reader {
+  readonly #connection: Connection
 
   constructor(file: string) {
-    this.#db = new DatabaseSync(file, { timeout: BUSY_TIMEOUT_MS })
-    this.#db.exec(`
+    this.#connection = new Connection(file)
+    this.#connection.exec(`
       pragma journal_mode = wal;
       pragma synchronous = full;
       pragma foreign_keys = off;
@@ -44,57 +51,135 @@ export class Database {
     `)
   }
 
-  /** The first row, or undefined. The caller names the row's type; the SQL beside it is the evidence. */
   one<Row>(sql: string, ...params: Param[]): Row | undefined {
-    return this.#statement(sql).get(...params) as Row | undefined
+    return this.#connection.statement(sql).get(...params) as Row | undefined
   }
 
   all<Row>(sql: string, ...params: Param[]): Row[] {
-    return this.#statement(sql).all(...params) as Row[]
+    return this.#connection.statement(sql).all(...params) as Row[]
   }
 
-  /** Row by row, for what may be larger than memory. No two at once of the same statement. */
+  /** Row by row, for results that may be larger than memory. One iteration at a time per statement. */
   each<Row>(sql: string, ...params: Param[]): IterableIterator<Row> {
-    return this.#statement(sql).iterate(...params) as IterableIterator<Row>
+    return this.#connection.statement(sql).iterate(...params) as IterableIterator<Row>
   }
 
-  /** Runs a statement; returns the number of rows it changed. */
-  run(sql: string, ...params: Param[]): number {
-    return Number(this.#statement(sql).run(...params).changes)
+  /** Begins a write transaction. The caller commits it or rolls it back; `transaction` does both. */
+  begin(): OpenTransaction {
+    return new OpenTransaction(this.#connection)
   }
 
-  /** Inserts one row; returns its rowid. */
-  insert(sql: string, ...params: Param[]): number {
-    return Number(this.#statement(sql).run(...params).lastInsertRowid)
-  }
-
-  exec(sql: string): void {
-    this.#db.exec(sql)
-  }
-
-  get inTransaction(): boolean {
-    return this.#db.isTransaction
-  }
-
-  /** Runs `run` in a transaction of its own. For what happens before and after the commit queue. */
-  transaction<T>(run: () => T): T {
-    this.exec('begin immediate')
+  /** Runs `run` in a transaction of its own, before and after the commit queue runs. */
+  transaction<T>(run: (tx: Transaction) => T): T {
+    const tx = this.begin()
     try {
-      const value = run()
-      this.exec('commit')
+      const value = run(tx)
+      tx.commit()
       return value
     } catch (error) {
-      if (this.inTransaction) this.exec('rollback')
+      tx.rollBack()
       throw error
     }
   }
 
   close(): void {
-    this.#statements.clear()
-    this.#db.close()
+    this.#connection.close()
+  }
+}
+
+/** A transaction as its owner has it: with its end, and savepoints. */
+export type { OpenTransaction }
+
+class OpenTransaction implements Transaction {
+  declare readonly [token]: true
+  readonly #connection: Connection
+  #hasEnded = false
+
+  constructor(connection: Connection) {
+    this.#connection = connection
+    connection.exec('begin immediate')
   }
 
-  #statement(sql: string): StatementSync {
+  one<Row>(sql: string, ...params: Param[]): Row | undefined {
+    return this.#open()
+      .statement(sql)
+      .get(...params) as Row | undefined
+  }
+
+  all<Row>(sql: string, ...params: Param[]): Row[] {
+    return this.#open()
+      .statement(sql)
+      .all(...params) as Row[]
+  }
+
+  run(sql: string, ...params: Param[]): number {
+    return Number(
+      this.#open()
+        .statement(sql)
+        .run(...params).changes,
+    )
+  }
+
+  insert(sql: string, ...params: Param[]): number {
+    return Number(
+      this.#open()
+        .statement(sql)
+        .run(...params).lastInsertRowid,
+    )
+  }
+
+  script(sql: string): void {
+    this.#open().exec(sql)
+  }
+
+  /** False after SQLite has rolled the transaction back by itself, as it does after some faults of the disk. */
+  get isActive(): boolean {
+    return !this.#hasEnded && this.#connection.isInTransaction
+  }
+
+  savepoint(): void {
+    this.#open().exec('savepoint operation')
+  }
+
+  release(): void {
+    this.#open().exec('release operation')
+  }
+
+  rollBackToSavepoint(): void {
+    this.#open().exec('rollback to operation; release operation')
+  }
+
+  /** Durable when it returns. After a failure the transaction is still open and must be rolled back. */
+  commit(): void {
+    this.#open().exec('commit')
+    this.#hasEnded = true
+  }
+
+  /** Ends the transaction without its writes. Does nothing after the end. */
+  rollBack(): void {
+    if (this.isActive) this.#connection.exec('rollback')
+    this.#hasEnded = true
+  }
+
+  #open(): Connection {
+    if (this.#hasEnded) throw new Error('the transaction of this token has ended')
+    return this.#connection
+  }
+}
+
+class Connection {
+  readonly #db: DatabaseSync
+  readonly #statements = new Map<string, StatementSync>()
+
+  constructor(file: string) {
+    this.#db = new DatabaseSync(file, { timeout: BUSY_TIMEOUT_MS })
+  }
+
+  get isInTransaction(): boolean {
+    return this.#db.isTransaction
+  }
+
+  statement(sql: string): StatementSync {
     let statement = this.#statements.get(sql)
     if (statement === undefined) {
       statement = this.#db.prepare(sql)
@@ -102,27 +187,36 @@ export class Database {
     }
     return statement
   }
+
+  exec(sql: string): void {
+    this.#db.exec(sql)
+  }
+
+  close(): void {
+    this.#statements.clear()
+    this.#db.close()
+  }
 }
 
-/** SQLite's own structure check: what is wrong, or nothing. Quick: 0.3 s for a million keys; full: 1.7 s. */
-export function checkStructure(db: Database, depth: 'quick' | 'full'): string[] {
+/** Returns what SQLite's own structure check finds. Quick: 0.3 s for a million keys; full: 1.7 s. */
+export function checkStructure(db: Reader, depth: 'quick' | 'full'): string[] {
   const pragma = depth === 'quick' ? 'quick_check' : 'integrity_check'
   const rows = db.all<Record<string, string>>(`pragma ${pragma}`)
   return rows.flatMap((row) => Object.values(row)).filter((text) => text !== 'ok')
 }
 
 /**
- * Brings a database to the schema of this program, inside a transaction.
+ * Brings a database to the schema of this program.
  *
- * @throws {StoreError} when it is newer than that.
+ * @throws {StoreError} when the database has a newer schema.
  */
-export function migrate(db: Database, file: string): void {
-  const version = db.one<{ user_version: number }>('pragma user_version')?.user_version ?? 0
+export function migrate(tx: Transaction, file: string): void {
+  const version = tx.one<{ user_version: number }>('pragma user_version')?.user_version ?? 0
   if (version > migrations.length) {
     throw new StoreError(
       `${file} has schema ${version}, this Latchkey knows up to ${migrations.length}. Use the newer Latchkey that wrote it.`,
     )
   }
-  for (const sql of migrations.slice(version)) db.exec(sql)
-  db.exec(`pragma user_version = ${migrations.length}`)
+  for (const sql of migrations.slice(version)) tx.script(sql)
+  tx.script(`pragma user_version = ${migrations.length}`)
 }

@@ -1,10 +1,10 @@
-/** A user's own devices: list, look up, rename. */
+/** A user's own devices: list, find, rename. */
 import type { DeviceId } from '@latchkey/protocol'
 import type { Device } from '../../devices/port.ts'
 import { decideRenaming } from '../../devices/rename.ts'
 import type { DeviceRef, Session, UserRef } from '../../session.ts'
 import { type Core, deviceListChanged } from './core.ts'
-import { requireDevice } from './session-device.ts'
+import { proveSession } from './session-device.ts'
 
 type DeviceRow = {
   readonly device_num: DeviceRef
@@ -41,13 +41,13 @@ export function renameDevice(
   deviceId: DeviceId,
   displayName: string,
 ): Promise<boolean> {
-  return core.queue.guarded(() => {
-    requireDevice(core, session)
-    const device = getDevice(core, session.userRef, deviceId)
+  return core.queue.guarded((tx) => {
+    const { userRef } = proveSession(tx, session).session
+    const device = getDevice(core, userRef, deviceId)
     const { found, changesList } = decideRenaming(device, displayName)
     if (device !== undefined && changesList) {
-      core.db.run(`update devices set display_name = ? where device_num = ?`, displayName, device.deviceRef)
-      deviceListChanged(core, session.userRef)
+      tx.run(`update devices set display_name = ? where device_num = ?`, displayName, device.deviceRef)
+      deviceListChanged(core, tx, userRef)
     }
     return found
   })

@@ -1,4 +1,4 @@
-/** `latchkey fence` on an embedded database that no server has open. The issue log is settled first: a crash leaves one. */
+/** `latchkey fence` on an embedded database that no server has open. Settles the issue log first: a crash leaves one. */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { DeviceId, UserId } from '@latchkey/protocol'
@@ -8,9 +8,8 @@ import type { DeviceRef } from '../../session.ts'
 import { lockDirectory } from '../lock-file.ts'
 import { StoreError } from '../store-error.ts'
 import { listWitnesses, Witness } from '../witness.ts'
-import { writeCertain, writeCertainWriter } from './certain.ts'
 import { signalDevice } from './core.ts'
-import type { Database } from './database.ts'
+import type { Database, Reader, Transaction } from './database.ts'
 import { openDatabase } from './open-database.ts'
 import {
   countersOf,
@@ -19,21 +18,22 @@ import {
   lastEnded,
   lastWriteTs,
   marksOf,
-  raiseFence as raiseInTransaction,
+  raiseFence as raiseFenceRows,
   readFence,
 } from './fence-rows.ts'
 import { KeyStates } from './key-states.ts'
-import { News } from './news.ts'
+import { LatestPositions } from './latest-positions.ts'
 import { fencePurge } from '../../pool/purge.ts'
 import { purgePools } from './purge-pools.ts'
 import { Positions } from './positions.ts'
+import { writeTrustedPosition, writeTrustedWriter } from './trusted-position.ts'
 import { Wakes } from './wakes.ts'
 
 type WitnessDirectory = { readonly directory: string } | undefined
 
 const MAX_LISTED = 20
 
-/** @throws {StoreError} when there is no database, or a server has it. */
+/** @throws {StoreError} when there is no database, or a server has it open. */
 export async function fenceStatus(directory: string, fence: WitnessDirectory): Promise<FenceStatus> {
   return withDatabase(directory, (db) => {
     const { epoch, number } = readFence(db)
@@ -53,11 +53,11 @@ export async function fenceStatus(directory: string, fence: WitnessDirectory): P
 }
 
 export type RaiseCommand = {
-  /** For people. */
+  /** For operators. */
   readonly reason: string
-  /** Purge this device alone, without raising the fence. */
+  /** Purges only this device, and does not raise the fence. */
   readonly device?: { readonly userId: UserId; readonly deviceId: DeviceId }
-  /** Undefined: when the last write is long ago (fence/judge.ts); of a single device never. */
+  /** Undefined: depends on the time of the last write (fence/judge.ts); never for a single device. */
   readonly dropFallbackKeys?: boolean
   /** Milliseconds since 1970. */
   readonly now: number
@@ -66,12 +66,12 @@ export type RaiseCommand = {
 /**
  * Raises the fence, or purges one device. Resolves with the number of the fence.
  *
- * @throws {StoreError} when there is no database or no such device, or a server has the database.
+ * @throws {StoreError} when there is no database or no such device, or a server has the database open.
  */
 export async function raiseFence(directory: string, command: RaiseCommand): Promise<{ number: number }> {
   return withDatabase(directory, (db) =>
-    db.transaction(() => {
-      const positions = new Positions(db)
+    db.transaction((tx) => {
+      const positions = new Positions(tx)
       const { device, reason, dropFallbackKeys, now } = command
       if (device === undefined) {
         const evidence = {
@@ -80,22 +80,22 @@ export async function raiseFence(directory: string, command: RaiseCommand): Prom
           byCommand: true,
           ...(dropFallbackKeys !== undefined && { dropFallbackKeys }),
         }
-        return raiseInTransaction(db, positions, evidence, now)
+        return raiseFenceRows(tx, positions, evidence, now)
       }
-      const ref = requireDevice(db, device)
-      purgePools(db, ref, fencePurge(dropFallbackKeys ?? false), now)
-      signalDevice({ db, positions, wakes: new Wakes(new News(db)) }, ref)
-      positions.save()
-      return readFence(db)
+      const ref = requireDevice(tx, device)
+      purgePools(tx, ref, fencePurge(dropFallbackKeys ?? false), now)
+      signalDevice({ positions, wakes: new Wakes(new LatestPositions(tx)) }, tx, ref)
+      positions.save(tx)
+      return readFence(tx)
     }),
   )
 }
 
 /**
- * Takes the database as it is for the truth, after a deliberate restore: sets its witnesses to what it counts. Resolves
- * with the files; those that a running process has are left alone.
+ * Sets the witnesses to the counters of the database, after a deliberate restore. Resolves with the files; those that a
+ * running process has open are unchanged.
  *
- * @throws {StoreError} when there is no database, or a server has it.
+ * @throws {StoreError} when there is no database, or a server has it open.
  */
 export async function adoptFence(
   directory: string,
@@ -110,24 +110,21 @@ export async function adoptFence(
       adopted.push({ file, adopted: witness !== undefined, ...(witness && { writerId }) })
     }
     const writer = adopted.find((witness) => witness.adopted)?.writerId
-    if (writer !== undefined) db.transaction(() => takeForCertain(db, writer))
+    if (writer !== undefined) db.transaction((tx) => trustPresentPosition(tx, writer))
     return adopted.map(({ file, adopted: isAdopted }) => ({ file, adopted: isAdopted }))
   })
 }
 
-function takeForCertain(db: Database, writerId: string): void {
-  writeCertain(db, { position: new Positions(db).last, writtenTs: lastWriteTs(db) })
-  writeCertainWriter(db, writerId)
+function trustPresentPosition(tx: Transaction, writerId: string): void {
+  writeTrustedPosition(tx, { position: new Positions(tx).last, writtenTs: lastWriteTs(tx) })
+  writeTrustedWriter(tx, writerId)
 }
 
-function witnessesOf(db: Database, fence: WitnessDirectory): ReturnType<typeof listWitnesses> {
+function witnessesOf(db: Reader, fence: WitnessDirectory): ReturnType<typeof listWitnesses> {
   return fence === undefined ? [] : listWitnesses({ ...fence, database: databaseId(db) })
 }
 
-function requireDevice(
-  db: Database,
-  { userId, deviceId }: { userId: UserId; deviceId: DeviceId },
-): DeviceRef {
+function requireDevice(db: Reader, { userId, deviceId }: { userId: UserId; deviceId: DeviceId }): DeviceRef {
   const row = db.one<{ device_num: DeviceRef }>(
     `select device_num from devices join users using (user_num)
      where user_id = ? and device_id = ? and removed_ts is null`,
@@ -158,5 +155,5 @@ async function withDatabase<T>(directory: string, run: (db: Database) => T | Pro
 function settleLog(db: Database): void {
   const keys = new KeyStates(db, readFence(db), 'upload')
   keys.reload()
-  db.transaction(() => keys.settleAll())
+  db.transaction((tx) => keys.settleAll(tx))
 }

@@ -1,67 +1,70 @@
-/**
- * The fence in the tables: the epoch, how often it was raised, how epochs ended, and how far writers have counted.
- * What writes runs inside a transaction. The rule: fence/judge.ts.
- */
+/** The rows of the fence: the epoch, the number of raises, the former epochs, the counters of writers (fence/judge.ts). */
 import { randomBytes } from 'node:crypto'
 import { type Mark, outlivesFallbackKeys, POSITION_JUMP } from '../../fence/judge.ts'
 import type { FenceStatus } from '../../fence/status.ts'
 import type { Position } from '../../session.ts'
-import { certainBeforeAll, readCertain, writeCertain } from './certain.ts'
-import type { Database } from './database.ts'
-import { readNumber, readOrCreateMeta, writeMeta } from './meta.ts'
+import type { Reader, Transaction } from './database.ts'
+import { readNumber, readOrCreateMeta, readText, writeMeta } from './meta.ts'
 import type { Positions } from './positions.ts'
+import { endOfLostEpochs, readTrustedPosition, writeTrustedPosition } from './trusted-position.ts'
 
 export type FenceNumbers = {
   readonly epoch: string
-  /** How often it was raised. Devices with a lower one are purged at first touch. */
+  /** The number of raises. The pools of devices with a lower number are stale (purge-stale-pools.ts). */
   readonly number: number
-  /** Devices with a lower one lose their fallback keys too. */
+  /** Devices with a lower number lose their fallback keys too. */
   readonly fallback: number
 }
 
-/** What is known of a database that went back. */
+/** Evidence that a database was rolled back. */
 export type Evidence = {
   /** For people. */
   readonly reason: string
-  /** Epochs that were seen outside; those that the store never had are remembered as ended. */
+  /** Epochs that clients or witnesses have seen; those that the store never had are recorded as ended. */
   readonly epochs: readonly string[]
-  /** The highest position that was seen outside. */
+  /** The highest position that a client has seen. */
   readonly position?: Position
-  /** Undefined: if what was lost is long enough. */
+  /** Undefined: depends on the time of the last trusted write (fence/judge.ts). */
   readonly dropFallbackKeys?: boolean
-  /** An operator says so: what was lost, if anything, was lost after the last write that is there. */
+  /** An operator raises the fence: only writes after the last write in the database may be lost. */
   readonly byCommand?: boolean
 }
 
 export type Raised = FenceNumbers & { readonly droppedFallbackKeys: boolean }
 
-/** This writer's only lane: commits come one after the other. */
+/** The only lane of this process: its commits never overlap. */
 export const LANE = 0
 
-/** What the witness files of this database have in their names. */
-export function databaseId(db: Database): string {
-  return readOrCreateMeta(db, 'database_id', () => randomBytes(9).toString('base64url'))
+/** Gives a new database its ID and its first epoch. */
+export function createIdentity(tx: Transaction): void {
+  readOrCreateMeta(tx, 'database_id', () => randomBytes(9).toString('base64url'))
+  readOrCreateMeta(tx, 'epoch', newEpoch)
 }
 
-export function readFence(db: Database): FenceNumbers {
+/** The part of its witnesses' file names that names the database. */
+export function databaseId(db: Reader): string {
+  return readText(db, 'database_id')
+}
+
+export function readFence(db: Reader): FenceNumbers {
   return {
-    epoch: readOrCreateMeta(db, 'epoch', newEpoch),
+    epoch: readText(db, 'epoch'),
     number: readNumber(db, 'fence'),
     fallback: readNumber(db, 'fallback_fence'),
   }
 }
 
 /**
- * Ends the epoch where it is certain (certain.ts), and so those that were lost. Devices are not touched: each is purged
- * when it is met (first-touch.ts).
+ * Ends the epoch at the trusted position (trusted-position.ts), and the lost epochs too. Devices are not written: each is
+ * purged before its next operation (purge-stale-pools.ts).
  */
-export function raiseFence(db: Database, positions: Positions, evidence: Evidence, now: number): Raised {
-  const ended = readFence(db)
+export function raiseFence(tx: Transaction, positions: Positions, evidence: Evidence, now: number): Raised {
+  const ended = readFence(tx)
   const number = ended.number + 1
-  const certain = readCertain(db)
-  const lost = certainBeforeAll(db)
+  const trusted = readTrustedPosition(tx)
+  const endOfLost = endOfLostEpochs(tx)
   const end = (epoch: string, position: Position): void => {
-    db.run(
+    tx.run(
       `insert into former_epochs (epoch, end_pos, ended_ts, reason) values (?, ?, ?, ?) on conflict do nothing`,
       epoch,
       position,
@@ -69,32 +72,32 @@ export function raiseFence(db: Database, positions: Positions, evidence: Evidenc
       evidence.reason,
     )
   }
-  end(ended.epoch, certain.position)
-  for (const epoch of evidence.epochs) end(epoch, lost)
-  const writtenTs = evidence.byCommand === true ? lastWriteTs(db) : certain.writtenTs
+  end(ended.epoch, trusted.position)
+  for (const epoch of evidence.epochs) end(epoch, endOfLost)
+  const writtenTs = evidence.byCommand === true ? lastWriteTs(tx) : trusted.writtenTs
   const droppedFallbackKeys = evidence.dropFallbackKeys ?? outlivesFallbackKeys(writtenTs, now)
   const epoch = newEpoch()
-  writeMeta(db, 'epoch', epoch)
-  writeMeta(db, 'fence', number)
-  if (droppedFallbackKeys) writeMeta(db, 'fallback_fence', number)
-  positions.jump(Math.max(positions.last, evidence.position ?? 0) + POSITION_JUMP)
-  positions.save()
-  // In the new epoch every position is new.
-  writeCertain(db, { position: positions.last, writtenTs: now })
+  writeMeta(tx, 'epoch', epoch)
+  writeMeta(tx, 'fence', number)
+  if (droppedFallbackKeys) writeMeta(tx, 'fallback_fence', number)
+  positions.jump(tx, Math.max(positions.last, evidence.position ?? 0) + POSITION_JUMP)
+  positions.save(tx)
+  // No client has seen a position of the new epoch.
+  writeTrustedPosition(tx, { position: positions.last, writtenTs: now })
   return { epoch, number, fallback: droppedFallbackKeys ? number : ended.fallback, droppedFallbackKeys }
 }
 
-/** Where an epoch ended; undefined when it is the present one, or was never one of this database. */
-export function formerEnd(db: Database, epoch: string): Position | undefined {
+/** The position at which an epoch ended; undefined for the present epoch, and for epochs that the database never had. */
+export function formerEnd(db: Reader, epoch: string): Position | undefined {
   return db.one<{ end_pos: Position }>(`select end_pos from former_epochs where epoch = ?`, epoch)?.end_pos
 }
 
-export function formerEpochs(db: Database): Set<string> {
+export function formerEpochs(db: Reader): Set<string> {
   return new Set(db.all<{ epoch: string }>(`select epoch from former_epochs`).map((row) => row.epoch))
 }
 
-/** The epochs that ended last, the newest first: positions only grow, whatever the clock does. */
-export function lastEnded(db: Database, limit: number): FenceStatus['raised'] {
+/** The epochs that ended last, newest first. Ordered by position, because positions only grow and clocks may not. */
+export function lastEnded(db: Reader, limit: number): FenceStatus['raised'] {
   return db.all<FenceStatus['raised'][number]>(
     `select epoch, ended_ts as endedTs, reason, end_pos as endPosition
      from former_epochs order by end_pos desc, ended_ts desc limit ?`,
@@ -102,8 +105,8 @@ export function lastEnded(db: Database, limit: number): FenceStatus['raised'] {
   )
 }
 
-/** How far a writer has counted, by lane. */
-export function countersOf(db: Database, writerId: string): Map<number, number> {
+/** The counters of a writer, by lane. */
+export function countersOf(db: Reader, writerId: string): Map<number, number> {
   const rows = db.all<{ lane: number; n: number }>(
     `select lane, n from writers where writer_id = ?`,
     writerId,
@@ -111,30 +114,30 @@ export function countersOf(db: Database, writerId: string): Map<number, number> 
   return new Map(rows.map((row) => [row.lane, row.n]))
 }
 
-/** What a witness of this writer is to hold when it starts anew. */
-export function marksOf(db: Database, writerId: string, epoch: string): Map<number, Mark> {
+/** The marks that reset a witness of this writer to the database. */
+export function marksOf(db: Reader, writerId: string, epoch: string): Map<number, Mark> {
   return new Map([...countersOf(db, writerId)].map(([lane, n]) => [lane, { n, epoch }]))
 }
 
-/** Counts one more write of a writer; returns its number. */
-export function countWrite(db: Database, writerId: string, now: number): number {
-  const row = db.one<{ n: number }>(
+/** Counts a write of a writer; returns its number. */
+export function countWrite(tx: Transaction, writerId: string, now: number): number {
+  const row = tx.one<{ n: number }>(
     `insert into writers (writer_id, lane, n, ts) values (?1, ${LANE}, 1, ?2)
      on conflict do update set n = n + 1, ts = ?2 returning n`,
     writerId,
     now,
   )
-  if (row === undefined) throw new Error('a counter was written and is not there')
+  if (row === undefined) throw new Error('the counter of a writer does not exist after its write')
   return row.n
 }
 
-/** Whether others than this writer have written, or it is not known who. */
-export function hasHistory(db: Database): boolean {
+/** Whether anything was ever written to the database. */
+export function hasHistory(db: Reader): boolean {
   return readNumber(db, 'position') > 0 || lastWriteTs(db) !== undefined
 }
 
-/** Milliseconds since 1970; undefined when nothing was ever counted. */
-export function lastWriteTs(db: Database): number | undefined {
+/** Milliseconds since 1970; undefined when no write was ever counted. */
+export function lastWriteTs(db: Reader): number | undefined {
   return db.one<{ ts: number | null }>(`select max(ts) as ts from writers`)?.ts ?? undefined
 }
 

@@ -1,12 +1,11 @@
 /**
- * The fence of a running store: its numbers in memory, the counter that every commit bumps, and the witness that has the
- * last acknowledged one outside of the database. Only `raise` changes the numbers. Rule: fence/judge.ts.
+ * The fence of a running store: its numbers in memory, the counter that grows with every commit, and the witness, which
+ * has the last acknowledged count outside the database. Only `raise` changes the numbers. Rule: fence/judge.ts.
  */
 import type { FenceEvent, OnFence } from '../../fence/events.ts'
 import type { StreamEnd, SyncToken } from '../../sync/token.ts'
 import type { Witness } from '../witness.ts'
-import { writeCertainWriter } from './certain.ts'
-import type { Database } from './database.ts'
+import type { Reader, Transaction } from './database.ts'
 import {
   countWrite,
   type Evidence,
@@ -17,6 +16,7 @@ import {
   readFence,
 } from './fence-rows.ts'
 import type { Positions } from './positions.ts'
+import { writeTrustedWriter } from './trusted-position.ts'
 
 export type FenceOptions = {
   /** Undefined: writes are not counted. */
@@ -27,16 +27,16 @@ export type FenceOptions = {
 }
 
 export class Fence {
-  readonly #db: Database
+  readonly #db: Reader
   readonly #positions: Positions
   readonly #options: FenceOptions
   #numbers: FenceNumbers
   /** The number of the last write. */
   #written = 0
-  /** What the transaction that is under way will have to tell. */
+  /** Events of the running transaction, emitted after its commit. */
   #events: FenceEvent[] = []
 
-  constructor(db: Database, positions: Positions, options: FenceOptions) {
+  constructor(db: Reader, positions: Positions, options: FenceOptions) {
     this.#db = db
     this.#positions = positions
     this.#options = options
@@ -51,12 +51,12 @@ export class Fence {
     return this.#numbers.number
   }
 
-  /** Devices below it lose their fallback keys too. */
+  /** Devices with a lower number lose their fallback keys too. */
   get fallbackNumber(): number {
     return this.#numbers.fallback
   }
 
-  /** Where the stream ends, and where the token's epoch did. */
+  /** The end of the stream, and the end of the token's epoch. */
   endOfStream(token?: SyncToken): StreamEnd {
     const { epoch } = this.#numbers
     const isFormer = token !== undefined && token.epoch !== epoch
@@ -67,44 +67,39 @@ export class Fence {
     }
   }
 
-  /** Ends the epoch because of a token. Inside a transaction. */
-  raise(reason: string, token: SyncToken): void {
+  /** Ends the epoch because of a token. */
+  raise(tx: Transaction, reason: string, token: SyncToken): void {
     const evidence: Evidence = { reason, epochs: [token.epoch], position: token.position }
-    const { droppedFallbackKeys, ...numbers } = raiseFence(
-      this.#db,
-      this.#positions,
-      evidence,
-      this.#options.now(),
-    )
-    writeCertainWriter(this.#db, this.#options.witness?.writerId)
+    const { droppedFallbackKeys, ...numbers } = raiseFence(tx, this.#positions, evidence, this.#options.now())
+    writeTrustedWriter(tx, this.#options.witness?.writerId)
     this.#numbers = numbers
     this.#events.push({ kind: 'raised', number: numbers.number, reason, droppedFallbackKeys })
   }
 
-  /** Before a commit, inside the transaction. */
-  count(): void {
+  /** Counts the write, before its commit. */
+  count(tx: Transaction): void {
     const { witness, now } = this.#options
-    if (witness !== undefined) this.#written = countWrite(this.#db, witness.writerId, now())
+    if (witness !== undefined) this.#written = countWrite(tx, witness.writerId, now())
   }
 
-  /** Right after a commit: resolves when it may be acknowledged. Undefined: now. */
+  /** Records a commit in the witness: resolves when the commit may be acknowledged. Undefined: now. */
   record(): Promise<void> | undefined {
     return this.#options.witness?.record(LANE, { n: this.#written, epoch: this.epoch })
   }
 
-  /** Before a commit is begun: rejects while it could not be acknowledged. */
+  /** Before a transaction: rejects while the witness could not record it. */
   ready(): Promise<void> | undefined {
     return this.#options.witness?.ready()
   }
 
-  /** After a commit. */
+  /** Emits the events of a transaction after its commit. */
   emit(): void {
     const events = this.#events
     this.#events = []
     for (const event of events) this.#options.onFence(event)
   }
 
-  /** After a raise was undone. */
+  /** After a rollback, which may have undone a raise. */
   reload(): void {
     this.#numbers = readFence(this.#db)
     this.#events = []

@@ -1,8 +1,7 @@
 /**
- * The embedded store: one SQLite file, one process, group commit. Implements every room's port; each operation is a
- * file of this folder.
+ * The embedded store: one SQLite file, one process, group commit. Implements every port of the domain; each operation is
+ * a file of this folder.
  */
-import { randomBytes } from 'node:crypto'
 import type { AccountStore } from '../../accounts/port.ts'
 import type { DeviceStore } from '../../devices/port.ts'
 import type { MessageStore } from '../../messages/port.ts'
@@ -20,12 +19,13 @@ import { changePools } from './change-pools.ts'
 import { claimKeys } from './claim-keys.ts'
 import { CommitQueue } from './commit-queue.ts'
 import { type Core, type CoreOptions, createCore } from './core.ts'
+import type { Database } from './database.ts'
 import { addSignatures, putCrossSigning } from './cross-signing.ts'
 import { StoreError } from '../store-error.ts'
 import { lockDirectory } from '../lock-file.ts'
 import { openDatabase } from './open-database.ts'
 import { getDevice, listDevices, renameDevice } from './device-rows.ts'
-import { readOrCreateMeta } from './meta.ts'
+import { readOrCreateMeta, readText } from './meta.ts'
 import { openFence, type OpenFenceOptions } from './open-fence.ts'
 import { inspectPool } from './inspect-pool.ts'
 import { publishedKeys } from './published-keys.ts'
@@ -42,7 +42,7 @@ export { adoptFence, fenceStatus, raiseFence } from './fence-commands.ts'
 export type SqliteOptions = CoreOptions &
   OpenFenceOptions & {
     readonly directory: string
-    /** How long the details of keys that left, and removed devices, are kept. */
+    /** How long removed devices, and the details of keys that left their pool, are kept. */
     readonly retentionMs: number
   }
 
@@ -56,7 +56,7 @@ export async function openSqliteStore(options: SqliteOptions): Promise<Store> {
   const db = opening.adopt(openDatabase(options.directory), (it) => it.close())
   const witness = opening.adopt(await openFence(db, options), (it) => it?.close())
   const core = createCore(db, options, witness)
-  settleLog(core)
+  settleLog(db, core)
   const stopSweeping = startSweeping(core, options.retentionMs, options.now)
   const opened = opening.move()
   const close = async (): Promise<void> => {
@@ -64,17 +64,17 @@ export async function openSqliteStore(options: SqliteOptions): Promise<Store> {
     core.lastSeen.write()
     try {
       await core.queue.close()
-      core.queue.mend()
-      settleLog(core)
+      core.queue.rebuildMemory()
+      settleLog(db, core)
     } finally {
       opened.dispose()
     }
   }
   let closing: Promise<void> | undefined
-  return { ...storeOver(core), close: () => (closing ??= close()) }
+  return { ...storeOver(core, db), close: () => (closing ??= close()) }
 }
 
-/** What a command may do beside a running server: only what touches neither pools nor positions, which live in its memory. */
+/** Operations for commands next to a running server: they use neither pools nor positions, which are in its memory. */
 export type AccountsBeside = Pick<AccountStore, 'create' | 'find' | 'createRegistrationToken'> &
   Pick<Store, 'claimServerName' | 'close'>
 
@@ -85,9 +85,9 @@ export function openAccountsBeside(directory: string): AccountsBeside {
   const core = { db, queue }
   return {
     create: (account) => createAccount(core, account),
-    find: async (userId) => findAccount(core, userId),
+    find: async (userId) => findAccount(db, userId),
     createRegistrationToken: (token) => createRegistrationToken(core, token),
-    claimServerName: async (name) => claimServerName(core, name),
+    claimServerName: async (name) => claimServerName(db, name),
     async close() {
       await queue.close()
       db.close()
@@ -95,27 +95,27 @@ export function openAccountsBeside(directory: string): AccountsBeside {
   }
 }
 
-/** Every room's port over one core. The caller opens and closes. */
-export function storeOver(core: Core): Store {
+/** Every port of the domain over one core. The caller opens and closes the database. */
+export function storeOver(core: Core, db: Database): Store {
   return {
     accounts: accountStore(core),
     devices: deviceStore(core),
     messages: messageStore(core),
     pools: poolStore(core),
     sync: syncStore(core),
-    claimServerName: async (name) => claimServerName(core, name),
+    claimServerName: async (name) => claimServerName(db, name),
     ready: async () => void core.db.one(`select 1`),
     close: () => core.queue.close(),
   }
 }
 
 /** Empties the issue log into its rows: at open, and at close so that the next open has nothing to replay. */
-function settleLog({ db, keys }: Core): void {
-  db.transaction(() => keys.settleAll())
+function settleLog(db: Database, { keys }: Core): void {
+  db.transaction((tx) => keys.settleAll(tx))
 }
 
-function claimServerName({ db }: Pick<Core, 'db'>, name: string | undefined): string {
-  const held = readOrCreateMeta(db, 'server_name', () => name ?? 'localhost')
+function claimServerName(db: Database, name: string | undefined): string {
+  const held = db.transaction((tx) => readOrCreateMeta(tx, 'server_name', () => name ?? 'localhost'))
   if (name !== undefined && name !== held) {
     throw new StoreError(
       `This database belongs to the server name ${held}, which cannot change; configured is ${name}. Leave --server-name out, or use another --data directory.`,
@@ -127,7 +127,7 @@ function claimServerName({ db }: Pick<Core, 'db'>, name: string | undefined): st
 function accountStore(core: Core): AccountStore {
   return {
     create: (account) => createAccount(core, account),
-    find: async (userId) => findAccount(core, userId),
+    find: async (userId) => findAccount(core.db, userId),
     registrationTokenValid: async (tokenHash, now) => registrationTokenValid(core, tokenHash, now),
     createRegistrationToken: (token) => createRegistrationToken(core, token),
     openSession: (session) => openSession(core, session),
@@ -165,11 +165,10 @@ function poolStore(core: Core): PoolStore {
 }
 
 function syncStore(core: Core): SyncStore {
-  const tokenSecret = readOrCreateMeta(core.db, 'token_secret', () => randomBytes(32).toString('base64url'))
   return {
     read: (session, query) => readSync(core, session, query),
     end: async (token) => core.fence.endOfStream(token),
-    tokenSecret,
+    tokenSecret: readText(core.db, 'token_secret'),
     subscribe: (listener) => core.wakes.subscribe(listener),
     putFilter: (session, json) => putFilter(core, session, json),
     filter: async (user, filterId) => findFilter(core, user, filterId),

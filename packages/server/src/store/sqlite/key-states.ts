@@ -2,18 +2,18 @@
  * The pools in memory, and the issue log behind them.
  *
  * A claim changes memory and appends one row to `issue_log`; nothing else, so a commit of many claims is one or two
- * sequential pages. The rows of keys and pools follow later ("settling"): before any other operation touches the
- * device, when the log is long, and at close. The log therefore holds exactly the issues that are not settled, and
- * opening the database replays it. Measured: bench/RESULTS.md.
+ * sequential pages. The rows of keys and pools are written later ("settled"): before any other operation on the device,
+ * when the log is long, and at close. The log therefore holds exactly the issues that are not settled, and opening the
+ * database replays it. Measured: bench/RESULTS.md.
  *
- * A device with unsettled issues is `dirty` and stays in memory; the rest is a cache, dropped at will.
+ * A device with unsettled issues is `dirty` and stays in memory; the other devices are a cache.
  */
 import { LRUCache } from 'lru-cache'
 import { mixIn, type Algorithm, type DeviceId, type UserId } from '@latchkey/protocol'
 import type { AlgorithmStatus, PoolStatus } from '../../pool/commands.ts'
 import { materialHash, materialOfJson, shareOf } from '../../pool/key.ts'
 import type { DeviceRef } from '../../session.ts'
-import type { Database, Transaction } from './database.ts'
+import type { Reader, Transaction } from './database.ts'
 import type { Fence } from './fence.ts'
 import { STATE_CODE } from '../key-row.ts'
 import {
@@ -28,7 +28,7 @@ import {
   readAhead,
 } from './pool-state.ts'
 
-/** Devices kept in memory, dirty ones aside: about 2 kB each. */
+/** Devices in the cache, not counting dirty ones: about 2 kB each. */
 const MAX_KNOWN_DEVICES = 20_000
 /** Names resolved to devices: about 150 bytes each. */
 const MAX_NAMES = 100_000
@@ -36,24 +36,24 @@ const MAX_NAMES = 100_000
 const MAX_UNSETTLED = 50_000
 
 export class KeyStates {
-  readonly #db: Database
+  readonly #db: Reader
   readonly #fence: Pick<Fence, 'epoch'>
   readonly #claimOrder: 'upload' | 'key_id'
   readonly #names = new LRUCache<string, DeviceRef>({ max: MAX_NAMES })
   readonly #known = new LRUCache<DeviceRef, DeviceState>({ max: MAX_KNOWN_DEVICES })
-  /** In the order in which they became dirty: the oldest is settled first. */
+  /** In the order in which they became dirty: the oldest is the first to be settled. */
   readonly #dirty = new Map<DeviceRef, DeviceState>()
   #unsettledCount = 0
   #issuedInTransaction = 0
   #lastIssue = 0
 
-  constructor(db: Database, fence: Pick<Fence, 'epoch'>, claimOrder: 'upload' | 'key_id') {
+  constructor(db: Reader, fence: Pick<Fence, 'epoch'>, claimOrder: 'upload' | 'key_id') {
     this.#db = db
     this.#fence = fence
     this.#claimOrder = claimOrder
   }
 
-  /** The pools of an existing device by its Matrix name; undefined when there is no such device. */
+  /** The pools of an existing device by its Matrix name; undefined when the device does not exist. */
   byName(userId: UserId, deviceId: DeviceId): DeviceState | undefined {
     const name = `${userId}\0${deviceId}`
     let ref = this.#names.get(name)
@@ -78,14 +78,14 @@ export class KeyStates {
     return loaded
   }
 
-  /** The pools of a device whose session was proved: there is one. */
+  /** The pools of a device whose session was proved, so that it exists. */
   existing(ref: DeviceRef): DeviceState {
     const device = this.byRef(ref)
-    if (device === undefined) throw new Error(`device ${ref} was proved and does not exist`)
+    if (device === undefined) throw new Error(`device ${ref} does not exist, although its session was proved`)
     return device
   }
 
-  /** The key that leaves next, or undefined when none is available. */
+  /** The next key to issue; undefined when none is available. */
   next(pool: PoolState): NextKey | undefined {
     if (pool.count === 0) return undefined
     if (pool.aheadFrom === pool.ahead.length) {
@@ -94,20 +94,28 @@ export class KeyStates {
     }
     const next = pool.ahead[pool.aheadFrom]
     if (next === undefined)
-      throw new Error(`pool ${pool.poolNum} counts ${pool.count} available keys and has none`)
+      throw new Error(`pool ${pool.poolNum} counts ${pool.count} available keys but has none`)
     return next
   }
 
-  /** Issues a key: memory and the log. */
-  issue(device: DeviceState, pool: PoolState, key: NextKey, ts: number, claimerNum: number): void {
+  /** Issues a key, in memory and in the log. */
+  issue(
+    tx: Transaction,
+    device: DeviceState,
+    pool: PoolState,
+    key: NextKey,
+    ts: number,
+    claimerNum: number,
+  ): void {
     const issue = keyIssue(pool, key, { n: ++this.#lastIssue, ts, claimerNum })
-    this.#log(pool, issue)
+    this.#log(tx, pool, issue)
     this.#applyIssue(device, pool, issue)
     this.#issuedInTransaction++
   }
 
-  /** Gives out a fallback key once more. Returns true when it was the first time. */
+  /** Issues a fallback key, in memory and in the log. Returns whether it is the key's first issue. */
   issueFallback(
+    tx: Transaction,
     device: DeviceState,
     pool: PoolState,
     fallback: FallbackState,
@@ -116,44 +124,44 @@ export class KeyStates {
   ): boolean {
     const first = !fallback.used
     const issue = { n: ++this.#lastIssue, keyNum: null, share: undefined, ts, claimerNum }
-    this.#log(pool, issue)
+    this.#log(tx, pool, issue)
     this.#applyFallbackIssue(device, pool, fallback, issue)
     this.#issuedInTransaction++
     return first
   }
 
-  /** Brings a device's rows up to date. */
-  settle(_tx: Transaction, ref: DeviceRef): void {
+  /** Writes the unsettled issues of a device into its rows. */
+  settle(tx: Transaction, ref: DeviceRef): void {
     const device = this.#dirty.get(ref)
     if (device === undefined) return
-    this.#settleRows(device)
+    this.#settleRows(tx, device)
     this.#known.set(ref, device)
   }
 
-  /** Forgets a settled device, after its rows changed or a change was undone: the next use reads its rows. */
+  /** Drops a settled device, after its rows changed or a change was rolled back: the next use reads its rows. */
   forget(ref: DeviceRef): void {
     this.#known.delete(ref)
   }
 
-  /** Replaces a settled device by the state that its rows were given. */
-  replace(device: DeviceState): void {
+  /** Replaces a settled device by the state that the transaction saved in its rows. */
+  replace(_tx: Transaction, device: DeviceState): void {
     this.#known.set(device.deviceRef, device)
   }
 
-  /** After devices were deleted for good: their names may come to mean other rows. */
+  /** After rows of devices were deleted: their names may get other rows. */
   forgetNames(): void {
     this.#names.clear()
   }
 
-  /** Before a commit: when the log is long, settles the oldest, somewhat more than was issued. */
-  settleSome(): void {
+  /** Before a commit: when the log is long, settles its oldest issues, more of them than the transaction issued. */
+  settleSome(tx: Transaction): void {
     let budget = this.#unsettledCount > MAX_UNSETTLED ? this.#issuedInTransaction * 2 + 64 : 0
     this.#issuedInTransaction = 0
     for (const device of this.#dirty.values()) {
       for (const pool of device.pools.values()) {
         if (budget <= 0) return
-        // Of a pool that everybody claims from the log may be all there is.
-        budget -= this.#settlePool(pool, budget)
+        // Within the pool as well, because all issues of the log may be of one popular pool.
+        budget -= this.#settlePool(tx, pool, budget)
         if (pool.unsettled.length > 0) return
       }
       this.#dirty.delete(device.deviceRef)
@@ -161,12 +169,12 @@ export class KeyStates {
     }
   }
 
-  /** Empties the log into its rows. */
-  settleAll(): void {
-    for (const device of this.#dirty.values()) this.#settleRows(device)
+  /** Settles every issue of the log. */
+  settleAll(tx: Transaction): void {
+    for (const device of this.#dirty.values()) this.#settleRows(tx, device)
   }
 
-  /** Forgets everything and replays the log: at open, and after a transaction was rolled back. */
+  /** Drops the state in memory and replays the log: at open, and after a rollback. */
   reload(): void {
     this.#names.clear()
     this.#dirty.clear()
@@ -190,7 +198,7 @@ export class KeyStates {
       const device = this.byRef(row.device_num)
       const pool = device?.pools.get(row.algorithm)
       if (device === undefined || pool === undefined)
-        throw new Error(`issue ${row.n} names a pool that does not exist`)
+        throw new Error(`issue ${row.n} refers to a pool that does not exist`)
       pool.replayed = true
       if (row.key_num === null) {
         const { fallback } = pool
@@ -201,13 +209,13 @@ export class KeyStates {
           `select num, key_id, json from one_time_keys where num = ?`,
           row.key_num,
         )
-        if (key === undefined) throw new Error(`issue ${row.n} names a key that does not exist`)
+        if (key === undefined) throw new Error(`issue ${row.n} refers to a key that does not exist`)
         this.#applyIssue(device, pool, keyIssue(pool, key, issue))
       }
     }
   }
 
-  /** What answers say about a device's pools. */
+  /** The status of a device's pools in answers. */
   statusOf(device: DeviceState): PoolStatus {
     const algorithms: AlgorithmStatus[] = []
     let version = device.version
@@ -223,8 +231,8 @@ export class KeyStates {
     return { epoch: this.#fence.epoch, version, generation: device.generation, algorithms }
   }
 
-  #log(pool: PoolState, issue: Issue): void {
-    this.#db.run(
+  #log(tx: Transaction, pool: PoolState, issue: Issue): void {
+    tx.run(
       `insert into issue_log (n, pool_num, key_num, ts, claimer_num) values (?, ?, ?, ?, ?)`,
       issue.n,
       pool.poolNum,
@@ -252,33 +260,33 @@ export class KeyStates {
     this.#dirty.set(device.deviceRef, device)
   }
 
-  #settleRows(device: DeviceState): void {
-    for (const pool of device.pools.values()) this.#settlePool(pool)
+  #settleRows(tx: Transaction, device: DeviceState): void {
+    for (const pool of device.pools.values()) this.#settlePool(tx, pool)
     this.#dirty.delete(device.deviceRef)
   }
 
-  /** The first of a pool's issues, at most so many; returns how many there were. */
-  #settlePool(pool: PoolState, atMost = Number.POSITIVE_INFINITY): number {
+  /** Settles the oldest `atMost` issues of a pool; returns how many there were. */
+  #settlePool(tx: Transaction, pool: PoolState, atMost = Number.POSITIVE_INFINITY): number {
     const { settled, fallback } = pool
     const issues = pool.unsettled.splice(0, atMost)
     if (issues.length === 0) return 0
     for (const issue of issues) {
       const { n, keyNum, ts, claimerNum } = issue
-      this.#db.run(`delete from issue_log where n = ?`, n)
+      tx.run(`delete from issue_log where n = ?`, n)
       countIssue(settled, issue)
       if (keyNum === null) {
         countUse(settled, issue)
-        if (fallback !== undefined) this.#recordFallbackIssue(pool.poolNum, fallback, ts, claimerNum)
+        if (fallback !== undefined) this.#recordFallbackIssue(tx, pool.poolNum, fallback, ts, claimerNum)
         continue
       }
-      this.#db.run(
+      tx.run(
         `update one_time_keys set state = ${STATE_CODE.issued}, left_ts = ?, claimer_num = ? where num = ?`,
         ts,
         claimerNum,
         keyNum,
       )
     }
-    this.#db.run(
+    tx.run(
       `update pools set count = ?, digest = ?, changes = ?, told = ?,
          fallback_used = ?, fallback_issue_count = ?, fallback_first_issued_ts = ?
        where pool_num = ?`,
@@ -296,9 +304,15 @@ export class KeyStates {
     return issues.length
   }
 
-  /** Who was given a fallback key, how often and when: one row per claimer. */
-  #recordFallbackIssue(poolNum: number, fallback: FallbackState, ts: number, claimerNum: number): void {
-    this.#db.run(
+  /** Records the issues of a fallback key, with their number and times: one row per claimer. */
+  #recordFallbackIssue(
+    tx: Transaction,
+    poolNum: number,
+    fallback: FallbackState,
+    ts: number,
+    claimerNum: number,
+  ): void {
+    tx.run(
       `insert into fallback_issues (pool_num, material, claimer_num, count, first_ts, last_ts)
        values (?1, ?2, ?3, 1, ?4, ?4)
        on conflict do update set count = count + 1, last_ts = ?4`,

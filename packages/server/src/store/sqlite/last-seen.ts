@@ -1,20 +1,17 @@
-/** Writes when and from where devices were last seen (devices/last-seen.ts), many at once with the next commit. */
+/** Writes the time and address at which devices were last seen (devices/last-seen.ts), in batches with the next commit. */
 import { type Seen, SeenSessions, WRITE_SEEN_AFTER_MS, WRITE_SEEN_AT } from '../../devices/last-seen.ts'
 import type { DeviceRef, Session } from '../../session.ts'
 import type { CommitQueue } from './commit-queue.ts'
-import type { Database } from './database.ts'
 
 export class LastSeen {
-  readonly #db: Database
   readonly #queue: CommitQueue
   readonly #sessions = new SeenSessions()
   #unwritten = new Map<DeviceRef, Seen>()
-  /** Devices of writes that are not committed yet. */
+  /** Devices whose write is not committed yet. */
   readonly #writing = new Set<ReadonlyMap<DeviceRef, Seen>>()
   #timer: NodeJS.Timeout | undefined
 
-  constructor(db: Database, queue: CommitQueue) {
-    this.#db = db
+  constructor(queue: CommitQueue) {
     this.#queue = queue
   }
 
@@ -26,7 +23,7 @@ export class LastSeen {
     else this.#timer ??= setTimeout(() => this.write(), WRITE_SEEN_AFTER_MS).unref()
   }
 
-  /** Writes what was noted, with the next commit. */
+  /** Writes the noted devices with the next commit. */
   write(): void {
     clearTimeout(this.#timer)
     this.#timer = undefined
@@ -35,9 +32,9 @@ export class LastSeen {
     this.#unwritten = new Map()
     this.#writing.add(noted)
     this.#queue
-      .plain(() => {
+      .plain((tx) => {
         for (const [device, { ts, ip }] of noted) {
-          this.#db.run(
+          tx.run(
             `update devices set last_seen_ts = ?, last_seen_ip = ? where device_num = ? and removed_ts is null`,
             ts,
             ip,
@@ -45,11 +42,11 @@ export class LastSeen {
           )
         }
       })
-      .catch(() => {}) // lost: the devices are noted again after the interval
+      .catch(() => {}) // Lost: the devices are noted again after the interval.
       .finally(() => this.#writing.delete(noted))
   }
 
-  /** A device as it was last seen, if that is not written yet. */
+  /** When and where a device was last seen, unless that is written already. */
   unwritten(device: DeviceRef): Seen | undefined {
     const noted = this.#unwritten.get(device)
     return noted ?? [...this.#writing].findLast((other) => other.has(device))?.get(device)

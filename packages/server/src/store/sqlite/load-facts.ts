@@ -1,6 +1,6 @@
 /**
- * The facts that a change of a device's pools may meet (pool/port.ts). Counts, digests and fallback keys are in memory;
- * keys are looked up by one statement per pool, however many there are. The device's rows are settled.
+ * The facts for a change of a device's pools (pool/port.ts). Counts, digests and fallback keys are in memory; keys are read
+ * with one statement per pool. The device's rows are settled.
  */
 import { type KeyId, parseKeyName } from '@latchkey/protocol'
 import { mayBeEvicted } from '../../pool/enter-keys.ts'
@@ -9,16 +9,16 @@ import { type HashedKey, type MaterialHash, materialOfJson } from '../../pool/ke
 import { ID_REUSE_LOOKBACK } from '../../pool/outcomes.ts'
 import type { KnownKey, ListedKey, MetKey, NamedKey } from '../../pool/log-key.ts'
 import type { DeviceFacts, PoolFacts, WantedFacts } from '../../pool/port.ts'
-import type { DeviceRef, Session } from '../../session.ts'
+import type { DeviceRef } from '../../session.ts'
 import { STATE_CODE, stateOf } from '../key-row.ts'
 import type { Core } from './core.ts'
 import type { Transaction } from './database.ts'
 import type { DeviceState, PoolState } from './pool-state.ts'
-import { type DeviceRow, toIdentity } from './session-device.ts'
+import { type DeviceRow, type ProvedSession, toIdentity } from './session-device.ts'
 
 /** A device whose session was proved, and its pools in memory. */
 export type ProvedDevice = {
-  readonly session: Session
+  readonly session: ProvedSession
   readonly device: DeviceRow
   readonly state: DeviceState
 }
@@ -46,14 +46,14 @@ export function loadFacts(
   }
 }
 
-/** Which parts of a new identity the device gave up before. */
+/** The parts of a new identity that the device gave up earlier. */
 function givenUpParts(
   tx: Transaction,
   deviceRef: DeviceRef,
-  { device_keys: known }: DeviceRow,
+  { device_keys: stored }: DeviceRow,
   { deviceKeys }: WantedFacts,
 ): ReadonlySet<IdentityPart> {
-  if (deviceKeys === undefined || deviceKeys.json === known) return new Set()
+  if (deviceKeys === undefined || deviceKeys.json === stored) return new Set()
   const { ed25519, curve25519 } = deviceKeys.identity
   const row = tx.one<Record<IdentityPart, number | null>>(
     `select max(ed25519 = ?) as ed25519, max(curve25519 = ?) as curve25519 from former_identities where device_num = ?`,
@@ -70,7 +70,7 @@ function replayFacts(
   { replay }: WantedFacts,
 ): Pick<DeviceFacts, 'replay' | 'replaysRemembered'> {
   if (replay === undefined) return { replay: undefined, replaysRemembered: 0 }
-  const known = tx.one<{ answer: string; ts: number }>(
+  const answered = tx.one<{ answer: string; ts: number }>(
     `select answer, ts from reset_answers where device_num = ? and request_id = ?`,
     deviceRef,
     replay.requestId,
@@ -80,7 +80,7 @@ function replayFacts(
     deviceRef,
     replay.since,
   )
-  return { replay: known, replaysRemembered: remembered?.n ?? 0 }
+  return { replay: answered, replaysRemembered: remembered?.n ?? 0 }
 }
 
 function poolFacts(tx: Transaction, pool: PoolState, wanted: WantedFacts): PoolFacts {
@@ -124,21 +124,22 @@ function metKeys(
   for (const row of rows) {
     const state = stateOf(row.state)
     if (row.by_material === 1) {
-      const key = listed(row)
+      const key = toListedKey(row)
       if (state !== 'withdrawn') met.set(key.hash, { ...key, state })
     } else if (state === 'issued') issued.push(row)
-    else if (row.json !== null) availableById.set(row.key_id, { ...known(row, row.json), json: row.json })
+    else if (row.json !== null)
+      availableById.set(row.key_id, { ...toKnownKey(row, row.json), json: row.json })
   }
-  // Only a key that may be stored has to know whether its ID was used before.
-  const unknown = issued.filter((row) => !met.has(listed(row).hash))
+  // Only the ID of a key that may be stored is checked for reuse.
+  const unknown = issued.filter((row) => !met.has(toListedKey(row).hash))
   return { met, availableById, addedSinceIssued: addedSince(tx, pool, unknown) }
 }
 
 /**
  * An available key with the ID of a wanted key counts only if its material differs: otherwise it is the wanted key, found
  * by its material, and its text need not be read. Of issued keys with the ID of a wanted key the newest counts; its row
- * carries the wanted key's material here. `+state` keeps SQLite from the index by state, with which it would read every key
- * of the pool.
+ * carries the wanted key's material here. `+state` keeps SQLite from using the index by state, with which it would read
+ * every key of the pool.
  */
 function readRows(
   tx: Transaction,
@@ -171,7 +172,7 @@ function readRows(
   )
 }
 
-/** How many keys were added after each of these issued ones, by ID: counted up to the domain's lookback, from the newest. */
+/** The number of keys added after each of these issued ones, by ID, counted up to the domain's lookback. */
 function addedSince(
   tx: Transaction,
   { poolNum }: PoolState,
@@ -205,7 +206,7 @@ function oldestKeys(tx: Transaction, { poolNum }: PoolState, limit: number): Kno
     poolNum,
     limit,
   )
-  return rows.map((row) => known(row, row.json))
+  return rows.map((row) => toKnownKey(row, row.json))
 }
 
 function listedKeys(tx: Transaction, { poolNum }: PoolState): ListedKey[] {
@@ -215,7 +216,7 @@ function listedKeys(tx: Transaction, { poolNum }: PoolState): ListedKey[] {
        where pool_num = ? and state = ${STATE_CODE.available} order by num`,
       poolNum,
     )
-    .map(listed)
+    .map(toListedKey)
 }
 
 function formerFallbacks(
@@ -235,10 +236,10 @@ function formerFallbacks(
   return new Set(former.map(({ hash }) => hash))
 }
 
-function listed({ num, key_id: keyId, material }: KeyRow): ListedKey {
+function toListedKey({ num, key_id: keyId, material }: KeyRow): ListedKey {
   return { place: num, keyId, hash: Buffer.from(material).toString('hex') as MaterialHash }
 }
 
-function known(row: KeyRow, json: string): KnownKey {
-  return { ...listed(row), material: materialOfJson(json) }
+function toKnownKey(row: KeyRow, json: string): KnownKey {
+  return { ...toListedKey(row), material: materialOfJson(json) }
 }

@@ -1,12 +1,13 @@
 /**
  * Marker of an embedded database that was imported into PostgreSQL. Servers on both copies would issue the same keys, so
- * a marked database is never opened by a server.
+ * a server never opens a marked database.
  */
 import { StoreError } from '../store-error.ts'
-import type { Database } from './database.ts'
+import type { Reader, Transaction } from './database.ts'
+import { deleteMeta, readMeta, writeMeta } from './meta.ts'
 
 export type Move = {
-  /** The URL of the database, without its password. */
+  /** The URL of the PostgreSQL database, without its password. */
   readonly to: string
   /** Milliseconds since 1970. */
   readonly ts: number
@@ -15,29 +16,23 @@ export type Move = {
 const MOVED_TO = 'moved_to'
 const MOVED_TS = 'moved_ts'
 
-export function moveOf(db: Database): Move | undefined {
-  const to = db.one<{ value: string }>(`select value from meta where key = ?`, MOVED_TO)?.value
-  const ts = db.one<{ value: number }>(`select value from meta where key = ?`, MOVED_TS)?.value
-  return to === undefined ? undefined : { to, ts: ts ?? 0 }
+export function moveOf(db: Reader): Move | undefined {
+  const to = readMeta<string>(db, MOVED_TO)
+  return to === undefined ? undefined : { to, ts: readMeta<number>(db, MOVED_TS) ?? 0 }
 }
 
-/** Inside a transaction. */
-export function markMoved(db: Database, { to, ts }: Move): void {
-  for (const [key, value] of [
-    [MOVED_TO, to],
-    [MOVED_TS, ts],
-  ] as const) {
-    db.run(`insert into meta (key, value) values (?1, ?2) on conflict do update set value = ?2`, key, value)
-  }
+export function markMoved(tx: Transaction, { to, ts }: Move): void {
+  writeMeta(tx, MOVED_TO, to)
+  writeMeta(tx, MOVED_TS, ts)
 }
 
-/** Inside a transaction. */
-export function unmarkMoved(db: Database): void {
-  db.run(`delete from meta where key in (?, ?)`, MOVED_TO, MOVED_TS)
+export function unmarkMoved(tx: Transaction): void {
+  deleteMeta(tx, MOVED_TO)
+  deleteMeta(tx, MOVED_TS)
 }
 
 /** @throws {StoreError} when the installation was moved. */
-export function requireNotMoved(db: Database, file: string): void {
+export function requireNotMoved(db: Reader, file: string): void {
   const move = moveOf(db)
   if (move === undefined) return
   throw new StoreError(

@@ -1,14 +1,17 @@
 /** Opens the embedded database: directory and file permissions, structure check, schema, migration marker. */
+import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { prepareDirectory, preparePrivateFile } from '../data-directory.ts'
 import { StoreError } from '../store-error.ts'
-import { checkStructure, Database, migrate } from './database.ts'
+import { checkStructure, Database, migrate, type Transaction } from './database.ts'
+import { createIdentity } from './fence-rows.ts'
+import { readOrCreateMeta } from './meta.ts'
 import { requireNotMoved } from './migration-marker.ts'
 
 /**
  * Opens `latchkey.db` in a directory, checks its structure and brings its schema up to date.
  *
- * @throws {StoreError} when it is damaged, newer than this program, or marked as moved to PostgreSQL
+ * @throws {StoreError} when it is damaged, newer than this program, or marked as moved to PostgreSQL.
  */
 export function openDatabase(directory: string): Database {
   prepareDirectory(directory)
@@ -17,13 +20,20 @@ export function openDatabase(directory: string): Database {
   const db = openFile(file)
   try {
     requireSound(db, file)
-    db.transaction(() => migrate(db, file))
+    db.transaction((tx) => migrate(tx, file))
     requireNotMoved(db, file)
+    db.transaction(createMeta)
   } catch (error) {
     db.close()
     throw error
   }
   return db
+}
+
+/** Creates the values that a database has from its first open. */
+function createMeta(tx: Transaction): void {
+  createIdentity(tx)
+  readOrCreateMeta(tx, 'token_secret', () => randomBytes(32).toString('base64url'))
 }
 
 function openFile(file: string): Database {

@@ -1,14 +1,14 @@
 /**
- * The fence at the start, before anything else reads: takes the witness and compares what it acknowledged, and every other
- * one in its directory, with what the database counts (fence/judge.ts). A database that went back is fenced here.
+ * The fence at the start, before any other read: takes the witness and compares the writes that it, and every other
+ * witness in its directory, acknowledged with the counters of the database (fence/judge.ts). Raises the fence of a database
+ * that was rolled back.
  */
 import type { FenceEvent, OnFence } from '../../fence/events.ts'
 import { judge } from '../../fence/judge.ts'
 import { MatrixError } from '../../matrix-error.ts'
 import { StoreError } from '../store-error.ts'
 import { Witness } from '../witness.ts'
-import { certainWriter, writeCertain, writeCertainWriter } from './certain.ts'
-import type { Database } from './database.ts'
+import type { Database, Transaction } from './database.ts'
 import {
   countersOf,
   databaseId,
@@ -20,9 +20,10 @@ import {
   readFence,
 } from './fence-rows.ts'
 import { Positions } from './positions.ts'
+import { readTrustedWriter, writeTrustedPosition, writeTrustedWriter } from './trusted-position.ts'
 
 export type OpenFenceOptions = {
-  /** Where the witness is kept. Undefined: there is none, and writes are not counted. */
+  /** The directory of the witness. Undefined: there is no witness, and writes are not counted. */
   readonly fence?: { readonly directory: string }
   /** Milliseconds since 1970. */
   readonly now: () => number
@@ -39,12 +40,12 @@ export async function openFence(db: Database, options: OpenFenceOptions): Promis
   let witness: Witness | undefined
   try {
     witness = fence && Witness.open({ ...fence, database: databaseId(db) })
-    const judged = db.transaction(() => {
-      noteCertain(db, witness, options.now())
-      return witness && judgeAtOpen(db, witness, options)
+    const judged = db.transaction((tx) => {
+      moveTrustedPosition(tx, witness, options.now())
+      return witness && judgeAtOpen(tx, witness, options)
     })
     if (witness !== undefined) {
-      // Both of its places: they have their room on the disk from here on.
+      // Once per place of the file, so that both hold the marks of this database.
       const marks = marksOf(db, witness.writerId, readFence(db).epoch)
       await witness.replace(marks)
       await witness.replace(marks)
@@ -58,34 +59,34 @@ export async function openFence(db: Database, options: OpenFenceOptions): Promis
   }
 }
 
-/** Whether it is certain how the database stands, and what is so from here on (certain.ts). */
-function noteCertain(db: Database, witness: Witness | undefined, now: number): void {
-  const isFirst = !hasHistory(db)
-  const writer = certainWriter(db)
+/** Moves the trusted position to the end of the database if a witness has seen every write (trusted-position.ts). */
+function moveTrustedPosition(tx: Transaction, witness: Witness | undefined, now: number): void {
+  const isFirst = !hasHistory(tx)
+  const writer = readTrustedWriter(tx)
   const hasSeenAll =
     writer !== undefined &&
     witness !== undefined &&
     [witness, ...witness.others()].some(({ writerId }) => writerId === writer)
   if (isFirst || hasSeenAll) {
-    const writtenTs = isFirst ? now : lastWriteTs(db)
-    writeCertain(db, { position: new Positions(db).last, writtenTs })
-    writeCertainWriter(db, witness?.writerId)
-  } else writeCertainWriter(db, undefined)
+    const writtenTs = isFirst ? now : lastWriteTs(tx)
+    writeTrustedPosition(tx, { position: new Positions(tx).last, writtenTs })
+    writeTrustedWriter(tx, witness?.writerId)
+  } else writeTrustedWriter(tx, undefined)
 }
 
 type Judged = { readonly raised: boolean; readonly events: readonly FenceEvent[] }
 
-/** What there is to tell; raises the fence if the database went back. Inside a transaction. */
-function judgeAtOpen(db: Database, witness: Witness, { now }: OpenFenceOptions): Judged {
-  const isUnwitnessed = witness.isNew && hasHistory(db)
+/** Raises the fence if the database was rolled back; returns the events to report. */
+function judgeAtOpen(tx: Transaction, witness: Witness, { now }: OpenFenceOptions): Judged {
+  const isUnwitnessed = witness.isNew && hasHistory(tx)
   const events: FenceEvent[] = isUnwitnessed ? [{ kind: 'no_witness', file: witness.file }] : []
-  const { epoch } = readFence(db)
-  const former = formerEpochs(db)
+  const { epoch } = readFence(tx)
+  const former = formerEpochs(tx)
   const witnesses = [witness, ...witness.others()]
   const behind = witnesses
     .map(({ writerId, marks }) => ({
       writerId,
-      judgement: judge(marks, { epoch, rows: countersOf(db, writerId), former }),
+      judgement: judge(marks, { epoch, rows: countersOf(tx, writerId), former }),
     }))
     .find(({ judgement }) => judgement.kind === 'behind')
   if (behind?.judgement.kind !== 'behind') return { raised: false, events }
@@ -96,8 +97,8 @@ function judgeAtOpen(db: Database, witness: Witness, { now }: OpenFenceOptions):
       ? `${who} acknowledged write ${acknowledged}, the database has ${found}`
       : `${who} acknowledged write ${acknowledged} in an epoch that the database never had`
   const epochs = witnesses.flatMap(({ marks }) => [...marks.values()].map((mark) => mark.epoch))
-  const { number, droppedFallbackKeys } = raiseFence(db, new Positions(db), { reason, epochs }, now())
-  writeCertainWriter(db, witness.writerId)
+  const { number, droppedFallbackKeys } = raiseFence(tx, new Positions(tx), { reason, epochs }, now())
+  writeTrustedWriter(tx, witness.writerId)
   return { raised: true, events: [...events, { kind: 'raised', number, reason, droppedFallbackKeys }] }
 }
 
@@ -105,7 +106,7 @@ function asStoreError(error: unknown, directory: string): StoreError {
   if (error instanceof StoreError) return error
   const cause = error instanceof MatrixError && error.cause instanceof Error ? error.cause : error
   return new StoreError(
-    `The fence cannot keep its witness in ${directory}: ${String(cause)}. Mend that, or name another --fence-dir.`,
+    `The fence cannot keep its witness in ${directory}: ${String(cause)}. Fix it or set another --fence-dir.`,
     { cause: error },
   )
 }

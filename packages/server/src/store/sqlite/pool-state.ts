@@ -1,4 +1,4 @@
-/** The pools of a device in memory, and how they are read from their rows. Only key-states.ts changes them. */
+/** The pools of a device in memory, and their loading from rows. Only key-states.ts changes them. */
 import { type Algorithm, emptyDigest, type KeyId, type KeyMaterial } from '@latchkey/protocol'
 import type { DeviceRef, Position, UserRef } from '../../session.ts'
 import type { Reader } from './database.ts'
@@ -8,11 +8,11 @@ import { STATE_CODE } from '../key-row.ts'
 /** A key that may be issued next. */
 export type NextKey = { readonly num: number; readonly key_id: KeyId; readonly json: string }
 
-/** An issue that its rows do not show yet. `keyNum` is null for a fallback key. */
+/** An issue that is not settled. `keyNum` is null for a fallback key. */
 export type Issue = {
   readonly n: number
   readonly keyNum: number | null
-  /** What the key had in the digest; undefined for a fallback key. */
+  /** The key's share of the digest; undefined for a fallback key. */
   readonly share: Uint8Array | undefined
   readonly ts: number
   readonly claimerNum: number
@@ -27,7 +27,7 @@ export type FallbackState = {
 
 export type FallbackUse = { used: boolean; issueCount: number; firstIssuedTs: number | null }
 
-/** What issues change of a pool. */
+/** The sums of a pool that issues change. */
 export type PoolSums = {
   count: number
   readonly digest: Uint8Array
@@ -38,18 +38,18 @@ export type PoolSums = {
 export type PoolState = PoolSums & {
   readonly poolNum: number
   readonly algorithm: Algorithm
-  /** As its row has it: without the issues that are not settled. */
+  /** The sums in the pool's row: without the issues that are not settled. */
   readonly settled: PoolSums & FallbackUse
-  /** The count that the device knows (pool/wake.ts); the column is `told`. */
+  /** The acknowledged count (pool/wake.ts); the column is `told`. */
   acknowledged: number
   fallback: FallbackState | undefined
   /** The next keys in issue order, read ahead; `aheadFrom` is the first not yet issued. */
   ahead: readonly NextKey[]
   aheadFrom: number
-  /** In upload order: the keys below this `num` have all been read ahead. */
+  /** In upload order: all keys below this `num` have been read ahead. */
   readUpTo: number
   readonly unsettled: Issue[]
-  /** Whether some of them come from the log: their rows are not below `readUpTo`. */
+  /** Whether some unsettled issues were replayed from the log: their rows are not below `readUpTo`. */
   replayed: boolean
 }
 
@@ -79,11 +79,11 @@ type PoolRow = {
   fallback_first_issued_ts: number | null
 }
 
-/** Read-ahead grows from few (a claim of one key) to many (a hot device). */
+/** Keys per read-ahead: grows from few (a claim of one key) to many (a hot device). */
 const MIN_AHEAD = 8
 const MAX_AHEAD = 64
 
-/** A device's pools as their rows have them; undefined when the device does not exist. */
+/** The device's pools in the state of their rows; undefined when the device does not exist. */
 export function loadDevice(db: Reader, ref: DeviceRef): DeviceState | undefined {
   const device = db.one<{
     user_num: UserRef
@@ -114,13 +114,13 @@ export function loadDevice(db: Reader, ref: DeviceRef): DeviceState | undefined 
 }
 
 /**
- * The next keys of a pool, in the order in which they leave. Those with unsettled issues are still `available` in their
- * rows and are passed over; in upload order `readUpTo` is past them, unless they come from the log.
+ * The next keys of a pool, in claim order. Keys with unsettled issues are still `available` in their rows and are skipped;
+ * in upload order `readUpTo` is past them, unless the issues were replayed from the log.
  */
 export function readAhead(db: Reader, pool: PoolState, claimOrder: 'upload' | 'key_id'): readonly NextKey[] {
   const byKeyId = claimOrder === 'key_id'
-  const gone = new Set(byKeyId || pool.replayed ? pool.unsettled.map((issue) => issue.keyNum) : [])
-  if (byKeyId) return availableByKeyId(db, pool).filter((key) => !gone.has(key.num))
+  const issued = new Set(byKeyId || pool.replayed ? pool.unsettled.map((issue) => issue.keyNum) : [])
+  if (byKeyId) return availableByKeyId(db, pool).filter((key) => !issued.has(key.num))
   for (;;) {
     const limit = Math.min(MAX_AHEAD, Math.max(MIN_AHEAD, pool.ahead.length * 2))
     const rows = db.all<NextKey>(
@@ -131,12 +131,12 @@ export function readAhead(db: Reader, pool: PoolState, claimOrder: 'upload' | 'k
       limit,
     )
     pool.readUpTo = (rows.at(-1)?.num ?? pool.readUpTo) + 1
-    const keys = rows.filter((key) => !gone.has(key.num))
+    const keys = rows.filter((key) => !issued.has(key.num))
     if (keys.length > 0 || rows.length === 0) return keys
   }
 }
 
-/** By key ID, the whole pool at once. */
+/** All available keys of a pool by key ID. */
 function availableByKeyId(db: Reader, pool: PoolState): NextKey[] {
   return db.all<NextKey>(
     `select num, key_id, json from one_time_keys
@@ -170,7 +170,7 @@ function fallbackOf(row: PoolRow): FallbackState | undefined {
   }
 }
 
-/** A pool whose issues are all settled, with nothing read ahead. The device knows its count. */
+/** A pool without unsettled issues and without keys read ahead, whose count is acknowledged. */
 export function newPoolState(
   poolNum: number,
   algorithm: Algorithm,

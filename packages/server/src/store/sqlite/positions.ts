@@ -1,17 +1,17 @@
 /**
- * Stream positions: one counter for everything that a sync reports. They are taken inside transactions, which SQLite
- * runs one at a time, so a position never becomes visible after a higher one.
+ * Stream positions: one counter for every change that a sync reports. Transactions take them, and SQLite runs one
+ * transaction at a time, so a position never becomes visible after a higher one.
  */
 import type { Position } from '../../session.ts'
-import type { Database } from './database.ts'
+import type { Reader, Transaction } from './database.ts'
 import { readNumber, writeMeta } from './meta.ts'
 
 export class Positions {
-  readonly #db: Database
+  readonly #db: Reader
   #last = 0
   #saved = 0
 
-  constructor(db: Database) {
+  constructor(db: Reader) {
     this.#db = db
     this.reload()
   }
@@ -21,19 +21,19 @@ export class Positions {
     return this.#last
   }
 
-  next(): Position {
+  next(_tx: Transaction): Position {
     return ++this.#last
   }
 
-  /** Goes on from a higher position: the fence was raised. */
-  jump(to: Position): void {
+  /** Continues from a higher position, because the fence was raised. */
+  jump(_tx: Transaction, to: Position): void {
     this.#last = to
   }
 
-  /** Keeps the counter in the transaction that took from it. */
-  save(): void {
+  /** Writes the counter if this transaction changed it. */
+  save(tx: Transaction): void {
     if (this.#last === this.#saved) return
-    writeMeta(this.#db, 'position', this.#last)
+    writeMeta(tx, 'position', this.#last)
     this.#saved = this.#last
   }
 

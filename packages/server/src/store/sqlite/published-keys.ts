@@ -3,6 +3,7 @@ import type { DeviceId, UserId } from '@latchkey/protocol'
 import type { CrossSigningKey, CrossSigningUsage, KeySignature, PublishedKeys } from '../../devices/port.ts'
 import type { UserRef } from '../../session.ts'
 import type { Core } from './core.ts'
+import type { Reader } from './database.ts'
 
 type DeviceKeysRow = { device_id: DeviceId; display_name: string | null; device_keys: string }
 type SignatureRow = { key_id: string; user_id: UserId; signer_key_id: string; signature: string }
@@ -37,7 +38,7 @@ function keysOf(core: Core, userId: UserId): PublishedKeys | undefined {
       ...(row.display_name !== null && { displayName: row.display_name }),
       json: row.device_keys,
     })),
-    crossSigning: crossSigningKeys(core, user.user_num),
+    crossSigning: crossSigningKeys(core.db, user.user_num),
     signatures: signatures.map(
       (row): KeySignature => ({
         keyId: row.key_id,
@@ -49,8 +50,8 @@ function keysOf(core: Core, userId: UserId): PublishedKeys | undefined {
   }
 }
 
-export function crossSigningKeys(core: Core, user: UserRef): CrossSigningKey[] {
-  return core.db
+export function crossSigningKeys(db: Reader, user: UserRef): CrossSigningKey[] {
+  return db
     .all<{ usage: CrossSigningUsage; public_key: string; json: string }>(
       `select usage, public_key, json from cross_signing_keys where user_num = ?`,
       user,

@@ -1,4 +1,4 @@
-/** Purges every pool of a device by one statement per table and pool, without loading a key (pool/purge.ts). */
+/** Purges every pool of a device with one statement per table and pool, without loading a key (pool/purge.ts). */
 import { emptyDigest } from '@latchkey/protocol'
 import type { PurgeRule } from '../../pool/purge.ts'
 import type { DeviceRef } from '../../session.ts'
@@ -8,8 +8,8 @@ import { loadDevice } from './pool-state.ts'
 import { rememberFallback } from './save-changes.ts'
 
 /**
- * The device's rows are settled. Its version and generation move by one. Memory does not follow: the caller forgets what
- * it has of the device.
+ * Expects the device's rows to be settled. Its version and generation grow by one. Does not change memory: the caller
+ * calls `KeyStates.forget`.
  */
 export function purgePools(
   tx: Transaction,

@@ -1,6 +1,6 @@
 /**
- * The purge that a raised fence leaves to do (key-pool.md "Rollback fence"): a device last used under a lower fence is
- * purged before anything reads or writes its pools. Its issued keys stay visible: it is the same installation.
+ * The purge of stale pools (key-pool.md "Rollback fence"): a device last used under a lower fence is purged before any
+ * operation reads or writes its pools. Its issued keys stay visible, because it is the same installation.
  */
 import type { DeviceId, UserId } from '@latchkey/protocol'
 import { fencePurge } from '../../pool/purge.ts'
@@ -10,13 +10,13 @@ import type { Transaction } from './database.ts'
 import type { DeviceState } from './pool-state.ts'
 import { purgePools } from './purge-pools.ts'
 
-/** Whether a device's pools are those of a former epoch. */
+/** Whether a device's pools must be purged before their next use. */
 export function isStale(core: Core, ref: DeviceRef): boolean {
   const device = core.keys.byRef(ref)
   return device !== undefined && isBehind(core, device)
 }
 
-/** The pools in memory as they may be used. */
+/** The pools of a device in memory, after the purge that they may need. */
 export function freshPools(
   core: Core,
   tx: Transaction,
@@ -34,18 +34,18 @@ export function bringUpToDate(core: Core, tx: Transaction, ref: DeviceRef): void
   if (device === undefined || !isBehind(core, device)) return
   purgePools(tx, ref, fencePurge(device.fence < core.fence.fallbackNumber), core.now())
   tx.run(`update devices set fence = ? where device_num = ?`, core.fence.number, ref)
-  signalDevice(core, ref)
+  signalDevice(core, tx, ref)
   core.keys.forget(ref)
 }
 
 type Name = { readonly userId: UserId; readonly deviceId: DeviceId }
 
-/** Devices purged in one operation of the commit queue: some ten milliseconds. */
+/** Devices purged per operation of the commit queue (about 10 ms). */
 const DEVICES_AT_ONCE = 100
 
 /**
- * For a claim of many devices: purges the stale ones a hundred at a time, each hundred in an operation of its own, so that
- * others do not wait for all of them. Undefined: there is nothing to wait for.
+ * Purges the stale devices of a claim of many, in batches, so that other operations do not wait for all of them.
+ * Undefined: the claim need not wait.
  */
 export function purgeStaleAhead(core: Core, devices: readonly Name[]): Promise<void> | undefined {
   if (devices.length <= DEVICES_AT_ONCE || core.fence.number === 0) return undefined
@@ -66,7 +66,7 @@ async function purgeInBatches(core: Core, devices: readonly Name[]): Promise<voi
   }
 }
 
-/** For readers: in an operation of its own. */
+/** Purges a stale device in an operation of its own, for a reader. */
 export function purgeStaleNow(core: Core, ref: DeviceRef): Promise<void> {
   return core.queue.plain((tx) => bringUpToDate(core, tx, ref))
 }

@@ -1,6 +1,6 @@
 /**
- * One reading for `/sync` (sync/reading.ts). It is synchronous, so no commit falls into it: counts, digest and messages
- * are of one instant. A token that proves a rollback of the database, and a purge that is due, come first.
+ * One reading for `/sync` (sync/reading.ts). It is synchronous, so that no commit interrupts it: counts, digest and
+ * messages are of one instant. A raise of the fence, if the token proves a rollback, and a purge of stale pools come first.
  */
 import { unknownToken } from '../../matrix-error.ts'
 import type { DeviceRef, Position, Session, UserRef } from '../../session.ts'
@@ -14,10 +14,10 @@ import { confirmMessages } from './send-messages.ts'
 import { findSession } from './sessions.ts'
 import { changedSince } from './tracked-users.ts'
 
-/** @throws {MatrixError} 401 when the session has ended, 503 when memory cannot be read again after a failure. */
+/** @throws {MatrixError} 401 when the session has ended, 503 when memory cannot be rebuilt after a failure. */
 export async function readSync(core: Core, session: Session, query: SyncQuery): Promise<SyncReading> {
   for (;;) {
-    core.queue.mend()
+    core.queue.rebuildMemory()
     if (findSession(core, session.tokenHash) === undefined) throw unknownToken()
     const start = continueFrom(query.token, core.fence.endOfStream(query.token))
     if (start.proof !== undefined) await raiseFor(core, query.token)
@@ -38,13 +38,13 @@ function readFrom(core: Core, session: Session, query: SyncQuery, start: Continu
   return reading
 }
 
-/** Raises the fence, unless it was raised for the same proof since: many clients may bring it at once. */
+/** Raises the fence, unless another request has raised it for the same proof: many clients may send it at once. */
 function raiseFor(core: Core, token: SyncToken | undefined): Promise<void> {
-  return core.queue.plain(() => {
+  return core.queue.plain((tx) => {
     const { proof } = continueFrom(token, core.fence.endOfStream(token))
     if (token === undefined || proof === undefined) return
-    core.fence.raise(proof, token)
-    core.wakes.everyone()
+    core.fence.raise(tx, proof, token)
+    core.wakes.everyone(tx)
   })
 }
 
@@ -57,8 +57,10 @@ function readSince(
   const { from, listsFrom } = rangeOf(start, query)
   const { epoch, position: last } = core.fence.endOfStream()
   const messages =
-    core.news.lastMessage(deviceRef) > from ? messagesSince(core, deviceRef, from, query.toDeviceLimit) : []
-  const newestForUser = core.news.lastForUser(userRef)
+    core.latestPositions.lastMessage(deviceRef) > from
+      ? messagesSince(core, deviceRef, from, query.toDeviceLimit)
+      : []
+  const newestForUser = core.latestPositions.lastForUser(userRef)
   const device = core.keys.byRef(deviceRef)
   return {
     epoch,

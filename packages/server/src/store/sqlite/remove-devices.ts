@@ -1,4 +1,4 @@
-/** Removal of devices, in one transaction with all that devices/remove.ts says belongs to them. */
+/** Removal of devices and, in the same transaction, of everything that belongs to them (devices/remove.ts). */
 import type { DeviceId } from '@latchkey/protocol'
 import {
   chosenDevices,
@@ -15,13 +15,12 @@ import { dropDeviceSignatures } from './cross-signing.ts'
 import type { Transaction } from './database.ts'
 import { purgePools } from './purge-pools.ts'
 import { bringUpToDate } from './purge-stale-pools.ts'
-import { requireDevice } from './session-device.ts'
+import { type ProvedSession, proveSession } from './session-device.ts'
 
 export function removeDevices(core: Core, session: Session, choice: Choice, now: number): Promise<void> {
   const removal = removing(core, session.userRef, choice)
   return core.queue.guarded((tx) => {
-    requireDevice(core, session)
-    removeInTransaction(core, tx, session.userRef, removal.chosen(), now)
+    removeChosen(core, tx, proveSession(tx, session).session, removal.chosen(), now)
   }, removal)
 }
 
@@ -31,9 +30,7 @@ type Removal = {
   readonly undone: () => void
 }
 
-/**
- * The frame of a guarded operation that removes devices: their pools are settled before it, which stays if it fails.
- */
+/** The frame of a guarded operation that removes devices: it settles their pools first, which stays if it fails. */
 export function removing(core: Core, user: UserRef, choice: Choice): Removal {
   const chosen = (): readonly DeviceRef[] => chosenDevices(devicesOf(core, user), choice)
   return {
@@ -59,21 +56,21 @@ function devicesOf(core: Core, user: UserRef): ExistingDevice[] {
     .map((row) => ({ deviceRef: row.device_num, deviceId: row.device_id }))
 }
 
-/** Removes existing devices of a user, inside an operation in the frame of `removing`. */
-export function removeInTransaction(
+/** Removes existing devices of the session's user, in an operation with the frame of `removing`. */
+export function removeChosen(
   core: Core,
   tx: Transaction,
-  user: UserRef,
+  { userRef }: ProvedSession,
   devices: readonly DeviceRef[],
   now: number,
 ): void {
   if (devices.length === 0) return
   for (const device of devices) {
-    endTokens(core, device)
+    endTokens(core, tx, device)
     purgePools(tx, device, REMOVAL_PURGE, now)
     core.keys.forget(device)
-    for (const belonging of DELETED_WITH_DEVICE) DELETE[belonging](core, device)
-    core.db.run(
+    for (const belonging of DELETED_WITH_DEVICE) DELETE[belonging](tx, device)
+    tx.run(
       `update devices set removed_ts = ?, identity_changed = 0,
          ${EMPTIED_WITH_DEVICE.map((column) => `${column} = null`).join(', ')}
        where device_num = ?`,
@@ -82,10 +79,10 @@ export function removeInTransaction(
     )
     core.inboxes.forget(device)
   }
-  deviceListChanged(core, user)
+  deviceListChanged(core, tx, userRef)
 }
 
-const DELETE: Readonly<Record<DeletedWithDevice, (core: Core, device: DeviceRef) => void>> = {
+const DELETE: Readonly<Record<DeletedWithDevice, (tx: Transaction, device: DeviceRef) => void>> = {
   signatures_on_it: dropDeviceSignatures,
   former_identities: from('former_identities'),
   inbox: from('inbox'),
@@ -94,16 +91,16 @@ const DELETE: Readonly<Record<DeletedWithDevice, (core: Core, device: DeviceRef)
   conflicts: from('conflicts'),
 }
 
-function from(table: DeletedWithDevice): (core: Core, device: DeviceRef) => void {
-  return ({ db }, device) => void db.run(`delete from ${table} where device_num = ?`, device)
+function from(table: DeletedWithDevice): (tx: Transaction, device: DeviceRef) => void {
+  return (tx, device) => void tx.run(`delete from ${table} where device_num = ?`, device)
 }
 
-/** Ends the sessions of a device, and its waiting syncs with them, inside a transaction. */
-export function endTokens(core: Core, device: DeviceRef): void {
-  const ended = core.db.all<{ token_hash: TokenHash }>(
+/** Ends the sessions of a device, and so its waiting syncs. */
+export function endTokens(core: Core, tx: Transaction, device: DeviceRef): void {
+  const ended = tx.all<{ token_hash: TokenHash }>(
     `delete from access_tokens where device_num = ? returning token_hash`,
     device,
   )
   for (const { token_hash } of ended) core.sessions.forget(token_hash)
-  core.wakes.device(device)
+  core.wakes.device(tx, device)
 }

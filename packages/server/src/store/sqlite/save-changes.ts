@@ -1,6 +1,6 @@
 /**
- * Saves what the domain decided about a device's pools (pool/port.ts), in the rows and in memory. A handful of statements,
- * however many keys the request carries.
+ * Saves the domain's changes of a device's pools (pool/port.ts), in the rows and in memory. Few statements, except for one
+ * per added key.
  */
 import { compareCodePoints } from '@latchkey/protocol'
 import { keyHash, materialHash, type Removal } from '../../pool/key.ts'
@@ -14,7 +14,7 @@ import type { ProvedDevice } from './load-facts.ts'
 import { type DeviceState, newPoolState, type PoolState } from './pool-state.ts'
 
 export function saveChanges(core: Core, tx: Transaction, proved: ProvedDevice, changes: DeviceChanges): void {
-  const { session, device, state } = proved
+  const { session, state } = proved
   const { deviceRef } = session
   const { pools: change } = changes
   if (changes.givenUp !== undefined) {
@@ -24,9 +24,9 @@ export function saveChanges(core: Core, tx: Transaction, proved: ProvedDevice, c
       changes.givenUp.ed25519 ?? null,
       changes.givenUp.curve25519 ?? null,
     )
-    dropDeviceSignatures(core, deviceRef)
+    dropDeviceSignatures(tx, deviceRef)
   }
-  if (changes.deviceKeys !== undefined) deviceListChanged(core, device.user_num)
+  if (changes.deviceKeys !== undefined) deviceListChanged(core, tx, session.userRef)
   const pools = new Map(state.pools)
   for (const one of change?.pools ?? []) {
     const known = pools.get(one.algorithm) ?? newPool(tx, deviceRef, one)
@@ -36,10 +36,10 @@ export function saveChanges(core: Core, tx: Transaction, proved: ProvedDevice, c
   const saved = saveDevice(core, tx, proved, changes)
   saveRefusal(tx, deviceRef, changes)
   saveReplay(tx, deviceRef, changes)
-  core.keys.replace({ ...saved, pools: sorted(pools) })
+  core.keys.replace(tx, { ...saved, pools: sorted(pools) })
 }
 
-/** The part of the version that is not in the pools (key-states.ts): claims touch only the row of their pool. */
+/** The device's own part of the version. The rest is in its pools (key-states.ts): a claim writes only its pool's row. */
 function ownVersion({ version }: PoolsChange, pools: Iterable<PoolState>): number {
   let own = version
   for (const pool of pools) own -= pool.changes
@@ -50,7 +50,7 @@ function sorted(pools: Map<PoolState['algorithm'], PoolState>): DeviceState['poo
   return new Map([...pools].sort(([a], [b]) => compareCodePoints(a, b)))
 }
 
-/** One statement for whatever changed of the device's own row. */
+/** Saves the changes of the device's own row, with one statement. */
 function saveDevice(
   core: Core,
   tx: Transaction,
@@ -58,7 +58,7 @@ function saveDevice(
   { pools: change, deviceKeys, givenUp }: DeviceChanges,
 ): DeviceState {
   if (change === undefined && deviceKeys === undefined) return state
-  const signalPos = change?.signal === true ? nextSignal(core, deviceRef) : state.signalPos
+  const signalPos = change?.signal === true ? nextSignal(core, tx, deviceRef) : state.signalPos
   const version = change === undefined ? state.version : ownVersion(change, state.pools.values())
   const generation = change?.generation ?? state.generation
   const { ed25519, curve25519 } = deviceKeys?.identity ?? device
@@ -80,9 +80,9 @@ function saveDevice(
   return { ...state, version, generation, signalPos }
 }
 
-function nextSignal(core: Core, deviceRef: DeviceRef): Position {
-  core.wakes.device(deviceRef)
-  return core.positions.next()
+function nextSignal(core: Core, tx: Transaction, deviceRef: DeviceRef): Position {
+  core.wakes.device(tx, deviceRef)
+  return core.positions.next(tx)
 }
 
 function newPool(tx: Transaction, deviceRef: DeviceRef, { algorithm, digest }: PoolChange): PoolState {
@@ -95,7 +95,7 @@ function newPool(tx: Transaction, deviceRef: DeviceRef, { algorithm, digest }: P
   return newPoolState(poolNum, algorithm)
 }
 
-/** Saves a pool's keys and its row; returns it as memory has it from now on. */
+/** Saves a pool's keys and its row; returns its new state for memory. */
 function savePool(tx: Transaction, pool: PoolState, change: PoolChange, now: number): PoolState {
   const { poolNum } = pool
   removeKeys(tx, change, now)
@@ -182,8 +182,8 @@ function clearKeys(
 }
 
 /**
- * One row at a time, so that numbers grow in upload order. For 50 keys that takes two thirds of the processor time of one
- * statement over `json_each` (150 against 223 us).
+ * One row at a time, so that numbers grow in upload order. For 50 keys this takes two thirds of the processor time of one
+ * statement over `json_each` (150 instead of 223 us).
  */
 function appendKeys(tx: Transaction, poolNum: number, added: PoolChange['added'], now: number): void {
   for (const { key, state } of added) {
@@ -201,7 +201,7 @@ function appendKeys(tx: Transaction, poolNum: number, added: PoolChange['added']
   }
 }
 
-/** Remembers the fallback key that a pool had, so that a late duplicate of it does not count as a new one. */
+/** Records the former fallback key of a pool, so that a late duplicate of it does not count as a new one. */
 export function rememberFallback(
   tx: Transaction,
   poolNum: number,
@@ -223,7 +223,7 @@ export function rememberFallback(
   )
 }
 
-/** The answer carries all counts: the device knows them from the commit on (pool/wake.ts). */
+/** The answer carries all counts, so that they are acknowledged from the commit on (pool/wake.ts). */
 function acknowledgeCounts(
   core: Core,
   tx: Transaction,

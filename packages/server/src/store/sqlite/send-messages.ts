@@ -1,66 +1,55 @@
-/** To-device messages: into inboxes once per transaction ID, out of them when the device's next token confirms them. */
-import { unknownToken } from '../../matrix-error.ts'
+/** To-device messages: delivered once per transaction ID, deleted when the device's next token confirms them. */
 import type { Delivery } from '../../messages/inbox.ts'
 import type { OutgoingMessage, SendCommand } from '../../messages/port.ts'
 import { decideSend, type KnownDevice, transactionsForgottenBefore } from '../../messages/send.ts'
 import type { DeviceRef, Position, Session } from '../../session.ts'
 import type { Core } from './core.ts'
+import type { Transaction } from './database.ts'
+import { type ProvedSession, proveSender } from './session-device.ts'
 
-/** Forgotten transactions that each send deletes. */
+/** Expired transaction IDs that each send deletes. */
 const SWEEP = 20
 
 export function sendMessages(core: Core, command: SendCommand): Promise<void> {
   const changed = new Set<DeviceRef>()
-  return core.queue.guarded(() => send(core, command, changed), {
+  return core.queue.guarded((tx) => send(core, tx, command, changed), {
     undone() {
       for (const device of changed) core.inboxes.forget(device)
     },
   })
 }
 
-function send(core: Core, command: SendCommand, changed: Set<DeviceRef>): void {
-  const { messages, now } = command
+function send(core: Core, tx: Transaction, command: SendCommand, changed: Set<DeviceRef>): void {
+  const { messages, transactionId, now } = command
+  const { session, sentTs } = proveSender(tx, command.session, transactionId)
   const decision = decideSend(
     {
-      sentTs: lastSent(core, command),
+      sentTs,
       messages: messages.map((message) => ({ ...message, candidates: candidatesOf(core, message) })),
     },
     now,
   )
   if (decision.kind === 'refused') throw decision.error
   if (decision.kind === 'repeat') return
-  rememberTransaction(core, command)
+  rememberTransaction(tx, session, transactionId, now)
   for (const delivery of decision.deliveries) {
     changed.add(delivery.device)
-    deliver(core, delivery)
+    deliver(core, tx, delivery)
   }
 }
 
-/**
- * When the session's device carried out this transaction. The session is checked by the same statement.
- *
- * @throws {MatrixError} 401 when the session has ended.
- */
-function lastSent({ db }: Core, { session, transactionId }: SendCommand): number | undefined {
-  const row = db.one<{ ts: number | null }>(
-    `select ts from access_tokens join devices using (device_num)
-       left join sent_transactions as sent on sent.device_num = devices.device_num and transaction_id = ?
-     where token_hash = ? and devices.device_num = ? and removed_ts is null`,
-    transactionId,
-    session.tokenHash,
-    session.deviceRef,
-  )
-  if (row === undefined) throw unknownToken()
-  return row.ts ?? undefined
-}
-
-function rememberTransaction({ db }: Core, { session, transactionId, now }: SendCommand): void {
-  db.run(
+function rememberTransaction(
+  tx: Transaction,
+  session: ProvedSession,
+  transactionId: string,
+  now: number,
+): void {
+  tx.run(
     `delete from sent_transactions where (device_num, transaction_id) in
        (select device_num, transaction_id from sent_transactions where ts < ? limit ${SWEEP})`,
     transactionsForgottenBefore(now),
   )
-  db.run(
+  tx.run(
     `insert into sent_transactions (device_num, transaction_id, ts) values (?, ?, ?)
      on conflict do update set ts = excluded.ts`,
     session.deviceRef,
@@ -83,25 +72,25 @@ function candidatesOf(core: Core, { userId, deviceId }: OutgoingMessage): KnownD
     .map((row) => ({ deviceRef: row.device_num, deviceId: row.device_id }))
 }
 
-function deliver(core: Core, { device, event, length }: Delivery): void {
-  core.db.run(
+function deliver(core: Core, tx: Transaction, { device, event, length }: Delivery): void {
+  tx.run(
     `insert into inbox (device_num, pos, event) values (?, ?, ?)`,
     device,
-    core.positions.next(),
+    core.positions.next(tx),
     event,
   )
-  core.wakes.device(device)
-  core.inboxes.added(device, length)
+  core.wakes.device(tx, device)
+  core.inboxes.added(tx, device, length)
 }
 
-/** Deletes what a device has confirmed. No answer waits for it: until it is done the same messages are sent again. */
+/** Deletes the messages that a device has confirmed. No answer waits for it: until then they are sent again. */
 export function confirmMessages(core: Core, { deviceRef }: Session, position: Position): void {
-  if (core.news.lastMessage(deviceRef) === 0) return
+  if (core.latestPositions.lastMessage(deviceRef) === 0) return
   core.queue
-    .plain(() => {
-      core.db.run(`delete from inbox where device_num = ? and pos <= ?`, deviceRef, position)
+    .plain((tx) => {
+      tx.run(`delete from inbox where device_num = ? and pos <= ?`, deviceRef, position)
       core.inboxes.forget(deviceRef)
-      core.news.forgetDevice(deviceRef)
+      core.latestPositions.forgetDevice(deviceRef)
     })
-    .catch(() => {}) // the next sync confirms again
+    .catch(() => {}) // The next sync confirms again.
 }

@@ -1,44 +1,67 @@
-/** The device behind a session. */
+/** Proof of a session, and the row of its device. */
 import { unknownToken } from '../../matrix-error.ts'
 import type { Identity } from '../../pool/identity.ts'
-import type { Session, UserRef } from '../../session.ts'
-import type { Core } from './core.ts'
-import type { Reader } from './database.ts'
+import type { Session } from '../../session.ts'
+import type { Transaction } from './database.ts'
 
 export type IdentityRow = { readonly ed25519: string | null; readonly curve25519: string | null }
 
 export type DeviceRow = IdentityRow & {
-  readonly user_num: UserRef
   readonly device_keys: string | null
   readonly identity_changed: number
   readonly day_start_ts: number
   readonly day_stored: number
-  /** The last upload that was refused for a conflict (pool/conflict.ts). */
+  /** The last upload that was refused because of a conflict (pool/conflict.ts). */
   readonly refused_materials: string | null
   readonly refused_ts: number | null
 }
+
+declare const proof: unique symbol
+/** A session that exists in the running transaction. Only `proveSession` and `proveSender` make one. */
+export type ProvedSession = Session & { readonly [proof]: true }
 
 /**
  * Proves a session in the transaction that writes for it, so that a late request of a removed device stores nothing.
  *
  * @throws {MatrixError} 401 when the session has ended.
  */
-export function proveSession(db: Reader, { tokenHash, deviceRef }: Session): DeviceRow {
-  const row = db.one<DeviceRow>(
-    `select user_num, device_keys, ed25519, curve25519, identity_changed, day_start_ts, day_stored,
+export function proveSession(
+  tx: Transaction,
+  session: Session,
+): { readonly session: ProvedSession; readonly device: DeviceRow } {
+  const device = tx.one<DeviceRow>(
+    `select device_keys, ed25519, curve25519, identity_changed, day_start_ts, day_stored,
        conflicts.materials as refused_materials, conflicts.ts as refused_ts
      from access_tokens join devices using (device_num) left join conflicts using (device_num)
      where token_hash = ? and device_num = ? and removed_ts is null`,
-    tokenHash,
-    deviceRef,
+    session.tokenHash,
+    session.deviceRef,
   )
-  if (row === undefined) throw unknownToken()
-  return row
+  if (device === undefined) throw unknownToken()
+  return { session: session as ProvedSession, device }
 }
 
-/** As `proveSession`, for callers that hold the core. */
-export function requireDevice({ db }: Pick<Core, 'db'>, session: Session): DeviceRow {
-  return proveSession(db, session)
+/**
+ * As `proveSession`, for a sender of to-device messages. The same statement returns when the device carried out this
+ * transaction ID; undefined when it did not.
+ *
+ * @throws {MatrixError} 401 when the session has ended.
+ */
+export function proveSender(
+  tx: Transaction,
+  session: Session,
+  transactionId: string,
+): { readonly session: ProvedSession; readonly sentTs: number | undefined } {
+  const row = tx.one<{ ts: number | null }>(
+    `select ts from access_tokens join devices using (device_num)
+       left join sent_transactions as sent on sent.device_num = devices.device_num and transaction_id = ?
+     where token_hash = ? and devices.device_num = ? and removed_ts is null`,
+    transactionId,
+    session.tokenHash,
+    session.deviceRef,
+  )
+  if (row === undefined) throw unknownToken()
+  return { session: session as ProvedSession, sentTs: row.ts ?? undefined }
 }
 
 export function toIdentity(row: IdentityRow): Identity {

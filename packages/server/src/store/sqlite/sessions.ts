@@ -1,16 +1,17 @@
-/** Sessions: a login on a device (accounts/open-session.ts), and the look-up of the session behind a token. */
+/** Sessions: a login on a device (accounts/open-session.ts), and the session of an access token. */
 import type { DeviceId, UserId } from '@latchkey/protocol'
 import { decideLogin, type LoginFacts } from '../../accounts/open-session.ts'
 import type { NewSession } from '../../accounts/port.ts'
 import type { DeviceRef, Session, TokenHash, UserRef } from '../../session.ts'
 import { type Core, deviceListChanged } from './core.ts'
+import type { Reader, Transaction } from './database.ts'
 import { endTokens } from './remove-devices.ts'
 
 export function openSession(core: Core, session: NewSession): Promise<Session> {
-  return core.queue.guarded(() => {
+  return core.queue.guarded((tx) => {
     const { account, deviceId, tokenHash, now } = session
-    const deviceRef = openDevice(core, session)
-    core.db.run(
+    const deviceRef = openDevice(core, tx, session)
+    tx.run(
       `insert into access_tokens (token_hash, device_num, created_ts) values (?, ?, ?)`,
       tokenHash,
       deviceRef,
@@ -20,18 +21,18 @@ export function openSession(core: Core, session: NewSession): Promise<Session> {
   })
 }
 
-function openDevice(core: Core, session: NewSession): DeviceRef {
-  const decision = decideLogin(loginFacts(core, session), session, core.limits)
-  if (decision.changesList) deviceListChanged(core, session.account.userRef)
-  if (decision.kind === 'create') return createDevice(core, session)
+function openDevice(core: Core, tx: Transaction, session: NewSession): DeviceRef {
+  const decision = decideLogin(loginFacts(tx, session), session, core.limits)
+  if (decision.changesList) deviceListChanged(core, tx, session.account.userRef)
+  if (decision.kind === 'create') return createDevice(core, tx, session)
   const { kind, deviceRef, endsTokens } = decision
-  if (endsTokens) endTokens(core, deviceRef)
-  if (kind === 'renew') renewDevice(core, deviceRef, session)
-  else restoreDevice(core, deviceRef, session)
+  if (endsTokens) endTokens(core, tx, deviceRef)
+  if (kind === 'renew') renewDevice(tx, deviceRef, session)
+  else restoreDevice(core, tx, deviceRef, session)
   return deviceRef
 }
 
-function loginFacts({ db }: Core, { account: { userRef }, deviceId }: NewSession): LoginFacts {
+function loginFacts(db: Reader, { account: { userRef }, deviceId }: NewSession): LoginFacts {
   const row = db.one<{
     password_hash: string
     device_num: DeviceRef | null
@@ -57,8 +58,8 @@ function loginFacts({ db }: Core, { account: { userRef }, deviceId }: NewSession
   }
 }
 
-function renewDevice(core: Core, deviceRef: DeviceRef, { ip, now }: NewSession): void {
-  core.db.run(
+function renewDevice(tx: Transaction, deviceRef: DeviceRef, { ip, now }: NewSession): void {
+  tx.run(
     `update devices set last_seen_ts = ?, last_seen_ip = ? where device_num = ?`,
     now,
     ip ?? null,
@@ -66,8 +67,13 @@ function renewDevice(core: Core, deviceRef: DeviceRef, { ip, now }: NewSession):
   )
 }
 
-function restoreDevice(core: Core, deviceRef: DeviceRef, { displayName, ip, now }: NewSession): void {
-  core.db.run(
+function restoreDevice(
+  core: Core,
+  tx: Transaction,
+  deviceRef: DeviceRef,
+  { displayName, ip, now }: NewSession,
+): void {
+  tx.run(
     `update devices set removed_ts = null, created_ts = ?1, last_seen_ts = ?1, last_seen_ip = ?2, display_name = ?3,
        fence = ?4
      where device_num = ?5`,
@@ -81,9 +87,10 @@ function restoreDevice(core: Core, deviceRef: DeviceRef, { displayName, ip, now 
 
 function createDevice(
   core: Core,
+  tx: Transaction,
   { account: { userRef }, deviceId, displayName, ip, now }: NewSession,
 ): DeviceRef {
-  return core.db.insert(
+  return tx.insert(
     `insert into devices (user_num, device_id, display_name, created_ts, last_seen_ts, last_seen_ip, fence)
      values (?1, ?2, ?3, ?4, ?4, ?5, ?6)`,
     userRef,
@@ -95,7 +102,7 @@ function createDevice(
   ) as DeviceRef
 }
 
-/** The session of a token; undefined when it has ended or never was one. */
+/** The session of a token; undefined when it has ended, or the token is unknown. */
 export function findSession({ db, sessions }: Core, tokenHash: TokenHash): Session | undefined {
   const kept = sessions.get(tokenHash)
   if (kept !== undefined) return kept

@@ -1,22 +1,23 @@
 /**
- * Deletion of rows past their retention, a little at a time: the details of keys that left (their text, their claimers),
- * removed devices with their memory, old answers to resets. The fact that a key of an existing device was issued, evicted
- * or purged is kept (key-pool.md "Enter once").
+ * Deletion of rows past their retention, in small steps: the details of keys that left their pool (their text, their
+ * claimers), removed devices with their records, old answers to resets. The fact that a key of an existing device was
+ * issued, evicted or purged is kept (key-pool.md "Enter once").
  */
 import { HEAL_WITHIN_MS } from '../../pool/conflict.ts'
 import { REPLAY_RESET_MS } from '../../pool/reset-replay.ts'
 import type { DeviceRef } from '../../session.ts'
 import type { Core } from './core.ts'
+import type { Transaction } from './database.ts'
 import { STATE_CODE } from '../key-row.ts'
 
-/** Rows looked at in one step: about a millisecond. */
+/** Rows examined per step: about a millisecond. */
 const KEYS_PER_STEP = 2_000
 const DEVICES_PER_STEP = 5
 const ANSWERS_PER_STEP = 100
 const ISSUES_PER_STEP = 500
 const STEP_EVERY_MS = 5_000
 
-/** Sweeps until the returned function is called. Steps that fail are made again later. */
+/** Sweeps until the returned function is called. A step that fails runs again later. */
 export function startSweeping(core: Core, retentionMs: number, now: () => number): () => void {
   let cursor = 0
   const timer = setInterval(() => {
@@ -29,61 +30,58 @@ export function startSweeping(core: Core, retentionMs: number, now: () => number
   return () => clearInterval(timer)
 }
 
-/**
- * One step. `cursor` is the key row after which it looks; resolves with the cursor of the next step, 0 at the end of
- * the table.
- */
+/** One step, from the key row after `cursor`. Resolves with the cursor of the next step, 0 at the end of the table. */
 export function sweepOnce(core: Core, cutoff: number, now: number, cursor: number): Promise<number> {
-  return core.queue.guarded(() => {
-    forgetDevices(core, cutoff)
-    core.db.run(
+  return core.queue.guarded((tx) => {
+    forgetDevices(core, tx, cutoff)
+    tx.run(
       `delete from reset_answers where (device_num, request_id) in
          (select device_num, request_id from reset_answers where ts < ? limit ${ANSWERS_PER_STEP})`,
       now - REPLAY_RESET_MS,
     )
-    core.db.run(
+    tx.run(
       `delete from conflicts where device_num in (select device_num from conflicts where ts < ? limit ${ANSWERS_PER_STEP})`,
       now - HEAL_WITHIN_MS,
     )
-    forgetFallbackIssues(core, cutoff)
-    return forgetDetails(core, cutoff, cursor)
+    forgetFallbackIssues(tx, cutoff)
+    return forgetDetails(tx, cutoff, cursor)
   })
 }
 
-function forgetFallbackIssues({ db }: Core, cutoff: number): void {
-  db.run(
+function forgetFallbackIssues(tx: Transaction, cutoff: number): void {
+  tx.run(
     `delete from fallback_issues where (pool_num, material, claimer_num) in
        (select pool_num, material, claimer_num from fallback_issues where last_ts < ? limit ${ISSUES_PER_STEP})`,
     cutoff,
   )
 }
 
-function forgetDetails({ db }: Core, cutoff: number, cursor: number): number {
+function forgetDetails(tx: Transaction, cutoff: number, cursor: number): number {
   const end = cursor + KEYS_PER_STEP
-  db.run(
+  tx.run(
     `update one_time_keys set json = null, claimer_num = null
      where num > ? and num <= ? and state <> ${STATE_CODE.available} and left_ts < ? and json is not null`,
     cursor,
     end,
     cutoff,
   )
-  const last = db.one<{ num: number | null }>(`select max(num) as num from one_time_keys`)?.num ?? 0
+  const last = tx.one<{ num: number | null }>(`select max(num) as num from one_time_keys`)?.num ?? 0
   return end < last ? end : 0
 }
 
-function forgetDevices(core: Core, cutoff: number): void {
-  const gone = core.db.all<{ device_num: DeviceRef }>(
+function forgetDevices(core: Core, tx: Transaction, cutoff: number): void {
+  const expired = tx.all<{ device_num: DeviceRef }>(
     `select device_num from devices where removed_ts < ? limit ${DEVICES_PER_STEP}`,
     cutoff,
   )
-  for (const { device_num: device } of gone) {
+  for (const { device_num: device } of expired) {
     const ofDevice = `(select pool_num from pools where device_num = ?)`
-    core.db.run(`delete from one_time_keys where pool_num in ${ofDevice}`, device)
-    core.db.run(`delete from former_fallback_keys where pool_num in ${ofDevice}`, device)
-    core.db.run(`delete from fallback_issues where pool_num in ${ofDevice}`, device)
-    core.db.run(`delete from pools where device_num = ?`, device)
-    core.db.run(`delete from conflicts where device_num = ?`, device)
-    core.db.run(`delete from devices where device_num = ?`, device)
+    tx.run(`delete from one_time_keys where pool_num in ${ofDevice}`, device)
+    tx.run(`delete from former_fallback_keys where pool_num in ${ofDevice}`, device)
+    tx.run(`delete from fallback_issues where pool_num in ${ofDevice}`, device)
+    tx.run(`delete from pools where device_num = ?`, device)
+    tx.run(`delete from conflicts where device_num = ?`, device)
+    tx.run(`delete from devices where device_num = ?`, device)
   }
-  if (gone.length > 0) core.keys.forgetNames()
+  if (expired.length > 0) core.keys.forgetNames()
 }

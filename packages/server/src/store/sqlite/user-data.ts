@@ -3,17 +3,17 @@ import type { Session, UserRef } from '../../session.ts'
 import { enforceAccountDataLimits } from '../../sync/account-data.ts'
 import { decideFilter, type FilterFacts, type NewFilter, parseFilterId } from '../../sync/filters.ts'
 import type { Core } from './core.ts'
-import { requireDevice } from './session-device.ts'
+import type { Reader, Transaction } from './database.ts'
+import { proveSession } from './session-device.ts'
 
-/** A filter that is known, the usual case, costs a look-up and no commit. */
+/** A filter that exists already, the usual case, costs a read and no commit. */
 export function putFilter(core: Core, session: Session, json: string): Promise<string> {
-  const user = session.userRef
-  const known = filterIdOf(core, user, json)
+  const known = filterIdOf(core, session.userRef, json)
   if (known !== undefined) return Promise.resolve(String(known))
-  return core.queue.guarded(() => {
-    requireDevice(core, session)
-    const decision = decideFilter(filterFacts(core, user, json), core.limits)
-    if (decision.kind === 'add') addFilter(core, user, json, decision)
+  return core.queue.guarded((tx) => {
+    const user = proveSession(tx, session).session.userRef
+    const decision = decideFilter(filterFacts(tx, user, json), core.limits)
+    if (decision.kind === 'add') addFilter(tx, user, json, decision)
     return String(decision.filterId)
   })
 }
@@ -23,7 +23,7 @@ function filterIdOf({ db }: Core, user: UserRef, json: string): number | undefin
   return db.one<{ filter_id: number }>(sql, user, json)?.filter_id
 }
 
-function filterFacts({ db }: Core, user: UserRef, json: string): FilterFacts {
+function filterFacts(db: Reader, user: UserRef, json: string): FilterFacts {
   const row = db.one<{ same: number | null; newest: number | null }>(
     `select max(filter_id) filter (where json = ?2) as same, max(filter_id) as newest
      from filters where user_num = ?1`,
@@ -33,10 +33,10 @@ function filterFacts({ db }: Core, user: UserRef, json: string): FilterFacts {
   return { same: row?.same ?? undefined, newest: row?.newest ?? undefined }
 }
 
-function addFilter({ db }: Core, user: UserRef, json: string, { filterId, dropUpTo }: NewFilter): void {
-  db.run(`insert into filters (user_num, filter_id, json) values (?, ?, ?)`, user, filterId, json)
+function addFilter(tx: Transaction, user: UserRef, json: string, { filterId, dropUpTo }: NewFilter): void {
+  tx.run(`insert into filters (user_num, filter_id, json) values (?, ?, ?)`, user, filterId, json)
   if (dropUpTo !== undefined)
-    db.run(`delete from filters where user_num = ? and filter_id <= ?`, user, dropUpTo)
+    tx.run(`delete from filters where user_num = ? and filter_id <= ?`, user, dropUpTo)
 }
 
 export function findFilter({ db }: Core, user: UserRef, filterId: string): string | undefined {
@@ -47,23 +47,22 @@ export function findFilter({ db }: Core, user: UserRef, filterId: string): strin
 }
 
 export function putAccountData(core: Core, session: Session, type: string, content: string): Promise<void> {
-  const user = session.userRef
-  return core.queue.guarded(() => {
-    requireDevice(core, session)
-    enforceAccountDataLimits(otherAccountData(core, user, type), { type, content }, core.limits)
-    core.db.run(
+  return core.queue.guarded((tx) => {
+    const user = proveSession(tx, session).session.userRef
+    enforceAccountDataLimits(otherAccountData(tx, user, type), { type, content }, core.limits)
+    tx.run(
       `insert into account_data (user_num, type, content, pos) values (?1, ?2, ?3, ?4)
        on conflict do update set content = ?3, pos = ?4`,
       user,
       type,
       content,
-      core.positions.next(),
+      core.positions.next(tx),
     )
-    core.wakes.user(user)
+    core.wakes.user(tx, user)
   })
 }
 
-function otherAccountData({ db }: Core, user: UserRef, type: string): { count: number; bytes: number } {
+function otherAccountData(db: Reader, user: UserRef, type: string): { count: number; bytes: number } {
   const others = db.one<{ count: number; bytes: number }>(
     `select count(*) as count, coalesce(sum(octet_length(type) + octet_length(content)), 0) as bytes
      from account_data where user_num = ? and type <> ?`,

@@ -1,43 +1,46 @@
 /**
- * Who is to be woken, collected during a transaction and told to the listeners after its commit, once each.
+ * Devices and users that a transaction has news for. They are collected while it runs; the listeners are notified after
+ * its commit, once per device and user.
  */
 import type { DeviceRef, UserRef } from '../../session.ts'
 import type { WakeListener } from '../../sync/port.ts'
-import type { News } from './news.ts'
+import type { Transaction } from './database.ts'
+import type { LatestPositions } from './latest-positions.ts'
 
 export class Wakes {
-  readonly #news: News
+  readonly #latestPositions: LatestPositions
   readonly #devices = new Set<DeviceRef>()
   readonly #users = new Set<UserRef>()
   #everyone = false
   readonly #listeners = new Set<WakeListener>()
 
-  constructor(news: News) {
-    this.#news = news
+  constructor(latestPositions: LatestPositions) {
+    this.#latestPositions = latestPositions
   }
 
-  /** Adds a listener; returns what removes it. */
+  /** Adds a listener; returns the function that removes it. */
   subscribe(listener: WakeListener): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
   }
 
-  device(ref: DeviceRef): void {
-    this.#news.forgetDevice(ref)
+  device(_tx: Transaction, ref: DeviceRef): void {
+    this.#latestPositions.forgetDevice(ref)
     this.#devices.add(ref)
   }
 
   /** Wakes every device of a user. */
-  user(ref: UserRef): void {
-    this.#news.forgetUser(ref)
+  user(_tx: Transaction, ref: UserRef): void {
+    this.#latestPositions.forgetUser(ref)
     this.#users.add(ref)
   }
 
-  /** Wakes everyone who waits. */
-  everyone(): void {
+  /** Wakes every waiting sync. */
+  everyone(_tx: Transaction): void {
     this.#everyone = true
   }
 
+  /** Notifies the listeners after the commit. */
   emit(): void {
     if (this.#devices.size === 0 && this.#users.size === 0 && !this.#everyone) return
     for (const listener of this.#listeners) {

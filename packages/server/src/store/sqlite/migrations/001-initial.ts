@@ -41,7 +41,7 @@ create table devices (
   day_stored integer not null default 0,
   unique (user_num, device_id)
 ) strict;
--- Not a partial index: with one, SQLite prepares every statement on this table anew at each binding.
+-- Not a partial index: with one, SQLite prepares every statement on this table again at each binding.
 create index devices_removed on devices (removed_ts);
 
 create table former_identities (

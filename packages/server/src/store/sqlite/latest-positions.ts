@@ -1,24 +1,24 @@
 /**
- * Where the newest thing stands that a device or a user can hear of, so that an idle sync reads nothing at all.
- * A cache: whoever makes news wakes the device or user in the same transaction (wakes.ts), which forgets the entry.
+ * The newest position that a sync of a device or user can report, so that an idle sync reads no rows. A cache: every
+ * write that adds a position also wakes its device or user (wakes.ts), which drops the entry.
  */
 import { LRUCache } from 'lru-cache'
 import type { DeviceRef, Position, UserRef } from '../../session.ts'
-import type { Database } from './database.ts'
+import type { Reader } from './database.ts'
 
-/** Devices and users remembered: about 100 bytes each. */
+/** Devices and users in the cache: about 100 bytes each. */
 const MAX_REMEMBERED = 100_000
 
-export class News {
-  readonly #db: Database
+export class LatestPositions {
+  readonly #db: Reader
   readonly #messages = new LRUCache<DeviceRef, Position>({ max: MAX_REMEMBERED })
   readonly #users = new LRUCache<UserRef, Position>({ max: MAX_REMEMBERED })
 
-  constructor(db: Database) {
+  constructor(db: Reader) {
     this.#db = db
   }
 
-  /** The newest to-device message that waits for a device; 0 when none does. */
+  /** The position of the newest to-device message in a device's inbox; 0 when it is empty. */
   lastMessage(device: DeviceRef): Position {
     const known = this.#messages.get(device)
     if (known !== undefined) return known
@@ -28,7 +28,7 @@ export class News {
     return read
   }
 
-  /** The newest change of a device list or of account data that a user can hear of. */
+  /** The newest change of a device list or of account data that a sync of the user reports. */
   lastForUser(user: UserRef): Position {
     const known = this.#users.get(user)
     if (known !== undefined) return known
