@@ -1,5 +1,5 @@
 /**
- * The counts that the answer of a sync carried, by device, until a request shows by its token that the answer arrived
+ * The counts that the answer of a sync carried, by device, until the device presents the token of that answer
  * (pool/wake.ts). Only in memory, and bounded: a device whose entry is dropped is woken earlier, never later.
  */
 import { LRUCache } from 'lru-cache'
@@ -11,22 +11,22 @@ export type Counts = ReadonlyMap<Algorithm, number>
 /** About 300 bytes each. */
 const MAX_DEVICES = 20_000
 
-/** `Advertised`: what a store notes of an answer. */
+/** `Advertised` is the store's note of an answer. */
 export class AdvertisedCounts<Advertised extends object = Counts> {
   readonly #byDevice = new LRUCache<DeviceRef, { readonly position: Position; readonly counts: Advertised }>({
     max: MAX_DEVICES,
   })
 
   /**
-   * Notes what an answer carries. Of several answers with one token it is unknown which arrived: the first one counts,
-   * because counts only fall until the device uploads or resets, which drops the entry.
+   * Notes the counts of an answer. The first of several answers with the same token is kept, because it is not known which
+   * one arrived, and counts only fall until the device uploads or resets, which drops the entry.
    */
   note(device: DeviceRef, position: Position, counts: () => Advertised): void {
     if (this.#byDevice.get(device)?.position === position) return
     this.#byDevice.set(device, { position, counts: counts() })
   }
 
-  /** What was noted of the answer whose token a device presents; undefined when that is not known. */
+  /** The note of the answer whose token a device presents; undefined when there is none. */
   take(device: DeviceRef, position: Position): Advertised | undefined {
     const noted = this.#byDevice.get(device)
     if (noted?.position !== position) return undefined
@@ -39,7 +39,7 @@ export class AdvertisedCounts<Advertised extends object = Counts> {
     this.#byDevice.clear()
   }
 
-  /** After an answer whose counts are acknowledged at once. */
+  /** After an answer whose counts are acknowledged immediately. */
   forget(device: DeviceRef): void {
     this.#byDevice.delete(device)
   }

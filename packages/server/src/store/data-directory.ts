@@ -1,12 +1,12 @@
 /**
- * The data directory and who may read it: the owner alone, whatever the umask. SQLite gives its log and its shared
- * memory the mode of the database they belong to.
+ * The data directory and its permissions: only the owner may read it, regardless of the umask. SQLite gives its log and
+ * its shared memory the mode of their database.
  */
 import { accessSync, closeSync, constants, mkdirSync, openSync, statSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 
 /**
- * Makes the directory, with those above it, unless it is there; in any case it can be read and written.
+ * Creates the directory and its parents if they do not exist, and checks that it can be read and written.
  *
  * @throws the system's error, which names the path.
  */
@@ -15,7 +15,7 @@ export function prepareDirectory(directory: string): void {
   accessSync(directory, constants.R_OK | constants.W_OK | constants.X_OK)
 }
 
-/** A step at a time: `mkdirSync` with `recursive` never returns where directories cannot be made, below `/proc`. */
+/** One directory at a time, because `mkdirSync` with `recursive` never returns below `/proc`. */
 function makeDirectory(directory: string): void {
   if (statSync(directory, { throwIfNoEntry: false })?.isDirectory()) return
   const parent = dirname(directory)
@@ -23,12 +23,12 @@ function makeDirectory(directory: string): void {
   try {
     mkdirSync(directory, { mode: 0o700 })
   } catch (error) {
-    // Another process may have made it meanwhile.
+    // Another process may have created it.
     if (!statSync(directory, { throwIfNoEntry: false })?.isDirectory()) throw error
   }
 }
 
-/** Makes a file that only its owner can read, unless it is there: then its mode is the operator's choice. */
+/** Creates a file that only its owner can read. The mode of an existing file is the operator's choice. */
 export function preparePrivateFile(file: string): void {
   closeSync(openSync(file, 'a', 0o600))
 }

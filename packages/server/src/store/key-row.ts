@@ -1,4 +1,4 @@
-/** The code by which a key's state is stored, the same in every store (pool/key.ts). */
+/** The stored codes of the states of keys (pool/key.ts), the same in every store. */
 import type { KeyState } from '../pool/key.ts'
 
 export const STATE_CODE = {
@@ -13,6 +13,6 @@ const STATES: readonly KeyState[] = ['available', 'issued', 'withdrawn', 'evicte
 
 export function stateOf(code: number): KeyState {
   const state = STATES[code]
-  if (state === undefined) throw new Error(`the database holds an unknown key state ${code}`)
+  if (state === undefined) throw new Error(`unknown key state ${code} in the database`)
   return state
 }

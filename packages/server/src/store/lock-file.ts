@@ -1,4 +1,4 @@
-/** Locks that the kernel frees when their process dies: SQLite's own, on a file that holds nothing else. */
+/** Locks that the kernel releases when their process dies: SQLite's own, on a file without content. */
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { prepareDirectory, preparePrivateFile } from './data-directory.ts'
@@ -7,7 +7,7 @@ import { StoreError } from './store-error.ts'
 export type Lock = { close(): void }
 
 /**
- * The claim of one process on a data directory.
+ * Locks a data directory for this process.
  *
  * @throws {StoreError} when another process has it.
  */
@@ -20,7 +20,7 @@ export function lockDirectory(directory: string): Lock {
   )
 }
 
-/** Locks a file, which is made if need be; undefined when another process has it. */
+/** Locks a file, and creates it if it does not exist; undefined when another process has it. */
 export function tryLock(file: string): Lock | undefined {
   preparePrivateFile(file)
   const lock = new DatabaseSync(file, { timeout: 0 })

@@ -1,4 +1,4 @@
-/** Limits of the rows that one user or device may create, from every room of the domain. */
+/** Limits of the rows that one user or device may create, from every folder of the domain. */
 import type { DeviceLimits } from '../devices/device-limit.ts'
 import type { InboxLimits } from '../messages/inbox.ts'
 import type { AccountDataLimits } from '../sync/account-data.ts'

@@ -1,9 +1,9 @@
 /**
- * What a process acknowledged last, kept outside of the database (fence/judge.ts): a small file, synced after each commit
- * and before the answers leave. Commits that end while a sync runs share the next one.
+ * The last write that a process acknowledged, kept outside the database (fence/judge.ts): a small file, synced after each
+ * commit and before its answers leave. Commits that end while a sync runs share the next one.
  *
- * The file has two places, written in turn and each with its own checksum, so that a torn write leaves the one before.
- * Its name has the database's identifier in it, so that a witness never speaks of another database. Processes that share a
+ * The file has two places, written in turn and each with its own checksum, so that a torn write leaves the previous one.
+ * Its name contains the database's ID, so that a witness is never compared with another database. Processes that share a
  * directory have a file each: the first that no other process has locked.
  */
 import { hash, randomBytes } from 'node:crypto'
@@ -25,30 +25,30 @@ import { prepareDirectory, preparePrivateFile } from './data-directory.ts'
 import { type Lock, tryLock } from './lock-file.ts'
 import { StoreError } from './store-error.ts'
 
-/** Room for some two thousand lanes. */
+/** Room for about 2 000 lanes. */
 const PLACE_BYTES = 64 * 1024
 const MAX_PROCESSES = 256
-/** Commits that wait for their place in the witness: beyond it callers are told to come back. */
+/** Commits that may wait for the witness; further ones are refused with 503. */
 const MAX_WAITING = 20_000
 
 type Content = {
   readonly writer: string
-  /** Grows with each write: which of the two places is the newer. */
+  /** Grows with each write: the place with the higher turn is the newer one. */
   readonly turn: number
   readonly marks: readonly (readonly [lane: number, n: number, epoch: string])[]
 }
 
 export type WitnessOptions = {
   readonly directory: string
-  /** The identifier of the database. */
+  /** The ID of the database. */
   readonly database: string
 }
 
 export class Witness {
   readonly file: string
-  /** Of this process's counters in the database. */
+  /** Names this process's counters in the database. */
   readonly writerId: string
-  /** There was no file: nothing can be said about the time before. */
+  /** Whether the file did not exist: then earlier writes have no witness. */
   readonly isNew: boolean
   readonly #fd: number
   readonly #lock: Lock
@@ -60,7 +60,7 @@ export class Witness {
   #failed = false
 
   /**
-   * Takes the first file of a database that no other process has.
+   * Takes the first file of a database that no other process has locked.
    *
    * @throws {StoreError} when the directory cannot be used.
    */
@@ -75,7 +75,7 @@ export class Witness {
     )
   }
 
-  /** This file, made if need be; undefined when another process has it. */
+  /** Takes this file, and creates it if it does not exist; undefined when another process has it. */
   static take(file: string): Witness | undefined {
     const lock = tryLock(`${file}.lock`)
     if (lock === undefined) return undefined
@@ -96,12 +96,12 @@ export class Witness {
     this.#marks = new Map(content?.marks.map(([lane, n, epoch]) => [lane, { n, epoch }]))
     this.#turn = content?.turn ?? 0
     preparePrivateFile(file)
-    // Written and synced in one: the answers of a commit wait for a single turn of the thread pool.
+    // O_DSYNC writes and syncs in one call: the answers of a commit wait for a single turn of the thread pool.
     this.#fd = openSync(file, constants.O_RDWR | constants.O_DSYNC)
     if (this.isNew) this.#makeRoom()
   }
 
-  /** Both places have their room on the disk from here on: a disk that is full later does not cut a witness short. */
+  /** Reserves the disk space of both places, so that a full disk does not cut a witness short later. */
   #makeRoom(): void {
     try {
       const room = Buffer.alloc(2 * PLACE_BYTES)
@@ -118,7 +118,7 @@ export class Witness {
     return this.#marks
   }
 
-  /** The other witnesses of this database in the same directory, whether a process has them open or not. */
+  /** The other witnesses of this database in the same directory, whether or not a process has them open. */
   others(): readonly Listed[] {
     const prefix = basename(this.file).replace(/\d+$/, '')
     return listFiles(dirname(this.file), prefix).filter(({ writerId }) => writerId !== this.writerId)
@@ -135,14 +135,14 @@ export class Witness {
     return this.#sync()
   }
 
-  /** Starts anew from what the database has: after a raise, and after `latchkey fence adopt`. */
+  /** Replaces all marks by those of the database: after a raise, and after `latchkey fence adopt`. */
   replace(marks: Marks): Promise<void> {
     this.#marks = new Map(marks)
     return this.#sync()
   }
 
   /**
-   * Before a write: whether the one after it could be witnessed. Tried again only after a failure.
+   * Before a transaction: checks that its write can be recorded. Writes the file only after a failure.
    *
    * @throws {MatrixError} 503 when the file cannot be written.
    */
@@ -150,13 +150,13 @@ export class Witness {
     if (this.#failed) await this.#sync()
   }
 
-  /** What is under way is written to its end. */
+  /** Finishes the write that runs, then releases the file. */
   close(): void {
     this.#closed = true
-    if (!this.#running) this.#letGo()
+    if (!this.#running) this.#release()
   }
 
-  #letGo(): void {
+  #release(): void {
     closeSync(this.#fd)
     this.#lock.close()
   }
@@ -164,14 +164,13 @@ export class Witness {
   #sync(): Promise<void> {
     return new Promise((resolve, reject) => {
       if (this.#closed) return reject(unavailable('The server is shutting down.'))
-      if (this.#waiting.length >= MAX_WAITING)
-        return reject(unavailable('The witness of the fence is too slow.'))
+      if (this.#waiting.length >= MAX_WAITING) return reject(unavailable('Witness queue of the fence full.'))
       this.#waiting.push({ resolve, reject })
       if (!this.#running) void this.#run()
     })
   }
 
-  /** One write at a time: two at once could spoil both places. */
+  /** One write at a time: two at once could damage both places. */
   async #run(): Promise<void> {
     this.#running = true
     while (this.#waiting.length > 0) {
@@ -185,11 +184,11 @@ export class Witness {
       }
     }
     this.#running = false
-    if (this.#closed) this.#letGo()
+    if (this.#closed) this.#release()
   }
 
   async #write(): Promise<void> {
-    // After a failure the same place again: the other one is whole, and has been written lately.
+    // After a failure the same place again, because the other one is whole.
     const turn = this.#turn + 1
     const marks = [...this.#marks].map(([lane, { n, epoch }]) => [lane, n, epoch] as const)
     try {
@@ -211,7 +210,7 @@ export class Witness {
 
 type Listed = { readonly file: string; readonly writerId: string; readonly marks: Marks }
 
-/** The witnesses of a database in a directory, whether or not a process has them open: file names and what they hold. */
+/** The witnesses of a database in a directory, whether or not a process has them open. */
 export function listWitnesses({ directory, database }: WitnessOptions): readonly Listed[] {
   return existsSync(directory) ? listFiles(directory, `fence-${database}-`) : []
 }
@@ -228,7 +227,7 @@ function listFiles(directory: string, prefix: string): readonly Listed[] {
     })
 }
 
-/** The newer place that is whole; undefined when there is no file, or nothing in it yet. */
+/** The content of the newest intact place; undefined when there is no file, or no intact place. */
 function readWitness(file: string): Content | undefined {
   if (!existsSync(file)) return undefined
   const bytes = readFileSync(file)
@@ -247,12 +246,12 @@ function writeAt(fd: number, bytes: Buffer, position: number): Promise<number> {
   })
 }
 
-/** A line with the text's hash, a line with the text. */
+/** One line with the hash of the text, one line with the text. */
 function encode(content: Content): Buffer {
   const text = JSON.stringify(content)
   const bytes = Buffer.from(`${hash('sha256', text)}\n${text}\n`)
   if (bytes.length > PLACE_BYTES)
-    throw new Error(`a witness of ${bytes.length} bytes has no room in its place`)
+    throw new Error(`a witness of ${bytes.length} bytes is larger than its place`)
   return bytes
 }
 
@@ -262,7 +261,7 @@ function decode(bytes: Buffer): Content | undefined {
   return JSON.parse(text) as Content
 }
 
-/** Makes a new file last: its name is on stable storage from here on. */
+/** Makes the names of new files durable. */
 function syncDirectory(directory: string): void {
   const fd = openSync(directory, 'r')
   try {

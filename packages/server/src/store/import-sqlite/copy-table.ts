@@ -1,19 +1,19 @@
-/** One table into PostgreSQL, some thousand rows at a time: memory stays what it is, however large the table. */
+/** Copies a table into PostgreSQL in batches, so that memory does not grow with the table. */
 import type { Queries } from '../postgres/database.ts'
 import type { Database } from '../sqlite/database.ts'
 import { StoreError } from '../store-error.ts'
 import { Fingerprint, type Row } from './fingerprint.ts'
 import type { TableCopy } from './table-copy-type.ts'
 
-/** A batch ends with whichever comes first. */
+/** A batch ends at the first of the two limits. */
 const BATCH_ROWS = 2_000
 const BATCH_LENGTH = 4 * 1024 * 1024
 
 /**
  * Inserts the rows; returns their fingerprint.
  *
- * @param copied called after each batch with the rows copied so far
- * @throws {StoreError} when a text cannot stand in PostgreSQL.
+ * @param copied called after each batch with the number of rows copied so far
+ * @throws {StoreError} when PostgreSQL cannot store a text.
  */
 export async function copyTable(
   source: Database,
@@ -44,7 +44,7 @@ export async function copyTable(
 
 function insertInto({ table, columns }: TableCopy): string {
   const arrays = Object.values(columns).map((type, i) => `$${i + 1}::${type}[]`)
-  // Handles are taken over: for identity columns that has to be said.
+  // `overriding` keeps the handles of the source in identity columns.
   return `insert into ${table} (${Object.keys(columns).join(', ')}) overriding system value
     select * from unnest(${arrays.join(', ')})`
 }
@@ -55,7 +55,7 @@ function lengthOf(row: Row, { table, columns }: TableCopy): number {
     if (typeof value !== 'string') continue
     if (value.includes('\0')) {
       throw new StoreError(
-        `A text of the embedded database (${table}.${Object.keys(columns)[i]}) has a character U+0000, which PostgreSQL does not take. Nothing was imported; please report it.`,
+        `A text of the embedded database (${table}.${Object.keys(columns)[i]}) has a character U+0000, which PostgreSQL cannot store. Nothing was imported; please report it.`,
       )
     }
     length += value.length

@@ -1,8 +1,8 @@
-/** A table's rows in 32 bytes, in whatever order they come: how both sides of an import are compared. */
+/** A hash of a table's rows in any order, for the comparison of both sides of an import. */
 import { hash } from 'node:crypto'
 import { emptyDigest, mixIn } from '@latchkey/protocol'
 
-/** As both drivers have it, once booleans and hashes are what PostgreSQL makes of them. */
+/** A value that both drivers return alike, after the conversion to PostgreSQL's types. */
 export type Value = string | number | boolean | Uint8Array | null
 
 /** In the order of the table's columns (table-copy.ts). */
@@ -26,7 +26,7 @@ export class Fingerprint {
   }
 }
 
-/** No two rows have the same text: each value says its kind, and texts their length. */
+/** Two different rows never have the same text: it has the type of each value and the length of each string. */
 function textOf(value: Value): string {
   if (value === null) return 'n;'
   if (typeof value === 'string') return `s${value.length}:${value};`

@@ -1,33 +1,33 @@
 /**
- * `latchkey import sqlite`: an embedded installation into an empty PostgreSQL database, with everything that it remembers.
+ * `latchkey import sqlite`: imports an embedded installation, with all its records, into an empty PostgreSQL database.
  *
- *     hold the source -> copy all, in one transaction -> read all back and compare -> mark the source as moved -> commit
+ *     lock the source -> copy all, in one transaction -> read all back and compare -> mark the source as moved -> commit
  *
- * A source that has lost what it acknowledged is refused, and so is one that was moved elsewhere.
- * The mark stands before the commit: whatever ends the process in between, there are never two databases that can be
- * served. A marked source whose import did not end is imported again by the same command.
+ * Refuses a source that has lost acknowledged writes, and a source that was moved elsewhere. The source is marked before
+ * the commit, so that there are never two databases that can be served, even if the process is killed in between. The same
+ * command imports a marked source again whose import did not finish.
  */
 import { Postgres, type PostgresOptions, type Queries } from '../postgres/database.ts'
 import { asStoreError } from '../postgres/open-store.ts'
 import { StoreError } from '../store-error.ts'
 import { copyTable } from './copy-table.ts'
 import { Source } from './source.ts'
-import { analyze, continueHandles, copyStanding, prepareTarget } from './target.ts'
+import { analyze, continueHandles, copyInstallation, prepareTarget } from './target.ts'
 import { TABLE_COPIES } from './table-copy.ts'
 import { verifyPools, verifyTable } from './verify.ts'
 import { requireNothingLost } from './witnessed.ts'
 
 export type ImportOptions = {
-  /** `latchkey.db`, or the directory that has it. */
+  /** `latchkey.db`, or its directory. */
   readonly path: string
   readonly target: PostgresOptions
-  /** The target's URL without its password, for the mark. */
+  /** The target's URL without its password, for the marker. */
   readonly targetName: string
-  /** Does everything, and undoes it at the end. */
+  /** Runs the whole import and rolls it back at the end. */
   readonly dryRun: boolean
-  /** Leaves the source unmarked: whoever asks for it must not serve both. */
+  /** Leaves the source unmarked: the operator must not serve both. */
   readonly keepSource: boolean
-  /** Where the source's server kept its witness, if not beside the database. */
+  /** The directory of the source's witness, if it is not the directory of the database. */
   readonly fenceDirectory?: string
   /** Milliseconds since 1970. */
   readonly now: () => number
@@ -44,8 +44,8 @@ export type ImportSummary = {
 }
 
 /**
- * @throws {StoreError} when the source or the target cannot be used, or something is not as it was read; the target is then
- *   as it was before, unless the message says that it is not known.
+ * @throws {StoreError} when the source or the target cannot be used, or the copy differs from the source. The target is
+ *   then unchanged, unless the message says that its state is not known.
  */
 export async function importSqlite(options: ImportOptions): Promise<ImportSummary> {
   const source = Source.open(options.path)
@@ -75,7 +75,7 @@ export async function importSqlite(options: ImportOptions): Promise<ImportSummar
   }
 }
 
-/** Lets an embedded installation be served again that is marked as moved. Returns where it was moved. */
+/** Removes the marker of a moved embedded installation, so that it can be served again. Returns where it was moved. */
 export function undoMove(path: string): { readonly file: string; readonly to: string } {
   const source = Source.open(path)
   try {
@@ -88,7 +88,7 @@ export function undoMove(path: string): { readonly file: string; readonly to: st
   }
 }
 
-/** The end of a dry run: what it wrote is undone. */
+/** The end of a dry run: rolls back its writes. */
 class Rehearsed extends Error {
   readonly summary: ImportSummary
 
@@ -105,10 +105,10 @@ async function copyAll(source: Source, tx: Queries, { onProgress }: ImportOption
     const { table } = copy
     const fingerprint = await copyTable(source.db, tx, copy, (copied) => onProgress({ table, copied, rows }))
     if (fingerprint.rows !== rows)
-      throw new Error(`${table} was to have ${rows} rows, and has ${fingerprint.rows}`)
+      throw new Error(`${table} has ${fingerprint.rows} copied rows, expected ${rows}`)
     fingerprints.push({ copy, fingerprint })
   }
-  await copyStanding(source, tx)
+  await copyInstallation(source, tx)
   await continueHandles(source.db, tx)
   for (const { copy, fingerprint } of fingerprints) await verifyTable(tx, copy, fingerprint)
   await verifyPools(source.db, tx)
@@ -120,18 +120,18 @@ async function copyAll(source: Source, tx: Queries, { onProgress }: ImportOption
   }
 }
 
-/** An import that did not end leaves its mark; it can only be made again to the same database. */
+/** An import that did not finish leaves its marker: it can only be repeated into the same database. */
 function requireSameTarget({ file, move }: Source, { targetName }: ImportOptions): void {
   if (move === undefined || move.to === targetName) return
   throw new StoreError(
-    `${file} was moved to ${move.to} already. If nobody has been served from there, take that back with "latchkey import sqlite ${file} --undo" first.`,
+    `${file} was moved to ${move.to} already. If no client was served from there, undo that with "latchkey import sqlite ${file} --undo" first.`,
   )
 }
 
 function endUnknown(cause: unknown, file: string): StoreError {
   const said = cause instanceof Error ? cause.message : String(cause)
   return new StoreError(
-    `The database did not say whether it has the import: ${said} Run the same command again: it says so, or imports anew. Until then ${file} stays marked as moved.`,
+    `The database did not confirm the import: ${said} Run the same command again: it reports an import that was committed, or imports again. Until then ${file} stays marked as moved.`,
     { cause },
   )
 }

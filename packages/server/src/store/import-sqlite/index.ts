@@ -1,4 +1,4 @@
-/** The import of an embedded installation into PostgreSQL: what the command uses of it. */
+/** The import of an embedded installation into PostgreSQL, for the command. */
 export {
   importSqlite,
   type ImportOptions,

@@ -1,7 +1,7 @@
 /**
  * Pools and their keys. The embedded store numbers keys across all pools (`num`), PostgreSQL within each (`seq`): the order
- * in a pool is the same, counted from 1. `head` is the first available key, so nothing before it passes for available;
- * issued keys have their own state, because claims by key ID leave no order. Who was given a key goes to `issues`.
+ * in a pool is the same, counted from 1. `head` is the first available key, so that no earlier key counts as available;
+ * issued keys have their own state, because claims by key ID follow no order. The claimers of keys are copied to `issues`.
  */
 import { STATE_CODE } from '../key-row.ts'
 import type { Database } from '../sqlite/database.ts'
@@ -26,7 +26,7 @@ type PoolRow = {
   readonly fallback_uploaded_ts: number | null
 }
 
-/** `places` counts a pool's keys before a `num`; without an available key the head is behind the last. */
+/** `seq` is the number of keys up to a `num`. The head of a pool without an available key is after its last key. */
 const POOLS = `
   select pool_num, device_num, algorithm, count, changes, told, fallback_key_id, fallback_json, fallback_material,
     fallback_used, fallback_issue_count, fallback_first_issued_ts, fallback_uploaded_ts,
@@ -118,7 +118,7 @@ export const oneTimeKeys: TableCopy = {
         key.key_id,
         key.material,
         key.json,
-        // Of an issued key it is in `issues` as well, until the retention takes that.
+        // For an issued key it is also in `issues`, until the end of its retention.
         leftTs,
       ]
     }
@@ -131,7 +131,7 @@ type IssueRow = {
   readonly claimer_num: number | null
 }
 
-/** Those whose details are not past the retention. */
+/** Issues whose details are within their retention. */
 export const issues: TableCopy = {
   table: 'issues',
   columns: { pool_num: 'int', seq: 'int', ts: 'bigint', claimer_num: 'bigint' },
@@ -150,7 +150,7 @@ export const issues: TableCopy = {
   },
 }
 
-/** Gives a pool's keys their places, in the order in which they come. Some fifty bytes of memory per pool. */
+/** Numbers the keys of each pool in the order of the calls. About 50 bytes of memory per pool. */
 function countPlaces(): (pool: number) => number {
   const last = new Map<number, number>()
   return (pool) => {

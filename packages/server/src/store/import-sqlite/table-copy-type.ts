@@ -1,4 +1,4 @@
-/** One table of an import: its columns in PostgreSQL, and its rows as the embedded database has them. */
+/** One table of an import: its columns in PostgreSQL, and its rows in the embedded database. */
 import type { Database } from '../sqlite/database.ts'
 import type { Row } from './fingerprint.ts'
 

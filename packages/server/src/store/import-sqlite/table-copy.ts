@@ -78,7 +78,7 @@ export const TABLE_COPIES: readonly TableCopy[] = [
   alike(
     'sent_transactions',
     { device_num: 'bigint', transaction_id: 'text', ts: 'bigint' },
-    // As postgres/send-messages.ts keeps it.
+    // postgres/send-messages.ts stores the hash.
     ({ transaction_id: id }) => ({ transaction_id: hash('sha256', textOf(id), 'base64url') }),
   ),
   alike('tracked_users', { observer_num: 'bigint', target_num: 'bigint', pos: 'bigint' }),
@@ -98,7 +98,7 @@ export const TABLE_COPIES: readonly TableCopy[] = [
 
 type SourceRow = Readonly<Record<string, string | number | Uint8Array | null>>
 
-/** A table that both stores have alike. `change` computes what differs, or is not there on one side. */
+/** A table that is alike in both stores. `change` computes the columns that differ or exist on one side only. */
 function alike(
   table: string,
   columns: Columns,

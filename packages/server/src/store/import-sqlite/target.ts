@@ -1,6 +1,6 @@
 /**
- * The PostgreSQL database that an import fills, all in one transaction: its schema, if it has none, is part of it. It has
- * to be empty, and no server may have it open, because servers keep in memory what the import replaces.
+ * The PostgreSQL database that an import fills, in one transaction, which also creates its schema if it has none. The
+ * database must be empty, and no server may have it open, because servers keep in memory what the import replaces.
  */
 import { randomBytes } from 'node:crypto'
 import type { Queries } from '../postgres/database.ts'
@@ -10,19 +10,19 @@ import { StoreError } from '../store-error.ts'
 import type { Source } from './source.ts'
 import { TABLE_COPIES } from './table-copy.ts'
 
-/** What a database has of its own, and an imported one begins anew. */
+/** Tables that the import empties, because their rows belong to the database and not to the installation. */
 const OF_ITS_OWN = ['stream', 'writers', 'former_epochs', 'conflicts', 'wakes'] as const
 
 /** @throws {StoreError} when the database is not empty, is in use, or has another schema than this program's. */
 export async function prepareTarget(tx: Queries, source: Source): Promise<void> {
-  // Between two statements the other side may be read for long, and an index may be built for longer.
+  // Reads of the source between two statements, and the creation of an index, may take long.
   await tx.run(
     `select set_config('statement_timeout', '0', true), set_config('idle_in_transaction_session_timeout', '0', true)`,
   )
   const version = await schemaOf(tx)
   if (version === 0) while ((await migrateOnce(tx)) < KNOWN_SCHEMA);
   else requireSchema(version)
-  // A server that starts meanwhile waits, and finds the imported database or the one that was there.
+  // A server that starts during the import waits, and then finds the imported or the unchanged database.
   await tx.run(`lock table meta, ${OF_ITS_OWN.join(', ')} in access exclusive mode`)
   await requireEmpty(tx, source)
   await requireUnused(tx)
@@ -36,7 +36,7 @@ async function requireEmpty(tx: Queries, source: Source): Promise<void> {
     const secret = await tx.one<{ value: string }>(`select value from meta where key = 'token_secret'`)
     throw new StoreError(
       secret?.value === source.meta('token_secret')
-        ? `The PostgreSQL database has this very installation already, with ${users} users: it was imported before. Nothing was changed.`
+        ? `The PostgreSQL database already has this installation, with ${users} users: it was imported before. Nothing was changed.`
         : `The PostgreSQL database is not empty: it has ${users} users. Import into an empty one. Nothing was changed.`,
     )
   }
@@ -49,7 +49,7 @@ async function requireEmpty(tx: Queries, source: Source): Promise<void> {
   }
 }
 
-/** A database that was never served has no secret yet; connections beside it are to other schemas, or will wait. */
+/** A database without a secret was never served: other connections use another schema, or will wait. */
 async function requireUnused(tx: Queries): Promise<void> {
   if ((await tx.one(`select 1 from meta where key = 'token_secret'`)) === undefined) return
   const others = await tx.one<{ n: number }>(
@@ -62,8 +62,8 @@ async function requireUnused(tx: Queries): Promise<void> {
   )
 }
 
-/** What goes for the whole installation: its name, the secret of its sync tokens, its stream and its fence. */
-export async function copyStanding(source: Source, tx: Queries): Promise<void> {
+/** The values of the whole installation: its name, the secret of its sync tokens, its stream and its fence. */
+export async function copyInstallation(source: Source, tx: Queries): Promise<void> {
   for (const key of ['server_name', 'token_secret']) {
     const value = source.meta(key)
     if (value !== undefined) await tx.run(`insert into meta (key, value) values ($1, $2)`, key, value)
@@ -85,7 +85,7 @@ const HANDLES = [
   ['awaited_users', 'awaited_num'],
 ] as const
 
-/** New rows get handles above every one that was ever given: sync tokens name devices that may be gone. */
+/** New rows get handles above all earlier ones, because sync tokens may refer to devices that were removed. */
 export async function continueHandles(source: Database, tx: Queries): Promise<void> {
   for (const [table, column] of HANDLES) {
     const row = source.one<{ last: number }>(
@@ -97,7 +97,7 @@ export async function continueHandles(source: Database, tx: Queries): Promise<vo
   }
 }
 
-/** The planner's statistics: without them the first queries would go by those of an empty database. */
+/** Updates the planner's statistics, because the first queries would otherwise be planned for an empty database. */
 export async function analyze(tx: Queries): Promise<void> {
   await tx.run(`analyze ${TABLE_COPIES.map(({ table }) => table).join(', ')}`)
 }

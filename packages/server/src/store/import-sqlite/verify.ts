@@ -1,6 +1,6 @@
 /**
- * Whether an import is whole, before it is committed: every row read back and compared with what was read, and every
- * pool's count and digest computed anew from the keys that PostgreSQL would issue. A difference undoes the import.
+ * The verification of an import before its commit: every row is read back and compared with the source, and every pool's
+ * count and digest are computed again from the keys that PostgreSQL would issue. A difference rolls the import back.
  */
 import { type Algorithm, emptyDigest, type KeyId, mixIn } from '@latchkey/protocol'
 import { materialOfJson, shareOf } from '../../pool/key.ts'
@@ -13,7 +13,7 @@ import type { TableCopy } from './table-copy-type.ts'
 
 const FETCH_ROWS = 2_000
 
-/** @throws {StoreError} when a table is not as it was read. */
+/** @throws {StoreError} when a table differs from its source. */
 export async function verifyTable(target: Queries, copy: TableCopy, expected: Fingerprint): Promise<void> {
   const names = Object.keys(copy.columns)
   const found = new Fingerprint()
@@ -24,7 +24,7 @@ export async function verifyTable(target: Queries, copy: TableCopy, expected: Fi
   if (found.equals(expected)) return
   throw differs(
     found.rows === expected.rows
-      ? `the rows of ${copy.table} are not those that were read`
+      ? `the rows of ${copy.table} differ from those that were read`
       : `${copy.table} has ${found.rows} rows, ${expected.rows} were read`,
   )
 }
@@ -34,29 +34,30 @@ type PoolRow = { readonly pool_num: number; readonly count: number; readonly dig
 type AvailableKey = {
   readonly pool_num: number
   readonly algorithm: Algorithm
-  /** Null, as the text, for a pool without available keys. */
+  /** Null, like the text, for a pool without available keys. */
   readonly key_id: KeyId | null
   readonly json: string | null
 }
 
-/** @throws {StoreError} when a pool's available keys are not those that its count and digest speak of. */
+/** @throws {StoreError} when a pool's available keys do not match its count or digest. */
 export async function verifyPools(source: Database, target: Queries): Promise<void> {
   const expected = source.each<PoolRow>(`select pool_num, count, digest from pools order by pool_num`)
   for await (const found of poolsOf(target)) {
     const next = expected.next()
     const wanted = next.done === true ? undefined : next.value
-    if (wanted?.pool_num !== found.pool_num) throw differs(`pool ${found.pool_num} is one too many`)
+    if (wanted?.pool_num !== found.pool_num)
+      throw differs(`the embedded database does not have pool ${found.pool_num}`)
     if (wanted.count !== found.count) {
       throw differs(`pool ${found.pool_num} has ${found.count} available keys, not ${wanted.count}`)
     }
     if (Buffer.compare(wanted.digest, found.digest) !== 0) {
-      throw differs(`the available keys of pool ${found.pool_num} are not those of its digest`)
+      throw differs(`the available keys of pool ${found.pool_num} do not match its digest`)
     }
   }
   if (expected.next().done !== true) throw differs('pools are missing')
 }
 
-/** Every pool by its number, with the count and the digest of its available keys. */
+/** All pools by number, with the count and the digest of their available keys. */
 async function* poolsOf(target: Queries): AsyncGenerator<PoolRow> {
   const keys = readAll<AvailableKey>(
     target,
@@ -77,7 +78,7 @@ async function* poolsOf(target: Queries): AsyncGenerator<PoolRow> {
   if (pool !== undefined) yield pool
 }
 
-/** Through a cursor: a table may be larger than memory. Inside a transaction. */
+/** Reads through a cursor, because a table may be larger than memory. */
 async function* readAll<T extends object>(target: Queries, sql: string): AsyncGenerator<T> {
   await target.run(`declare import_rows no scroll cursor for ${sql}`)
   for (;;) {
@@ -90,6 +91,6 @@ async function* readAll<T extends object>(target: Queries, sql: string): AsyncGe
 
 function differs(difference: string): StoreError {
   return new StoreError(
-    `The import was undone, because PostgreSQL would not have what the embedded database has: ${difference}. Please report it.`,
+    `The import was rolled back, because PostgreSQL would differ from the embedded database: ${difference}. Please report it.`,
   )
 }

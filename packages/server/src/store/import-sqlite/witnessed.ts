@@ -1,6 +1,6 @@
 /**
- * Whether the embedded installation has all that it acknowledged. PostgreSQL knows none of its witnesses, so the import is
- * the last who can ask them: a source that went back would issue once more what it had issued (fence/judge.ts).
+ * The check that the embedded installation has all its acknowledged writes. PostgreSQL does not have its witnesses, so the
+ * import is the last chance to read them: a source that was rolled back would issue keys again (fence/judge.ts).
  */
 import { dirname } from 'node:path'
 import { judge } from '../../fence/judge.ts'
@@ -9,8 +9,8 @@ import { listWitnesses } from '../witness.ts'
 import type { Source } from './source.ts'
 
 /**
- * @param fenceDirectory where its server kept the witness, if not beside the database
- * @throws {StoreError} when a witness is ahead of it
+ * @param fenceDirectory the directory of its witness, if it is not the directory of the database
+ * @throws {StoreError} when a witness is ahead of the database.
  */
 export function requireNothingLost(source: Source, fenceDirectory: string | undefined): void {
   const database = source.meta('database_id')
@@ -24,7 +24,7 @@ export function requireNothingLost(source: Source, fenceDirectory: string | unde
       const judgement = judge(marks, source.counted(writerId))
       if (judgement.kind !== 'behind') continue
       throw new StoreError(
-        `${source.file} went back: by ${file} its server acknowledged write ${judgement.acknowledged}, it has ${judgement.found}. Start its server once, so that it raises the fence; or, if you know that nothing was lost, run "latchkey fence adopt" on it. Nothing was imported.`,
+        `${source.file} was rolled back: according to ${file}, its server acknowledged write ${judgement.acknowledged}, but it has ${judgement.found}. Start its server once, so that it raises the fence; or, if you know that nothing was lost, run "latchkey fence adopt" on it. Nothing was imported.`,
       )
     }
   }
