@@ -18,7 +18,7 @@ const NOT_YET: readonly string[] = [
   'bench/',
   'demo/',
   'lab/',
-  'packages/server/src/store/',
+  'packages/server/src/store/postgres/',
   'packages/testing/',
   'test/',
 ]

@@ -15,7 +15,8 @@ export const BANNED_WORDS: readonly BannedWord[] = [
   [/(?<!\bthere )\b(?:is|are|was|were) no (?!longer\b|more\b|less\b|better\b|worse\b)/i, 'is not a, has no'],
   [/\bno more(?= ?[.,;:)])/i, 'no longer'],
   [/\b(?:she|her|hers|he|his|him)\b/i, 'they, their, them, or the role: the sender, the claimer'],
-  [/\btold\b/i, 'notified, advertised, reported, returned'],
+  // Not the column of the acknowledged count: part of a list, qualified, assigned or compared.
+  [/(?<![.,'] ?)\btold\b(?! [=>]| integer)/i, 'notified, advertised, reported, returned'],
   [/\btells? of\b/i, 'reports'],
   [/\b(?:hears?|heard)\b/i, 'learns, receives, is notified'],
   [/\bstands? (?:for|in|on|at|under|above|below|behind|before|there|between|alone)\b/i, 'is, means'],
@@ -36,9 +37,6 @@ export const BANNED_WORDS: readonly BannedWord[] = [
 
 /** Path prefixes whose code is not clean yet: remove one when its last word is replaced. Markdown is always checked. */
 export const NOT_YET: readonly string[] = [
-  'packages/server/src/store',
-  'packages/server/test/sqlite',
+  'packages/server/src/store/postgres',
   'packages/server/test/postgres',
-  'packages/server/test/fence',
-  'packages/server/test/import-sqlite',
 ]

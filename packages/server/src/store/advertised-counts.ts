@@ -18,8 +18,8 @@ export class AdvertisedCounts<Advertised extends object = Counts> {
   })
 
   /**
-   * Notes the counts of an answer. The first of several answers with the same token is kept, because it is not known which
-   * one arrived, and counts only fall until the device uploads or resets, which drops the entry.
+   * Notes the counts of an answer. The first of several answers with the same token is kept, because it is not known
+   * which one arrived, and counts only fall until the device uploads or resets, which drops the entry.
    */
   note(device: DeviceRef, position: Position, counts: () => Advertised): void {
     if (this.#byDevice.get(device)?.position === position) return

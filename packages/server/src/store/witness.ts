@@ -1,10 +1,10 @@
 /**
- * The last write that a process acknowledged, kept outside the database (fence/judge.ts): a small file, synced after each
- * commit and before its answers leave. Commits that end while a sync runs share the next one.
+ * The last write that a process acknowledged, kept outside the database (fence/judge.ts): a small file, synced after
+ * each commit and before its answers leave. Commits that end while a sync runs share the next one.
  *
- * The file has two places, written in turn and each with its own checksum, so that a torn write leaves the previous one.
- * Its name contains the database's ID, so that a witness is never compared with another database. Processes that share a
- * directory have a file each: the first that no other process has locked.
+ * The file has two places, written in turn and each with its own checksum, so that a torn write leaves the previous
+ * one. Its name contains the database's ID, so that a witness is never compared with another database. Processes that
+ * share a directory have a file each: the first that no other process has locked.
  */
 import { hash, randomBytes } from 'node:crypto'
 import {

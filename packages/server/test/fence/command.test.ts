@@ -1,5 +1,5 @@
 /**
- * `latchkey fence` over HTTP and on the command line: a backup put back under a server's witness, in both stores. The
+ * `latchkey fence` over HTTP and on the command line: a backup restored next to a server's witness, in both stores. The
  * PostgreSQL half needs LATCHKEY_TEST_POSTGRES (@latchkey/testing/test-schema.ts).
  */
 import assert from 'node:assert/strict'
@@ -17,7 +17,7 @@ const skip =
 const FLAGS = ['--registration', 'open', '--limits', 'off']
 const SYNC = '/_matrix/client/v3/sync'
 
-/** Runs `use` with a server of its own process; its log is complete when it has ended. */
+/** Runs `use` with a server in its own process, and returns its complete log after its end. */
 async function withServer<T>(
   args: readonly string[],
   environment: Record<string, string>,
@@ -55,7 +55,7 @@ async function claim(client: TestClient, of: TestDevice, by: TestDevice): Promis
   return Object.keys(body.one_time_keys[of.userId]?.[of.deviceId] ?? {})[0]
 }
 
-test('a database file that is put back under a server raises its fence, status says why, and adopt makes it not so', async () => {
+test('a restored database file raises the fence of its server, status reports why, and adopt prevents it', async () => {
   using directory = temporaryDirectory()
   using backup = temporaryDirectory()
   const data = ['--data', directory.path]
@@ -105,11 +105,11 @@ test('a database file that is put back under a server raises its fence, status s
   const adopted = await fence('adopt')
   assert.match(adopted.stdout, /is set to the state of the database/)
   const trusted = await withServer(data, {}, (client) => claim(client, alice, bob))
-  assert.equal(trusted.result, 'signed_curve25519:K000', 'it was told that nothing was lost')
+  assert.equal(trusted.result, 'signed_curve25519:K000', 'the operator said that nothing was lost')
   assert.doesNotMatch(trusted.log, /FENCE RAISED/)
 })
 
-test('an embedded database that a server has open is left to it', async () => {
+test('commands refuse an embedded database that a server has open', async () => {
   using directory = temporaryDirectory()
   const data = ['--data', directory.path]
   await using server = await startLatchkey([...FLAGS, ...data])
@@ -121,7 +121,7 @@ test('an embedded database that a server has open is left to it', async () => {
   }
 })
 
-test('what is no device, and half of one, is refused in plain words', async () => {
+test('an unknown device, and half a device name, are refused with a clear error', async () => {
   using directory = temporaryDirectory()
   const data = ['--data', directory.path]
   const raise = (...args: string[]): ReturnType<typeof runLatchkey> =>
@@ -133,7 +133,7 @@ test('what is no device, and half of one, is refused in plain words', async () =
   assert.match((await raise('--user', '@alice:localhost', '--device', 'A')).stderr, /has no device A/)
 })
 
-test('over PostgreSQL the fence is raised beside a running server, for all or for one device, and who waits is woken', {
+test('over PostgreSQL a raise next to a running server, for all devices or for one, wakes the waiting syncs', {
   skip,
 }, async () => {
   using directory = temporaryDirectory()
@@ -162,7 +162,7 @@ test('over PostgreSQL the fence is raised beside a running server, for all or fo
     }
     const { stdout } = await fence('status')
     assert.match(stdout, /was raised once[^]*raised by command[^]*has all acknowledged writes/)
-    // The server has the witness.
+    // The server has the witness open.
     const adopt = await fence('adopt')
     assert.equal(adopt.code, 1)
     assert.match(adopt.stdout, /in use by a server/)

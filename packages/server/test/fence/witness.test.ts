@@ -1,4 +1,4 @@
-/** The witness as a file: nothing counts as written that is not, and what is acknowledged can be read back. */
+/** The witness file: a partial write does not count, and every acknowledged mark can be read back. */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { closeSync, fstatSync, ftruncateSync, mkdtempSync, openSync, rmSync, statSync } from 'node:fs'
@@ -27,7 +27,7 @@ function open(directory: string): Witness {
   return Witness.open({ directory, database: 'x' })
 }
 
-test('lanes that have no room are refused, and those before them stay witnessed', () =>
+test('lanes without space are refused, and the earlier ones stay witnessed', () =>
   inDirectory(async (directory) => {
     const witness = open(directory)
     const recorded = Array.from(
@@ -36,7 +36,7 @@ test('lanes that have no room are refused, and those before them stay witnessed'
     )
     await Promise.all(recorded.slice(0, 1_000).map((record) => record()))
     const rest = await Promise.allSettled(recorded.slice(1_000).map((record) => record()))
-    // The first of them goes alone, and fits.
+    // The first one is written alone, and fits.
     assert.equal(rest.shift()?.status, 'fulfilled')
     assert.ok(rest.every((outcome) => outcome.status === 'rejected' && isUnavailable(outcome.reason)))
     await assert.rejects(witness.ready(), isUnavailable)
@@ -46,13 +46,13 @@ test('lanes that have no room are refused, and those before them stay witnessed'
     again.close()
   }))
 
-test('a write that the disk takes only a part of is none', { skip: noSmallDisk() }, () =>
+test('a partial write does not count', { skip: noSmallDisk() }, () =>
   inDirectory(async (directory) => {
     mountSmallDisk(directory, 64 * PAGE_BYTES)
     try {
       const witness = open(directory)
       for (let lane = 0; lane < 200; lane++) await witness.record(lane, { n: 1, epoch: EPOCH })
-      // Its room is taken away, as by a file system that writes changes to a new place, and one page is left.
+      // Frees its space and leaves one page, like a copy-on-write file system on a full disk.
       const { size } = statSync(witness.file)
       execFileSync('fallocate', ['--punch-hole', '-o', '0', '-l', `${size}`, witness.file])
       fillDisk(directory)
@@ -74,7 +74,7 @@ test('a write that the disk takes only a part of is none', { skip: noSmallDisk()
   }),
 )
 
-test('a disk that is filled after the start takes nothing from the witness', { skip: noSmallDisk() }, () =>
+test('a disk that is filled after the start does not damage the witness', { skip: noSmallDisk() }, () =>
   inDirectory(async (directory) => {
     mountSmallDisk(directory, 64 * PAGE_BYTES)
     try {
@@ -91,13 +91,13 @@ test('a disk that is filled after the start takes nothing from the witness', { s
   }),
 )
 
-test('closed in the middle of a write it writes that to its end, into its own file, and takes no more', () =>
+test('a close during a write finishes that write, in its own file, and refuses further ones', () =>
   inDirectory(async (directory) => {
     const witness = open(directory)
     await witness.record(0, { n: 1, epoch: EPOCH })
     const underWay = witness.record(0, { n: 2, epoch: EPOCH })
     witness.close()
-    // Gets the number of the file that is closed, if it is.
+    // Gets the descriptor of the closed file, if it is closed.
     const other = openSync(join(directory, 'another'), 'w+')
     await underWay
     assert.equal(fstatSync(other).size, 0)
@@ -108,7 +108,7 @@ test('closed in the middle of a write it writes that to its end, into its own fi
     again.close()
   }))
 
-test('knows the other witnesses of its database in the directory, open or not, and no others', () =>
+test('lists the other witnesses of its database in the directory, open or not, and no others', () =>
   inDirectory(async (directory) => {
     const [one, two] = [open(directory), open(directory)]
     const stranger = Witness.open({ directory, database: 'y' })

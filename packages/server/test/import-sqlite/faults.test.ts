@@ -1,4 +1,4 @@
-/** `latchkey import sqlite`: whatever goes wrong leaves both databases as they were. Needs LATCHKEY_TEST_POSTGRES. */
+/** `latchkey import sqlite`: every fault leaves both databases unchanged. Needs LATCHKEY_TEST_POSTGRES. */
 import assert from 'node:assert/strict'
 import { cpSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -19,7 +19,7 @@ import { LATCHKEY, runLatchkey, RunningProcess } from '@latchkey/testing/run-lat
 import { claim, claimNames, CLIENT, ids, keys, named, ok, upload } from '@latchkey/testing/test-client.ts'
 import type { TestServer } from '@latchkey/testing/test-server.ts'
 
-test('a marked installation is neither served nor imported twice, and can be taken back', {
+test('a marked installation is neither served nor imported twice, and the mark can be removed', {
   skip,
 }, async () => {
   await using home = new ImportHome()
@@ -49,7 +49,7 @@ test('a marked installation is neither served nor imported twice, and can be tak
   await home.serve({ dataDir })
 })
 
-test('a dry run does everything and changes nothing', { skip }, async () => {
+test('a dry run runs the whole import and changes nothing', { skip }, async () => {
   await using home = new ImportHome()
   const before = await home.serve({ dataDir: home.directory() })
   const alice = await before.login('alice')
@@ -71,7 +71,9 @@ test('a dry run does everything and changes nothing', { skip }, async () => {
   refusedWith(await importInto(await home.database(), copy, '--dry-run'), /was moved/)
 })
 
-test('what cannot be imported is refused in a line, and the database stays as it was', { skip }, async () => {
+test('a source or target that cannot be used is refused in one line, and the database is unchanged', {
+  skip,
+}, async () => {
   await using home = new ImportHome()
   const dataDir = home.directory()
   const server = await home.serve({ dataDir })
@@ -104,7 +106,7 @@ test('what cannot be imported is refused in a line, and the database stays as it
   refusedWith(await runLatchkey(['import', 'sqlite', dataDir]), /--database/)
   assert.equal(await tablesOf(database), 0)
 
-  // The other side: in use, not empty, of an older schema, away.
+  // The target: in use, not empty, of an older schema, unreachable.
   const running = await home.serve({ dataDir: home.directory(), database })
   refusedWith(await importInto(database, dataDir), /stop them first/)
   await running.login('bob')
@@ -115,23 +117,23 @@ test('what cannot be imported is refused in a line, and the database stays as it
   const old = await home.database()
   await query(old, `create table meta (key text, value text); insert into meta values ('schema', '1')`)
   refusedWith(await importInto(old, dataDir), /latchkey migrate/)
-  const away = 'postgres://me:hunter2@127.0.0.1:1/latchkey'
-  const ended = await importInto(away, dataDir)
+  const unreachable = 'postgres://me:hunter2@127.0.0.1:1/latchkey'
+  const ended = await importInto(unreachable, dataDir)
   refusedWith(ended, /cannot be used/)
   assert.ok(!ended.stderr.includes('hunter2'))
 
-  // A database that was served and stopped, and never had a user, is empty.
+  // A database that was served and stopped without ever having a user is empty.
   const served = await home.database()
   await (await home.serve({ dataDir: home.directory(), database: served })).close()
   await imported(served, dataDir)
   await home.serve({ dataDir: home.directory(), database: served })
 })
 
-test('a source that went back behind its witness is refused, wherever that is, until the fence was raised for it', {
+test('a source that was rolled back is refused, wherever its witness is, until its fence is raised', {
   skip,
 }, async () => {
   await using home = new ImportHome()
-  for (const witness of ['beside the database', 'elsewhere'] as const) {
+  for (const witness of ['next to the database', 'elsewhere'] as const) {
     const dataDir = home.directory()
     const fenceDir = witness === 'elsewhere' ? home.directory() : dataDir
     const flags = witness === 'elsewhere' ? ['--fence-dir', fenceDir] : []
@@ -155,7 +157,7 @@ test('a source that went back behind its witness is refused, wherever that is, u
       await importInto(database, dataDir, ...flags),
       /went back: .*fence-.*Start its server once.*fence adopt/,
     )
-    // A rehearsal is made on a copy: a witness elsewhere, of a server that has gone on, says nothing of that.
+    // A dry run uses a copy: the witness elsewhere, of a server that continued, does not apply to it.
     if (witness === 'elsewhere') await imported(database, dataDir, '--dry-run', ...flags)
     else refusedWith(await importInto(database, dataDir, '--dry-run'), /went back/)
     assert.equal(await tablesOf(database), 0)
@@ -166,7 +168,7 @@ test('a source that went back behind its witness is refused, wherever that is, u
   }
 })
 
-test('killed in the middle it leaves the database empty and the installation as it was, and is repeated', {
+test('an import killed in the middle leaves the database empty and the source unchanged, and can be repeated', {
   skip,
 }, async () => {
   await using home = new ImportHome()
@@ -191,7 +193,7 @@ test('killed in the middle it leaves the database empty and the installation as 
   await using running = new RunningProcess(process.execPath, [LATCHKEY, 'import', 'sqlite', dataDir], {
     environment,
   })
-  // The keys are written by then, in a transaction that waits for the table after them.
+  // The keys are written, in a transaction that waits for the next table.
   await eventually(async () => {
     const { rows } = await obstacle.query(`select 1 from pg_locks where not granted`)
     return rows.length > 0
@@ -211,7 +213,7 @@ test('killed in the middle it leaves the database empty and the installation as 
   assert.deepEqual(await claimNames(after, alice, alice, 2), ids(2).map(named))
 })
 
-test('a process that ends between the mark and the commit leaves an installation to be imported again', {
+test('a process that ends between the mark and the commit leaves an installation that can be imported again', {
   skip,
 }, async () => {
   await using home = new ImportHome()
@@ -233,7 +235,7 @@ for (const [what, change] of [
   ['a key that becomes available again', `new.state := 0`],
   ['a row that is not taken', `return null`],
 ] as const) {
-  test(`${what} is found before the end, and undoes the import`, { skip }, async () => {
+  test(`${what} is found before the commit, and the import is rolled back`, { skip }, async () => {
     await using home = new ImportHome()
     const dataDir = home.directory()
     const before = await home.serve({ dataDir })
@@ -256,7 +258,9 @@ for (const [what, change] of [
   })
 }
 
-test('counts and digests that the embedded database does not keep to are found', { skip }, async () => {
+test('counts and digests that do not match the keys of the embedded database are found', {
+  skip,
+}, async () => {
   await using home = new ImportHome()
   for (const [change, finding] of [
     [`update pools set count = count + 1`, /5 available keys, not 6/],
@@ -271,7 +275,7 @@ test('counts and digests that the embedded database does not keep to are found',
   }
 })
 
-test('an installation that is marked as moved is refused in plain words until the mark is taken off', async () => {
+test('an installation marked as moved is refused with a clear error until the mark is removed', async () => {
   await using home = new ImportHome()
   const dataDir = home.directory()
   await (await home.serve({ dataDir })).close()
@@ -288,7 +292,7 @@ test('an installation that is marked as moved is refused in plain words until th
 async function eventually(condition: () => Promise<boolean>): Promise<void> {
   const deadline = Date.now() + 20_000
   while (!(await condition())) {
-    if (Date.now() > deadline) throw new Error('what the test waits for does not happen')
+    if (Date.now() > deadline) throw new Error('the condition of the test was not met in time')
     await new Promise((resolve) => setImmediate(resolve))
   }
 }

@@ -1,7 +1,4 @@
-/**
- * `latchkey import sqlite`: nothing of an embedded installation is lost or begins anew. Needs
- * LATCHKEY_TEST_POSTGRES.
- */
+/** `latchkey import sqlite`: an embedded installation continues without a loss. Needs LATCHKEY_TEST_POSTGRES. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { DEFAULT_POOL_POLICY } from '../../src/pool/policy.ts'
@@ -29,7 +26,7 @@ import { type AnyJson, type TestDevice, type TestServer } from '@latchkey/testin
 
 const pools = { ...DEFAULT_POOL_POLICY, keysPerPool: 8 }
 
-/** What a device, and everybody else, can see of it. Pages of the embedded store have tokens of their own. */
+/** The state of a device that itself and others can see. Page tokens differ between the stores. */
 async function viewOf(server: TestServer, device: TestDevice): Promise<AnyJson> {
   const get = async (path: string): Promise<AnyJson> =>
     ok(await server.call('GET', `${CLIENT}${path}`, { token: device.token }))
@@ -47,7 +44,7 @@ async function viewOf(server: TestServer, device: TestDevice): Promise<AnyJson> 
   }
 }
 
-test('accounts, sessions, keys, their order and their memory, messages and sync tokens all go on', {
+test('accounts, sessions, keys with their order and history, messages and sync tokens continue', {
   skip,
 }, async () => {
   await using home = new ImportHome()
@@ -68,7 +65,7 @@ test('accounts, sessions, keys, their order and their memory, messages and sync 
       }),
     )
 
-  // Evicted: k0000, k0001. Issued: k0002 to k0004. Withdrawn: k0006. A former fallback key, and one in use.
+  // Evicted: k0000, k0001. Issued: k0002 to k0004. Withdrawn: k0006. A former and a present fallback key.
   await upload(before, alice, { device_keys: deviceKeys(alice), one_time_keys: keys(ids(8)) })
   await upload(before, alice, { one_time_keys: keys(ids(2, 8)), fallback_keys: fallback('F1') })
   await upload(before, alice, {
@@ -80,12 +77,12 @@ test('accounts, sessions, keys, their order and their memory, messages and sync 
   const resetAnswer = await reset(before, alice, resetBody)
   await upload(before, second, { one_time_keys: keys(['s1']), fallback_keys: fallback('S') })
   assert.deepEqual(await claimNames(before, bob, second, 3), ['s1', 'S', 'S'].map(named))
-  // A device that is gone, whose ID comes back: its keys stay issued and purged.
+  // A removed device whose ID is used again: its keys stay issued and purged.
   const gone = await before.login('alice', 'GONE')
   await upload(before, gone, { one_time_keys: keys(['g1', 'g2']) })
   assert.equal((await claim(before, bob, gone))?.name, named('g1'))
   ok(await before.call('POST', `${CLIENT}/logout`, { token: gone.token, body: {} }))
-  // An identity that was given up.
+  // An identity that was replaced.
   const changed = await before.login('alice', 'CHANGED')
   await upload(before, changed, { device_keys: deviceKeys(changed), one_time_keys: keys(['c1', 'c2']) })
   assert.equal((await claim(before, bob, changed))?.name, named('c1'))
@@ -109,7 +106,7 @@ test('accounts, sessions, keys, their order and their memory, messages and sync 
   ok(await send(before, bob, { [alice.userId]: { ALICE: { n: 1 } } }, 't1'))
   ok(await send(before, bob, { [alice.userId]: { '*': { n: 2 } } }, 't2'))
 
-  // Claims that are in the issue log alone.
+  // Claims that are only in the issue log.
   assert.equal((await claim(before, bob, alice))?.name, named('k0005'))
   assert.equal((await claim(before, bob, second))?.name, named('S'))
   const copy = home.crashed(before)
@@ -130,7 +127,7 @@ test('accounts, sessions, keys, their order and their memory, messages and sync 
   const status = await after.context.store.sync.end()
   assert.equal(status.epoch, (await before.context.store.sync.end()).epoch)
 
-  // The token of before goes on: the messages come once.
+  // The earlier token continues: each message is delivered once.
   const answer = await sync(after, alice, { since })
   assert.deepEqual(
     answer.to_device.events.map((event: AnyJson) => event.content.n),
@@ -141,7 +138,7 @@ test('accounts, sessions, keys, their order and their memory, messages and sync 
   ok(await send(after, bob, { [alice.userId]: { ALICE: { n: 1 } } }, 't1'))
   assert.deepEqual((await sync(after, alice, { since: answer.next_batch })).to_device.events, [])
 
-  // Keys leave where the order stopped, and nothing that left enters again.
+  // Claims continue in the same order, and no key that left can be stored again.
   assert.deepEqual(await claimNames(after, bob, alice, 4), ['k0007', 'k0008', 'k0009', 'F2'].map(named))
   const again = await upload(after, alice, {
     one_time_keys: keys(ids(7)),
@@ -158,7 +155,7 @@ test('accounts, sessions, keys, their order and their memory, messages and sync 
   const outcomes = (await upload(after, back, { one_time_keys: keys(['g1', 'g2']) }))['dev.latchkey.outcomes']
   assert.deepEqual(outcomes, { [named('g1')]: 'already_issued', [named('g2')]: 'already_removed' })
 
-  // What is new gets numbers of its own, and whoever waited for a name hears of it.
+  // New rows get new handles, and users who awaited a name learn of its account.
   const carol = await after.login('carol', 'CAROL')
   await upload(after, carol, { device_keys: deviceKeys(carol), one_time_keys: keys(['n1']) })
   assert.equal((await claim(after, carol, carol))?.name, named('n1'))
@@ -174,7 +171,7 @@ test('accounts, sessions, keys, their order and their memory, messages and sync 
   assert.deepEqual(ok(kept), { room: { timeline: { limit: 1 } } })
 })
 
-test('a store that issues by key ID goes on by key ID, and by upload order if that is asked for', {
+test('a store that issues by key ID continues by key ID, or by upload order if configured', {
   skip,
 }, async () => {
   await using home = new ImportHome()
@@ -195,7 +192,7 @@ test('a store that issues by key ID goes on by key ID, and by upload order if th
   }
 })
 
-test('nothing raises the fence, neither the import nor the starts before and after it', {
+test('neither the import nor the starts before and after it raise the fence', {
   skip,
 }, async () => {
   await using home = new ImportHome()
@@ -222,7 +219,7 @@ test('nothing raises the fence, neither the import nor the starts before and aft
   assert.equal((await undone.context.store.sync.end()).epoch, epoch)
 })
 
-test('a fence that was raised stands after the import too, also for devices that nobody has touched since', {
+test('a raised fence still applies after the import, also to devices that were not used since', {
   skip,
 }, async () => {
   await using home = new ImportHome()
@@ -244,7 +241,7 @@ test('a fence that was raised stands after the import too, also for devices that
   const after = await home.serve({ dataDir: home.directory(), database })
   const embedded = await home.serve({ dataDir })
   for (const server of [after, embedded]) assert.equal((await claim(server, bob, alice))?.name, named('F'))
-  // Versions only grow; each store counts the purge in its own way.
+  // Versions only grow; each store counts the purge differently.
   const standing = async (server: TestServer): Promise<unknown> => ({
     ...(await pool(server, alice)),
     version: 0,
@@ -255,7 +252,7 @@ test('a fence that was raised stands after the import too, also for devices that
   assert.deepEqual(await query(database, `select fence::int from stream`), [{ fence: 1 }])
 })
 
-test('whatever happened before, both stores go on in the same way', { skip }, async () => {
+test('after any history both stores continue in the same way', { skip }, async () => {
   await using home = new ImportHome()
   const seed = Math.floor(Math.random() * 2 ** 31)
   const random = generator(seed)
@@ -310,7 +307,7 @@ test('whatever happened before, both stores go on in the same way', { skip }, as
   }
 })
 
-/** Whole numbers below a limit, the same for the same seed. */
+/** Integers below a limit, the same for the same seed. */
 function generator(seed: number): (limit: number) => number {
   let state = seed
   return (limit) => {

@@ -1,4 +1,7 @@
-/** `latchkey fence` on an embedded database: what its commands tell and do, on directories that are really put back. */
+/**
+ * `latchkey fence` on an embedded database: the answers and effects of its commands, on directories that are really
+ * restored.
+ */
 import assert from 'node:assert/strict'
 import { readdirSync } from 'node:fs'
 import { suite, test } from 'node:test'
@@ -20,8 +23,8 @@ import {
   upload,
 } from '../support/store-calls.ts'
 
-suite('the commands', () => {
-  test('tell the state of the fence and of the witnesses', async () => {
+suite('the commands of the fence', () => {
+  test('status reports the fence and the witnesses', async () => {
     await using directory = new RewindableDirectory()
     const fence = { directory: directory.path }
     const before = await directory.open(() => NOW)
@@ -49,14 +52,14 @@ suite('the commands', () => {
     assert.match(ended?.reason ?? '', /acknowledged write \d+, the database has \d+/)
   })
 
-  test('raise: as the witness does; and it counts for what the witness would have found', async () => {
+  test('raise has the effect of a witness, which then finds nothing to raise for', async () => {
     await using directory = new RewindableDirectory()
     const before = await directory.open(() => NOW)
     const session = await login(before.store, NOW)
     await upload(before.store, session, keys(0, 5), [FALLBACK])
     const backup = directory.copy()
     await claims(before.store, 2)
-    const told = tokenOf(await sync(before.store, session))
+    const token = tokenOf(await sync(before.store, session))
     await before.store.close()
     directory.putBack(backup, { witness: false })
     const reason = 'restored on purpose'
@@ -64,7 +67,7 @@ suite('the commands', () => {
     const { store, events } = await directory.open(() => NOW)
     assert.deepEqual(events, [{ kind: 'stands', number: 1 }])
     assert.equal(await claim(store), 'FALLBACK')
-    assert.equal((await sync(store, session, told)).newEpoch, true)
+    assert.equal((await sync(store, session, token)).newEpoch, true)
     await store.close()
     await raiseFence(directory.path, { reason, dropFallbackKeys: true, now: NOW })
     const { raised } = await fenceStatus(directory.path, undefined)
@@ -75,7 +78,7 @@ suite('the commands', () => {
     assert.equal(await claim((await directory.open(() => NOW)).store), undefined)
   })
 
-  test('raise for one device: its pools alone are purged, a crash before notwithstanding', async () => {
+  test('raise for one device purges only its pools, even after a crash', async () => {
     await using directory = new RewindableDirectory()
     const before = await directory.open()
     const session = await login(before.store, NOW)
@@ -90,8 +93,8 @@ suite('the commands', () => {
     const device = { userId: USER, deviceId: DEVICE }
     const command = { reason: 'a doubt', device, now: NOW }
     assert.equal((await raiseFence(directory.path, command)).number, 0)
-    const nobody = { userId: USER, deviceId: 'NOBODY' as typeof DEVICE }
-    await assert.rejects(raiseFence(directory.path, { ...command, device: nobody }), StoreError)
+    const unknown = { userId: USER, deviceId: 'NOBODY' as typeof DEVICE }
+    await assert.rejects(raiseFence(directory.path, { ...command, device: unknown }), StoreError)
     const { store, events } = await directory.open()
     assert.deepEqual(events, [{ kind: 'stands', number: 0 }])
     const reading = await sync(store, session, token)
@@ -105,7 +108,7 @@ suite('the commands', () => {
     assert.equal(await claim((await directory.open()).store), undefined)
   })
 
-  test('adopt: the database is taken for the truth, and nothing is raised', async () => {
+  test('adopt sets the witnesses to the database, and nothing is raised', async () => {
     await using directory = new RewindableDirectory()
     const fence = { directory: directory.path }
     const before = await directory.open()
@@ -124,7 +127,7 @@ suite('the commands', () => {
     assert.equal(await claim(store), 'K0000')
   })
 
-  test('say that there is no database where there is none', async () => {
+  test('a directory without a database is an error', async () => {
     using empty = temporaryDirectory()
     const named = (error: unknown): boolean =>
       error instanceof StoreError && error.message.includes(empty.path)

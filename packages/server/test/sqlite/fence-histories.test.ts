@@ -1,6 +1,6 @@
 /**
- * Random histories of writes, starts, crashes and restores against the two promises of the fence (key-pool.md): no
- * one-time key is given out twice, and nothing is raised unless something that was acknowledged is gone.
+ * Random histories of writes, starts, crashes and restores against the two guarantees of the fence (key-pool.md): no
+ * one-time key is issued twice, and the fence is raised only if acknowledged writes are lost.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -16,7 +16,7 @@ type Step =
   | { readonly type: 'upload' | 'claim'; readonly count: number }
   | { readonly type: 'back up' | 'start again' }
   | { readonly type: 'crash'; readonly claims: number; readonly turns: number }
-  | { readonly type: 'put back' | 'put back with its witness'; readonly backup: number }
+  | { readonly type: 'restore' | 'restore with its witness'; readonly backup: number }
 
 const step: fc.Arbitrary<Step> = fc.oneof(
   {
@@ -35,7 +35,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   {
     weight: 3,
     arbitrary: fc.record({
-      type: fc.constantFrom('put back' as const, 'put back' as const, 'put back with its witness' as const),
+      type: fc.constantFrom('restore' as const, 'restore' as const, 'restore with its witness' as const),
       backup: fc.nat(9),
     }),
   },
@@ -47,7 +47,7 @@ class History {
   readonly #backups: { readonly copy: Copy; readonly lastWrite: number }[] = []
   readonly #issued = new Set<string>()
   #opened: Opened
-  /** Every acknowledged write has a number of its own, in whatever history of the database. */
+  /** Every acknowledged write has a number of its own, across all histories of the database. */
   #writes = 0
   #lastWrite = 0
   #keys = 0
@@ -82,13 +82,13 @@ class History {
         return this.#open('stands')
       case 'crash':
         return this.#crash(next.claims, next.turns)
-      case 'put back':
-      case 'put back with its witness': {
+      case 'restore':
+      case 'restore with its witness': {
         const backup = this.#backups[next.backup % this.#backups.length]
         assert.ok(backup)
-        return next.type === 'put back'
-          ? this.#putBack(backup.copy, backup.lastWrite)
-          : this.#putBackUnnoticed(backup.copy)
+        return next.type === 'restore'
+          ? this.#restore(backup.copy, backup.lastWrite)
+          : this.#restoreWithWitness(backup.copy)
       }
     }
   }
@@ -110,7 +110,7 @@ class History {
 
   #gotKey(key: string | undefined): void {
     if (key === undefined) return
-    assert.ok(!this.#issued.has(key), `${key} was given out twice`)
+    assert.ok(!this.#issued.has(key), `${key} was issued twice`)
     this.#issued.add(key)
   }
 
@@ -118,36 +118,36 @@ class History {
     this.#backups.push({ copy: this.#directory.copy(), lastWrite: this.#lastWrite })
   }
 
-  /** What is answered by the instant of the crash counts; what comes later never left the process. */
+  /** Answers before the crash count; later ones never left the process. */
   async #crash(count: number, turns: number): Promise<void> {
     const answered: (string | undefined)[] = []
-    const underWay = this.#claims(count).map(async (key) => answered.push(await key))
+    const pending = this.#claims(count).map(async (key) => answered.push(await key))
     for (let turn = 0; turn < turns; turn++) await new Promise((resolve) => setImmediate(resolve))
     for (const key of answered) this.#gotKey(key)
     const left = this.#directory.copy()
-    await Promise.all(underWay)
+    await Promise.all(pending)
     await this.#opened.store.close()
     this.#directory.putBack(left, { witness: true })
     await this.#open('stands')
-    // Whether the claims were committed is not known; this is.
+    // It is not known whether the claims were committed. This upload is.
     await this.#upload(1)
   }
 
-  async #putBack(copy: Copy, lastWrite: number): Promise<void> {
+  async #restore(copy: Copy, lastWrite: number): Promise<void> {
     await this.#opened.store.close()
     this.#directory.putBack(copy, { witness: false })
     await this.#open(lastWrite === this.#lastWrite ? 'stands' : 'raised')
     if (lastWrite !== this.#lastWrite) this.#wrote()
   }
 
-  /** The witness says nothing then; a client that comes back does. */
-  async #putBackUnnoticed(copy: Copy): Promise<void> {
+  /** The witness does not detect this restore; the token of a client does. */
+  async #restoreWithWitness(copy: Copy): Promise<void> {
     await send(this.#opened.store, this.#session, ++this.#messages)
-    const told = tokenOf(await sync(this.#opened.store, this.#session))
+    const token = tokenOf(await sync(this.#opened.store, this.#session))
     await this.#opened.store.close()
     this.#directory.putBack(copy, { witness: true })
     await this.#open('stands')
-    const reading = await sync(this.#opened.store, this.#session, told)
+    const reading = await sync(this.#opened.store, this.#session, token)
     assert.deepEqual(kindsOf(this.#opened.events), ['stands', 'raised'])
     assert.ok(reading.newEpoch)
     this.#wrote()
@@ -163,7 +163,7 @@ class History {
   }
 }
 
-test('whatever happens, no key is given out twice, and the fence rises when something is lost and only then', async () => {
+test('in every history no key is issued twice, and the fence is raised if and only if writes are lost', async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 25 }), async (steps) => {
       await using history = await History.begin()

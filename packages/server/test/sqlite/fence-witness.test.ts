@@ -1,4 +1,4 @@
-/** The witness of the embedded store's fence as a file: spoilt, on a full disk, and always ahead of the answers. */
+/** The witness file of the embedded store's fence: damaged, on a full disk, and always written before the answers. */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
@@ -14,7 +14,7 @@ import { type Copy, RewindableDirectory } from '../support/rewindable-directory.
 import { temporaryDirectory } from '@latchkey/testing/run-latchkey.ts'
 import { claim, claims, keys, kindsOf, NOW, upload } from '../support/store-calls.ts'
 
-test('a witness that is spoilt in one of its places speaks by the other', async () => {
+test('a witness with one damaged place is read from the other', async () => {
   for (const place of [0, 1]) {
     await using directory = new RewindableDirectory()
     const before = await directory.open()
@@ -29,9 +29,9 @@ test('a witness that is spoilt in one of its places speaks by the other', async 
       bytes.fill(0, place * 64 * 1024 + 30, place * 64 * 1024 + 60)
       writeFileSync(file, bytes)
     }
-    const spoilt = await directory.open()
-    assert.deepEqual(kindsOf(spoilt.events), ['stands'])
-    await spoilt.store.close()
+    const damaged = await directory.open()
+    assert.deepEqual(kindsOf(damaged.events), ['stands'])
+    await damaged.store.close()
     for (const file of directory.witnesses) {
       const bytes = readFileSync(file)
       bytes.fill(0, place * 64 * 1024 + 30, place * 64 * 1024 + 60)
@@ -45,7 +45,7 @@ test('a witness that is spoilt in one of its places speaks by the other', async 
 })
 
 suite('a witness that cannot be written', () => {
-  test('is a 503 for those whose commit it was; nothing more is committed until it can be', async () => {
+  test('is a 503 for the requests of its commit, and nothing is committed until it can be written', async () => {
     await using directory = new RewindableDirectory()
     const { store } = await directory.open()
     const session = await login(store, NOW)
@@ -59,7 +59,7 @@ suite('a witness that cannot be written', () => {
     assert.deepEqual(later.map(statusOf), [503, 503, 503])
     assert.deepEqual(await poolStatus(store, session), left)
     repair()
-    // The three of the commit that could not be acknowledged are given to nobody else.
+    // The three keys of the commit that could not be acknowledged are not issued again.
     assert.deepEqual(
       await claims(store, 17),
       keys(3, 20).map(({ keyId }) => keyId as string),
@@ -70,7 +70,7 @@ suite('a witness that cannot be written', () => {
   })
 
   const mountable = process.platform === 'linux' && process.getuid?.() === 0
-  test('for want of room is found at the start, not by a claim', {
+  test('because the disk is full is detected at the start, not by a claim', {
     skip: !mountable && 'needs to mount a small disk',
   }, async () => {
     using disk = temporaryDirectory()
@@ -113,7 +113,7 @@ function statusOf(outcome: PromiseSettledResult<unknown>): unknown {
     : outcome.status
 }
 
-/** Puts a disk that is always full behind the open file of this process; returns what puts the file back. */
+/** Replaces an open file of this process by a disk that is always full; returns the function that restores it. */
 function breakOpenFile(path: string): () => void {
   const fd = readdirSync('/proc/self/fd')
     .map(Number)
@@ -121,7 +121,7 @@ function breakOpenFile(path: string): () => void {
   if (fd === undefined) throw new Error(`${path} is not open`)
   const replace = (by: string): void => {
     closeSync(fd)
-    // The lowest free number is given first.
+    // `open` returns the lowest free number first.
     const held: number[] = []
     for (;;) {
       const opened = openSync(by, 'r+')
@@ -138,7 +138,7 @@ function targetOf(fd: number): string | undefined {
   try {
     return readlinkSync(`/proc/self/fd/${fd}`)
   } catch {
-    return undefined // The one that listed the directory.
+    return undefined // The descriptor that listed the directory.
   }
 }
 

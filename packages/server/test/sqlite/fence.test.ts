@@ -1,6 +1,6 @@
 /**
- * The rollback fence of the embedded store (key-pool.md "Rollback fence"): what raises it, what does not, and what it
- * does then. Directories are really put back: their files are copied, and the copies come back.
+ * The rollback fence of the embedded store (key-pool.md "Rollback fence"): the causes of a raise and its effects.
+ * Directories are really restored: their files are copied, and the copies replace them.
  */
 import { keyPools } from '@latchkey/testing/key-pools.ts'
 import assert from 'node:assert/strict'
@@ -35,8 +35,8 @@ import {
 import * as http from '@latchkey/testing/test-client.ts'
 import { clientOf, TEST_CONFIG, type TestServer } from '@latchkey/testing/test-server.ts'
 
-suite('a database from before the claims', () => {
-  test('raises the fence at the start: no key is issued twice, and the client is told all of it', async () => {
+suite('a database restored from a backup before the claims', () => {
+  test('raises the fence at the start: no key is issued twice, and the client learns all of it', async () => {
     await using directory = new RewindableDirectory()
     const before = await directory.open()
     const session = await login(before.store, NOW)
@@ -47,8 +47,8 @@ suite('a database from before the claims', () => {
     const backup = directory.copy()
     const issued = await claims(before.store, 4)
     await send(before.store, session, 3)
-    const told = await sync(before.store, session)
-    assert.deepEqual(messagesOf(told), [1, 2, 3])
+    const lost = await sync(before.store, session)
+    assert.deepEqual(messagesOf(lost), [1, 2, 3])
     await before.store.close()
     directory.putBack(backup, { witness: false })
 
@@ -56,17 +56,17 @@ suite('a database from before the claims', () => {
     assert.deepEqual(kindsOf(events), ['raised'])
     assert.deepEqual(await claims(store, 2), ['FALLBACK', 'FALLBACK'])
     await send(store, session, 4)
-    // Who had seen only the first message has not seen the second; who had seen the lost third has.
+    // A client that saw only the first message gets the second; a client that saw the lost third one does not.
     const behind = await sync(store, session, early)
     assert.deepEqual(messagesOf(behind), [2, 4])
-    const reading = await sync(store, session, tokenOf(told))
+    const reading = await sync(store, session, tokenOf(lost))
     assert.deepEqual(messagesOf(reading), [4])
     assert.equal(reading.newEpoch, true)
     assert.equal(reading.signalled, true)
     assert.deepEqual(reading.changedUsers, [USER])
     const { pools } = reading
-    assert.notEqual(pools.epoch, told.epoch)
-    assert.ok(pools.generation > told.pools.generation)
+    assert.notEqual(pools.epoch, lost.epoch)
+    assert.ok(pools.generation > lost.pools.generation)
     assert.equal(countOf(pools), 0)
     assert.equal(pools.algorithms[0]?.digest, Buffer.alloc(32).toString('base64url'))
     assert.deepEqual(await poolStatus(store, session), pools)
@@ -81,7 +81,7 @@ suite('a database from before the claims', () => {
       [...outcomes.values()],
       ['already_removed', 'already_removed', 'stored', 'stored', 'stored', 'stored'],
     )
-    // The ID of a key that is gone is no conflict for a new one.
+    // The ID of a purged key does not conflict with a new key.
     const renewed = await upload(store, session, [makeKey(SIGNED_CURVE25519, 'K0009', 900)])
     assert.deepEqual([...renewed.outcomes.values()], ['stored'])
     const fresh = await claims(store, 5)
@@ -89,8 +89,8 @@ suite('a database from before the claims', () => {
     assert.ok(fresh.every((key) => !issued.includes(key)))
   })
 
-  test('purges a device before whatever touches it first, and nothing of it is shown before', async () => {
-    const touches: Record<string, (store: Store, session: Session) => Promise<unknown>> = {
+  test('purges a device before its next operation, which shows none of the old keys', async () => {
+    const operations: Record<string, (store: Store, session: Session) => Promise<unknown>> = {
       claim: (store) => claim(store, OTHER),
       upload: (store, session) => upload(store, session, []),
       reset: (store, session) =>
@@ -104,7 +104,7 @@ suite('a database from before the claims', () => {
       inspect: (store, session) => store.pools.inspect(session, { limit: 10 }),
       sync: (store, session) => sync(store, session),
     }
-    for (const [name, touch] of Object.entries(touches)) {
+    for (const [name, operate] of Object.entries(operations)) {
       await using directory = new RewindableDirectory()
       const before = await directory.open()
       const session = await login(before.store, NOW, USER, OTHER)
@@ -115,19 +115,19 @@ suite('a database from before the claims', () => {
       await before.store.close()
       directory.putBack(backup, { witness: false })
       const { store } = await directory.open()
-      await touch(store, session)
+      await operate(store, session)
       const status = await poolStatus(store, session)
       assert.equal(status.generation, generation + 1, name)
       const { pools } = await store.pools.inspect(session, { limit: 10 })
       assert.deepEqual(pools[0]?.available, [], name)
       assert.equal(pools[0]?.fallback?.keyId, 'FALLBACK', name)
       assert.equal(await claim(store, OTHER), 'FALLBACK', name)
-      // A second touch finds nothing to do.
+      // A second operation does not purge again.
       assert.equal((await poolStatus(store, session)).generation, generation + 1, name)
     }
   })
 
-  test('keeps the history of its devices, and new devices know the fence', async () => {
+  test('keeps the history of its devices, and new devices are not purged', async () => {
     await using directory = new RewindableDirectory()
     const before = await directory.open()
     const session = await login(before.store, NOW)
@@ -148,7 +148,7 @@ suite('a database from before the claims', () => {
     assert.deepEqual([countOf(status), status.generation], [3, 0])
   })
 
-  test('put back twice raises the fence twice; a start between raises nothing', async () => {
+  test('raises the fence at each restore, and not at a start in between', async () => {
     await using directory = new RewindableDirectory()
     const { store: first } = await directory.open()
     const session = await login(first, NOW)
@@ -175,7 +175,7 @@ suite('a database from before the claims', () => {
     assert.equal(new Set(issued).size, 15)
   })
 
-  test('raises the fence too when it is of a later time than the one that is put away for it', async () => {
+  test('raises the fence also when it is newer than the database that it replaces', async () => {
     await using directory = new RewindableDirectory()
     const { store: first } = await directory.open()
     const session = await login(first, NOW)
@@ -189,7 +189,7 @@ suite('a database from before the claims', () => {
     const raised = await directory.open()
     await upload(raised.store, session, keys(20, 25))
     await raised.store.close()
-    // It counts further than what was acknowledged last, and knows nothing of it.
+    // Its count is higher than the last acknowledged one, but it does not have that write.
     directory.putBack(late, { witness: false })
     const { store, events } = await directory.open()
     assert.deepEqual(kindsOf(events), ['raised'])
@@ -211,7 +211,7 @@ suite('a database from before the claims', () => {
       const [event] = events
       assert.equal(event?.kind === 'raised' && event.droppedFallbackKeys, days === 7)
       assert.equal(await claim(store), days === 5 ? 'FALLBACK' : undefined)
-      // The key that went is not taken for a new one.
+      // The dropped key does not count as a new one.
       const { fallbackOutcomes } = await upload(store, session, [], [FALLBACK])
       assert.deepEqual([...fallbackOutcomes.values()], [days === 5 ? 'already_stored' : 'already_replaced'])
     }
@@ -219,7 +219,7 @@ suite('a database from before the claims', () => {
 })
 
 suite('nothing is raised', () => {
-  test('by crashes, whatever was under way', async () => {
+  test('by crashes with claims in progress', async () => {
     await using directory = new RewindableDirectory()
     let opened = await directory.open()
     const session = await login(opened.store, NOW)
@@ -228,13 +228,13 @@ suite('nothing is raised', () => {
       const { store } = opened
       await upload(store, session, keys(round * 10, round * 10 + 10))
       const acknowledged: (string | undefined)[] = []
-      const underWay = Array.from({ length: 8 }, async () => {
+      const pending = Array.from({ length: 8 }, async () => {
         acknowledged.push(await claim(store))
       })
       for (let turns = 0; turns < round % 7; turns++) await new Promise((resolve) => setImmediate(resolve))
       const left = directory.copy()
       issued.push(...acknowledged)
-      await Promise.all(underWay)
+      await Promise.all(pending)
       await store.close()
       directory.putBack(left, { witness: true })
       opened = await directory.open()
@@ -243,7 +243,7 @@ suite('nothing is raised', () => {
     assert.equal(new Set(issued).size, issued.length)
   })
 
-  test('by clean starts, and by a clock that is set back', async () => {
+  test('by clean starts, and by a clock that moves backwards', async () => {
     await using directory = new RewindableDirectory()
     let now = NOW
     for (const step of [0, 0, -400 * DAY_MS, 10 * DAY_MS, 0]) {
@@ -256,8 +256,8 @@ suite('nothing is raised', () => {
     }
   })
 
-  test('by a file that was deleted, or spoilt throughout; that nothing can be said is said', async () => {
-    for (const spoil of [
+  test('by a deleted or damaged witness, and an event reports that it is missing', async () => {
+    for (const damage of [
       (file: string) => rmSync(file),
       (file: string) => writeFileSync(file, 'x'.repeat(200_000)),
       (file: string) => writeFileSync(file, ''),
@@ -266,7 +266,7 @@ suite('nothing is raised', () => {
       const { store } = await directory.open()
       await login(store, NOW)
       await store.close()
-      for (const file of directory.witnesses) spoil(file)
+      for (const file of directory.witnesses) damage(file)
       const without = await directory.open()
       assert.deepEqual(kindsOf(without.events), ['no_witness', 'stands'])
       await without.store.close()
@@ -277,7 +277,7 @@ suite('nothing is raised', () => {
 })
 
 suite('a sync token', () => {
-  test('of an epoch that the database never had raises the fence, and the next one of it does not', async () => {
+  test('of an epoch that the database never had raises the fence, and a second such token does not', async () => {
     await using directory = new RewindableDirectory()
     const before = await directory.open()
     const session = await login(before.store, NOW)
@@ -295,8 +295,8 @@ suite('a sync token', () => {
     const { store, events } = await directory.open()
     assert.deepEqual(kindsOf(events), ['stands'])
     await upload(store, session, keys(10, 15))
-    const told: string[] = []
-    store.sync.subscribe({ device() {}, user() {}, everyone: () => told.push('everyone') })
+    const notified: string[] = []
+    store.sync.subscribe({ device() {}, user() {}, everyone: () => notified.push('everyone') })
     const readings = await Promise.all([
       sync(store, session, mine),
       sync(store, session, mine),
@@ -307,14 +307,14 @@ suite('a sync token', () => {
       events.slice(1).map(({ kind }) => kind),
       ['raised'],
     )
-    assert.deepEqual(told, ['everyone'])
+    assert.deepEqual(notified, ['everyone'])
     assert.equal(countOf(readings[0]?.pools ?? raisedNothing()), 0)
     assert.ok((readings[0]?.position ?? 0) > (mine?.position ?? Infinity))
     const { formerEnd } = await store.sync.end(mine)
     assert.equal(typeof formerEnd, 'number')
   })
 
-  test('acknowledges nothing that was sent since the database went back unnoticed', async () => {
+  test('acknowledges no message that was sent since an undetected rollback of the database', async () => {
     await using directory = new RewindableDirectory()
     const before = await directory.open()
     const session = await login(before.store, NOW)
@@ -324,7 +324,7 @@ suite('a sync token', () => {
     await before.store.close()
     directory.putBack(backup, { witness: true })
     const { store, events } = await directory.open()
-    // They have positions that the client has seen other messages at.
+    // The client has seen other messages at their positions.
     for (const n of [5, 6]) await send(store, session, n)
     const reading = await sync(store, session, seen)
     assert.deepEqual(kindsOf(events), ['stands', 'raised'])
@@ -337,7 +337,7 @@ function raisedNothing(): never {
   throw new Error('there is no reading')
 }
 
-test('over HTTP: restored with its witness, a server finds out by the first token, and everyone is told', async () => {
+test('over HTTP: a server restored with its witness detects it by the first token and wakes every client', async () => {
   await using directory = new RewindableDirectory()
   const setUp = await serve(directory)
   const alice = await setUp.login('alice', 'ALICE')
@@ -353,18 +353,18 @@ test('over HTTP: restored with its witness, a server finds out by the first toke
   const lost = await serve(directory)
   const issued = await http.claimNames(lost, bob, alice, 3)
   await http.send(lost, bob, { [alice.userId]: { ALICE: { n: 1 } } }, 't1')
-  const told = await http.sync(lost, alice)
-  assert.equal(told.to_device.events.length, 1)
+  const seen = await http.sync(lost, alice)
+  assert.equal(seen.to_device.events.length, 1)
   await lost[Symbol.asyncDispose]()
   directory.putBack(backup, { witness: true })
 
   await using server = await serve(directory)
   const waiting = await http.longPoll(server, bob, bobs)
-  const answer = await http.sync(server, alice, { since: told.next_batch, timeout: '30000' })
-  assert.notEqual(answer['dev.latchkey.key_pool'].epoch, told['dev.latchkey.key_pool'].epoch)
+  const answer = await http.sync(server, alice, { since: seen.next_batch, timeout: '30000' })
+  assert.notEqual(answer['dev.latchkey.key_pool'].epoch, seen['dev.latchkey.key_pool'].epoch)
   assert.equal(answer.device_one_time_keys_count[http.CURVE], 0)
-  assert.notEqual(answer.next_batch, told.next_batch)
-  // Bob, who waited, hears of the new epoch too, and his next poll waits again.
+  assert.notEqual(answer.next_batch, seen.next_batch)
+  // Bob's waiting sync returns the new epoch too, and the next one waits again.
   const { body } = await waiting.answer
   assert.notEqual(body.next_batch, bobs)
   const bobWaits = await http.longPoll(server, bob, body.next_batch)
@@ -377,7 +377,7 @@ test('over HTTP: restored with its witness, a server finds out by the first toke
   assert.equal((await bobWaits.answer).body.to_device.events.length, 1)
 })
 
-/** On the embedded database, whatever other tests use. */
+/** A server on the embedded database, regardless of the database of other tests. */
 async function serve(directory: RewindableDirectory): Promise<TestServer> {
   const { rates: _unlimited, ...config } = TEST_CONFIG
   const server = await startServer({ ...config, dataDir: directory.path })
@@ -389,7 +389,7 @@ async function serve(directory: RewindableDirectory): Promise<TestServer> {
   }
 }
 
-test('without a witness nothing is counted, and a token is proof all the same', async () => {
+test('without a witness writes are not counted, and a token still proves a rollback', async () => {
   await using directory = new RewindableDirectory()
   const events: FenceEvent[] = []
   const open = (): Promise<Store> =>
@@ -405,12 +405,12 @@ test('without a witness nothing is counted, and a token is proof all the same', 
   const backup = directory.copy()
   const lost = await open()
   await send(lost, session, 1)
-  const told = tokenOf(await sync(lost, session))
+  const token = tokenOf(await sync(lost, session))
   await lost.close()
   assert.deepEqual(directory.witnesses, [])
   directory.putBack(backup, { witness: true })
   const store = await open()
-  assert.equal(countOf((await sync(store, session, told)).pools), 0)
+  assert.equal(countOf((await sync(store, session, token)).pools), 0)
   assert.deepEqual(kindsOf(events), ['stands', 'stands', 'stands', 'raised'])
   await store.close()
 })

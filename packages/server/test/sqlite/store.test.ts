@@ -152,8 +152,8 @@ suite('the commit queue', () => {
 
 /** Makes every commit and every read of several rows fail, in SQLite's binding. Returns the function that ends that. */
 function failCommitsAndReads(): () => void {
-  const { exec } = DatabaseSync.prototype
-  const { all } = StatementSync.prototype
+  const exec = Reflect.get(DatabaseSync.prototype, 'exec') as (sql: string) => void
+  const all: unknown = Reflect.get(StatementSync.prototype, 'all')
   const fail = (): never => {
     throw new Error('the disk fails')
   }

@@ -1,11 +1,11 @@
 /**
  * `latchkey import sqlite`: imports an embedded installation, with all its records, into an empty PostgreSQL database.
  *
- *     lock the source -> copy all, in one transaction -> read all back and compare -> mark the source as moved -> commit
+ *     lock the source -> copy all in one transaction -> read it back and compare -> mark the source as moved -> commit
  *
- * Refuses a source that has lost acknowledged writes, and a source that was moved elsewhere. The source is marked before
- * the commit, so that there are never two databases that can be served, even if the process is killed in between. The same
- * command imports a marked source again whose import did not finish.
+ * Refuses a source that has lost acknowledged writes, and a source that was moved elsewhere. The source is marked
+ * before the commit, so that there are never two databases that can be served, even if the process is killed in
+ * between. The same command imports a marked source again whose import did not finish.
  */
 import { Postgres, type PostgresOptions, type Queries } from '../postgres/database.ts'
 import { asStoreError } from '../postgres/open-store.ts'

@@ -1,7 +1,8 @@
 /**
- * Pools and their keys. The embedded store numbers keys across all pools (`num`), PostgreSQL within each (`seq`): the order
- * in a pool is the same, counted from 1. `head` is the first available key, so that no earlier key counts as available;
- * issued keys have their own state, because claims by key ID follow no order. The claimers of keys are copied to `issues`.
+ * Pools and their keys. The embedded store numbers keys across all pools (`num`), PostgreSQL within each (`seq`): the
+ * order in a pool is the same, counted from 1. `head` is the first available key, so that no earlier key counts as
+ * available; issued keys have their own state, because claims by key ID follow no order. The claimers of keys are
+ * copied to `issues`.
  */
 import { STATE_CODE } from '../key-row.ts'
 import type { Database } from '../sqlite/database.ts'

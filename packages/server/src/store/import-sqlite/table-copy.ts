@@ -1,9 +1,9 @@
 /**
- * What an import takes along: every table that both stores have, and how its rows become those of PostgreSQL. Handles
- * (`*_num`) stay what they are, because sync tokens and other rows name devices by them. Pools and their keys: key-log.ts.
+ * The tables of an import: every table that both stores have, and the conversion of its rows for PostgreSQL. Handles
+ * (`*_num`) are kept, because sync tokens and other rows refer to devices by them. Pools and their keys: key-log.ts.
  *
- * Not taken along: `issue_log`, which is settled before; `writers`, whose counters belong to one database; what PostgreSQL
- * alone has (`wakes`).
+ * Not imported: `issue_log`, which is settled first; `writers`, whose counters belong to one database; `wakes`, which
+ * only PostgreSQL has.
  */
 import { hash } from 'node:crypto'
 import { messageLength } from '../../messages/inbox.ts'

@@ -1,6 +1,7 @@
 /**
- * The verification of an import before its commit: every row is read back and compared with the source, and every pool's
- * count and digest are computed again from the keys that PostgreSQL would issue. A difference rolls the import back.
+ * The verification of an import before its commit: every row is read back and compared with the source, and every
+ * pool's count and digest are computed again from the keys that PostgreSQL would issue. A difference rolls the import
+ * back.
  */
 import { type Algorithm, emptyDigest, type KeyId, mixIn } from '@latchkey/protocol'
 import { materialOfJson, shareOf } from '../../pool/key.ts'

@@ -1,6 +1,6 @@
 /**
- * The check that the embedded installation has all its acknowledged writes. PostgreSQL does not have its witnesses, so the
- * import is the last chance to read them: a source that was rolled back would issue keys again (fence/judge.ts).
+ * The check that the embedded installation has all its acknowledged writes. PostgreSQL does not have its witnesses, so
+ * the import is the last chance to read them: a source that was rolled back would issue keys again (fence/judge.ts).
  */
 import { dirname } from 'node:path'
 import { judge } from '../../fence/judge.ts'

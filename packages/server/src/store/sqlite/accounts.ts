@@ -9,7 +9,9 @@ import { removeChosen, removing } from './remove-devices.ts'
 import { proveSession } from './session-device.ts'
 import { trackAwaited } from './tracked-users.ts'
 
-/** Neither pools nor positions: such an operation may run in another process next to the server (`latchkey user add`). */
+/**
+ * Neither pools nor positions: such an operation may run in another process next to the server (`latchkey user add`).
+ */
 type QueueOnly = Pick<Core, 'queue'>
 
 export function createAccount(core: QueueOnly, account: NewAccount): Promise<Account> {

@@ -1,6 +1,6 @@
 /**
- * `/keys/claim`: issues keys. The hot path: per key one read from the read-ahead and one row of the issue log.
- * The rules are pool/claim.ts and pool/depletion.ts; the wake-ups are pool/wake.ts. Budget used by a claim that is rolled
+ * `/keys/claim`: issues keys. The hot path: per key one read from the read-ahead and one row of the issue log. The
+ * rules are pool/claim.ts and pool/depletion.ts; the wake-ups are pool/wake.ts. Budget used by a claim that is rolled
  * back is not refunded; it refills over time.
  */
 import { chooseKey } from '../../pool/claim.ts'

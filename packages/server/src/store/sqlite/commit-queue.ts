@@ -29,8 +29,8 @@ export type CommitHooks = {
   /** After the operations of a transaction. */
   readonly beforeCommit: (tx: Transaction) => void
   /**
-   * Right after the commit: resolves when its answers may leave, in the order of the commits; if it rejects, its error is
-   * the answer to all of them. Undefined: they may leave now.
+   * Right after the commit: resolves when its answers may leave, in the order of the commits; if it rejects, its error
+   * is the answer to all of them. Undefined: they may leave now.
    */
   readonly acknowledge?: () => Promise<void> | undefined
   readonly afterCommit: () => void
@@ -204,7 +204,10 @@ export class CommitQueue {
     this.#unansweredOperations += batch.length
   }
 
-  /** Rolls back after a failure. The cause is one operation, which alone is refused, or the storage: then all are refused. */
+  /**
+   * Rolls back after a failure. The cause is one operation, which alone is refused, or the storage: then all are
+   * refused.
+   */
   #undo(
     batch: readonly Operation[],
     running: Operation | undefined,

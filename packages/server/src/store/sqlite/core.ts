@@ -1,7 +1,7 @@
 /**
  * The shared state of the SQLite store's operations: the connection, the commit queue, the fence, the pools in memory,
- * stream positions and wake-ups. Each operation is a file of this folder: a function that takes the core, and the token of
- * its transaction if it runs inside one.
+ * stream positions and wake-ups. Each operation is a file of this folder: a function that takes the core, and the token
+ * of its transaction if it runs inside one.
  */
 import type { OnFence } from '../../fence/events.ts'
 import type { DepletionDefence } from '../../pool/depletion.ts'

@@ -1,4 +1,6 @@
-/** `latchkey fence` on an embedded database that no server has open. Settles the issue log first: a crash leaves one. */
+/**
+ * `latchkey fence` on an embedded database that no server has open. Settles the issue log first: a crash leaves one.
+ */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { DeviceId, UserId } from '@latchkey/protocol'

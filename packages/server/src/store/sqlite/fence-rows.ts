@@ -1,4 +1,6 @@
-/** The rows of the fence: the epoch, the number of raises, the former epochs, the counters of writers (fence/judge.ts). */
+/**
+ * The rows of the fence: the epoch, the number of raises, the former epochs, the counters of writers (fence/judge.ts).
+ */
 import { randomBytes } from 'node:crypto'
 import { type Mark, outlivesFallbackKeys, POSITION_JUMP } from '../../fence/judge.ts'
 import type { FenceStatus } from '../../fence/status.ts'
@@ -55,8 +57,8 @@ export function readFence(db: Reader): FenceNumbers {
 }
 
 /**
- * Ends the epoch at the trusted position (trusted-position.ts), and the lost epochs too. Devices are not written: each is
- * purged before its next operation (purge-stale-pools.ts).
+ * Ends the epoch at the trusted position (trusted-position.ts), and the lost epochs too. Devices are not written: each
+ * is purged before its next operation (purge-stale-pools.ts).
  */
 export function raiseFence(tx: Transaction, positions: Positions, evidence: Evidence, now: number): Raised {
   const ended = readFence(tx)
@@ -87,7 +89,9 @@ export function raiseFence(tx: Transaction, positions: Positions, evidence: Evid
   return { epoch, number, fallback: droppedFallbackKeys ? number : ended.fallback, droppedFallbackKeys }
 }
 
-/** The position at which an epoch ended; undefined for the present epoch, and for epochs that the database never had. */
+/**
+ * The position at which an epoch ended; undefined for the present epoch, and for epochs that the database never had.
+ */
 export function formerEnd(db: Reader, epoch: string): Position | undefined {
   return db.one<{ end_pos: Position }>(`select end_pos from former_epochs where epoch = ?`, epoch)?.end_pos
 }

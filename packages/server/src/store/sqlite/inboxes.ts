@@ -1,6 +1,6 @@
 /**
- * Sizes of inboxes, which keep them within their bounds (messages/inbox.ts). Each is counted once and then updated; after
- * a rollback it is dropped and counted again.
+ * Sizes of inboxes, which keep them within their bounds (messages/inbox.ts). Each is counted once and then updated;
+ * after a rollback it is dropped and counted again.
  */
 import { LRUCache } from 'lru-cache'
 import {

@@ -1,6 +1,6 @@
 /**
- * The embedded store: one SQLite file, one process, group commit. Implements every port of the domain; each operation is
- * a file of this folder.
+ * The embedded store: one SQLite file, one process, group commit. Implements every port of the domain; each operation
+ * is a file of this folder.
  */
 import type { AccountStore } from '../../accounts/port.ts'
 import type { DeviceStore } from '../../devices/port.ts'

@@ -1,4 +1,6 @@
-/** Writes the time and address at which devices were last seen (devices/last-seen.ts), in batches with the next commit. */
+/**
+ * Writes the time and address at which devices were last seen (devices/last-seen.ts), in batches with the next commit.
+ */
 import { type Seen, SeenSessions, WRITE_SEEN_AFTER_MS, WRITE_SEEN_AT } from '../../devices/last-seen.ts'
 import type { DeviceRef, Session } from '../../session.ts'
 import type { CommitQueue } from './commit-queue.ts'

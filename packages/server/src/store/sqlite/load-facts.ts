@@ -1,6 +1,6 @@
 /**
- * The facts for a change of a device's pools (pool/port.ts). Counts, digests and fallback keys are in memory; keys are read
- * with one statement per pool. The device's rows are settled.
+ * The facts for a change of a device's pools (pool/port.ts). Counts, digests and fallback keys are in memory; keys are
+ * read with one statement per pool. The device's rows are settled.
  */
 import { type KeyId, parseKeyName } from '@latchkey/protocol'
 import { mayBeEvicted } from '../../pool/enter-keys.ts'
@@ -136,10 +136,10 @@ function metKeys(
 }
 
 /**
- * An available key with the ID of a wanted key counts only if its material differs: otherwise it is the wanted key, found
- * by its material, and its text need not be read. Of issued keys with the ID of a wanted key the newest counts; its row
- * carries the wanted key's material here. `+state` keeps SQLite from using the index by state, with which it would read
- * every key of the pool.
+ * An available key with the ID of a wanted key counts only if its material differs: otherwise it is the wanted key,
+ * found by its material, and its text need not be read. Of issued keys with the ID of a wanted key the newest counts;
+ * its row carries the wanted key's material here. `+state` keeps SQLite from using the index by state, with which it
+ * would read every key of the pool.
  */
 function readRows(
   tx: Transaction,

@@ -1,6 +1,6 @@
 /**
- * Marker of an embedded database that was imported into PostgreSQL. Servers on both copies would issue the same keys, so
- * a server never opens a marked database.
+ * Marker of an embedded database that was imported into PostgreSQL. Servers on both copies would issue the same keys,
+ * so a server never opens a marked database.
  */
 import { StoreError } from '../store-error.ts'
 import type { Reader, Transaction } from './database.ts'

@@ -1,7 +1,7 @@
 /**
  * The fence at the start, before any other read: takes the witness and compares the writes that it, and every other
- * witness in its directory, acknowledged with the counters of the database (fence/judge.ts). Raises the fence of a database
- * that was rolled back.
+ * witness in its directory, acknowledged with the counters of the database (fence/judge.ts). Raises the fence of a
+ * database that was rolled back.
  */
 import type { FenceEvent, OnFence } from '../../fence/events.ts'
 import { judge } from '../../fence/judge.ts'

@@ -114,8 +114,8 @@ export function loadDevice(db: Reader, ref: DeviceRef): DeviceState | undefined 
 }
 
 /**
- * The next keys of a pool, in claim order. Keys with unsettled issues are still `available` in their rows and are skipped;
- * in upload order `readUpTo` is past them, unless the issues were replayed from the log.
+ * The next keys of a pool, in claim order. Keys with unsettled issues are still `available` in their rows and are
+ * skipped; in upload order `readUpTo` is past them, unless the issues were replayed from the log.
  */
 export function readAhead(db: Reader, pool: PoolState, claimOrder: 'upload' | 'key_id'): readonly NextKey[] {
   const byKeyId = claimOrder === 'key_id'

@@ -1,6 +1,7 @@
 /**
  * One reading for `/sync` (sync/reading.ts). It is synchronous, so that no commit interrupts it: counts, digest and
- * messages are of one instant. A raise of the fence, if the token proves a rollback, and a purge of stale pools come first.
+ * messages are of one instant. A raise of the fence, if the token proves a rollback, and a purge of stale pools come
+ * first.
  */
 import { unknownToken } from '../../matrix-error.ts'
 import type { DeviceRef, Position, Session, UserRef } from '../../session.ts'

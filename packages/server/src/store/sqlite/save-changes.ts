@@ -1,6 +1,6 @@
 /**
- * Saves the domain's changes of a device's pools (pool/port.ts), in the rows and in memory. Few statements, except for one
- * per added key.
+ * Saves the domain's changes of a device's pools (pool/port.ts), in the rows and in memory. Few statements, except for
+ * one per added key.
  */
 import { compareCodePoints } from '@latchkey/protocol'
 import { keyHash, materialHash, type Removal } from '../../pool/key.ts'
@@ -39,7 +39,9 @@ export function saveChanges(core: Core, tx: Transaction, proved: ProvedDevice, c
   core.keys.replace(tx, { ...saved, pools: sorted(pools) })
 }
 
-/** The device's own part of the version. The rest is in its pools (key-states.ts): a claim writes only its pool's row. */
+/**
+ * The device's own part of the version. The rest is in its pools (key-states.ts): a claim writes only its pool's row.
+ */
 function ownVersion({ version }: PoolsChange, pools: Iterable<PoolState>): number {
   let own = version
   for (const pool of pools) own -= pool.changes
@@ -182,8 +184,8 @@ function clearKeys(
 }
 
 /**
- * One row at a time, so that numbers grow in upload order. For 50 keys this takes two thirds of the processor time of one
- * statement over `json_each` (150 instead of 223 us).
+ * One row at a time, so that numbers grow in upload order. For 50 keys this takes two thirds of the processor time of
+ * one statement over `json_each` (150 instead of 223 us).
  */
 function appendKeys(tx: Transaction, poolNum: number, added: PoolChange['added'], now: number): void {
   for (const { key, state } of added) {

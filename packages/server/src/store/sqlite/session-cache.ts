@@ -1,7 +1,7 @@
 /**
- * Sessions by token hash: every request reads one. The transaction that ends a session drops its entry, so that no entry
- * outlives the commit; after a rollback the next request reads the session again.
- * Unknown tokens are not kept, because another process may add accounts.
+ * Sessions by token hash: every request reads one. The transaction that ends a session drops its entry, so that no
+ * entry outlives the commit; after a rollback the next request reads the session again. Unknown tokens are not kept,
+ * because another process may add accounts.
  */
 import { LRUCache } from 'lru-cache'
 import type { Session, TokenHash } from '../../session.ts'

@@ -1,7 +1,7 @@
 /**
  * Tracked device lists (devices/tracking.ts), and the lists that changed. A change of a user's list concerns all
- * observers of that user (users.list_pos). A change that a single observer can see has its position in the row of the pair
- * (tracked_users.pos). Names without an account are in awaited_users.
+ * observers of that user (users.list_pos). A change that a single observer can see has its position in the row of the
+ * pair (tracked_users.pos). Names without an account are in awaited_users.
  */
 import type { UserId } from '@latchkey/protocol'
 import { type AskedUser, decideTracking, MAX_AWAITED, type Tracking } from '../../devices/tracking.ts'
@@ -69,8 +69,8 @@ function forgetOldestAwaited(tx: Transaction, observer: UserRef): void {
 }
 
 /**
- * Makes the users who awaited this name track its account, so that its first keys are a change. A new account has no keys
- * and needs no position, so that another process may create it (`latchkey user add`).
+ * Makes the users who awaited this name track its account, so that its first keys are a change. A new account has no
+ * keys and needs no position, so that another process may create it (`latchkey user add`).
  */
 export function trackAwaited(tx: Transaction, userId: UserId, target: UserRef): void {
   tx.run(

@@ -1,8 +1,8 @@
 /**
- * The trusted position: the last position that certainly means the same to the database and to every client, and the time
- * of its last write. It moves forward only when the database is opened with the witness that has seen every write: even if
- * that witness proves a rollback, no write has followed the rollback. Without that witness the database may have been
- * restored from a backup and written to, so that clients know other events at its positions.
+ * The trusted position: the last position that certainly means the same to the database and to every client, and the
+ * time of its last write. It moves forward only when the database is opened with the witness that has seen every write:
+ * even if that witness proves a rollback, no write has followed the rollback. Without that witness the database may
+ * have been restored from a backup and written to, so that clients know other events at its positions.
  */
 import type { Position } from '../../session.ts'
 import type { Reader, Transaction } from './database.ts'
@@ -38,7 +38,10 @@ export function writeTrustedWriter(tx: Transaction, writerId: string | undefined
   else writeMeta(tx, WRITER, writerId)
 }
 
-/** The end of lost epochs that the database never had: the earliest known end, because it is not known when they diverged. */
+/**
+ * The end of lost epochs that the database never had: the earliest known end, because it is not known when they
+ * diverged.
+ */
 export function endOfLostEpochs(db: Reader): Position {
   const first = db.one<{ pos: Position | null }>(`select min(end_pos) as pos from former_epochs`)?.pos
   const { position } = readTrustedPosition(db)

@@ -1,6 +1,6 @@
 /**
- * The rollback fence (key-pool.md "Rollback fence"): the counters of those who wrote, which epochs have ended and where,
- * and under which fence each device was last touched. The numbers of the fence itself are in `meta`.
+ * The rollback fence (key-pool.md "Rollback fence"): the counters of writers, the former epochs with their ends,
+ * and the fence under which each device was last used. The numbers of the fence itself are in `meta`.
  */
 export const fence = `
 alter table devices add column fence integer not null default 0;

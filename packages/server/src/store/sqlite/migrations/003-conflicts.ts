@@ -1,6 +1,6 @@
 /**
- * The memory of refused uploads (pool/conflict.ts), as PostgreSQL has it: a client's second try heals although the server
- * was restarted in between.
+ * The record of refused uploads (pool/conflict.ts): the repeated upload of a client heals even if the server was
+ * restarted in between.
  */
 export const conflicts = `
 create table conflicts (

@@ -1,6 +1,6 @@
 /**
- * The embedded store's fence where nobody noticed in time: databases that were put back without the witness that could
- * have told, served, and fenced later. What was certain before is what counts then (store/sqlite/certain.ts).
+ * The embedded store's fence after a rollback that was not detected at the start: the database was restored without its
+ * witness, served, and fenced later. Syncs then continue from the trusted position (store/sqlite/trusted-position.ts).
  */
 import assert from 'node:assert/strict'
 import { rmSync } from 'node:fs'
@@ -27,9 +27,9 @@ import {
   upload,
 } from '../support/store-calls.ts'
 
-suite('put back without its witness, and served', () => {
+suite('a database that is restored without its witness and served', () => {
   for (const starts of [1, 3]) {
-    test(`for ${starts} starts: what was sent meanwhile is delivered to whoever saw the lost messages`, async () => {
+    test(`for ${starts} starts: a client that saw the lost messages gets those that were sent since the restore`, async () => {
       for (const by of ['command', 'token'] as const) {
         await using directory = new RewindableDirectory()
         const before = await directory.open()
@@ -53,7 +53,7 @@ suite('put back without its witness, and served', () => {
         assert.deepEqual(kindsOf(opened.events), starts === 1 ? ['no_witness', 'stands'] : ['stands'])
         if (by === 'command') {
           await opened.store.close()
-          await raiseFence(directory.path, { reason: 'somebody read the log', now: NOW })
+          await raiseFence(directory.path, { reason: 'an operator read the log', now: NOW })
           opened = await directory.open()
         }
         const reading = await sync(opened.store, session, lost)
@@ -64,9 +64,9 @@ suite('put back without its witness, and served', () => {
     })
   }
 
-  test('for a while: how much was lost is counted from before it was put back', async () => {
+  test('loses fallback keys according to the time of the last write before the restore', async () => {
     for (const days of [1, 30]) {
-      for (const witness of ['put back too', 'lost'] as const) {
+      for (const witness of ['restored too', 'lost'] as const) {
         await using directory = new RewindableDirectory()
         let now = NOW
         const open = (): Promise<Opened> => directory.open(() => now)
@@ -91,7 +91,7 @@ suite('put back without its witness, and served', () => {
   })
 })
 
-test('a token of an epoch that was lost with the raise that began it acknowledges nothing that was sent since', async () => {
+test('a token of an epoch whose raise was lost acknowledges no message that was sent since', async () => {
   await using directory = new RewindableDirectory()
   const before = await directory.open()
   const session = await login(before.store, NOW)
@@ -109,7 +109,7 @@ test('a token of an epoch that was lost with the raise that began it acknowledge
   assert.deepEqual(kindsOf(events), ['stands', 'raised'])
 })
 
-test('after a raise what is written is certain again', async () => {
+test('writes after a raise are trusted again', async () => {
   await using directory = new RewindableDirectory()
   let now = NOW
   const open = (): Promise<Opened> => directory.open(() => now)
@@ -137,11 +137,11 @@ test('after a raise what is written is certain again', async () => {
   directory.putBack(backup, { witness: false })
   const { store, events } = await open()
   assert.deepEqual(kindsOf(events), ['raised'])
-  // Who had seen the first message does not get it again.
+  // The client has seen the first message and does not get it again.
   assert.deepEqual(messagesOf(await sync(store, session, first)), [2])
 })
 
-test('at the start every witness in the directory is asked, not only the one that is taken', async () => {
+test('a start compares every witness in the directory, not only the one that it takes', async () => {
   await using directory = new RewindableDirectory()
   const before = await directory.open()
   const session = await login(before.store, NOW)
@@ -165,7 +165,7 @@ test('at the start every witness in the directory is asked, not only the one tha
   assert.deepEqual((await directory.open()).events, [{ kind: 'stands', number: 1 }])
 })
 
-test('after a raise one claim for many devices does not hold up the others', async () => {
+test('after a raise a claim of many devices does not delay other claims', async () => {
   await using directory = new RewindableDirectory()
   const before = await directory.open()
   const ids = Array.from({ length: 450 }, (_, n) => `D${n}` as DeviceId)
