@@ -102,7 +102,7 @@ test('a source or target that cannot be used is refused in one line, and the dat
   refusedWith(await importInto(database, copyOf(withSql('pragma user_version = 99'))), /schema 99/)
   const foreign = home.directory()
   withSql('create table t (a)')(join(foreign, 'latchkey.db'))
-  refusedWith(await importInto(database, foreign), /no database of Latchkey/)
+  refusedWith(await importInto(database, foreign), /is not a Latchkey database/)
   refusedWith(await runLatchkey(['import', 'sqlite', dataDir]), /--database/)
   assert.equal(await tablesOf(database), 0)
 
@@ -155,11 +155,11 @@ test('a source that was rolled back is refused, wherever its witness is, until i
 
     refusedWith(
       await importInto(database, dataDir, ...flags),
-      /went back: .*fence-.*Start its server once.*fence adopt/,
+      /was rolled back: .*fence-.*Start its server once.*fence adopt/,
     )
     // A dry run uses a copy: the witness elsewhere, of a server that continued, does not apply to it.
     if (witness === 'elsewhere') await imported(database, dataDir, '--dry-run', ...flags)
-    else refusedWith(await importInto(database, dataDir, '--dry-run'), /went back/)
+    else refusedWith(await importInto(database, dataDir, '--dry-run'), /was rolled back/)
     assert.equal(await tablesOf(database), 0)
     await (await serve()).close()
     await imported(database, dataDir, ...flags)
@@ -252,7 +252,7 @@ for (const [what, change] of [
        create trigger spoil before insert on one_time_keys for each row
          when (new.seq = 1) execute function spoil()`,
     )
-    refusedWith(await importInto(database, dataDir), /was undone.*one_time_keys/)
+    refusedWith(await importInto(database, dataDir), /was rolled back.*one_time_keys/)
     assert.deepEqual(await query(database, `select 1 from users`), [])
     await home.serve({ dataDir })
   })
