@@ -85,6 +85,11 @@ export function unavailable(message: string, retryAfterMs = 1000): MatrixError {
   return new MatrixError(503, 'M_UNKNOWN', message, { retry_after_ms: retryAfterMs })
 }
 
+/** 503: the server accepts no further requests. */
+export function shuttingDown(): MatrixError {
+  return unavailable('The server is shutting down.')
+}
+
 /** Quotes client-supplied text for an error message, truncated to `maxLength`. */
 export function quoted(text: string, maxLength = 100): string {
   return JSON.stringify(text.length > maxLength ? `${text.slice(0, maxLength)}...` : text)

@@ -3,13 +3,16 @@ import type { DeviceId, UserId } from '@latchkey/protocol'
 import type { Position } from '../session.ts'
 import type { Judgement } from './judge.ts'
 
+/** Ended epochs in a status. */
+export const MAX_LISTED_EPOCHS = 20
+
 export type FenceStatus = {
   readonly epoch: string
   /** How often the fence has been raised. */
   readonly number: number
   /** Last position of the stream. */
   readonly position: Position
-  /** Ended epochs, newest first, at most 20. */
+  /** Ended epochs, newest first, at most `MAX_LISTED_EPOCHS`. */
   readonly raised: readonly {
     readonly epoch: string
     /** Milliseconds since 1970. */

@@ -20,7 +20,7 @@ import {
 } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import type { Mark, Marks } from '../fence/judge.ts'
-import { unavailable } from '../matrix-error.ts'
+import { shuttingDown, unavailable } from '../matrix-error.ts'
 import { prepareDirectory, preparePrivateFile } from './data-directory.ts'
 import { type Lock, tryLock } from './lock-file.ts'
 import { StoreError } from './store-error.ts'
@@ -163,7 +163,7 @@ export class Witness {
 
   #sync(): Promise<void> {
     return new Promise((resolve, reject) => {
-      if (this.#closed) return reject(unavailable('The server is shutting down.'))
+      if (this.#closed) return reject(shuttingDown())
       if (this.#waiting.length >= MAX_WAITING) return reject(unavailable('Witness queue of the fence full.'))
       this.#waiting.push({ resolve, reject })
       if (!this.#running) void this.#run()

@@ -16,7 +16,7 @@ import type { Store } from '../../src/store.ts'
 import { CommitQueue } from '../../src/store/sqlite/commit-queue.ts'
 import { type Core, createCore } from '../../src/store/sqlite/core.ts'
 import { StoreError } from '../../src/store/store-error.ts'
-import type { Database, Transaction } from '../../src/store/sqlite/database.ts'
+import type { Database, Reader, Transaction } from '../../src/store/sqlite/database.ts'
 import { openDatabase } from '../../src/store/sqlite/open-database.ts'
 import { openSqliteStore, storeOver } from '../../src/store/sqlite/index.ts'
 import { sweepOnce } from '../../src/store/sqlite/sweep.ts'
@@ -90,6 +90,21 @@ suite('the token of a transaction', () => {
     db.close()
   })
 })
+
+/** Checked by the compiler only: each line must be an error. */
+export function requireTokens(core: Core, db: Database, reader: Reader): void {
+  // @ts-expect-error A database writes only through a transaction.
+  db.run(`delete from claimers`)
+  // @ts-expect-error The database of the core only reads.
+  core.db.run(`delete from claimers`)
+  // @ts-expect-error A reader is not a token.
+  core.positions.next(reader)
+  // @ts-expect-error A database is not a token.
+  core.claimers.numOf(db, 'bob')
+  // @ts-expect-error An object with the same methods is not a token.
+  const forged: Transaction = { ...reader, run: () => 0, insert: () => 0, script() {} }
+  core.keys.settleAll(forged)
+}
 
 suite('the commit queue', () => {
   /** Three writes in one commit, the second of which throws `fault`: the others must be there after it. */

@@ -5,7 +5,7 @@
  */
 import { hash } from 'node:crypto'
 import pg from 'pg'
-import { MatrixError, unavailable } from '../../matrix-error.ts'
+import { MatrixError, shuttingDown, unavailable } from '../../matrix-error.ts'
 import type { ConnectionCounts } from '../../store.ts'
 import { StoreError } from '../store-error.ts'
 
@@ -147,7 +147,7 @@ export class Postgres implements Queries {
   }
 
   async #connect(): Promise<pg.PoolClient> {
-    if (this.#closing !== undefined) throw unavailable('The server is shutting down.')
+    if (this.#closing !== undefined) throw shuttingDown()
     if (this.#pool.waitingCount >= MAX_WAITING)
       throw unavailable('More requests are waiting than the server holds.')
     try {

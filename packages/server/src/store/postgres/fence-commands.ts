@@ -1,8 +1,13 @@
 /** `latchkey fence` on PostgreSQL, beside running servers too: they notice a raise within the second. */
 import { judge } from '../../fence/judge.ts'
-import type { AdoptedWitness, FenceStatus, RaiseCommand } from '../../fence/status.ts'
+import {
+  type AdoptedWitness,
+  type FenceStatus,
+  MAX_LISTED_EPOCHS,
+  type RaiseCommand,
+} from '../../fence/status.ts'
 import type { DeviceRef, Position } from '../../session.ts'
-import { StoreError } from '../store-error.ts'
+import { StoreError, unknownDevice } from '../store-error.ts'
 import { listWitnesses, Witness } from '../witness.ts'
 import { Changes } from './changes.ts'
 import { Postgres, type PostgresOptions, type Queries } from './database.ts'
@@ -15,15 +20,13 @@ import { requireSchema, schemaOf } from './schema.ts'
 
 type WitnessDirectory = { readonly directory: string } | undefined
 
-const MAX_LISTED = 20
-
 /** @throws {StoreError} when the database cannot be used. */
 export function postgresFenceStatus(options: PostgresOptions, fence: WitnessDirectory): Promise<FenceStatus> {
   return withDatabase(options, async (db) => {
     const stream = await readStream(db)
     const raised = await db.all<FenceStatus['raised'][number]>(
       `select epoch, ended_ts as "endedTs", reason, end_pos as "endPosition"
-       from former_epochs order by ended_ts desc, end_pos desc limit ${MAX_LISTED}`,
+       from former_epochs order by ended_ts desc, end_pos desc limit ${MAX_LISTED_EPOCHS}`,
     )
     const witnesses = await witnessesOf(db, fence)
     const former = await db.all<{ epoch: string }>(`select epoch from former_epochs`)
@@ -114,7 +117,7 @@ async function purgeDevice(
     userId,
     deviceId,
   )
-  if (row === undefined) throw new StoreError(`${userId} has no device ${deviceId}.`)
+  if (row === undefined) throw unknownDevice(userId, deviceId)
   const { device_num: device } = row
   await purgePools(tx, [device], fencePurge(dropFallbackKeys), now)
   const changes = new Changes()

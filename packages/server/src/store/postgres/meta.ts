@@ -1,6 +1,6 @@
 /** Values of the `meta` table: what belongs to a database for its life. */
 import { randomBytes } from 'node:crypto'
-import { StoreError } from '../store-error.ts'
+import { DEFAULT_SERVER_NAME, requireServerName } from '../server-name.ts'
 import type { Queries } from './database.ts'
 
 /** A value of the `meta` table, made on first use. */
@@ -18,11 +18,7 @@ export function databaseId(db: Queries): Promise<string> {
 
 /** @throws {StoreError} when the database belongs to another server name. */
 export async function claimServerName(db: Queries, name: string | undefined): Promise<string> {
-  const held = await readOrCreateMeta(db, 'server_name', () => name ?? 'localhost')
-  if (name !== undefined && name !== held) {
-    throw new StoreError(
-      `This database belongs to the server name ${held}, which cannot change; configured is ${name}. Leave --server-name out, or use another database.`,
-    )
-  }
+  const held = await readOrCreateMeta(db, 'server_name', () => name ?? DEFAULT_SERVER_NAME)
+  requireServerName(held, name, 'another database')
   return held
 }

@@ -11,7 +11,7 @@ import type { PoolPolicy } from '../../pool/policy.ts'
 import type { Store } from '../../store.ts'
 import { AdvertisedCounts } from '../advertised-counts.ts'
 import type { RowLimits } from '../row-limits.ts'
-import { StoreError } from '../store-error.ts'
+import { StoreError, unusableWitness } from '../store-error.ts'
 import { Witness } from '../witness.ts'
 import { ClaimBatcher } from './claim-batcher.ts'
 import { Claimers } from './claimers.ts'
@@ -123,10 +123,7 @@ function openIn(directory: string, database: string): Witness {
     return Witness.open({ directory, database })
   } catch (error) {
     if (error instanceof StoreError) throw error
-    throw new StoreError(
-      `The fence cannot keep its witness in ${directory}: ${String(error)}. Mend that, or name another --fence-dir.`,
-      { cause: error },
-    )
+    throw unusableWitness(directory, error)
   }
 }
 

@@ -9,7 +9,7 @@
  *   throws nevertheless, the whole transaction is rolled back and the other operations run again without it.
  * `onRollback` discards the changes of a rolled-back transaction from memory; until it succeeds nothing is answered.
  */
-import { MatrixError, unavailable } from '../../matrix-error.ts'
+import { MatrixError, shuttingDown, unavailable } from '../../matrix-error.ts'
 import type { Database, OpenTransaction, Transaction } from './database.ts'
 
 type Operation = {
@@ -103,7 +103,7 @@ export class CommitQueue {
     around: Partial<Pick<Operation, 'before' | 'undone'>>,
   ): Promise<T> {
     return new Promise<T>((resolve, reject) => {
-      if (this.#closed) return reject(unavailable('The server is shutting down.'))
+      if (this.#closed) return reject(shuttingDown())
       if (this.#waiting.length + this.#unansweredOperations >= MAX_WAITING)
         return reject(unavailable('Write queue full.'))
       const { before = nothing, undone = nothing } = around

@@ -5,10 +5,15 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { DeviceId, UserId } from '@latchkey/protocol'
 import { judge } from '../../fence/judge.ts'
-import type { FenceStatus } from '../../fence/status.ts'
+import {
+  type AdoptedWitness,
+  type FenceStatus,
+  MAX_LISTED_EPOCHS,
+  type RaiseCommand,
+} from '../../fence/status.ts'
 import type { DeviceRef } from '../../session.ts'
 import { lockDirectory } from '../lock-file.ts'
-import { StoreError } from '../store-error.ts'
+import { StoreError, unknownDevice } from '../store-error.ts'
 import { listWitnesses, Witness } from '../witness.ts'
 import { signalDevice } from './core.ts'
 import type { Database, Reader, Transaction } from './database.ts'
@@ -33,8 +38,6 @@ import { Wakes } from './wakes.ts'
 
 type WitnessDirectory = { readonly directory: string } | undefined
 
-const MAX_LISTED = 20
-
 /** @throws {StoreError} when there is no database, or a server has it open. */
 export async function fenceStatus(directory: string, fence: WitnessDirectory): Promise<FenceStatus> {
   return withDatabase(directory, (db) => {
@@ -44,7 +47,7 @@ export async function fenceStatus(directory: string, fence: WitnessDirectory): P
       epoch,
       number,
       position: new Positions(db).last,
-      raised: lastEnded(db, MAX_LISTED),
+      raised: lastEnded(db, MAX_LISTED_EPOCHS),
       witnesses: witnessesOf(db, fence).map(({ file, writerId, marks }) => ({
         file,
         writerId,
@@ -52,17 +55,6 @@ export async function fenceStatus(directory: string, fence: WitnessDirectory): P
       })),
     }
   })
-}
-
-export type RaiseCommand = {
-  /** For operators. */
-  readonly reason: string
-  /** Purges only this device, and does not raise the fence. */
-  readonly device?: { readonly userId: UserId; readonly deviceId: DeviceId }
-  /** Undefined: depends on the time of the last write (fence/judge.ts); never for a single device. */
-  readonly dropFallbackKeys?: boolean
-  /** Milliseconds since 1970. */
-  readonly now: number
 }
 
 /**
@@ -102,7 +94,7 @@ export async function raiseFence(directory: string, command: RaiseCommand): Prom
 export async function adoptFence(
   directory: string,
   fence: { readonly directory: string },
-): Promise<readonly { readonly file: string; readonly adopted: boolean }[]> {
+): Promise<readonly AdoptedWitness[]> {
   return withDatabase(directory, async (db) => {
     const { epoch } = readFence(db)
     const adopted: { file: string; adopted: boolean; writerId?: string }[] = []
@@ -133,7 +125,7 @@ function requireDevice(db: Reader, { userId, deviceId }: { userId: UserId; devic
     userId,
     deviceId,
   )
-  if (row === undefined) throw new StoreError(`${userId} has no device ${deviceId}.`)
+  if (row === undefined) throw unknownDevice(userId, deviceId)
   return row.device_num
 }
 

@@ -21,7 +21,7 @@ import { CommitQueue } from './commit-queue.ts'
 import { type Core, type CoreOptions, createCore } from './core.ts'
 import type { Database } from './database.ts'
 import { addSignatures, putCrossSigning } from './cross-signing.ts'
-import { StoreError } from '../store-error.ts'
+import { DEFAULT_SERVER_NAME, requireServerName } from '../server-name.ts'
 import { lockDirectory } from '../lock-file.ts'
 import { openDatabase } from './open-database.ts'
 import { getDevice, listDevices, renameDevice } from './device-rows.ts'
@@ -115,12 +115,8 @@ function settleLog(db: Database, { keys }: Core): void {
 }
 
 function claimServerName(db: Database, name: string | undefined): string {
-  const held = db.transaction((tx) => readOrCreateMeta(tx, 'server_name', () => name ?? 'localhost'))
-  if (name !== undefined && name !== held) {
-    throw new StoreError(
-      `This database belongs to the server name ${held}, which cannot change; configured is ${name}. Leave --server-name out, or use another --data directory.`,
-    )
-  }
+  const held = db.transaction((tx) => readOrCreateMeta(tx, 'server_name', () => name ?? DEFAULT_SERVER_NAME))
+  requireServerName(held, name, 'another --data directory')
   return held
 }
 

@@ -6,7 +6,7 @@
 import type { FenceEvent, OnFence } from '../../fence/events.ts'
 import { judge } from '../../fence/judge.ts'
 import { MatrixError } from '../../matrix-error.ts'
-import { StoreError } from '../store-error.ts'
+import { StoreError, unusableWitness } from '../store-error.ts'
 import { Witness } from '../witness.ts'
 import type { Database, Transaction } from './database.ts'
 import {
@@ -105,8 +105,5 @@ function judgeAtOpen(tx: Transaction, witness: Witness, { now }: OpenFenceOption
 function asStoreError(error: unknown, directory: string): StoreError {
   if (error instanceof StoreError) return error
   const cause = error instanceof MatrixError && error.cause instanceof Error ? error.cause : error
-  return new StoreError(
-    `The fence cannot keep its witness in ${directory}: ${String(cause)}. Fix it or set another --fence-dir.`,
-    { cause: error },
-  )
+  return unusableWitness(directory, error, cause)
 }
