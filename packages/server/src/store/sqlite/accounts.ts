@@ -10,7 +10,8 @@ import { proveSession } from './session-device.ts'
 import { trackAwaited } from './tracked-users.ts'
 
 /**
- * Neither pools nor positions: such an operation may run in another process next to the server (`latchkey user add`).
+ * For operations that use neither pools nor positions: another process may run them next to a server (`latchkey user
+ * add`).
  */
 type QueueOnly = Pick<Core, 'queue'>
 

@@ -20,7 +20,7 @@ export type FenceNumbers = {
 
 /** Evidence that a database was rolled back. */
 export type Evidence = {
-  /** For people. */
+  /** For operators. */
   readonly reason: string
   /** Epochs that clients or witnesses have seen; those that the store never had are recorded as ended. */
   readonly epochs: readonly string[]
