@@ -76,7 +76,7 @@ export async function raiseFence(directory: string, command: RaiseCommand): Prom
         }
         return raiseFenceRows(tx, positions, evidence, now)
       }
-      const ref = requireDevice(tx, device)
+      const ref = existingDevice(tx, device)
       purgePools(tx, ref, fencePurge(dropFallbackKeys ?? false), now)
       signalDevice({ positions, wakes: new Wakes(new LatestPositions(tx)) }, tx, ref)
       positions.save(tx)
@@ -118,7 +118,7 @@ function witnessesOf(db: Reader, fence: WitnessDirectory): ReturnType<typeof lis
   return fence === undefined ? [] : listWitnesses({ ...fence, database: databaseId(db) })
 }
 
-function requireDevice(db: Reader, { userId, deviceId }: { userId: UserId; deviceId: DeviceId }): DeviceRef {
+function existingDevice(db: Reader, { userId, deviceId }: { userId: UserId; deviceId: DeviceId }): DeviceRef {
   const row = db.one<{ device_num: DeviceRef }>(
     `select device_num from devices join users using (user_num)
      where user_id = ? and device_id = ? and removed_ts is null`,
