@@ -12,20 +12,21 @@ import { forbidden } from '../matrix-error.ts'
 import type { DeviceRef } from '../session.ts'
 import type { NewSession } from './port.ts'
 
-export type LoginFacts = {
+/** `Ref`: a store may require that the device is locked. */
+export type LoginFacts<Ref extends DeviceRef = DeviceRef> = {
   /** The account's password hash now. */
   readonly passwordHash: string
   /** The user's device of this ID; undefined when there has been none. */
-  readonly device: { readonly deviceRef: DeviceRef; readonly isRemoved: boolean } | undefined
+  readonly device: { readonly deviceRef: Ref; readonly isRemoved: boolean } | undefined
   /** The device ID is one of the user's cross-signing public keys. */
   readonly namesKey: boolean
   /** The user's devices, without removed ones. */
   readonly deviceCount: number
 }
 
-export type LoginDecision = (
+export type LoginDecision<Ref extends DeviceRef = DeviceRef> = (
   | { readonly kind: 'create' }
-  | { readonly kind: 'renew' | 'restore'; readonly deviceRef: DeviceRef }
+  | { readonly kind: 'renew' | 'restore'; readonly deviceRef: Ref }
 ) & {
   /** The earlier tokens of the device end: only this login's token is valid. */
   readonly endsTokens: boolean
@@ -39,11 +40,11 @@ export type LoginDecision = (
  * @throws {MatrixError} 403 when the password has changed since it was checked, 400 when the ID is a key's or the user
  *   has as many devices as allowed.
  */
-export function decideLogin(
-  { passwordHash, device, namesKey, deviceCount }: LoginFacts,
+export function decideLogin<Ref extends DeviceRef>(
+  { passwordHash, device, namesKey, deviceCount }: LoginFacts<Ref>,
   { account, deviceId }: { readonly account: NewSession['account']; readonly deviceId: DeviceId },
   limits: DeviceLimits,
-): LoginDecision {
+): LoginDecision<Ref> {
   if (passwordHash !== account.passwordHash) throw forbidden('The password was changed during this login.')
   if (device !== undefined && !device.isRemoved) {
     return { kind: 'renew', deviceRef: device.deviceRef, endsTokens: true, changesList: false }

@@ -5,7 +5,11 @@
 import type { DeviceRef, Position } from '../session.ts'
 
 /** A to-device message for one inbox. `event` is JSON text, `length` that of `messageLength`. */
-export type Delivery = { readonly device: DeviceRef; readonly event: string; readonly length: number }
+export type Delivery<Ref extends DeviceRef = DeviceRef> = {
+  readonly device: Ref
+  readonly event: string
+  readonly length: number
+}
 
 export type InboxLimits = {
   readonly inboxMessages: number

@@ -23,27 +23,36 @@ export function transactionsForgottenBefore(now: number): number {
   return now - REMEMBER_TRANSACTION_MS
 }
 
-export type KnownDevice = { readonly deviceRef: DeviceRef; readonly deviceId: string }
-
-/** An outgoing message, and the existing devices that it may be for: of its user all, or only the one it names. */
-export type AddressedMessage = OutgoingMessage & { readonly candidates: readonly KnownDevice[] }
-
-export type SendFacts = {
-  /** The last time this device carried out a transaction with this ID. */
-  readonly sentTs: number | undefined
-  readonly messages: readonly AddressedMessage[]
+/** `Ref`: a store may require that recipients are locked. */
+export type KnownDevice<Ref extends DeviceRef = DeviceRef> = {
+  readonly deviceRef: Ref
+  readonly deviceId: string
 }
 
-export type SendDecision =
+/** An outgoing message, and the existing devices that it may be for: of its user all, or only the one it names. */
+export type AddressedMessage<Ref extends DeviceRef = DeviceRef> = OutgoingMessage & {
+  readonly candidates: readonly KnownDevice<Ref>[]
+}
+
+export type SendFacts<Ref extends DeviceRef = DeviceRef> = {
+  /** The last time this device carried out a transaction with this ID. */
+  readonly sentTs: number | undefined
+  readonly messages: readonly AddressedMessage<Ref>[]
+}
+
+export type SendDecision<Ref extends DeviceRef = DeviceRef> =
   | { readonly kind: 'repeat' }
   | { readonly kind: 'refused'; readonly error: MatrixError }
-  | { readonly kind: 'deliver'; readonly deliveries: readonly Delivery[] }
+  | { readonly kind: 'deliver'; readonly deliveries: readonly Delivery<Ref>[] }
 
 /** A repeat changes nothing, even if it would be refused now. A refused transaction is not remembered. */
-export function decideSend({ sentTs, messages }: SendFacts, now: number): SendDecision {
+export function decideSend<Ref extends DeviceRef>(
+  { sentTs, messages }: SendFacts<Ref>,
+  now: number,
+): SendDecision<Ref> {
   if (isRemembered(sentTs, now)) return { kind: 'repeat' }
   let length = 0
-  const deliveries: Delivery[] = []
+  const deliveries: Delivery<Ref>[] = []
   for (const message of messages) {
     const { event } = message
     const inboxLength = messageLength(event)
@@ -69,7 +78,11 @@ function isRemembered(sentTs: number | undefined, now: number): boolean {
 /**
  * The named device, or with `*` all of the user's devices but those with a message of their own. Unknown ones: none.
  */
-function recipientsOf({ deviceId, exceptDeviceIds, candidates }: AddressedMessage): DeviceRef[] {
+function recipientsOf<Ref extends DeviceRef>({
+  deviceId,
+  exceptDeviceIds,
+  candidates,
+}: AddressedMessage<Ref>): Ref[] {
   return candidates
     .filter((known) =>
       deviceId === undefined ? !exceptDeviceIds?.has(known.deviceId) : known.deviceId === deviceId,

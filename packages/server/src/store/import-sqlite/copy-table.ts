@@ -1,5 +1,5 @@
 /** Copies a table into PostgreSQL in batches, so that memory does not grow with the table. */
-import type { Queries } from '../postgres/database.ts'
+import type { Transaction } from '../postgres/database.ts'
 import type { Database } from '../sqlite/database.ts'
 import { StoreError } from '../store-error.ts'
 import { Fingerprint, type Row } from './fingerprint.ts'
@@ -17,7 +17,7 @@ const BATCH_LENGTH = 4 * 1024 * 1024
  */
 export async function copyTable(
   source: Database,
-  target: Queries,
+  target: Transaction,
   copy: TableCopy,
   copied: (rows: number) => void,
 ): Promise<Fingerprint> {

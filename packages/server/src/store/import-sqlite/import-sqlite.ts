@@ -7,7 +7,7 @@
  * before the commit, so that there are never two databases that can be served, even if the process is killed in
  * between. The same command imports a marked source again whose import did not finish.
  */
-import { Postgres, type PostgresOptions, type Queries } from '../postgres/database.ts'
+import { Postgres, type PostgresOptions, type Transaction } from '../postgres/database.ts'
 import { asStoreError } from '../postgres/open-store.ts'
 import { StoreError } from '../store-error.ts'
 import { copyTable } from './copy-table.ts'
@@ -98,7 +98,11 @@ class Rehearsed extends Error {
   }
 }
 
-async function copyAll(source: Source, tx: Queries, { onProgress }: ImportOptions): Promise<ImportSummary> {
+async function copyAll(
+  source: Source,
+  tx: Transaction,
+  { onProgress }: ImportOptions,
+): Promise<ImportSummary> {
   const copies = TABLE_COPIES.map((copy) => ({ copy, rows: copy.count(source.db) }))
   const fingerprints = []
   for (const { copy, rows } of copies) {

@@ -3,7 +3,7 @@
  * database must be empty, and no server may have it open, because servers keep in memory what the import replaces.
  */
 import { randomBytes } from 'node:crypto'
-import type { Queries } from '../postgres/database.ts'
+import type { Transaction } from '../postgres/database.ts'
 import { KNOWN_SCHEMA, migrateOnce, requireSchema, schemaOf } from '../postgres/schema.ts'
 import type { Database } from '../sqlite/database.ts'
 import { StoreError } from '../store-error.ts'
@@ -14,7 +14,7 @@ import { TABLE_COPIES } from './table-copy.ts'
 const OF_ITS_OWN = ['stream', 'writers', 'former_epochs', 'conflicts', 'wakes'] as const
 
 /** @throws {StoreError} when the database is not empty, is in use, or has another schema than this program's. */
-export async function prepareTarget(tx: Queries, source: Source): Promise<void> {
+export async function prepareTarget(tx: Transaction, source: Source): Promise<void> {
   // Reads of the source between two statements, and the creation of an index, may take long.
   await tx.run(
     `select set_config('statement_timeout', '0', true), set_config('idle_in_transaction_session_timeout', '0', true)`,
@@ -30,7 +30,7 @@ export async function prepareTarget(tx: Queries, source: Source): Promise<void> 
   await tx.run(`delete from meta where key <> 'schema'`)
 }
 
-async function requireEmpty(tx: Queries, source: Source): Promise<void> {
+async function requireEmpty(tx: Transaction, source: Source): Promise<void> {
   const users = (await tx.one<{ n: number }>(`select count(*) as n from users`))?.n ?? 0
   if (users > 0) {
     const secret = await tx.one<{ value: string }>(`select value from meta where key = 'token_secret'`)
@@ -50,7 +50,7 @@ async function requireEmpty(tx: Queries, source: Source): Promise<void> {
 }
 
 /** A database without a secret was never served: other connections use another schema, or will wait. */
-async function requireUnused(tx: Queries): Promise<void> {
+async function requireUnused(tx: Transaction): Promise<void> {
   if ((await tx.one(`select 1 from meta where key = 'token_secret'`)) === undefined) return
   const others = await tx.one<{ n: number }>(
     `select count(*) as n from pg_stat_activity
@@ -63,7 +63,7 @@ async function requireUnused(tx: Queries): Promise<void> {
 }
 
 /** The values of the whole installation: its name, the secret of its sync tokens, its stream and its fence. */
-export async function copyInstallation(source: Source, tx: Queries): Promise<void> {
+export async function copyInstallation(source: Source, tx: Transaction): Promise<void> {
   for (const key of ['server_name', 'token_secret']) {
     const value = source.meta(key)
     if (value !== undefined) await tx.run(`insert into meta (key, value) values ($1, $2)`, key, value)
@@ -86,7 +86,7 @@ const HANDLES = [
 ] as const
 
 /** New rows get handles above all earlier ones, because sync tokens may refer to devices that were removed. */
-export async function continueHandles(source: Database, tx: Queries): Promise<void> {
+export async function continueHandles(source: Database, tx: Transaction): Promise<void> {
   for (const [table, column] of HANDLES) {
     const row = source.one<{ last: number }>(
       `select max(coalesce((select max(${column}) from ${table}), 0),
@@ -98,6 +98,6 @@ export async function continueHandles(source: Database, tx: Queries): Promise<vo
 }
 
 /** Updates the planner's statistics, because the first queries would otherwise be planned for an empty database. */
-export async function analyze(tx: Queries): Promise<void> {
+export async function analyze(tx: Transaction): Promise<void> {
   await tx.run(`analyze ${TABLE_COPIES.map(({ table }) => table).join(', ')}`)
 }

@@ -6,7 +6,7 @@
 import { type Algorithm, emptyDigest, type KeyId, mixIn } from '@latchkey/protocol'
 import { materialOfJson, shareOf } from '../../pool/key.ts'
 import { STATE_CODE } from '../key-row.ts'
-import type { Queries } from '../postgres/database.ts'
+import type { Transaction } from '../postgres/database.ts'
 import type { Database } from '../sqlite/database.ts'
 import { StoreError } from '../store-error.ts'
 import { Fingerprint, type Row } from './fingerprint.ts'
@@ -15,7 +15,7 @@ import type { TableCopy } from './table-copy-type.ts'
 const FETCH_ROWS = 2_000
 
 /** @throws {StoreError} when a table differs from its source. */
-export async function verifyTable(target: Queries, copy: TableCopy, expected: Fingerprint): Promise<void> {
+export async function verifyTable(target: Transaction, copy: TableCopy, expected: Fingerprint): Promise<void> {
   const names = Object.keys(copy.columns)
   const found = new Fingerprint()
   const sql = `select ${names.join(', ')} from ${copy.table}`
@@ -41,7 +41,7 @@ type AvailableKey = {
 }
 
 /** @throws {StoreError} when a pool's available keys do not match its count or digest. */
-export async function verifyPools(source: Database, target: Queries): Promise<void> {
+export async function verifyPools(source: Database, target: Transaction): Promise<void> {
   const expected = source.each<PoolRow>(`select pool_num, count, digest from pools order by pool_num`)
   for await (const found of poolsOf(target)) {
     const next = expected.next()
@@ -59,7 +59,7 @@ export async function verifyPools(source: Database, target: Queries): Promise<vo
 }
 
 /** All pools by number, with the count and the digest of their available keys. */
-async function* poolsOf(target: Queries): AsyncGenerator<PoolRow> {
+async function* poolsOf(target: Transaction): AsyncGenerator<PoolRow> {
   const keys = readAll<AvailableKey>(
     target,
     `select pools.pool_num, algorithm, key_id, json from pools left join one_time_keys as key
@@ -80,7 +80,7 @@ async function* poolsOf(target: Queries): AsyncGenerator<PoolRow> {
 }
 
 /** Reads through a cursor, because a table may be larger than memory. */
-async function* readAll<T extends object>(target: Queries, sql: string): AsyncGenerator<T> {
+async function* readAll<T extends object>(target: Transaction, sql: string): AsyncGenerator<T> {
   await target.run(`declare import_rows no scroll cursor for ${sql}`)
   for (;;) {
     const rows = await target.all<T>(`fetch ${FETCH_ROWS} from import_rows`)

@@ -1,4 +1,4 @@
-/** Accounts, their passwords, and the registration tokens that make them. */
+/** Accounts, their passwords, and registration tokens. */
 import type { UserId } from '@latchkey/protocol'
 import type { Account, AccountStore, NewAccount, NewRegistrationToken } from '../../accounts/port.ts'
 import {
@@ -9,7 +9,7 @@ import {
 } from '../../accounts/registration.ts'
 import type { UserRef } from '../../session.ts'
 import { type Core, write } from './core.ts'
-import type { Queries } from './database.ts'
+import type { Queries, Transaction } from './database.ts'
 import { lockChosen, removeInTransaction } from './remove-devices.ts'
 import { trackAwaited } from './tracked-users.ts'
 
@@ -55,7 +55,7 @@ export async function registrationTokenValid(db: Queries, tokenHash: string, now
 
 /** Locks the token: of two accounts that spend its last use at once, the second waits and finds it spent. */
 async function lockRegistrationFacts(
-  tx: Queries,
+  tx: Transaction,
   userId: UserId,
   tokenHash: string,
 ): Promise<Parameters<typeof requireRegistrable>[0]> {
@@ -94,10 +94,9 @@ export function setPassword(
   core: Core,
   { session, passwordHash, endOthers, now }: Parameters<AccountStore['setPassword']>[0],
 ): Promise<void> {
-  const { userRef, deviceRef } = session
   return write(core, async (tx) => {
-    const others = await lockChosen(tx, session, { kind: 'others', than: deviceRef })
-    await tx.run(`update users set password_hash = $2 where user_num = $1`, userRef, passwordHash)
-    if (endOthers) await removeInTransaction(tx, userRef, others, now)
+    const others = await lockChosen(tx, session, { kind: 'others', than: session.deviceRef })
+    await tx.run(`update users set password_hash = $2 where user_num = $1`, others.user, passwordHash)
+    if (endOthers) await removeInTransaction(tx, others, now)
   })
 }

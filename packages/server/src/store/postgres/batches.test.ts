@@ -34,10 +34,10 @@ function itself(items: readonly number[]): Ran<number> {
 
 test('a lone item goes at once; what comes while it runs goes together in the next batch, in order', async () => {
   const { batches, next } = held()
-  const first = batches.ask(1)
+  const first = batches.submit(1)
   const run = await next()
   assert.deepEqual(run.items, [1])
-  const rest = [2, 3, 4].map((n) => batches.ask(n))
+  const rest = [2, 3, 4].map((n) => batches.submit(n))
   run.end()
   assert.equal(await first, 1)
   const second = await next()
@@ -48,7 +48,7 @@ test('a lone item goes at once; what comes while it runs goes together in the ne
 
 test('no more batches run at a time than were allowed, and none is larger', async () => {
   const { batches, next } = held({ atOnce: 2, maxSize: 5, sizeOf: (n) => n })
-  const asked = [2, 3, 9, 1, 1, 4].map((n) => batches.ask(n))
+  const asked = [2, 3, 9, 1, 1, 4].map((n) => batches.submit(n))
   const runs = [await next(), await next()]
   assert.deepEqual(
     runs.map(({ items }) => items),
@@ -64,25 +64,25 @@ test('no more batches run at a time than were allowed, and none is larger', asyn
   await Promise.all(asked)
 })
 
-test('beyond its bound an item is told to come back, and those that wait are not affected', async () => {
+test('an item over the limit of waiting items is refused with 503, and the waiting ones are not affected', async () => {
   const { batches, next } = held({ maxWaiting: 2 })
-  const first = batches.ask(1)
+  const first = batches.submit(1)
   const run = await next()
-  const waiting = [batches.ask(2), batches.ask(3)]
-  await assert.rejects(batches.ask(4), { status: 503 })
+  const waiting = [batches.submit(2), batches.submit(3)]
+  await assert.rejects(batches.submit(4), { status: 503 })
   run.end()
   const second = await next()
   second.end()
   assert.deepEqual(await Promise.all([first, ...waiting]), [1, 2, 3])
 })
 
-test('an item that waited too long for those ahead of it is told to come back', async () => {
+test('an item that waited too long for earlier ones is refused with 503', async () => {
   const { batches, next } = held({ maxWaitMs: 20 })
-  const first = batches.ask(1)
+  const first = batches.submit(1)
   const run = await next()
-  const late = batches.ask(2)
+  const late = batches.submit(2)
   for (const begin = performance.now(); performance.now() < begin + 25; );
-  const fresh = batches.ask(3)
+  const fresh = batches.submit(3)
   run.end()
   await assert.rejects(late, { status: 503 })
   const second = await next()
@@ -109,7 +109,7 @@ test('an item with a fault fails alone, whether its batch tells it apart or has 
     },
   })
   const said = async (items: readonly number[]): Promise<unknown[]> =>
-    (await Promise.allSettled(items.map((n) => batches.ask(n)))).map((result) =>
+    (await Promise.allSettled(items.map((n) => batches.submit(n)))).map((result) =>
       result.status === 'fulfilled' ? result.value : (result.reason as Error).message,
     )
   assert.deepEqual(await said([1, 2, 5]), [1, 'two', 5])
@@ -129,13 +129,13 @@ test('a failure of the database is everyone’s: nothing is tried again, because
       return { ...itself(items), acknowledged: Promise.reject(unavailable('The witness failed.')) }
     },
   })
-  const results = await Promise.allSettled([1, 2, 3].map((n) => batches.ask(n)))
+  const results = await Promise.allSettled([1, 2, 3].map((n) => batches.submit(n)))
   assert.deepEqual(
     results.map(({ status }) => status),
     ['rejected', 'rejected', 'rejected'],
   )
   assert.equal(runs, 1)
-  await assert.rejects(batches.ask(2), { message: 'The witness failed.' })
+  await assert.rejects(batches.submit(2), { message: 'The witness failed.' })
 })
 
 test('an answer waits until what was done is acknowledged, the next batch does not', async () => {
@@ -150,8 +150,8 @@ test('an answer waits until what was done is acknowledged, the next batch does n
     },
   })
   const answered: number[] = []
-  const first = batches.ask(1).then((n) => answered.push(n))
-  await batches.ask(2).then((n) => answered.push(n))
+  const first = batches.submit(1).then((n) => answered.push(n))
+  await batches.submit(2).then((n) => answered.push(n))
   assert.deepEqual([seen, answered], [[1, 2], [2]])
   resolve()
   await first

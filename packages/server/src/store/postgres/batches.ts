@@ -1,36 +1,36 @@
 /**
- * Groups what is asked at the same time: what arrives while a batch runs goes together in the next one. A lone question
- * goes at once. Waiting is bounded, in number and in time, and a fault of one item fails no other one.
+ * Groups concurrent items: those that arrive while a batch runs form the next one. A single item runs at once. Waiting
+ * is limited in number and time, and a fault of one item fails no other item.
  */
 import { MatrixError, unavailable } from '../../matrix-error.ts'
 
-/** What became of one item. */
+/** The outcome of one item. */
 export type Outcome<Result> = PromiseSettledResult<Result>
 
 export type Ran<Result> = {
   /** In the order of the items. */
   readonly outcomes: readonly Outcome<Result>[]
-  /** When the answers may leave; the next batch does not wait for it. */
+  /** Resolves when the answers may be sent. The next batch does not wait for it. */
   readonly acknowledged?: Promise<void>
 }
 
 export type BatchOptions<Item, Result> = {
   /**
-   * Carries out a batch. When it throws, nothing of the batch has been done; unless the database failed, each item is
-   * then tried alone, in their order.
+   * Runs a batch. If it throws, nothing of the batch was done; unless the database failed, the items then run one by
+   * one, in their order.
    */
   readonly run: (items: readonly Item[]) => Promise<Ran<Result>>
   /** Batches that run at the same time; with one, items take effect in their order. */
   readonly atOnce: number
-  /** A batch that has run for so long counts no more: another begins beside it, up to some. Never, where nothing is said. */
+  /** After this time a running batch no longer counts towards `atOnce`, for up to three batches. Never by default. */
   readonly slowMs?: number
-  /** Of one batch. A larger item goes alone. */
+  /** Size of one batch. A larger item runs alone. */
   readonly maxSize: number
-  /** 1 where nothing is said. */
+  /** 1 by default. */
   readonly sizeOf?: (item: Item) => number
-  /** Items that may wait: beyond it callers are told to come back. */
+  /** Items that may wait. Further ones are refused with 503. */
   readonly maxWaiting?: number
-  /** An item that has waited so long for those ahead is told to come back: what follows takes time, too. */
+  /** An item that has waited this long is refused with 503, because running it takes time as well. */
   readonly maxWaitMs?: number
 }
 
@@ -42,8 +42,8 @@ type Waiting<Item, Result> = {
   readonly reject: (error: unknown) => void
 }
 
-/** Batches beside those that may run at once, while these are slow. */
-const MAX_BESIDE_SLOW = 3
+/** Slow batches that do not count towards `atOnce`. */
+const MAX_SLOW = 3
 const MAX_WAITING = 10_000
 const MAX_WAIT_MS = 10_000
 
@@ -64,11 +64,11 @@ export class Batches<Item, Result> {
     }
   }
 
-  /** @throws {MatrixError} 503 when too much waits, or waits too long; whatever became of the item */
-  ask(item: Item): Promise<Result> {
+  /** @throws {MatrixError} 503 when too many items wait, or this one waits too long; the error of the item */
+  submit(item: Item): Promise<Result> {
     return new Promise((resolve, reject) => {
       if (this.#waiting.length >= this.#options.maxWaiting) {
-        return reject(unavailable('More requests are waiting than the server holds.'))
+        return reject(unavailable('Too many requests are waiting for the database.'))
       }
       this.#waiting.push({ item, resolve, reject, sinceMs: performance.now() })
       this.#schedule()
@@ -76,10 +76,10 @@ export class Batches<Item, Result> {
   }
 
   #schedule(): void {
-    const atOnce = this.#options.atOnce + Math.min(this.#slow, MAX_BESIDE_SLOW)
+    const atOnce = this.#options.atOnce + Math.min(this.#slow, MAX_SLOW)
     if (this.#scheduled || this.#waiting.length === 0 || this.#running >= atOnce) return
     this.#scheduled = true
-    // What arrives in the same turn of the event loop goes with it.
+    // Items of the same turn of the event loop join the batch.
     setImmediate(() => {
       this.#scheduled = false
       this.#refuseStale()
@@ -96,7 +96,7 @@ export class Batches<Item, Result> {
     })
   }
 
-  /** Counts the batch that begins now as slow in time; until what it returns is called. */
+  /** Counts the batch that begins now as slow after `slowMs`, until the returned function is called. */
   #watch(): () => void {
     const { slowMs } = this.#options
     if (slowMs === Number.POSITIVE_INFINITY) return () => {}
@@ -126,7 +126,7 @@ export class Batches<Item, Result> {
     return this.#waiting.splice(0, end === -1 ? this.#waiting.length : end)
   }
 
-  /** What was taken with others has waited for them already. */
+  /** Refuses an item that has waited too long for the items before it. */
   async #runAlone(one: Waiting<Item, Result>): Promise<void> {
     if (performance.now() - one.sinceMs > this.#options.maxWaitMs) one.reject(tooSlow())
     else await this.#run([one])
@@ -149,7 +149,7 @@ export class Batches<Item, Result> {
       if (acknowledged === undefined) answer()
       else acknowledged.then(answer, refuse)
     } catch (error) {
-      // A failure of the database is everyone's; anything else is the fault of some item.
+      // A failure of the database concerns all items; any other error is the fault of one of them.
       if (batch.length === 1 || (error instanceof MatrixError && error.status === 503)) refuse(error)
       else for (const one of batch) await this.#runAlone(one)
     }
@@ -157,7 +157,7 @@ export class Batches<Item, Result> {
 }
 
 function tooSlow(): MatrixError {
-  return unavailable('The requests ahead of this one take too long.')
+  return unavailable('Earlier requests take too long.')
 }
 
 /** The outcome of `make`, which may throw. */

@@ -1,6 +1,6 @@
 /**
- * A change of one device's pools (pool/port.ts `change`) in one transaction: the device and its pools are locked, the facts
- * are loaded, the domain decides, its changes are saved. A deadlock runs it again.
+ * A change of one device's pools (pool/port.ts `change`) in one transaction, which locks the device and its pools,
+ * loads the facts, lets the domain decide, and saves its changes. After a deadlock it runs again.
  */
 import type { Decide, Decision, WantedFacts } from '../../pool/port.ts'
 import type { Session } from '../../session.ts'
@@ -16,11 +16,11 @@ export async function changePools<Answer>(
   decide: Decide<Answer>,
 ): Promise<Decision<Answer>> {
   const { decision, committed } = await write(core, async (tx) => {
-    // Device keys change the user's device list, and users are locked before devices (changes.ts).
-    if (wanted.deviceKeys !== undefined) await lockUser(tx, session.userRef)
-    const locked = await lockSessionDevice(tx, session, core.now())
-    const decision = decide(await loadFacts(core, tx, locked, wanted))
-    return { decision, committed: await saveChanges(core, tx, locked, decision.changes) }
+    // Device keys change the user's device list.
+    const user = wanted.deviceKeys && (await lockUser(tx, session.userRef)).user
+    const locked = await lockSessionDevice(tx, session, user, core.now())
+    const decided = decide(await loadFacts(core, tx, locked, wanted))
+    return { decision: decided, committed: await saveChanges(core, tx, locked, decided.changes) }
   })
   committed()
   return decision

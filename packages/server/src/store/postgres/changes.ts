@@ -1,19 +1,25 @@
 /**
- * What a transaction makes known: positions in the stream, and who is to be woken.
+ * The stream positions of a transaction, and the devices and users that it wakes.
  *
- * Everything that a sync reports gets its position in the last moments of the transaction, under the lock of the one
- * row of `stream`, which is held until the commit: a position never becomes visible after a higher one (a shared sequence
- * would let a sync's token pass a message that commits later). It is also the last lock that any transaction takes:
+ * Each change that a sync reports gets its position at the end of the transaction, under the lock of the one row of
+ * `stream`, which is held until the commit. So no position becomes visible after a higher one; with a sequence, a sync
+ * token could pass a message that commits later. It is the last lock of every transaction:
  *
  *     users, by number -> devices, by number -> pools, by number -> (sent transactions, by ID) -> stream
  *
- * Whoever takes locks in this order cannot deadlock.
+ * Transactions that take their locks in this order cannot deadlock with each other.
  */
 import type { Delivery } from '../../messages/inbox.ts'
 import type { DeviceRef, Position, UserRef } from '../../session.ts'
-import type { Queries } from './database.ts'
+import type { Transaction } from './database.ts'
+import type { LastStep, LockedDeviceRef, LockedUser, RecipientRef } from './locks.ts'
 
 export type Woken = { readonly devices: readonly DeviceRef[]; readonly users: readonly UserRef[] }
+
+/** A message to a device that is locked against removal. */
+type LockedDelivery = Delivery<RecipientRef>
+
+type LastWrite = (last: LastStep, position: () => Position) => Promise<unknown>
 
 export class Changes {
   #devices = new Set<DeviceRef>()
@@ -21,8 +27,8 @@ export class Changes {
   #signals = new Set<DeviceRef>()
   #lists = new Set<UserRef>()
   #pairs: { readonly observer: UserRef; readonly target: UserRef }[] = []
-  #deliveries: Delivery[] = []
-  #writes: ((tx: Queries, position: () => Position) => Promise<unknown>)[] = []
+  #deliveries: LockedDelivery[] = []
+  #writes: LastWrite[] = []
   #positions = 0
 
   /** Wakes a device's syncs after the commit. */
@@ -35,68 +41,51 @@ export class Changes {
     this.#users.add(user)
   }
 
-  /** Gives a device something to hear of: a position that its sync has not passed. Its row is locked already. */
-  signal(device: DeviceRef): void {
+  /** Gives a device a signal: a position that its sync has not passed. */
+  signal(device: LockedDeviceRef): void {
     this.#signals.add(device)
     this.wakeDevice(device)
   }
 
-  /** Marks a user's device list as changed, for herself and everyone who asked for her keys. Her row is locked already. */
-  listChanged(user: UserRef): void {
+  /** Marks a user's device list as changed, for the user and for all who track it. */
+  listChanged(user: LockedUser): void {
     this.#lists.add(user)
     this.wakeUser(user)
   }
 
-  /** Marks it as changed for one observer alone. */
+  /** Marks a user's device list as changed for one observer only. */
   listChangedFor(observer: UserRef, target: UserRef): void {
     this.#pairs.push({ observer, target })
     this.wakeUser(observer)
   }
 
-  /** Puts messages into inboxes, in this order. The devices are locked already, and are to be woken beside. */
-  deliver(deliveries: readonly Delivery[]): void {
+  /** Puts messages into inboxes, in this order, and wakes their devices after the commit. */
+  deliver(deliveries: readonly LockedDelivery[]): void {
     this.#deliveries = [...this.#deliveries, ...deliveries]
+    for (const { device } of deliveries) this.wakeDevice(device)
   }
 
-  /** Has something else written with positions of its own, `count` of them at most. */
-  write(count: number, write: (tx: Queries, position: () => Position) => Promise<unknown>): void {
+  /** Adds another write under the lock of the stream, with `count` positions at most. */
+  write(count: number, write: LastWrite): void {
     this.#positions += count
     this.#writes.push(write)
   }
 
-  /** With a savepoint: what brings this back to what it is now, for when the rest is undone. */
-  checkpoint(): () => void {
-    const [devices, users] = [new Set(this.#devices), new Set(this.#users)]
-    const [signals, lists] = [new Set(this.#signals), new Set(this.#lists)]
-    const [pairs, writes, positions] = [[...this.#pairs], [...this.#writes], this.#positions]
-    const deliveries = this.#deliveries
-    return () => {
-      this.#devices = devices
-      this.#users = users
-      this.#signals = signals
-      this.#lists = lists
-      this.#pairs = pairs
-      this.#deliveries = deliveries
-      this.#writes = writes
-      this.#positions = positions
-    }
-  }
-
-  /** The last step before the commit. Returns who is to be woken after it. */
-  async finish(tx: Queries, now: number): Promise<Woken> {
+  /** The last step before the commit. Returns the devices and users to wake after it. */
+  async finish(tx: Transaction, now: number): Promise<Woken> {
     const together = this.#signals.size + this.#deliveries.length
     const own = together + this.#lists.size + this.#pairs.length
     const wakes = this.#devices.size + this.#users.size > 0
     const count = own + this.#positions + (wakes ? 1 : 0)
-    if (count === 0) return NOBODY
-    // Who observes a list is known only under the lock; otherwise the wake needs no statement of its own.
+    if (count === 0) return NONE_WOKEN
+    // The observers of a list are known only under the lock; otherwise the wake needs no statement of its own.
     const wakesAtOnce = wakes && this.#lists.size === 0
-    const end = await this.#takePositions(tx, count, wakesAtOnce ? now : undefined)
-    let last = end - count + together
-    const position = (): Position => ++last
-    for (const user of this.#lists) await this.#changeList(tx, user, position())
+    const { last, end } = await this.#takePositions(tx, count, wakesAtOnce ? now : undefined)
+    let previous = end - count + together
+    const position = (): Position => ++previous
+    for (const user of this.#lists) await this.#changeList(last, user, position())
     for (const { observer, target } of this.#pairs) {
-      await tx.run(
+      await last.run(
         `insert into tracked_users (observer_num, target_num, pos) values ($1, $2, $3)
          on conflict (observer_num, target_num) do update set pos = excluded.pos`,
         observer,
@@ -104,10 +93,10 @@ export class Changes {
         position(),
       )
     }
-    for (const write of this.#writes) await write(tx, position)
+    for (const write of this.#writes) await write(last, position)
     const woken = { devices: [...this.#devices], users: [...this.#users] }
     if (wakes && !wakesAtOnce) {
-      await tx.run(
+      await last.run(
         `insert into wakes (pos, ts, devices, users) values ($1, $2, $3, $4)`,
         end,
         now,
@@ -119,10 +108,14 @@ export class Changes {
   }
 
   /**
-   * Locks the stream and takes `count` positions; in the same statement, because the lock keeps everyone else waiting, it
-   * gives the first of them to signals and messages, and the last one to the wake. Returns the last one.
+   * Locks the stream and takes `count` positions, of which `end` is the last. The same statement gives the first ones
+   * to signals and messages and the last one to the wake, because all other writes wait for the lock.
    */
-  async #takePositions(tx: Queries, count: number, wakeTs: number | undefined): Promise<Position> {
+  async #takePositions(
+    tx: Transaction,
+    count: number,
+    wakeTs: number | undefined,
+  ): Promise<{ readonly last: LastStep; readonly end: Position }> {
     const values: unknown[] = [count]
     const parameter = (value: unknown): string => `$${values.push(value)}`
     const steps = [`ended as (update stream set pos = pos + $1::bigint returning pos)`]
@@ -152,12 +145,12 @@ export class Changes {
     }
     const ended = await tx.one<{ pos: Position }>(`with ${steps.join(', ')} select pos from ended`, ...values)
     if (ended === undefined) throw new Error('the stream has no row')
-    return ended.pos
+    return { last: tx as LastStep, end: ended.pos }
   }
 
-  async #changeList(tx: Queries, user: UserRef, position: Position): Promise<void> {
-    await tx.run(`update users set list_pos = $1 where user_num = $2`, position, user)
-    const observers = await tx.all<{ observer_num: UserRef }>(
+  async #changeList(last: LastStep, user: UserRef, position: Position): Promise<void> {
+    await last.run(`update users set list_pos = $1 where user_num = $2`, position, user)
+    const observers = await last.all<{ observer_num: UserRef }>(
       `select observer_num from tracked_users where target_num = $1`,
       user,
     )
@@ -165,4 +158,4 @@ export class Changes {
   }
 }
 
-const NOBODY: Woken = { devices: [], users: [] }
+const NONE_WOKEN: Woken = { devices: [], users: [] }

@@ -1,13 +1,13 @@
 /**
- * `/keys/claim` on PostgreSQL: a flush of claims (claim-batcher.ts) in one transaction.
+ * `/keys/claim` on PostgreSQL: a batch of claims (claim-batcher.ts) in one transaction.
  *
- *     lock the pools, in order -> decide -> read the keys, note who has them, move the heads
+ *     lock the pools, in order -> decide -> read the keys, record their claimers, move the heads
  *
- * - Pools are locked with FOR UPDATE and waited for, never skipped: a locked row is not an empty pool.
- * - The keys are read by a statement after the one that locked: its snapshot has what an upload committed meanwhile.
- * - Claims of one device in one flush are one group, so no two of them look for the same key.
+ * - Pools are locked with FOR UPDATE and never skipped: a locked row is not an empty pool.
+ * - The keys are read by a statement after the lock, whose snapshot includes uploads that the lock waited for.
+ * - All claims of one device in a batch share its pool, so no two of them get the same key.
  *
- * The rules are pool/claim.ts and pool/depletion.ts; the wake-ups are pool/wake.ts.
+ * The rules are in pool/claim.ts and pool/depletion.ts, those of signals in pool/wake.ts.
  */
 import type { KeyId, KeyMaterial } from '@latchkey/protocol'
 import { chooseKey } from '../../pool/claim.ts'
@@ -18,36 +18,38 @@ import type { DeviceRef } from '../../session.ts'
 import { materialHash } from '../../pool/key.ts'
 import { STATE_CODE } from '../key-row.ts'
 import type { Core, Write } from './core.ts'
+import type { LockedPoolNum } from './locks.ts'
 import { bytesOf } from './pool-row.ts'
 import { StalePoolsError } from './purge-stale-pools.ts'
 
-/** A claim, and the number of who claims (claimers.ts). */
+/** A claim, and the number of its claimer (claimers.ts). */
 export type NumberedClaim = { readonly command: ClaimCommand; readonly claimerNum: number }
 
 type PoolRow = {
-  readonly pool_num: number
+  readonly pool_num: LockedPoolNum
   readonly device_num: DeviceRef
   readonly fence: number
   readonly name: string
   readonly head: number
   readonly count: number
-  readonly told: number
+  /** The acknowledged count. */
+  readonly acknowledged: number
   readonly fallback_key_id: KeyId | null
   readonly fallback_json: string | null
   readonly fallback_material: KeyMaterial | null
   readonly fallback_used: boolean
 }
 
-/** A locked pool, and what leaves it in this flush. */
+/** A locked pool, and the keys that this batch takes from it. */
 type Pool = PoolRow & {
   left: number
   takers: { readonly at: readonly [number, number]; readonly ts: number; readonly claimerNum: number }[]
   readonly fallbackTakers: Map<number, { count: number; ts: number }>
 }
 
-/** What each claim of a flush gets, in their order. @throws {StalePoolsError | NotLooked} */
+/** Returns the keys of each claim, in the order of the claims. @throws {StalePoolsError | UnverifiedServerError} */
 export async function issue(core: Core, tx: Write, batch: readonly NumberedClaim[]): Promise<ClaimResult[]> {
-  core.fence.requireLooked(tx.standing)
+  core.fence.requireVerified(tx.fence)
   const targets = batch.flatMap(({ command }) => command.targets)
   const pools = await lockPools(tx, targets)
   const results = batch.map(({ command, claimerNum }, i) =>
@@ -57,7 +59,7 @@ export async function issue(core: Core, tx: Write, batch: readonly NumberedClaim
   if (touched.length === 0) return results
   await takeKeys(core, tx, touched, results)
   await noteFallbacks(tx, touched)
-  tellDevices(tx, touched)
+  signalDevices(tx, touched)
   return results
 }
 
@@ -66,14 +68,14 @@ function nameOf({ userId, deviceId, algorithm }: ClaimTarget): string {
 }
 
 /**
- * Locks the pools that there are. A pool that was made while the statement waited for another one is not in its snapshot,
- * and a claim of two algorithms must not see half of an upload: what was not found is asked for again until nothing is.
+ * Locks the existing pools. The snapshot of a statement lacks a pool that was made while it waited for another one, and
+ * a claim of two algorithms must not see half of an upload: missing pools are looked up again until none is found.
  */
 async function lockPools(tx: Write, targets: readonly ClaimTarget[]): Promise<Map<string, Pool>> {
   const pools = new Map<string, Pool>()
   let missing = [...new Map(targets.map((target) => [nameOf(target), target])).values()]
   for (let found = 1; found > 0 && missing.length > 0; ) {
-    const locked = await lockThose(tx, missing)
+    const locked = await lockExisting(tx, missing)
     for (const pool of locked) pools.set(pool.name, pool)
     missing = missing.filter((target) => !pools.has(nameOf(target)))
     found = locked.length
@@ -81,9 +83,9 @@ async function lockPools(tx: Write, targets: readonly ClaimTarget[]): Promise<Ma
   return pools
 }
 
-async function lockThose(tx: Write, targets: readonly ClaimTarget[]): Promise<Pool[]> {
+async function lockExisting(tx: Write, targets: readonly ClaimTarget[]): Promise<Pool[]> {
   const rows = await tx.all<PoolRow & { i: number }>(
-    `select i, pool_num, device_num, fence, head, count, told,
+    `select i, pool_num, device_num, fence, head, count, told as acknowledged,
        fallback_key_id, fallback_json, fallback_material, fallback_used
      from unnest($1::text[], $2::text[], $3::text[]) with ordinality as wanted (user_id, device_id, algorithm, i)
      join users using (user_id)
@@ -96,17 +98,17 @@ async function lockThose(tx: Write, targets: readonly ClaimTarget[]): Promise<Po
     targets.map((target) => target.deviceId),
     targets.map((target) => target.algorithm),
   )
-  // Devices are locked before pools (changes.ts), so not in this transaction.
-  const stale = rows.filter((row) => row.fence < tx.standing.fence)
+  // A purge locks devices, which are locked before pools (changes.ts), so it needs another transaction.
+  const stale = rows.filter((row) => row.fence < tx.fence.number)
   if (stale.length > 0) throw new StalePoolsError([...new Set(stale.map((row) => row.device_num))])
   return rows.map(({ i, ...row }) => {
     const target = targets[i - 1]
-    if (target === undefined) throw new Error('the database answered for a device that was not asked for')
+    if (target === undefined) throw new Error('the database returned a device that was not queried')
     return { ...row, name: nameOf(target), left: row.count, takers: [], fallbackTakers: new Map() }
   })
 }
 
-/** What one target gets; a one-time key is filled in when it was read. */
+/** Returns the key of one target. A one-time key is added after it was read. */
 function decide(
   { depletion }: Core,
   pool: Pool | undefined,
@@ -130,10 +132,10 @@ function decide(
 }
 
 /**
- * Reads the keys that leave, writes who has them, and moves the heads, in one statement; hands the keys to their takers.
+ * Reads the issued keys, records their claimers and moves the heads, in one statement; adds the keys to the results.
  *
- * One row per pool carries all that leaves it, so the planner expects few rows whatever it was planned for, and looks
- * everything up by its key.
+ * One row per pool carries all of its keys, so the planner expects few rows regardless of the batch, and finds all rows
+ * by key.
  */
 async function takeKeys(
   { policy }: Core,
@@ -152,7 +154,7 @@ async function takeKeys(
     pools.map((pool) => pool.takers.length),
     firsts,
     pools.map((pool) => pool.left),
-    pools.map((pool) => (reachedLowWater(pool.told, pool.left) ? pool.left : pool.told)),
+    pools.map((pool) => (reachedLowWater(pool.acknowledged, pool.left) ? pool.left : pool.acknowledged)),
     fallbacks.map(({ count }) => count),
     fallbacks.map(({ ts }) => ts),
     takers.map(({ ts }) => ts),
@@ -160,20 +162,20 @@ async function takeKeys(
   )
   if (keys.length !== takers.length) {
     throw new Error(
-      `the pools count ${takers.length} available keys for these claims and have ${keys.length}`,
+      `the counts of the pools promise ${takers.length} available keys, and ${keys.length} were found`,
     )
   }
   for (const { place, key_id: keyId, json } of keys) {
     const [i, j] = takers[place - 1]?.at ?? [-1, -1]
     const result = results[i]
-    if (result === undefined) throw new Error('the database answered with a key that was not asked for')
+    if (result === undefined) throw new Error('the database returned a key that was not queried')
     result[j] = { keyId, json, fallback: false, rateLimited: false }
   }
 }
 
 /**
- * In upload order the head passes what was issued, and the keys' own rows are not touched. In any other order it cannot
- * tell what is issued, so the keys' rows do; it only passes those before the first that is left.
+ * In upload order the head passes the issued keys, and the rows of the keys do not change. In any other order the rows
+ * have the state, and the head moves to the first available key.
  */
 const TAKE_KEYS: Record<PoolPolicy['claimOrder'], string> = {
   upload: takeKeysSql({ order: 'seq', head: `seqs[cardinality(seqs)] + 1` }),
@@ -185,8 +187,8 @@ const TAKE_KEYS: Record<PoolPolicy['claimOrder'], string> = {
       last_seq + 1)`,
     marked: `marked as (
       update one_time_keys set state = ${STATE_CODE.issued}
-      from taken cross join unnest(seqs) as gone (gone_seq)
-      where one_time_keys.pool_num = taken.pool_num and seq = gone_seq),`,
+      from taken cross join unnest(seqs) as issued (issued_seq)
+      where one_time_keys.pool_num = taken.pool_num and seq = issued_seq),`,
   }),
 }
 
@@ -196,7 +198,7 @@ function takeKeysSql({
   marked = '',
 }: {
   readonly order: 'seq' | 'key_id'
-  /** The new head of a pool that keys leave. */
+  /** The new head of a pool whose keys are issued. */
   readonly head: string
   readonly marked?: string
 }): string {
@@ -236,7 +238,7 @@ function fallbackIssues({ fallbackTakers }: Pool): { count: number; ts: number }
   }
 }
 
-/** Who was given a fallback key, how often and when: one row per claimer. */
+/** Records the claimers of fallback keys, with count and time: one row per claimer. */
 async function noteFallbacks(tx: Write, pools: readonly Pool[]): Promise<void> {
   const rows = pools.flatMap(({ pool_num: num, fallback_material: material, fallbackTakers }) =>
     material === null
@@ -265,10 +267,14 @@ async function noteFallbacks(tx: Write, pools: readonly Pool[]): Promise<void> {
   )
 }
 
-/** Low water, and the first use of a fallback key. The position stands in the pool's row, which is locked; the device's is not. */
-function tellDevices(tx: Write, pools: readonly Pool[]): void {
+/**
+ * Signals low water and the first use of a fallback key. The position is in the row of the pool, because the device is
+ * not locked.
+ */
+function signalDevices(tx: Write, pools: readonly Pool[]): void {
   const signalled = pools.filter(
-    (pool) => reachedLowWater(pool.told, pool.left) || (pool.fallbackTakers.size > 0 && !pool.fallback_used),
+    (pool) =>
+      reachedLowWater(pool.acknowledged, pool.left) || (pool.fallbackTakers.size > 0 && !pool.fallback_used),
   )
   if (signalled.length === 0) return
   for (const { device_num: device } of signalled) tx.changes.wakeDevice(device)

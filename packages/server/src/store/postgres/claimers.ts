@@ -1,4 +1,4 @@
-/** Who claims, by number: the record of a million issues does not repeat a million names. Numbers are never taken back. */
+/** Numbers of claimers, so that each recorded issue has a number instead of a name. They are never deleted. */
 import { LRUCache } from 'lru-cache'
 import type { Postgres } from './database.ts'
 
@@ -12,7 +12,7 @@ export class Claimers {
     this.#db = db
   }
 
-  /** The number of a claimer, given on first sight. */
+  /** The number of a claimer; a new one gets the next number. */
   numOf(name: string): Promise<number> {
     const known = this.#nums.get(name)
     if (known !== undefined) return known
@@ -22,7 +22,7 @@ export class Claimers {
     return num
   }
 
-  /** The database may be another than what is remembered of it (fence.ts). */
+  /** The database may have been replaced by an older copy (fence.ts). */
   forgetAll(): void {
     this.#nums.clear()
   }
@@ -33,7 +33,7 @@ export class Claimers {
       `select claimer_num from claimers where name = $1`,
       name,
     )
-    if (row === undefined) throw new Error('a claimer just named is not there')
+    if (row === undefined) throw new Error('an inserted claimer has no row')
     return row.claimer_num
   }
 }

@@ -1,15 +1,15 @@
 /**
- * What the operations of the PostgreSQL store share. Each operation is a file of this folder, a function that takes the
- * core first; rules are asked of the domain, facts are looked up in the transaction.
+ * The context of the operations of the PostgreSQL store, and its write transaction. Each operation is a function that
+ * takes the core first, in a file of this folder. It loads facts in the transaction and the domain decides.
  */
 import type { DepletionDefence } from '../../pool/depletion.ts'
 import type { PoolPolicy } from '../../pool/policy.ts'
 import type { AdvertisedCounts } from '../advertised-counts.ts'
 import { unavailable } from '../../matrix-error.ts'
 import { Changes } from './changes.ts'
-import type { Postgres, Queries } from './database.ts'
+import type { Postgres, Transaction } from './database.ts'
 import type { DigestCache } from './digests.ts'
-import { type Fence, LaneBehind, type Standing } from './fence.ts'
+import { type Fence, FenceMismatchError, type FenceSnapshot } from './fence.ts'
 import type { Inboxes } from './inboxes.ts'
 import type { LastSeen } from './last-seen.ts'
 import type { Notifier } from './notifier.ts'
@@ -32,16 +32,17 @@ export type Core = {
   readonly now: () => number
 }
 
-/** A write under way: statements, what it makes known, and the fence as it is for all of its time. */
-export type Write = Queries & { readonly changes: Changes; readonly standing: Standing }
+/** A transaction whose commit is witnessed, with the fence at its start. Only `write` and `commit` make one. */
+export type Write = Transaction & { readonly changes: Changes; readonly fence: FenceSnapshot }
 
-/** A lane is found behind once for every time that the database goes back; anything more is no fault of the fence. */
+/** Each rollback of the database causes one mismatch. More of them in one write are a fault. */
 const MAX_ATTEMPTS = 3
 
 /**
- * Runs `work` as one durable transaction; who is to be woken is told after its commit. May run it again after a deadlock.
+ * Runs `work` as one durable transaction, and wakes devices and users after its commit. May run it again after a
+ * deadlock.
  *
- * @throws {MatrixError} 503 when the database fails; whatever `work` throws, with nothing changed
+ * @throws {MatrixError} 503 when the database fails; any error of `work`, with nothing changed
  */
 export async function write<T>(core: Core, work: (tx: Write) => Promise<T>): Promise<T> {
   const { result, acknowledged } = await commit(core, work)
@@ -49,7 +50,7 @@ export async function write<T>(core: Core, work: (tx: Write) => Promise<T>): Pro
   return result
 }
 
-/** As `write`, but resolves with the commit; the answer may leave when `acknowledged` resolves. */
+/** As `write`, but resolves with the commit. The answer may be sent when `acknowledged` resolves. */
 export async function commit<T>(
   core: Core,
   work: (tx: Write) => Promise<T>,
@@ -60,11 +61,11 @@ export async function commit<T>(
     try {
       return await attemptCommit(core, work)
     } catch (error) {
-      if (!(error instanceof LaneBehind)) throw error
-      await db.withConnection((connection) => fence.look(connection))
+      if (!(error instanceof FenceMismatchError)) throw error
+      await db.withConnection((connection) => fence.verify(connection))
     }
   }
-  throw unavailable('The counters of the fence are not to be relied on; nothing of this request was stored.')
+  throw unavailable('Fence counters could not be verified; the write was rolled back.')
 }
 
 async function attemptCommit<T>(
@@ -72,29 +73,26 @@ async function attemptCommit<T>(
   work: (tx: Write) => Promise<T>,
 ): Promise<{ readonly result: T; readonly acknowledged: Promise<void> }> {
   let lane: number | undefined
-  const { result, woken, acknowledge } = await db.transaction(
-    async (connection, opened) => {
-      const { standing, mark } = fence.entered(opened)
-      const changes = new Changes()
-      const tx: Write = {
-        all: (sql, ...values) => connection.all(sql, ...values),
-        one: (sql, ...values) => connection.one(sql, ...values),
-        run: (sql, ...values) => connection.run(sql, ...values),
-        changes,
-        standing,
-      }
+  const { answer, woken, acknowledge } = await db.transaction(
+    async (transaction, opened) => {
+      const { snapshot, mark } = fence.readOpening(opened)
+      const tx: Write = { ...transaction, changes: new Changes(), fence: snapshot }
       const result = await work(tx)
-      const [woken, used] = [await changes.finish(tx, now()), lane ?? 0]
-      return { result, woken, acknowledge: () => fence.witnessed(used, mark) }
+      const used = lane ?? 0
+      return {
+        answer: result,
+        woken: await tx.changes.finish(tx, now()),
+        acknowledge: () => fence.acknowledge(used, mark),
+      }
     },
     {
-      begin: () => fence.opening((lane = fence.takeLane())),
+      begin: () => fence.opening((lane = fence.lanes.take())),
       ended(broken) {
-        if (lane !== undefined) fence.releaseLane(lane, broken)
+        if (lane !== undefined) fence.lanes.release(lane, broken)
         lane = undefined
       },
     },
   )
-  notifier.tell(woken)
-  return { result, acknowledged: acknowledge() }
+  notifier.notify(woken)
+  return { result: answer, acknowledged: acknowledge() }
 }

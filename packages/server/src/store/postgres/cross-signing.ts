@@ -5,10 +5,11 @@
 import { decideSignatures } from '../../devices/add-signatures.ts'
 import type { CrossSigningKey, CrossSigningUsage, KeySignature } from '../../devices/port.ts'
 import { type Audience, decideReplacement, type ReplacementFacts } from '../../devices/replace-keys.ts'
-import type { DeviceRef, Session, UserRef } from '../../session.ts'
+import type { Session, UserRef } from '../../session.ts'
 import { type Core, type Write, write } from './core.ts'
-import type { Queries } from './database.ts'
-import { lockUser, requireToken } from './session-device.ts'
+import type { Transaction } from './database.ts'
+import type { LockedDeviceRef, LockedUser } from './locks.ts'
+import { lockSessionUser } from './session-device.ts'
 
 export function putCrossSigning(
   core: Core,
@@ -16,15 +17,13 @@ export function putCrossSigning(
   keys: readonly CrossSigningKey[],
   seenMaster: string | undefined,
 ): Promise<void> {
-  const { userRef } = session
   return write(core, async (tx) => {
-    await lockUser(tx, userRef)
-    await requireToken(tx, session)
-    const facts = await replacementFacts(tx, userRef, keys)
+    const user = await lockSessionUser(tx, session)
+    const facts = await replacementFacts(tx, user, keys)
     const { put, replaced, audience } = decideReplacement(facts, keys, seenMaster)
-    for (const publicKey of replaced) await dropSignatures(tx, userRef, publicKey)
-    for (const key of put) await putKey(tx, userRef, key)
-    if (audience !== undefined) tell(tx, audience, userRef, userRef)
+    for (const publicKey of replaced) await dropSignatures(tx, user, publicKey)
+    for (const key of put) await putKey(tx, user, key)
+    if (audience !== undefined) notify(tx, audience, user, user)
   })
 }
 
@@ -34,8 +33,8 @@ type FactRow =
 
 /** The user's cross-signing keys, and the devices that the uploaded keys name. */
 async function replacementFacts(
-  tx: Queries,
-  user: UserRef,
+  tx: Transaction,
+  user: LockedUser,
   keys: readonly CrossSigningKey[],
 ): Promise<ReplacementFacts> {
   const rows = await tx.all<FactRow>(
@@ -55,8 +54,8 @@ async function replacementFacts(
 }
 
 async function putKey(
-  tx: Queries,
-  user: UserRef,
+  tx: Transaction,
+  user: LockedUser,
   { usage, publicKey, json }: CrossSigningKey,
 ): Promise<void> {
   await tx.run(
@@ -70,7 +69,7 @@ async function putKey(
 }
 
 /** Deletes the signatures on a replaced key, and those by it on the user's own keys. */
-async function dropSignatures(tx: Queries, user: UserRef, publicKey: string): Promise<void> {
+async function dropSignatures(tx: Transaction, user: LockedUser, publicKey: string): Promise<void> {
   await tx.run(
     `delete from key_signatures
      where user_num = $1 and (key_id = $2 or (signer_num = $1 and signer_key_id = $3))`,
@@ -86,26 +85,26 @@ export function addSignatures(
   target: UserRef,
   signatures: readonly KeySignature[],
 ): Promise<void> {
-  const signer = session.userRef
-  const { put, replacesOthers, audience } = decideSignatures(signer, target, signatures)
+  const { put, replacesOthers, audience } = decideSignatures(session.userRef, target, signatures)
   return write(core, async (tx) => {
-    await lockUser(tx, signer)
-    await requireToken(tx, session)
+    const signer = await lockSessionUser(tx, session)
     if (replacesOthers) await dropOthers(tx, target, signer, put)
-    if (await storeSignatures(tx, target, signer, put)) tell(tx, audience, signer, target)
+    if (await storeSignatures(tx, target, signer, put)) notify(tx, audience, signer, target)
   })
 }
 
-/** Marks the device list of `target` as changed by `user`. */
-function tell({ changes }: Write, audience: Audience, user: UserRef, target: UserRef): void {
-  if (audience === 'everyone') changes.listChanged(target)
-  else changes.listChangedFor(user, target)
+/** Marks the device list of `target` as changed by `user`. Changes that everyone learns are those of one's own list. */
+function notify({ changes }: Write, audience: Audience, user: LockedUser, target: UserRef): void {
+  if (audience === 'user') return changes.listChangedFor(user, target)
+  if (target !== user)
+    throw new Error(`a change by user ${user} to the list of user ${target} is for everyone`)
+  changes.listChanged(user)
 }
 
 async function dropOthers(
-  tx: Queries,
+  tx: Transaction,
   target: UserRef,
-  signer: UserRef,
+  signer: LockedUser,
   signatures: readonly KeySignature[],
 ): Promise<void> {
   await tx.run(
@@ -119,11 +118,11 @@ async function dropOthers(
   )
 }
 
-/** Whether any of them was not there yet. */
+/** Returns whether one of the signatures is new. */
 async function storeSignatures(
-  tx: Queries,
+  tx: Transaction,
   target: UserRef,
-  signer: UserRef,
+  signer: LockedUser,
   signatures: readonly KeySignature[],
 ): Promise<boolean> {
   const changes = await tx.run(
@@ -141,11 +140,16 @@ async function storeSignatures(
   return changes > 0
 }
 
-/** Signatures on devices say nothing about others with their IDs. The row of their user is locked already. */
-export async function dropDeviceSignatures(tx: Queries, devices: readonly DeviceRef[]): Promise<void> {
+/** Deletes the signatures on devices of a user: they say nothing about later devices with the same IDs. */
+export async function dropDeviceSignatures(
+  tx: Transaction,
+  user: LockedUser,
+  devices: readonly LockedDeviceRef[],
+): Promise<void> {
   await tx.run(
     `delete from key_signatures using devices
-     where device_num = any($1::bigint[]) and key_signatures.user_num = devices.user_num and key_id = device_id`,
+     where device_num = any($1::bigint[]) and key_signatures.user_num = $2 and key_id = device_id`,
     devices,
+    user,
   )
 }

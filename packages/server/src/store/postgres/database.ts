@@ -1,46 +1,57 @@
 /**
- * The connections to PostgreSQL, and the only way to write: a transaction on one of a bounded number of connections.
- * Every wait has a bound, and whatever the network, the primary or the disk does to a request ends as 503: nothing of it
- * was acknowledged. Deadlocks and serialization failures are tried again; any other error of a statement is a bug.
+ * The connections to PostgreSQL: a bounded number of them, and transactions on one of them. Every wait has a bound. A
+ * fault of the network, the primary or the disk fails the request with 503: nothing of it was acknowledged. Deadlocks
+ * and serialization failures are tried again; any other error of a statement is a bug (faults.ts).
  */
 import { hash } from 'node:crypto'
 import pg from 'pg'
-import { MatrixError, shuttingDown, unavailable } from '../../matrix-error.ts'
+import { shuttingDown, unavailable } from '../../matrix-error.ts'
 import type { ConnectionCounts } from '../../store.ts'
 import { StoreError } from '../store-error.ts'
+import { asUnavailable, isSilence, isStalePlan, isTryAgain } from './faults.ts'
 
 export type PostgresOptions = {
   /** `postgres://user@host:port/database` */
   readonly url: string
-  /** Connections for requests. Another one listens. */
+  /** Connections for requests. One more listens for notifications. */
   readonly connections: number
-  /** The schema of the tables; `public` where nothing is said. */
+  /** The schema of the tables; `public` by default. */
   readonly schema?: string
-  /** For commands that take their time, and that no client waits for: nothing is given up because it takes long. */
+  /** For commands that run long and that no client waits for: no timeouts. */
   readonly patient?: boolean
 }
 
 /** A row as the driver returns it: bigint as number, bytea as Buffer. */
 export type Row = object
 
-/** What statements run on: the pool, or one transaction. */
+/** Statements, each on any connection, or all in one transaction (`Transaction`, `Snapshot`). */
 export interface Queries {
   all<T extends Row>(sql: string, ...values: unknown[]): Promise<T[]>
   one<T extends Row>(sql: string, ...values: unknown[]): Promise<T | undefined>
-  /** The number of rows that were changed. */
+  /** Returns the number of changed rows. */
   run(sql: string, ...values: unknown[]): Promise<number>
 }
 
-/** Requests that may wait for a connection: beyond it they are told to come back. */
+declare const inTransaction: unique symbol
+declare const inSnapshot: unique symbol
+/** Statements of one transaction, committed or rolled back together. Only `Connection.transaction` makes one. */
+export type Transaction = Queries & { readonly [inTransaction]: true }
+/** Statements that read the database at one instant. Only `Postgres.snapshot` makes one. */
+export type Snapshot = Queries & { readonly [inSnapshot]: true }
+
+/** Work of a transaction; `opened` has the results of the statements that it began with. */
+export type TransactionWork<T> = (tx: Transaction, opened: readonly pg.QueryResult[]) => Promise<T>
+
+/** Requests that may wait for a connection. Further ones are refused with 503. */
 const MAX_WAITING = 2_000
 const CONNECT_TIMEOUT_MS = 5_000
 const STATEMENT_TIMEOUT_MS = 10_000
 const LOCK_TIMEOUT_MS = 5_000
-/** PostgreSQL ends a statement by itself; a network that has fallen silent brings no word of it. */
+/** PostgreSQL ends a slow statement itself; on a silent network its answer never arrives. */
 const SILENCE_MS = STATEMENT_TIMEOUT_MS + 2_000
-/** A transaction that has lasted so long begins no further statement: waits for several locks add up. */
+/** After this long a transaction begins no further statement, because waits for several locks add up. */
 const TRANSACTION_MS = 10_000
-/** A transaction whose process hangs or lost its network must not hold its locks for ever. */
+/** A transaction whose process hangs or lost its network must not hold its locks without limit. */
 const IDLE_IN_TRANSACTION_MS = 15_000
 const MAX_ATTEMPTS = 5
 
@@ -69,17 +80,18 @@ export class Postgres implements Queries {
       connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
       // oxlint-disable-next-line typescript/no-misused-promises -- the pool waits for it, which its types leave out
       onConnect: async (client) => {
-        // Between two statements nobody listens but the pool, and to idle connections only; the next statement says it.
+        // Between two statements only the pool handles errors, and only those of idle connections; the next statement
+        // on this one fails.
         client.on('error', () => {})
         await prepareConnection(client, options)
         await onConnect(new Connection(client, options))
       },
     })
-    // A connection that fails while idle is replaced when it is next needed; requests in flight hear of it themselves.
+    // A failed idle connection is replaced when one is next needed; statements in progress fail by themselves.
     this.#pool.on('error', () => {})
   }
 
-  /** What the connections for requests do now. */
+  /** The present use of the connections for requests. */
   get counts(): ConnectionCounts {
     const { idleCount: idle, totalCount, waitingCount: waiting } = this.#pool
     return { idle, busy: totalCount - idle, waiting }
@@ -103,23 +115,31 @@ export class Postgres implements Queries {
   }
 
   /**
-   * Runs `work` in a transaction; commits when it resolves, and undoes everything when it rejects. Runs it again after
-   * a deadlock or a serialization failure, so it must do nothing outside the transaction that cannot be done twice.
+   * Runs `work` in a transaction; commits when it resolves, and rolls everything back when it rejects. Runs it again
+   * after a deadlock or a serialization failure, so outside the transaction it must do only what can be done twice.
    *
-   * @param opening what it begins with: statements without parameters, whose results `work` is given
+   * @param opening the statements that it begins with, without parameters; `work` receives their results
    * @throws {MatrixError} 503 when the database cannot be reached or the outcome of the commit is unknown
    */
-  async transaction<T>(
-    work: (connection: Connection, opened: readonly pg.QueryResult[]) => Promise<T>,
-    opening: 'write' | 'snapshot' | { readonly begin: () => string; readonly ended?: Ended } = 'write',
-  ): Promise<T> {
-    const { begin, ended } =
-      typeof opening === 'string' ? { begin: () => BEGIN[opening], ended: undefined } : opening
+  transaction<T>(work: TransactionWork<T>, opening: Opening = { begin: () => BEGIN }): Promise<T> {
+    return this.#attempt((connection) => connection.transaction(work, opening.begin()), opening.ended)
+  }
+
+  /**
+   * Runs `work` on the database of one instant; it cannot write.
+   *
+   * @throws {MatrixError} 503 when the database cannot be reached
+   */
+  snapshot<T>(work: (snapshot: Snapshot) => Promise<T>): Promise<T> {
+    return this.#attempt((connection) => connection.snapshot(work))
+  }
+
+  async #attempt<T>(run: (connection: Connection) => Promise<T>, ended?: Ended): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       const client = await this.#connect()
       const connection = new Connection(client, this.#options)
       try {
-        return await connection.transaction(work, begin())
+        return await run(connection)
       } catch (error) {
         if (!isTryAgain(error) || attempt === MAX_ATTEMPTS) throw asUnavailable(error)
       } finally {
@@ -149,7 +169,7 @@ export class Postgres implements Queries {
   async #connect(): Promise<pg.PoolClient> {
     if (this.#closing !== undefined) throw shuttingDown()
     if (this.#pool.waitingCount >= MAX_WAITING)
-      throw unavailable('More requests are waiting than the server holds.')
+      throw unavailable('Too many requests are waiting for a database connection.')
     try {
       return await this.#pool.connect()
     } catch (error) {
@@ -161,19 +181,20 @@ export class Postgres implements Queries {
   }
 }
 
-/** What a transaction begins with. A snapshot shows one instant, and nothing is written in it. */
-const BEGIN = { write: 'begin', snapshot: 'begin isolation level repeatable read read only' } as const
+const BEGIN = 'begin'
+const BEGIN_SNAPSHOT = 'begin isolation level repeatable read read only'
 
 /** Called at the end of each attempt; `broken`: the connection is lost, and the server may not have noticed. */
 type Ended = (broken: boolean) => void
 
-/** One connection. */
+type Opening = { readonly begin: () => string; readonly ended?: Ended }
+
 export class Connection implements Queries {
   readonly #client: pg.ClientBase
   readonly #isPatient: boolean
-  /** On the clock of `performance.now`: when the transaction begins no further statement. */
+  /** On the clock of `performance.now`: after it the transaction begins no further statement. */
   #endsAtMs = Number.POSITIVE_INFINITY
-  /** Set when it cannot be used again. */
+  /** Set when the connection cannot be used again. */
   broken: Error | undefined
 
   constructor(client: pg.ClientBase, { patient = false }: Pick<PostgresOptions, 'patient'>) {
@@ -194,15 +215,29 @@ export class Connection implements Queries {
   }
 
   /** Runs `work` in a transaction that begins with `begin` (`Postgres.transaction`). */
-  async transaction<T>(
-    work: (connection: Connection, opened: readonly pg.QueryResult[]) => Promise<T>,
-    begin: string = BEGIN.write,
+  transaction<T>(work: TransactionWork<T>, begin = BEGIN): Promise<T> {
+    return this.#within(begin, (queries, opened) => work(queries as Transaction, opened))
+  }
+
+  /** As `Postgres.snapshot`. */
+  snapshot<T>(work: (snapshot: Snapshot) => Promise<T>): Promise<T> {
+    return this.#within(BEGIN_SNAPSHOT, (queries) => work(queries as Snapshot))
+  }
+
+  async #within<T>(
+    begin: string,
+    work: (queries: Queries, opened: readonly pg.QueryResult[]) => Promise<T>,
   ): Promise<T> {
     if (!this.#isPatient) this.#endsAtMs = performance.now() + TRANSACTION_MS
     try {
       // Without parameters several statements go in one message, and their results come as a list.
       const opened: pg.QueryResult | pg.QueryResult[] = await this.#query({ text: begin, types: TYPES })
-      const result = await work(this, Array.isArray(opened) ? opened : [opened])
+      const queries: Queries = {
+        all: (sql, ...values) => this.all(sql, ...values),
+        one: (sql, ...values) => this.one(sql, ...values),
+        run: (sql, ...values) => this.run(sql, ...values),
+      }
+      const result = await work(queries, Array.isArray(opened) ? opened : [opened])
       await this.#commit()
       return result
     } catch (error) {
@@ -215,8 +250,8 @@ export class Connection implements Queries {
   }
 
   /**
-   * A commit that waits for a replica and is cut short by a time-out succeeds with a warning, although a replica that is
-   * promoted would not have it. Nothing else makes a commit warn.
+   * A commit whose wait for a replica is cut short by a timeout succeeds with a warning, although a promoted replica
+   * would not have it. Nothing else makes a commit warn.
    */
   async #commit(): Promise<void> {
     let warning: string | undefined
@@ -231,18 +266,18 @@ export class Connection implements Queries {
     }
     this.#client.on('notice', onNotice)
     await this.#query({ text: 'commit' }).finally(() => this.#client.off('notice', onNotice))
-    if (warning !== undefined) throw unavailable(`The database could not commit as it should: ${warning}.`)
+    if (warning !== undefined) throw unavailable(`The database committed with a warning: ${warning}.`)
   }
 
   async #query<T extends Row>(query: pg.QueryConfig): Promise<pg.QueryResult<T>> {
     if (performance.now() > this.#endsAtMs)
       throw unavailable(
-        'The database is too slow, or too much waits for the same rows; nothing of this request was stored.',
+        'The database is too slow, or too many requests wait for the same rows; nothing of this request was stored.',
       )
     try {
       return await this.#client.query<T>(query)
     } catch (error) {
-      // The answer may still come, and would be taken for that of the next statement.
+      // A late answer would be taken for that of the next statement.
       if (isSilence(error) || isStalePlan(error)) this.broken = error
       throw error
     }
@@ -250,8 +285,8 @@ export class Connection implements Queries {
 }
 
 /**
- * Parsed and planned once for each connection: for the short statements of this store that is half of what they cost. A
- * statement without parameters goes as it stands.
+ * A prepared statement, parsed and planned once for each connection, which saves half the cost of the short statements
+ * of this store. A statement without parameters is sent unprepared.
  */
 function statement(
   sql: string,
@@ -271,12 +306,13 @@ function connectionConfig({ url, patient }: PostgresOptions): pg.ClientConfig {
 }
 
 /**
- * Set by statements, because poolers refuse start-up options. `synchronous_commit` is only ever made stronger: a cluster
- * that is set to lose commits must not weaken "durable", and one that waits for its replicas keeps doing so.
+ * Settings of a connection, made by a statement because poolers refuse start-up options. `synchronous_commit` is only
+ * made stronger: a cluster that is set to lose commits must not weaken "durable", and one that waits for its replicas
+ * keeps doing so.
  *
- * Requests look everything up by its key, whatever the values: their statements are planned once. A plan that is kept must
- * not scan a table because it is small when the plan is made. Where there is no index, a plan without scans seems so dear
- * that it would be compiled each time.
+ * Requests find all rows by key, regardless of the values, so their statements are planned once. A cached plan must not
+ * scan a table because the table was small at planning time (`enable_seqscan`). A statement without an index then looks
+ * so expensive that PostgreSQL would compile it each time (`jit`).
  */
 async function prepareConnection(
   client: pg.ClientBase,
@@ -298,46 +334,4 @@ async function prepareConnection(
       patient ? 'on' : 'off',
     ],
   })
-}
-
-/** Deadlock, serialization failure. */
-function isTryAgain(error: unknown): boolean {
-  return error instanceof pg.DatabaseError && (error.code === '40P01' || error.code === '40001')
-}
-
-/**
- * Faults of the connection, the primary or its disk: classes 08 (connection), 53 (out of memory, disk, connections),
- * 57 (shut down, cancelled by a time-out), 55P03 (waited too long for a lock), 25006 (this is a standby), 0A000 (`isStalePlan`), 58 and XX (its
- * files), 40 (given up after trying again). A statement that is wrong is a bug and stays one.
- */
-const FAULTS = /^(?:08|53|57|58|XX|40)|^(?:55P03|25006|0A000)$/
-
-function asUnavailable(error: unknown): unknown {
-  if (error instanceof MatrixError || error instanceof StoreError) return error
-  const isFault = error instanceof pg.DatabaseError ? FAULTS.test(error.code ?? '') : isConnectionFault(error)
-  if (!isFault) return error
-  const failure = unavailable('The database failed; nothing of this request was acknowledged.')
-  failure.cause = error
-  return failure
-}
-
-/** What Node and the driver say when a connection ends; the driver's own errors have no code. */
-function isConnectionFault(error: unknown): boolean {
-  if (!(error instanceof Error)) return false
-  return (
-    ('code' in error && typeof error.code === 'string' && /^E[A-Z]+$/.test(error.code)) ||
-    /^(?:Connection terminated|Query read timeout|Client has encountered a connection error|Client was closed|timeout)/.test(
-      error.message,
-    )
-  )
-}
-
-/** A statement was planned on this connection before a migration changed what it returns. */
-function isStalePlan(error: unknown): error is Error {
-  return error instanceof pg.DatabaseError && error.code === '0A000'
-}
-
-/** The driver's word for a statement that had no answer in time. */
-function isSilence(error: unknown): error is Error {
-  return error instanceof Error && error.message === 'Query read timeout'
 }

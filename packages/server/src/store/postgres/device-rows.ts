@@ -6,7 +6,7 @@ import type { DeviceRef, Session, UserRef } from '../../session.ts'
 import { type Core, write } from './core.ts'
 import type { Queries } from './database.ts'
 import type { LastSeen } from './last-seen.ts'
-import { lockUser, requireToken } from './session-device.ts'
+import { lockSessionUser } from './session-device.ts'
 
 type DeviceRow = {
   readonly device_num: DeviceRef
@@ -41,16 +41,15 @@ export function renameDevice(
   displayName: string,
 ): Promise<boolean> {
   return write(core, async (tx) => {
-    await lockUser(tx, session.userRef)
-    await requireToken(tx, session)
-    const row = await findDevice(tx, session.userRef, deviceId)
+    const user = await lockSessionUser(tx, session)
+    const row = await findDevice(tx, user, deviceId)
     const { found, changesList } = decideRenaming(
       row && { displayName: row.display_name ?? undefined },
       displayName,
     )
     if (row !== undefined && changesList) {
       await tx.run(`update devices set display_name = $1 where device_num = $2`, displayName, row.device_num)
-      tx.changes.listChanged(session.userRef)
+      tx.changes.listChanged(user)
     }
     return found
   })

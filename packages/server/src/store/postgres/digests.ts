@@ -1,13 +1,14 @@
 /**
- * Pool digests, computed from the available keys when they are needed. Cached by (pool, changes) within one epoch:
- * `changes` grows with every change of a pool, so an entry is never wrong, only out of use. Only committed digests enter:
- * an undone change gives its number back.
+ * Pool digests, computed from the available keys on demand. They are cached by (pool, changes) within one epoch:
+ * `changes` grows with every change of a pool, so an entry is never wrong, only out of use. Only committed digests are
+ * cached, because a rolled-back change returns its number.
  */
 import { type Algorithm, emptyDigest, type KeyId, mixIn } from '@latchkey/protocol'
 import { LRUCache } from 'lru-cache'
 import { materialOfJson, shareOf } from '../../pool/key.ts'
 import { STATE_CODE } from '../key-row.ts'
-import type { Queries } from './database.ts'
+import type { Queries, Snapshot, Transaction } from './database.ts'
+import type { PoolRow } from './pool-row.ts'
 
 /** About 200 bytes each. */
 const MAX_KEPT = 100_000
@@ -26,7 +27,7 @@ export class DigestCache {
     { readonly epoch: string; readonly changes: number; readonly digest: string }
   >({ max: MAX_KEPT })
 
-  /** base64url; undefined when it has to be read. */
+  /** The digest in base64url; undefined when it must be read. */
   get(epoch: string, pool: DigestedPool): string | undefined {
     if (pool.count === 0) return EMPTY
     const kept = this.#byPool.get(pool.pool_num)
@@ -38,7 +39,7 @@ export class DigestCache {
     this.#byPool.clear()
   }
 
-  /** Keeps the digest of a pool as it was committed. */
+  /** Caches the digest of a committed change. */
   keep(epoch: string, { pool_num: num, changes }: DigestedPool, digest: string): void {
     const kept = this.#byPool.get(num)
     if (kept?.epoch === epoch && kept.changes > changes) return
@@ -48,25 +49,43 @@ export class DigestCache {
 
 const EMPTY = textOf(emptyDigest())
 
-/** The digests of pools, from the cache where they are known; in a snapshot, or under the locks of the pools. */
-export async function digestsOf(
+/** The digests of pools that were read in the same snapshot, from the cache or from the keys. */
+export function snapshotDigests(
   cache: DigestCache,
-  tx: Queries,
+  snapshot: Snapshot,
+  epoch: string,
+  pools: readonly DigestedPool[],
+): Promise<ReadonlyMap<number, string>> {
+  return digestsOf(cache, snapshot, epoch, pools)
+}
+
+/** The digests of locked pools, from the cache or from the keys. */
+export function lockedDigests(
+  cache: DigestCache,
+  tx: Transaction,
+  epoch: string,
+  pools: readonly PoolRow[],
+): Promise<ReadonlyMap<number, string>> {
+  return digestsOf(cache, tx, epoch, pools)
+}
+
+async function digestsOf(
+  cache: DigestCache,
+  db: Queries,
   epoch: string,
   pools: readonly DigestedPool[],
 ): Promise<ReadonlyMap<number, string>> {
   const digests = new Map(pools.map((pool) => [pool.pool_num, cache.get(epoch, pool)]))
   const read = await readDigests(
-    tx,
+    db,
     pools.filter((pool) => digests.get(pool.pool_num) === undefined),
   )
   return new Map([...digests].map(([num, digest]) => [num, digest ?? read.get(num) ?? EMPTY]))
 }
 
-/** Reads digests, by pool. In the snapshot, or under the lock, in which the pools themselves were read. */
-async function readDigests(tx: Queries, pools: readonly DigestedPool[]): Promise<Map<number, string>> {
+async function readDigests(db: Queries, pools: readonly DigestedPool[]): Promise<Map<number, string>> {
   if (pools.length === 0) return new Map()
-  const rows = await tx.all<{ pool_num: number; key_id: KeyId; json: string }>(
+  const rows = await db.all<{ pool_num: number; key_id: KeyId; json: string }>(
     `select pool_num, key_id, json from pools join one_time_keys using (pool_num)
      where pool_num = any($1::bigint[]) and seq >= head and state = ${STATE_CODE.available}`,
     pools.map((pool) => pool.pool_num),

@@ -1,4 +1,4 @@
-/** `latchkey fence` on PostgreSQL, beside running servers too: they notice a raise within the second. */
+/** `latchkey fence` on PostgreSQL. Servers may be running: they notice a raise within one second. */
 import { judge } from '../../fence/judge.ts'
 import {
   type AdoptedWitness,
@@ -6,11 +6,12 @@ import {
   MAX_LISTED_EPOCHS,
   type RaiseCommand,
 } from '../../fence/status.ts'
-import type { DeviceRef, Position } from '../../session.ts'
+import type { Position } from '../../session.ts'
 import { StoreError, unknownDevice } from '../store-error.ts'
 import { listWitnesses, Witness } from '../witness.ts'
 import { Changes } from './changes.ts'
-import { Postgres, type PostgresOptions, type Queries } from './database.ts'
+import { Postgres, type PostgresOptions, type Queries, type Transaction } from './database.ts'
+import type { LockedDeviceRef } from './locks.ts'
 import { databaseId } from './meta.ts'
 import { asStoreError } from './open-store.ts'
 import { fencePurge } from '../../pool/purge.ts'
@@ -79,8 +80,7 @@ export function raisePostgresFence(
 }
 
 /**
- * Takes the database as it is for the truth, after a deliberate restore: sets the witnesses in the directory to what it
- * counts.
+ * Sets the witnesses in the directory to the counters of the database, after a deliberate restore.
  *
  * @throws {StoreError} when the database cannot be used.
  */
@@ -104,14 +104,14 @@ export function adoptPostgresFence(
   })
 }
 
-/** As first touch after a raise does (purge-stale-pools.ts), for this device alone. */
+/** Purges the pools of one device, as after a raise (purge-stale-pools.ts). */
 async function purgeDevice(
-  tx: Queries,
+  tx: Transaction,
   { userId, deviceId }: NonNullable<RaiseCommand['device']>,
   dropFallbackKeys: boolean,
   now: number,
 ): Promise<void> {
-  const row = await tx.one<{ device_num: DeviceRef }>(
+  const row = await tx.one<{ device_num: LockedDeviceRef }>(
     `select device_num from devices join users using (user_num)
      where user_id = $1 and device_id = $2 and removed_ts is null for no key update of devices`,
     userId,

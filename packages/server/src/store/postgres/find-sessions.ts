@@ -1,16 +1,16 @@
 /**
- * Sessions of requests, looked up in batches. They are not cached, because another process may end them: a look-up
- * begins after its request arrived, so a token has no effect once its end was acknowledged.
+ * Sessions of requests, looked up in batches. They are not cached, because another process may end them. A look-up
+ * begins after its request arrived, so a token has no effect after its end was acknowledged.
  */
 import type { DeviceId, UserId } from '@latchkey/protocol'
 import type { DeviceRef, Session, TokenHash, UserRef } from '../../session.ts'
 import { Batches } from './batches.ts'
 import type { Queries } from './database.ts'
 
-/** Undefined for a token that has ended or never was one. */
+/** Undefined for a token that has ended or never existed. */
 export type SessionLookUps = Batches<TokenHash, Session | undefined>
 
-/** With two at a time a batch need not wait for the answer to the last one, and each is still large enough. */
+/** With two at a time, a batch does not wait for the answer to the previous one, and batches are still large enough. */
 const AT_ONCE = 2
 const MAX_TOKENS = 500
 /** A connection that hangs must not stop all requests. */
@@ -39,12 +39,12 @@ async function findSessions(
     device_num: DeviceRef
     device_id: DeviceId
   }>(
-    // Without the limit the planner would rather read whole tables for a batch.
-    `select asked.token_hash, user_num, user_id, device_num, device_id
-     from unnest($1::text[]) as asked (token_hash) cross join lateral (
+    // `limit 1` keeps the planner from reading whole tables for a batch.
+    `select wanted.token_hash, user_num, user_id, device_num, device_id
+     from unnest($1::text[]) as wanted (token_hash) cross join lateral (
        select user_num, user_id, device_num, device_id
        from access_tokens join devices using (device_num) join users using (user_num)
-       where token_hash = asked.token_hash and removed_ts is null limit 1) as found`,
+       where token_hash = wanted.token_hash and removed_ts is null limit 1) as found`,
     tokenHashes,
   )
   return new Map(

@@ -1,7 +1,7 @@
 /**
- * Sizes of inboxes, to keep them within their bounds (messages/inbox.ts). A device's inbox is counted once, and from
- * then on only what came after that. Messages confirmed through another process make the count too high, which costs an
- * exact count when it reaches the limit.
+ * Sizes of inboxes, to keep them within their bounds (messages/inbox.ts). A device's inbox is counted once; after that
+ * only newer messages are counted. Messages confirmed through another process make the count too high, which costs one
+ * exact count at the limit.
  */
 import { LRUCache } from 'lru-cache'
 import {
@@ -14,7 +14,8 @@ import {
   MAX_EXTRA_DROPS,
 } from '../../messages/inbox.ts'
 import type { DeviceRef, Position } from '../../session.ts'
-import type { Queries } from './database.ts'
+import type { Transaction } from './database.ts'
+import type { LastStep } from './locks.ts'
 
 type Counted = InboxLoad & { readonly upTo: Position }
 
@@ -29,14 +30,14 @@ export class Inboxes {
   }
 
   /** The devices whose inboxes exceed their bounds when these loads are added to what is committed. */
-  async over(db: Queries, loads: ReadonlyMap<DeviceRef, InboxLoad>): Promise<DeviceRef[]> {
+  async over(tx: Transaction, loads: ReadonlyMap<DeviceRef, InboxLoad>): Promise<DeviceRef[]> {
     const devices = [...loads.keys()]
-    const rows = await db.all<{ device_num: DeviceRef } & Counted>(
+    const rows = await tx.all<{ device_num: DeviceRef } & Counted>(
       `select device_num, messages, length, pos as "upTo"
-       from stream cross join unnest($1::bigint[], $2::bigint[]) as asked (device_num, since)
+       from stream cross join unnest($1::bigint[], $2::bigint[]) as receiver (device_num, since)
        cross join lateral (
          select count(*) as messages, coalesce(sum(length), 0)::bigint as length
-         from inbox where inbox.device_num = asked.device_num and inbox.pos > since) as newer`,
+         from inbox where inbox.device_num = receiver.device_num and inbox.pos > since) as newer`,
       devices,
       devices.map((device) => this.#counted.get(device)?.upTo ?? 0),
     )
@@ -53,11 +54,11 @@ export class Inboxes {
   }
 
   /**
-   * Drops the oldest messages of an inbox that exceeds its bounds, under the lock of the stream. The statement is
-   * `lastDropped` of messages/inbox.ts: up to 50 000 rows would otherwise travel while every other write waits.
+   * Drops the oldest messages of an inbox that exceeds its bounds. The statement is `lastDropped` of messages/inbox.ts:
+   * otherwise up to 50 000 rows would be read while every other write waits for the stream.
    */
-  async shrink(tx: Queries, device: DeviceRef): Promise<void> {
-    await tx.run(
+  async shrink(last: LastStep, device: DeviceRef): Promise<void> {
+    await last.run(
       `with sizes as (
          select pos, row_number() over newest as messages, sum(length) over newest as length
          from inbox where device_num = $1 window newest as (order by pos desc)),

@@ -1,4 +1,4 @@
-/** The PostgreSQL store: any number of processes over one database. Implements every room's port; each operation is a file of this folder. */
+/** The PostgreSQL store: any number of processes over one database. Each operation is a file of this folder. */
 export {
   migratePostgres,
   openPostgresAccounts,

@@ -1,6 +1,6 @@
 /**
- * `GET keys/pool`: a device's own pools, available keys whole and issued ones by pages (pool/issued-pages.ts), in one
- * snapshot.
+ * `GET keys/pool`: the pools of a device, with all available keys and a page of issued keys (pool/issued-pages.ts),
+ * from one snapshot.
  */
 import type { KeyId } from '@latchkey/protocol'
 import { unknownToken } from '../../matrix-error.ts'
@@ -10,7 +10,7 @@ import { keyHash, materialOfJson } from '../../pool/key.ts'
 import type { DeviceRef, Session } from '../../session.ts'
 import { STATE_CODE } from '../key-row.ts'
 import type { Core } from './core.ts'
-import type { Queries } from './database.ts'
+import type { Snapshot } from './database.ts'
 import { purgeStaleDevices, StalePoolsError } from './purge-stale-pools.ts'
 import {
   fullStatus,
@@ -28,7 +28,7 @@ export async function inspectPool(
   const cursor = readCursor(page.from)
   for (;;) {
     try {
-      return await core.db.transaction((tx) => inspect(core, tx, session, page.limit, cursor), 'snapshot')
+      return await core.db.snapshot((snapshot) => inspect(core, snapshot, session, page.limit, cursor))
     } catch (error) {
       if (!(error instanceof StalePoolsError)) throw error
       await purgeStaleDevices(core, [session.deviceRef])
@@ -52,29 +52,30 @@ type FallbackRow = {
 
 async function inspect(
   core: Core,
-  tx: Queries,
+  snapshot: Snapshot,
   session: Session,
   limit: number,
   cursor: IssuedCursor | undefined,
 ): Promise<PoolInspection> {
-  const device = session.deviceRef
-  const standing = await readSnapshot(tx, session)
-  const status = await fullStatus(core, tx, standing)
+  const poolSnapshot = await readPools(snapshot, session)
+  const status = await fullStatus(core, snapshot, poolSnapshot)
   const available = Map.groupBy(
-    await availableKeys(tx, standing.pools, core.policy.claimOrder),
+    await availableKeys(snapshot, poolSnapshot.pools, core.policy.claimOrder),
     (row) => row.pool_num,
   )
   const rows = await issuedKeys(
-    tx,
-    standing.pools.map((pool) => pool.pool_num),
+    snapshot,
+    poolSnapshot.pools.map((pool) => pool.pool_num),
     cursor,
     limit + 1,
   )
   const page = rows.slice(0, limit)
   const last = page.at(-1)
   const issued = Map.groupBy(page, (row) => row.pool_num)
-  const fallbacks = new Map((await fallbackKeys(tx, device)).map((row) => [row.pool_num, row]))
-  const pools = standing.pools.map((pool) => {
+  const fallbacks = new Map(
+    (await fallbackKeys(snapshot, session.deviceRef)).map((row) => [row.pool_num, row]),
+  )
+  const pools = poolSnapshot.pools.map((pool) => {
     const fallback = fallbacks.get(pool.pool_num)
     const { fallback_material: material, fallback_used: used } = pool
     return {
@@ -100,8 +101,8 @@ async function inspect(
 }
 
 /** @throws {MatrixError} 401 when the session has ended. @throws {StalePoolsError} */
-async function readSnapshot(tx: Queries, { tokenHash, deviceRef }: Session): Promise<PoolSnapshot> {
-  const row = await tx.one<ReadSnapshot>(
+async function readPools(snapshot: Snapshot, { tokenHash, deviceRef }: Session): Promise<PoolSnapshot> {
+  const row = await snapshot.one<ReadSnapshot>(
     `select epoch, devices.fence < stream.fence as stale, version, generation, ${POOLS_JSON} as pools
      from access_tokens join devices using (device_num) cross join stream
      where token_hash = $1 and device_num = $2 and removed_ts is null`,
@@ -114,11 +115,11 @@ async function readSnapshot(tx: Queries, { tokenHash, deviceRef }: Session): Pro
 }
 
 function availableKeys(
-  tx: Queries,
+  snapshot: Snapshot,
   pools: readonly StatusPool[],
   order: 'upload' | 'key_id',
 ): Promise<KeyRow[]> {
-  return tx.all<KeyRow>(
+  return snapshot.all<KeyRow>(
     `select pool_num, seq, key_id, json, uploaded_ts as ts from pools join one_time_keys using (pool_num)
      where pool_num = any($1::bigint[]) and seq >= head and state = ${STATE_CODE.available}
      order by ${order === 'upload' ? 'seq' : 'key_id'}`,
@@ -126,15 +127,15 @@ function availableKeys(
   )
 }
 
-/** Keys of a former installation, or with their details past the retention, are left out. */
+/** Issued keys, without those of a former installation and those whose details are past the retention. */
 function issuedKeys(
-  tx: Queries,
+  snapshot: Snapshot,
   pools: readonly number[],
   cursor: IssuedCursor | undefined,
   limit: number,
 ): Promise<KeyRow[]> {
   const pages = pagesFrom(pools, cursor)
-  return tx.all<KeyRow>(
+  return snapshot.all<KeyRow>(
     `select pool_num, key.seq, key_id, json, issues.ts
      from unnest($1::bigint[], $2::bigint[]) with ordinality as page (num, below, i)
      join pools on pool_num = num
@@ -151,8 +152,8 @@ function issuedKeys(
   )
 }
 
-function fallbackKeys(tx: Queries, device: DeviceRef): Promise<FallbackRow[]> {
-  return tx.all<FallbackRow>(
+function fallbackKeys(snapshot: Snapshot, device: DeviceRef): Promise<FallbackRow[]> {
+  return snapshot.all<FallbackRow>(
     `select pool_num, fallback_key_id, fallback_issue_count as issue_count from pools
      where device_num = $1 and fallback_key_id is not null`,
     device,

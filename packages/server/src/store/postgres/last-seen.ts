@@ -7,7 +7,7 @@ export class LastSeen {
   readonly #db: Queries
   readonly #sessions = new SeenSessions()
   #unwritten = new Map<DeviceRef, Seen>()
-  /** Devices of the write under way. The next write waits for its end. */
+  /** Devices of the write in progress. The next write waits for its end. */
   #writing: ReadonlyMap<DeviceRef, Seen> = new Map()
   #timer: NodeJS.Timeout | undefined
 

@@ -1,6 +1,6 @@
 /**
- * The facts that a change of a device's pools may meet (pool/port.ts), read under the locks of the device and its pools:
- * one statement per pool that keys are uploaded to, and one for each further kind of fact that is wanted.
+ * The facts that a change of a device's pools needs (pool/port.ts): one statement per pool that keys are uploaded to,
+ * and one for each further kind of fact.
  */
 import { type KeyId, parseKeyName } from '@latchkey/protocol'
 import { mayBeEvicted } from '../../pool/enter-keys.ts'
@@ -11,7 +11,7 @@ import type { KnownKey, ListedKey, MetKey, NamedKey } from '../../pool/log-key.t
 import type { DeviceFacts, PoolFacts, WantedFacts } from '../../pool/port.ts'
 import { STATE_CODE, stateOf } from '../key-row.ts'
 import type { Core, Write } from './core.ts'
-import { digestsOf } from './digests.ts'
+import { lockedDigests } from './digests.ts'
 import { bytesOf, type PoolRow } from './pool-row.ts'
 import { type LockedDevice, toIdentity } from './session-device.ts'
 
@@ -22,7 +22,7 @@ export async function loadFacts(
   wanted: WantedFacts,
 ): Promise<DeviceFacts> {
   const { row, pools } = locked
-  const digests = await digestsOf(core.digests, tx, tx.standing.epoch, pools)
+  const digests = await lockedDigests(core.digests, tx, tx.fence.epoch, pools)
   const listed = await listedKeys(tx, pools, wanted)
   const former = await formerFallbacks(tx, pools, wanted.fallbackKeys)
   const facts: PoolFacts[] = []
@@ -41,7 +41,7 @@ export async function loadFacts(
     })
   }
   return {
-    epoch: tx.standing.epoch,
+    epoch: tx.fence.epoch,
     version: pools.reduce((sum, pool) => sum + pool.changes, row.version),
     generation: row.generation,
     deviceKeys: row.device_keys ?? undefined,
@@ -55,10 +55,10 @@ export async function loadFacts(
   }
 }
 
-/** Which parts of a new identity the device gave up before. */
+/** The parts of a new identity that the device gave up earlier. */
 async function givenUpParts(
   tx: Write,
-  { session, row }: LockedDevice,
+  { deviceRef, row }: LockedDevice,
   { deviceKeys }: WantedFacts,
 ): Promise<ReadonlySet<IdentityPart>> {
   if (deviceKeys === undefined || deviceKeys.json === row.device_keys) return new Set()
@@ -66,7 +66,7 @@ async function givenUpParts(
   const found = await tx.one<Record<IdentityPart, boolean | null>>(
     `select bool_or(ed25519 = $2) as ed25519, bool_or(curve25519 = $3) as curve25519
      from former_identities where device_num = $1`,
-    session.deviceRef,
+    deviceRef,
     ed25519 ?? null,
     curve25519 ?? null,
   )
@@ -75,7 +75,7 @@ async function givenUpParts(
 
 async function replayFacts(
   tx: Write,
-  { session }: LockedDevice,
+  { deviceRef }: LockedDevice,
   { replay }: WantedFacts,
 ): Promise<Pick<DeviceFacts, 'replay' | 'replaysRemembered'>> {
   if (replay === undefined) return { replay: undefined, replaysRemembered: 0 }
@@ -83,7 +83,7 @@ async function replayFacts(
     `select count(*) filter (where ts > $3) as n, max(answer) filter (where request_id = $2) as answer,
        max(ts) filter (where request_id = $2) as ts
      from reset_answers where device_num = $1`,
-    session.deviceRef,
+    deviceRef,
     replay.requestId,
     replay.since,
   )
@@ -127,9 +127,9 @@ async function metKeys(
 
 /**
  * The wanted keys that the log holds, by the hash of their material and by their ID. An available key with the ID of a
- * wanted key counts only if its material differs, or if its ID is named: otherwise it is found by its material. IDs are
- * looked for among the available keys and in the domain's lookback, because the log has no index by ID; they are hashed
- * once and the rows read once, whatever the planner expects: the `coalesce` keeps the condition from becoming a join.
+ * wanted key counts only if its material differs, or if its ID is named: otherwise it is found by its material. The log
+ * has no index by ID, so IDs are compared with the available keys and the keys of the domain's lookback. `coalesce`
+ * keeps the condition from becoming a join, so that IDs are hashed once and rows are read once.
  */
 function readMet(
   tx: Write,
@@ -143,7 +143,7 @@ function readMet(
      from one_time_keys
      where pool_num = $1 and material = any($2::bytea[]) and state <> ${STATE_CODE.withdrawn}
        -- The index has the first 3 bytes of a material.
-       and substr(material, 1, 3) = any(array(select substr(asked, 1, 3) from unnest($2::bytea[]) as asked))
+       and substr(material, 1, 3) = any(array(select substr(wanted, 1, 3) from unnest($2::bytea[]) as wanted))
      union all
      select pool_num, seq, key_id, encode(material, 'hex'),
        case when state = ${STATE_CODE.available} and seq >= $4 then json end, false, state
@@ -161,7 +161,7 @@ function readMet(
   )
 }
 
-/** As many as may have to be evicted when all of the request's keys are stored. */
+/** The oldest available keys, as many as are evicted if all keys of the request are stored. */
 async function oldestKeys(tx: Write, pool: PoolRow, added: number, keysPerPool: number): Promise<KnownKey[]> {
   const surplus = mayBeEvicted(pool.count, added, keysPerPool)
   if (surplus === 0) return []
@@ -175,7 +175,7 @@ async function oldestKeys(tx: Write, pool: PoolRow, added: number, keysPerPool: 
   return rows.map((row) => known(row, row.json))
 }
 
-/** All available keys by pool, where all are wanted. */
+/** All available keys by pool, if they are wanted. */
 async function listedKeys(
   tx: Write,
   pools: readonly PoolRow[],
@@ -191,26 +191,26 @@ async function listedKeys(
   return groupedByPool(rows, listed)
 }
 
-/** Which of the uploaded fallback keys were replaced or purged before, by pool. */
+/** The uploaded fallback keys that were replaced or purged earlier, by pool. */
 async function formerFallbacks(
   tx: Write,
   pools: readonly PoolRow[],
   keys: readonly HashedKey[],
 ): Promise<ReadonlyMap<number, ReadonlySet<MaterialHash>>> {
-  const asked = keys.flatMap((key) => {
+  const wanted = keys.flatMap((key) => {
     const pool = pools.find(({ algorithm }) => algorithm === key.algorithm)
     return pool === undefined ? [] : [{ num: pool.pool_num, hash: key.hash }]
   })
-  if (asked.length === 0) return new Map()
+  if (wanted.length === 0) return new Map()
   const rows = await tx.all<Pick<KeyRow, 'pool_num' | 'hash'>>(
     `select pool_num, encode(material, 'hex') as hash
-     from unnest($1::bigint[], $2::bytea[]) as asked (pool_num, material)
+     from unnest($1::bigint[], $2::bytea[]) as wanted (pool_num, material)
      join former_fallback_keys using (pool_num, material)`,
-    asked.map(({ num }) => num),
-    asked.map(({ hash }) => bytesOf(hash)),
+    wanted.map(({ num }) => num),
+    wanted.map(({ hash }) => bytesOf(hash)),
   )
   const hashes = groupedByPool(rows, ({ hash }) => hash)
-  return new Map([...hashes].map(([num, known]) => [num, new Set(known)]))
+  return new Map([...hashes].map(([num, own]) => [num, new Set(own)]))
 }
 
 function groupedByPool<Row extends { readonly pool_num: number }, Value>(

@@ -1,17 +1,17 @@
-/** Values of the `meta` table: what belongs to a database for its life. */
+/** Values of the `meta` table, which belong to a database permanently. */
 import { randomBytes } from 'node:crypto'
 import { DEFAULT_SERVER_NAME, requireServerName } from '../server-name.ts'
 import type { Queries } from './database.ts'
 
-/** A value of the `meta` table, made on first use. */
+/** A value of the `meta` table, created on first use. */
 export async function readOrCreateMeta(db: Queries, key: string, create: () => string): Promise<string> {
   await db.run(`insert into meta (key, value) values ($1, $2) on conflict do nothing`, key, create())
   const row = await db.one<{ value: string }>(`select value from meta where key = $1`, key)
-  if (row === undefined) throw new Error(`meta.${key} vanished`)
+  if (row === undefined) throw new Error(`meta.${key} has no row after its insertion`)
   return row.value
 }
 
-/** What tells this database from others, and its witnesses from theirs (store/witness.ts). */
+/** The ID of this database, which its witnesses carry (store/witness.ts). */
 export function databaseId(db: Queries): Promise<string> {
   return readOrCreateMeta(db, 'database_id', () => randomBytes(9).toString('base64url'))
 }

@@ -1,7 +1,8 @@
 /**
- * Wakes syncs on every process. After a commit the refs go out in one NOTIFY, coalesced, on a connection of its own: inside
- * the claim's transaction it would cost two thirds of the throughput, and there it could fail it. Notifications may be
- * lost; the table `wakes` has the same in order of position and is read each second, so a wake is late at worst.
+ * Wakes syncs on every process. After commits the refs are sent in one NOTIFY on a separate connection: inside a
+ * claim's transaction it would cost two thirds of the throughput, and its failure would fail the claim. Notifications
+ * may be lost, so the table `wakes` has the same refs in order of position. It is read each second, so a wake is late
+ * at worst.
  */
 import type { Client } from 'pg'
 import type { DeviceRef, UserRef } from '../../session.ts'
@@ -13,7 +14,9 @@ const POLL_EVERY_MS = 1_000
 const RECONNECT_AFTER_MS = 500
 /** PostgreSQL's own limit is 8 000 bytes. */
 const MAX_PAYLOAD_BYTES = 7_500
-/** Wakes are kept this long for processes that were away: longer than any process stays away unnoticed. */
+/**
+ * Retention of wakes, for processes that were disconnected. One that was away for half of it wakes all of its syncs.
+ */
 const KEEP_MS = 120_000
 const WAKES_AT_ONCE = 1_000
 const SWEPT_AT_ONCE = 5_000
@@ -23,7 +26,7 @@ export class Notifier {
   readonly #now: () => number
   readonly #onPoll: (stream: { readonly epoch: string; readonly fence: number }) => void
   readonly #listeners = new Set<WakeListener>()
-  /** Of one schema: handles of another mean other devices. */
+  /** One channel per schema, because refs of another schema mean other devices. */
   #channel = ''
   #devices = new Set<DeviceRef>()
   #users = new Set<UserRef>()
@@ -37,7 +40,7 @@ export class Notifier {
   #polledAtMs = performance.now()
   #checking = false
 
-  /** @param onPoll is told each second which epoch and fence the database has */
+  /** @param onPoll receives the epoch and the fence of the database each second */
   constructor(
     db: Postgres,
     now: () => number,
@@ -48,7 +51,7 @@ export class Notifier {
     this.#onPoll = onPoll
   }
 
-  /** Begins to hear of other processes' wakes. */
+  /** Begins to receive the wakes of other processes. */
   async start(): Promise<void> {
     const row = await this.#db.one<{ pos: number; channel: string }>(
       `select pos, 'latchkey_' || left(current_schema(), 40) as channel from stream`,
@@ -65,8 +68,8 @@ export class Notifier {
     return () => this.#listeners.delete(listener)
   }
 
-  /** After a commit: this process hears at once, the others by notification. Never fails, never waits. */
-  tell({ devices, users }: Woken): void {
+  /** After a commit: wakes syncs of this process at once and notifies the others. Does not fail or wait. */
+  notify({ devices, users }: Woken): void {
     if (devices.length + users.length === 0) return
     this.#wake(devices, users)
     for (const device of devices) this.#devices.add(device)
@@ -74,8 +77,8 @@ export class Notifier {
     void this.#send()
   }
 
-  /** The fence was raised: this process's syncs hear of it. Each process finds out by itself. */
-  tellEveryone(): void {
+  /** After a raise of the fence: wakes all syncs of this process. Each process detects the raise by itself. */
+  notifyAll(): void {
     for (const listener of this.#listeners) listener.everyone()
   }
 
@@ -92,7 +95,7 @@ export class Notifier {
     }
   }
 
-  /** What was told while the last notification went out goes in the next. */
+  /** Refs that arrive while a notification is being sent go in the next one. */
   async #send(): Promise<void> {
     if (this.#sending) return
     this.#sending = true
@@ -100,7 +103,7 @@ export class Notifier {
       const payload = JSON.stringify([[...this.#devices], [...this.#users]])
       this.#devices = new Set()
       this.#users = new Set()
-      // Too long to say: the others find it in the table within the second.
+      // Too long for a notification: the others read the table within one second.
       if (payload.length > MAX_PAYLOAD_BYTES) continue
       await this.#client.query('select pg_notify($1, $2)', [this.#channel, payload]).catch(() => {})
     }
@@ -111,7 +114,7 @@ export class Notifier {
 
   async #listen(): Promise<void> {
     const client = this.#db.newClient()
-    client.on('notification', ({ payload }) => this.#heard(payload))
+    client.on('notification', ({ payload }) => this.#onNotification(payload))
     client.on('error', () => this.#lost(client))
     client.on('end', () => this.#lost(client))
     try {
@@ -119,7 +122,7 @@ export class Notifier {
       await client.query(this.#listenTo(client))
       if (this.#closed) throw new Error('closed meanwhile')
     } catch (error) {
-      // On a standby one can connect, and not listen.
+      // A standby accepts connections and refuses LISTEN.
       await client.end().catch(() => {})
       throw error
     }
@@ -130,16 +133,16 @@ export class Notifier {
     return `listen ${client.escapeIdentifier(this.#channel)}`
   }
 
-  #heard(payload: string | undefined): void {
+  #onNotification(payload: string | undefined): void {
     try {
       const [devices, users] = JSON.parse(payload ?? '') as [DeviceRef[], UserRef[]]
       this.#wake(devices, users)
     } catch {
-      // Somebody else's notification on our channel: the table says what is true.
+      // Not a notification of Latchkey; wakes are read from the table as well.
     }
   }
 
-  /** Without a listener the poll goes on; a new one is tried until there is one. */
+  /** Reconnects until a listener is connected. The poll continues meanwhile. */
   #lost(client: Client): void {
     if (this.#closed || this.#client !== client) return
     this.#client = undefined
@@ -163,7 +166,7 @@ export class Notifier {
 
   async #poll(): Promise<void> {
     this.#checkListener()
-    // What is older than this may have been swept before it was read.
+    // Older wakes may have been swept before this process read them.
     const wasAway = performance.now() - this.#polledAtMs > KEEP_MS / 2
     await this.#readWakes()
     const stream = await this.#db.one<{ epoch: string; fence: number; pos: number }>(
@@ -171,11 +174,11 @@ export class Notifier {
     )
     if (stream !== undefined) {
       this.#onPoll(stream)
-      // A database that went back has lower positions; what it wakes from here on is not to be missed.
+      // A rolled-back database has lower positions; its next wakes must be read as well.
       if (stream.pos < this.#readUpTo) this.#readUpTo = stream.pos
     }
     this.#polledAtMs = performance.now()
-    if (wasAway) this.tellEveryone()
+    if (wasAway) this.notifyAll()
     await this.#sweepWakes()
   }
 
@@ -209,7 +212,7 @@ export class Notifier {
     }
   }
 
-  /** A network that has fallen silent says nothing to who only listens. */
+  /** Sends a statement, because a client that only listens does not notice a silent network. */
   #checkListener(): void {
     const client = this.#client
     if (client === undefined || this.#checking) return

@@ -1,6 +1,6 @@
 /**
- * Opens the PostgreSQL store: connects, looks at the schema, and begins to listen. Any number of processes may have the
- * same database open.
+ * Opens the PostgreSQL store: connects, checks the schema, verifies the fence and begins to listen for notifications.
+ * Any number of processes may have the same database open.
  */
 import { randomBytes } from 'node:crypto'
 import type { AccountStore } from '../../accounts/port.ts'
@@ -31,11 +31,11 @@ import { startSweeping } from './sweep.ts'
 export type PostgresStoreOptions = PostgresOptions &
   RowLimits & {
     readonly pools: PoolPolicy
-    /** Without it claims are not limited. */
+    /** Undefined: claims are not limited. */
     readonly depletion?: DepletionDefence
-    /** How long the details of keys that left, and removed devices, are kept. */
+    /** How long the details of removed keys, and removed devices, are kept. */
     readonly retentionMs: number
-    /** The directory of this process's witness. Undefined: what is acknowledged is not witnessed (fence.ts). */
+    /** The directory of this process's witness. Undefined: writes are not witnessed (fence.ts). */
     readonly fence?: { readonly directory: string }
     readonly onFence?: OnFence
     /** Milliseconds since 1970. */
@@ -43,15 +43,15 @@ export type PostgresStoreOptions = PostgresOptions &
   }
 
 /**
- * An empty database is set up; one with an older schema waits for `latchkey migrate`.
+ * Sets up an empty database. A database with an older schema is refused until `latchkey migrate`.
  *
- * @throws {StoreError} when the database cannot be reached, or has a schema that this program does not work with.
+ * @throws {StoreError} when the database cannot be reached, or has another schema than this program's.
  */
 export async function openPostgresStore(options: PostgresStoreOptions): Promise<Store> {
   const { now, onFence = () => {} } = options
   const opened: { fence?: Fence; witness?: Witness } = {}
-  const db = new Postgres(options, async (connection) => opened.fence?.look(connection))
-  const notifier = new Notifier(db, now, (stream) => opened.fence?.saw(stream))
+  const db = new Postgres(options, async (connection) => opened.fence?.verify(connection))
+  const notifier = new Notifier(db, now, (stream) => opened.fence?.noteEpoch(stream))
   const close = async (): Promise<void> => {
     await notifier.close()
     await db.close()
@@ -68,15 +68,15 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
     const fence = new Fence({
       witness,
       otherWitnesses: () => witness?.others() ?? [],
-      lanes: options.connections,
+      connections: options.connections,
       onFence,
-      onNewEpoch: () => notifier.tellEveryone(),
+      onNewEpoch: () => notifier.notifyAll(),
       forget() {
         for (const memory of [claimers, inboxes, advertised, digests]) memory.forgetAll()
       },
       now,
     })
-    await db.withConnection((connection) => fence.look(connection))
+    await db.withConnection((connection) => fence.verify(connection))
     opened.fence = fence
     await notifier.start()
     const core: Core = {
@@ -108,7 +108,7 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
   }
 }
 
-/** Says so when there is none of a database that has been written to: then nothing is known of the time before. */
+/** Reports a missing witness if the database was written to, because earlier lost writes cannot be detected. */
 async function openWitness(db: Postgres, directory: string, onFence: OnFence): Promise<Witness> {
   const witness = openIn(directory, await databaseId(db))
   if (!witness.isNew) return witness
@@ -127,7 +127,7 @@ function openIn(directory: string, database: string): Witness {
   }
 }
 
-/** What a command does beside running servers: accounts, over one connection. */
+/** Accounts for a command, over one connection; servers may be running. */
 export type PostgresAccounts = Pick<AccountStore, 'create' | 'find' | 'createRegistrationToken'> &
   Pick<Store, 'claimServerName' | 'close'>
 
@@ -144,7 +144,7 @@ export async function openPostgresAccounts(options: PostgresStoreOptions): Promi
 }
 
 /**
- * `latchkey migrate`: brings a database to the schema of this program; with `dryRun` only says what it would do.
+ * `latchkey migrate`: brings a database to the schema of this program; with `dryRun` it only returns the numbers.
  *
  * @throws {StoreError} as `openPostgresStore`.
  */
@@ -175,13 +175,13 @@ async function prepareSchema(db: Postgres): Promise<void> {
   )
 }
 
-/** A fault at the start, in words for the operator; the password in the URL is none of them. */
+/** A fault at the start as an error for the operator, without the password of the URL. */
 export function asStoreError(error: unknown, { url }: PostgresOptions): unknown {
   if (!(error instanceof MatrixError)) return error
   const { host, pathname } = new URL(url)
   const { cause } = error
-  const said = cause instanceof Error ? cause.message || String(cause) : error.message
-  return new StoreError(`The database ${pathname.slice(1)} on ${host} cannot be used: ${said}.`, {
+  const reason = cause instanceof Error ? cause.message || String(cause) : error.message
+  return new StoreError(`The database ${pathname.slice(1)} on ${host} cannot be used: ${reason}.`, {
     cause: error,
   })
 }

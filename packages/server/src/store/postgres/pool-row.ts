@@ -1,18 +1,20 @@
 /**
- * The row of a pool. Available: state 0 and seq >= head. Issued: state 1, or state 0 and seq < head. `changes` grows with
- * every change of the pool; `told` is the count that the device knows (pool/wake.ts).
+ * The row of a locked pool. Keys are available with state 0 and seq >= head, and issued with state 1, or state 0 and
+ * seq < head. `changes` grows with every change of the pool. The column of the
+ * acknowledged count (pool/wake.ts) is `told`.
  */
 import type { Algorithm, KeyId, KeyMaterial } from '@latchkey/protocol'
 import type { MaterialHash } from '../../pool/key.ts'
+import type { LockedPoolNum } from './locks.ts'
 
 export type PoolRow = {
-  readonly pool_num: number
+  readonly pool_num: LockedPoolNum
   readonly algorithm: Algorithm
   readonly head: number
   readonly last_seq: number
   readonly count: number
   readonly changes: number
-  readonly told: number
+  readonly acknowledged: number
   readonly fallback_key_id: KeyId | null
   readonly fallback_json: string | null
   readonly fallback_material: KeyMaterial | null
@@ -22,11 +24,11 @@ export type PoolRow = {
   readonly fallback_uploaded_ts: number | null
 }
 
-export const POOL_COLUMNS = `pool_num, algorithm, head, last_seq, count, changes, told, fallback_key_id, fallback_json,
-  fallback_material, fallback_used, fallback_issue_count, fallback_first_issued_ts, fallback_uploaded_ts`
+export const POOL_COLUMNS = `pool_num, algorithm, head, last_seq, count, changes, told as acknowledged, fallback_key_id,
+  fallback_json, fallback_material, fallback_used, fallback_issue_count, fallback_first_issued_ts, fallback_uploaded_ts`
 
-/** A pool that was just made. */
-export function emptyPoolRow(poolNum: number, algorithm: Algorithm): PoolRow {
+/** The row of a pool that this transaction has inserted. */
+export function emptyPoolRow(poolNum: LockedPoolNum, algorithm: Algorithm): PoolRow {
   return {
     pool_num: poolNum,
     algorithm,
@@ -34,7 +36,7 @@ export function emptyPoolRow(poolNum: number, algorithm: Algorithm): PoolRow {
     last_seq: 0,
     count: 0,
     changes: 0,
-    told: 0,
+    acknowledged: 0,
     fallback_key_id: null,
     fallback_json: null,
     fallback_material: null,

@@ -1,19 +1,19 @@
 /**
- * Reading a device's pools, and which of their counts the device knows (pool/wake.ts). Everything of one status comes from
- * one statement, or from one snapshot where digests have to be read.
+ * The status of a device's pools, and its acknowledged counts (pool/wake.ts). A status comes from one statement, or
+ * from one snapshot if digests must be read.
  */
 import type { KeyMaterial } from '@latchkey/protocol'
 import type { AlgorithmStatus, PoolStatus } from '../../pool/commands.ts'
 import { keyHash } from '../../pool/key.ts'
 import type { DeviceRef, Position } from '../../session.ts'
 import type { AdvertisedCounts } from '../advertised-counts.ts'
-import type { Queries } from './database.ts'
-import { type DigestCache, type DigestedPool, digestsOf } from './digests.ts'
+import type { Queries, Snapshot } from './database.ts'
+import { type DigestCache, type DigestedPool, snapshotDigests } from './digests.ts'
 
 /** The columns of a pool that a status needs. */
 export type StatusPool = DigestedPool & {
-  readonly told: number
-  /** The place of the last key that was ever added. */
+  readonly acknowledged: number
+  /** The place of the last added key. */
   readonly last_seq: number
   readonly fallback_material: KeyMaterial | null
   readonly fallback_used: boolean
@@ -22,51 +22,54 @@ export type StatusPool = DigestedPool & {
 /** A device's pools at one moment, by algorithm. */
 export type PoolSnapshot = {
   readonly epoch: string
-  /** The device's own part of the version: it grows with uploads and resets, not with claims. */
+  /** The device's own part of the version; claims change only the part of their pool. */
   readonly version: number
   readonly generation: number
   readonly pools: readonly StatusPool[]
 }
 
-/** `stale`: the device was not used since the fence was raised; its pools have to be purged first (purge-stale-pools.ts). */
+/**
+ * `stale`: the device was not used since the fence was raised, so its pools must be purged first
+ * (purge-stale-pools.ts).
+ */
 export type ReadSnapshot = PoolSnapshot & { readonly stale: boolean }
 
 /** The pools as an answer showed them (store/advertised-counts.ts). */
 export type AdvertisedPools = readonly StatusPool[]
 
-/** What of the core these functions use. */
+/** The part of the core that these functions use. */
 type StatusCore = {
   readonly digests: DigestCache
   readonly advertised: AdvertisedCounts<AdvertisedPools>
 }
 
-/**
- * An expression for the pools of `devices.device_num` as JSON, `StatusPool[]`, to be read in one statement with whatever
- * else an answer says.
- */
+/** An expression for the pools of `devices.device_num` as JSON, `StatusPool[]`, as part of a larger statement. */
 export const POOLS_JSON = `(select coalesce(json_agg(json_build_object('pool_num', pool_num, 'algorithm', algorithm,
-    'count', count, 'changes', changes, 'told', told, 'last_seq', last_seq,
+    'count', count, 'changes', changes, 'acknowledged', told, 'last_seq', last_seq,
     'fallback_material', fallback_material, 'fallback_used', fallback_used) order by algorithm), '[]')
   from pools where pools.device_num = devices.device_num)`
 
-/** The status in a snapshot: digests that are not known are read. */
-export async function fullStatus(core: StatusCore, tx: Queries, standing: PoolSnapshot): Promise<PoolStatus> {
-  const { epoch, pools } = standing
-  const digests = await digestsOf(core.digests, tx, epoch, pools)
+/** The status, with digests read from the same snapshot if they are not cached. */
+export async function fullStatus(
+  core: StatusCore,
+  snapshot: Snapshot,
+  device: PoolSnapshot,
+): Promise<PoolStatus> {
+  const { epoch, pools } = device
+  const digests = await snapshotDigests(core.digests, snapshot, epoch, pools)
   for (const pool of pools) core.digests.keep(epoch, pool, digests.get(pool.pool_num) ?? '')
-  return assembleStatus(standing, (pool) => digests.get(pool.pool_num) ?? '')
+  return assembleStatus(device, (pool) => digests.get(pool.pool_num) ?? '')
 }
 
-/** The status, if every digest is known. */
-export function statusOf(standing: PoolSnapshot, digests: DigestCache): PoolStatus | undefined {
-  const { epoch, pools } = standing
+/** The status, if all digests are cached. */
+export function statusOf(device: PoolSnapshot, digests: DigestCache): PoolStatus | undefined {
+  const { epoch, pools } = device
   const known = new Map(pools.map((pool) => [pool, digests.get(epoch, pool)]))
   if ([...known.values()].includes(undefined)) return undefined
-  return assembleStatus(standing, (pool) => known.get(pool) ?? '')
+  return assembleStatus(device, (pool) => known.get(pool) ?? '')
 }
 
-/** The status of pools whose digests are known. */
-export function assembleStatus(
+function assembleStatus(
   { epoch, version, generation, pools }: PoolSnapshot,
   digest: (pool: StatusPool) => string,
 ): PoolStatus {
@@ -86,20 +89,21 @@ export function assembleStatus(
   }
 }
 
-/** An answer with this token carries these counts. Noted only where the device knows of more. */
+/** Notes the counts that an answer with this position advertises, unless none is below the acknowledged count. */
 export function noteAdvertised(
   core: StatusCore,
   device: DeviceRef,
   position: Position,
   { pools }: PoolSnapshot,
 ): void {
-  if (pools.every(({ count, told }) => count >= told)) return
+  if (pools.every(({ count, acknowledged }) => count >= acknowledged)) return
   core.advertised.note(device, position, () => pools)
 }
 
 /**
- * The device presents a token: it knows the counts of that answer. A wake since then may have shown it fewer; keys added
- * since then, through any process, were acknowledged by that upload's answer, and the older counts say nothing.
+ * Acknowledges the counts that an answer advertised, because the device presents its token. A wake since then may have
+ * shown it lower counts. Keys added since then, through any process, were acknowledged by the answer to their upload,
+ * so the older counts of that pool have no effect.
  */
 export async function acknowledgeAdvertised(
   core: StatusCore & { readonly db: Queries },

@@ -1,6 +1,6 @@
 /**
- * Published keys of users: their devices' keys, their cross-signing keys, and the signatures added to them. One
- * statement for many users, so that all of it is of one instant.
+ * Published keys of users: device keys, cross-signing keys, and the signatures added to them. One statement for all
+ * users, so that all rows are of one instant.
  */
 import type { DeviceId, UserId } from '@latchkey/protocol'
 import type {

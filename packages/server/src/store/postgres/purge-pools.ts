@@ -1,16 +1,17 @@
-/** Purges every pool of locked devices by one statement per table, without loading a key (pool/purge.ts). */
+/** Purges all pools of devices by one statement per table, without loading a key (pool/purge.ts). */
 import type { PurgeRule } from '../../pool/purge.ts'
-import type { DeviceRef } from '../../session.ts'
 import { STATE_CODE } from '../key-row.ts'
-import type { Queries } from './database.ts'
+import type { Transaction } from './database.ts'
+import type { LockedDeviceRef } from './locks.ts'
 
 /**
- * Locks the pools; what was read of them before is out of date. The version and the generation of each device move by one:
- * `changes` moves in each of its pools, so the device's own part of the version makes up for that (save-changes.ts).
+ * Locks the pools and purges them; rows of them that were read before are out of date. The version and the generation
+ * of each device grow by one. `changes` grows in each of its pools, so the device's own part of the version is lowered
+ * by the other ones (save-changes.ts).
  */
 export async function purgePools(
-  tx: Queries,
-  devices: readonly DeviceRef[],
+  tx: Transaction,
+  devices: readonly LockedDeviceRef[],
   { fallbackKeys, hidesIssued }: PurgeRule,
   now: number,
 ): Promise<void> {
@@ -45,7 +46,7 @@ export async function purgePools(
   )
 }
 
-export async function lockPoolsOf(tx: Queries, devices: readonly DeviceRef[]): Promise<void> {
+export async function lockPoolsOf(tx: Transaction, devices: readonly LockedDeviceRef[]): Promise<void> {
   if (devices.length === 0) return
   await tx.run(
     `select 1 from pools where device_num = any($1::bigint[]) order by pool_num for update`,
@@ -53,8 +54,12 @@ export async function lockPoolsOf(tx: Queries, devices: readonly DeviceRef[]): P
   )
 }
 
-/** The hash is pool/key.ts's materialHash. */
-async function keepFormerFallbacks(tx: Queries, devices: readonly DeviceRef[], now: number): Promise<void> {
+/** The hash is `materialHash` of pool/key.ts. */
+async function keepFormerFallbacks(
+  tx: Transaction,
+  devices: readonly LockedDeviceRef[],
+  now: number,
+): Promise<void> {
   await tx.run(
     `insert into former_fallback_keys
        (pool_num, material, key_id, uploaded_ts, left_ts, state, issue_count, first_issued_ts)

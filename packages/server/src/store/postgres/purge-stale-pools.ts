@@ -1,14 +1,15 @@
 /**
- * The purge that a raised fence leaves to do (key-pool.md "Rollback fence"): the pools of a device last used under a lower
- * fence are purged before anything reads or writes them, because keys may have been issued of which this database knows
- * nothing. Its issued keys stay visible: it is the same installation.
+ * The purge of stale pools after a raise of the fence (key-pool.md "Rollback fence"): the pools of a device last used
+ * under a lower fence are purged before they are read or written, because this database may have lost the record of
+ * issued keys. Issued keys stay visible: it is the same installation.
  */
 import { fencePurge } from '../../pool/purge.ts'
 import type { DeviceRef } from '../../session.ts'
 import { type Core, type Write, write } from './core.ts'
+import type { LockedDeviceRef } from './locks.ts'
 import { lockPoolsOf, purgePools } from './purge-pools.ts'
 
-/** Devices that were not used since the fence was raised. The caller purges them and begins again. */
+/** Devices that were not used since the fence was raised. The caller purges their pools and repeats its operation. */
 export class StalePoolsError extends Error {
   readonly devices: readonly DeviceRef[]
 
@@ -18,7 +19,7 @@ export class StalePoolsError extends Error {
   }
 }
 
-/** Devices purged in one transaction: some ten thousand keys. What is done stays done if the rest fails. */
+/** Devices purged in one transaction: about 10 000 keys. Committed purges stay if a later one fails. */
 const DEVICES_AT_ONCE = 100
 
 /** Locks these devices and purges those that are below the fence, in transactions of their own. */
@@ -26,23 +27,28 @@ export async function purgeStaleDevices(core: Core, devices: readonly DeviceRef[
   for (let from = 0; from < devices.length; from += DEVICES_AT_ONCE) {
     const some = devices.slice(from, from + DEVICES_AT_ONCE)
     await write(core, async (tx) => {
-      const stale = await tx.all<StaleDevice>(
+      const stale = await tx.all<FencedDevice>(
         `select device_num, fence from devices where device_num = any($1::bigint[]) and fence < $2
          order by device_num for no key update`,
         some,
-        tx.standing.fence,
+        tx.fence.number,
       )
       await purgeStaleLocked(tx, stale, core.now())
     })
   }
 }
 
-export type StaleDevice = { readonly device_num: DeviceRef; readonly fence: number }
+/** A device, and the fence under which its pools were last changed. */
+export type FencedDevice = { readonly device_num: LockedDeviceRef; readonly fence: number }
 
-/** Purges locked devices that are below the fence. */
-export async function purgeStaleLocked(tx: Write, stale: readonly StaleDevice[], now: number): Promise<void> {
-  const { fence, fallback_fence: fallbackFence } = tx.standing
-  // In the order of all pools, before either group: a claim locks pools without their devices.
+/** Purges the pools of devices below the fence. */
+export async function purgeStaleLocked(
+  tx: Write,
+  stale: readonly FencedDevice[],
+  now: number,
+): Promise<void> {
+  const { number: fence, fallbackNumber: fallbackFence } = tx.fence
+  // All pools in one order, before the groups: claims lock pools without their devices.
   await lockPoolsOf(
     tx,
     stale.map((device) => device.device_num),

@@ -1,22 +1,22 @@
 /**
- * Raises the fence (key-pool.md "Rollback fence"): a new epoch, and every device's pools are purged when they are next
- * touched (purge-stale-pools.ts). However many devices there are, it writes a handful of rows.
+ * Raises the fence (key-pool.md "Rollback fence"): a new epoch begins and all pools become stale, to be purged before
+ * their next use (purge-stale-pools.ts). It writes a few rows, regardless of the number of devices.
  */
 import { randomBytes } from 'node:crypto'
 import { outlivesFallbackKeys, POSITION_JUMP } from '../../fence/judge.ts'
 import type { Position } from '../../session.ts'
-import type { Queries } from './database.ts'
+import type { Transaction } from './database.ts'
 
 export type Evidence = {
-  /** For people, and kept. */
+  /** Human-readable; stored. */
   readonly reason: string
-  /** Epochs that it speaks of. Those that the store does not know end where the present one does. */
+  /** Epochs of the lost writes. Those that the store does not know end where the present one does. */
   readonly epochs: readonly string[]
-  /** The highest position that it speaks of. */
+  /** The highest known position of the lost writes. */
   readonly position: Position
-  /** Whether fallback keys go too; undefined: if what was lost is long enough (fence/judge.ts). */
+  /** Whether to purge fallback keys as well. Undefined: if the lost time is long enough (fence/judge.ts). */
   readonly dropFallbackKeys?: boolean
-  /** An operator says so: what was lost, if anything, was lost after the last write that is there. */
+  /** Raised by an operator: writes were lost, if at all, after the last existing write. */
   readonly byCommand?: boolean
 }
 
@@ -27,33 +27,33 @@ export type Raised = {
   readonly droppedFallbackKeys: boolean
 }
 
-/** The fence as raising it found it. */
+/** The fence before it is raised. */
 export type FenceRow = {
   readonly epoch: string
   readonly fence: number
   readonly position: Position
-  /** Up to here positions mean the same to whoever has seen them: the database has not gone back before it. */
+  /** The trusted position: up to it the database has not been rolled back. */
   readonly server_start_pos: Position
-  /** Milliseconds since 1970; when the last write was made before that. */
+  /** Milliseconds since 1970: the last write before the server start. */
   readonly server_start_written_ts: number | null
 }
 
 /**
- * Waits for every write that has begun, and holds up the others until the end of the transaction.
+ * Waits for all writes in progress, and blocks new ones until the end of the transaction.
  *
- * @param judge looks at the evidence once more, under the lock: undefined if another process has raised the fence for it
+ * @param evidenceIn checks the evidence again under the lock; undefined if another process has raised the fence for it
  */
 export async function raiseFence(
-  tx: Queries,
+  tx: Transaction,
   now: number,
-  judge: (found: FenceRow) => Promise<Evidence | undefined>,
+  evidenceIn: (found: FenceRow) => Promise<Evidence | undefined>,
 ): Promise<Raised | undefined> {
   await tx.run(`lock table writers in exclusive mode`)
   const found = await tx.one<FenceRow>(
     `select epoch, fence, pos as position, server_start_pos, server_start_written_ts from stream for update`,
   )
   if (found === undefined) throw new Error('the stream has no row')
-  const evidence = await judge(found)
+  const evidence = await evidenceIn(found)
   if (evidence === undefined) return undefined
   const lastWriteTs = evidence.byCommand === true ? await lastWrite(tx) : found.server_start_written_ts
   const dropsFallbackKeys = evidence.dropFallbackKeys ?? outlivesFallbackKeys(lastWriteTs ?? undefined, now)
@@ -82,6 +82,6 @@ export async function raiseFence(
 }
 
 /** Milliseconds since 1970. */
-async function lastWrite(tx: Queries): Promise<number | null> {
+async function lastWrite(tx: Transaction): Promise<number | null> {
   return (await tx.one<{ ts: number | null }>(`select max(ts) as ts from writers where ts > 0`))?.ts ?? null
 }

@@ -1,6 +1,6 @@
 /**
- * One reading for `/sync` (sync/reading.ts), of one instant: counts, digest, messages and position belong together.
- * Without news the overview has everything. With news the same statement and those that fetch them run in one snapshot.
+ * The reading for a `/sync` (sync/reading.ts): its counts, digests, messages and position are of the same instant.
+ * Without news the overview has all of them. With news, the overview and the news are read in one snapshot.
  */
 import type { PoolStatus } from '../../pool/commands.ts'
 import type { Position, Session, UserRef } from '../../session.ts'
@@ -8,7 +8,7 @@ import type { SyncQuery, SyncReading } from '../../sync/port.ts'
 import { acknowledgedUpTo, advertisesCounts, completeUpTo, rangeOf } from '../../sync/reading.ts'
 import type { StreamEnd, SyncToken } from '../../sync/token.ts'
 import type { Core } from './core.ts'
-import type { Queries } from './database.ts'
+import type { Snapshot } from './database.ts'
 import { purgeStaleDevices, StalePoolsError } from './purge-stale-pools.ts'
 import {
   acknowledgeAdvertised,
@@ -18,13 +18,13 @@ import {
   statusOf,
 } from './pool-status.ts'
 import { confirmMessages } from './send-messages.ts'
-import { type Overview, type Overviews, readOverview, RollbackProved } from './sync-overview.ts'
+import { type Overview, type OverviewBatches, readOverview, RollbackProved } from './sync-overview.ts'
 import { changedSince } from './tracked-users.ts'
 
 /** @throws {MatrixError} 401 when the session has ended. */
 export async function readSync(
   core: Core,
-  overviews: Overviews,
+  overviews: OverviewBatches,
   session: Session,
   query: SyncQuery,
 ): Promise<SyncReading> {
@@ -40,20 +40,20 @@ export async function readSync(
   }
 }
 
-/** Raising the fence puts the device below it. More than both, and both again by another process, is a fault. */
+/** A rollback, then stale pools, and both again because of another process; more attempts are a fault. */
 const MAX_ATTEMPTS = 5
 
 function proveRollback({ db, fence }: Core, { token }: RollbackProved): Promise<void> {
-  return db.withConnection((connection) => fence.prove(connection, token))
+  return db.withConnection((connection) => fence.raiseFor(connection, token))
 }
 
 async function readOnce(
   core: Core,
-  overviews: Overviews,
+  overviews: OverviewBatches,
   session: Session,
   query: SyncQuery,
 ): Promise<SyncReading> {
-  const overview = await overviews.ask({ session, token: query.token })
+  const overview = await overviews.submit({ session, token: query.token })
   const acknowledged = acknowledgedUpTo(overview, query)
   if (acknowledged !== undefined) {
     await acknowledgeAdvertised(core, session.deviceRef, acknowledged)
@@ -61,9 +61,9 @@ async function readOnce(
       confirmMessages(core, session, acknowledged)
     }
   }
-  const { reading, standing } = idleReading(core, overview) ?? (await readNews(core, session, query))
+  const { reading, pools } = idleReading(core, overview) ?? (await readNews(core, session, query))
   if (advertisesCounts(reading, query)) {
-    noteAdvertised(core, session.deviceRef, reading.position, standing)
+    noteAdvertised(core, session.deviceRef, reading.position, pools)
   }
   return reading
 }
@@ -78,14 +78,14 @@ export async function endOfStream({ db }: Pick<Core, 'db'>, token?: SyncToken): 
   return { epoch, position, formerEnd: formerEnd ?? undefined }
 }
 
-type Read = { readonly reading: SyncReading; readonly standing: PoolSnapshot }
+type Read = { readonly reading: SyncReading; readonly pools: PoolSnapshot }
 
-/** The reading without news; undefined when there are news, or a digest that has to be read. */
+/** The reading without news; undefined if there are news, or if a digest must be read. */
 function idleReading(core: Core, overview: Overview): Read | undefined {
   const { since, user_has_news: hasNews, last_message: lastMessage } = overview
   if (since === undefined || hasNews || (lastMessage !== null && lastMessage > since)) return undefined
-  const pools = statusOf(overview, core.digests)
-  return pools && { reading: { ...readingOf(overview, since, pools), ...NO_NEWS }, standing: overview }
+  const status = statusOf(overview, core.digests)
+  return status && { reading: { ...readingOf(overview, since, status), ...NO_NEWS }, pools: overview }
 }
 
 const NO_NEWS = { toDevice: [], changedUsers: [], accountData: [] } as const
@@ -100,32 +100,32 @@ function readingOf(
 }
 
 function readNews(core: Core, session: Session, query: SyncQuery): Promise<Read> {
-  return core.db.transaction(async (tx) => {
-    const overview = await readOverview(tx, { session, token: query.token })
+  return core.db.snapshot(async (snapshot) => {
+    const overview = await readOverview(snapshot, { session, token: query.token })
     const { position, user_has_news: hasNews } = overview
     const { from, listsFrom } = rangeOf(overview, query)
-    const messages = await messagesSince(tx, session, from, query.toDeviceLimit)
+    const messages = await messagesSince(snapshot, session, from, query.toDeviceLimit)
     const reading: SyncReading = {
-      ...readingOf(overview, from, await fullStatus(core, tx, overview)),
+      ...readingOf(overview, from, await fullStatus(core, snapshot, overview)),
       position: completeUpTo(messages, query, position),
       toDevice: messages.map((message) => message.event),
       changedUsers:
         hasNews && listsFrom !== undefined
-          ? await changedSince(tx, session.userRef, listsFrom, position)
+          ? await changedSince(snapshot, session.userRef, listsFrom, position)
           : [],
-      accountData: hasNews ? await accountDataSince(tx, session.userRef, from) : [],
+      accountData: hasNews ? await accountDataSince(snapshot, session.userRef, from) : [],
     }
-    return { reading, standing: overview }
-  }, 'snapshot')
+    return { reading, pools: overview }
+  })
 }
 
 function messagesSince(
-  tx: Queries,
+  snapshot: Snapshot,
   { deviceRef }: Session,
   from: Position,
   limit: number,
 ): Promise<{ readonly pos: Position; readonly event: string }[]> {
-  return tx.all(
+  return snapshot.all(
     `select pos, event from inbox where device_num = $1 and pos > $2 order by pos limit $3`,
     deviceRef,
     from,
@@ -134,11 +134,11 @@ function messagesSince(
 }
 
 function accountDataSince(
-  tx: Queries,
+  snapshot: Snapshot,
   user: UserRef,
   from: Position,
 ): Promise<{ readonly type: string; readonly content: string }[]> {
-  return tx.all(
+  return snapshot.all(
     `select type, content from account_data where user_num = $1 and pos > $2 order by pos`,
     user,
     from,

@@ -1,4 +1,4 @@
-/** Removal of devices, in one transaction with all that devices/remove.ts says belongs to them. */
+/** Removal of devices, in one transaction with everything that is deleted with them (devices/remove.ts). */
 import type { DeviceId } from '@latchkey/protocol'
 import {
   chosenDevices,
@@ -9,70 +9,60 @@ import {
 } from '../../devices/remove.ts'
 import { unknownToken } from '../../matrix-error.ts'
 import { REMOVAL_PURGE } from '../../pool/purge.ts'
-import type { DeviceRef, Session, UserRef } from '../../session.ts'
+import type { Session } from '../../session.ts'
 import { type Core, type Write, write } from './core.ts'
 import { dropDeviceSignatures } from './cross-signing.ts'
-import type { Queries } from './database.ts'
+import type { Transaction } from './database.ts'
+import type { LockedDeviceRef, LockedUser } from './locks.ts'
 import { purgePools } from './purge-pools.ts'
-import { purgeStaleLocked } from './purge-stale-pools.ts'
+import { purgeStaleLocked, type FencedDevice } from './purge-stale-pools.ts'
 import { lockUser, requireToken } from './session-device.ts'
 
 export function removeDevices(core: Core, session: Session, choice: Choice, now: number): Promise<void> {
   return write(core, async (tx) => {
-    const devices = await lockChosen(tx, session, choice)
-    await removeInTransaction(tx, session.userRef, devices, now)
+    await removeInTransaction(tx, await lockChosen(tx, session, choice), now)
   })
 }
 
-/** A device whose row is locked, and the fence under which its pools were last changed. */
-export type LockedDevice = { readonly deviceRef: DeviceRef; readonly fence: number }
+/** Some devices of a locked user, each with the fence under which its pools were last changed. */
+export type ChosenDevices = { readonly user: LockedUser; readonly devices: readonly FencedDevice[] }
 
 /**
- * Locks a user with all devices, which no other transaction adds or removes until the end of this one, and returns the
- * chosen ones.
+ * Locks a user with all devices, so that no other transaction adds or removes one. Returns the chosen ones.
  *
  * @throws {MatrixError} 401 when the session has ended.
  */
-export async function lockChosen(
-  tx: Queries,
-  session: Session,
-  choice: Choice,
-): Promise<readonly LockedDevice[]> {
-  await lockUser(tx, session.userRef)
-  const rows = await tx.all<{ device_num: DeviceRef; device_id: DeviceId; fence: number }>(
+export async function lockChosen(tx: Transaction, session: Session, choice: Choice): Promise<ChosenDevices> {
+  const { user } = await lockUser(tx, session.userRef)
+  const rows = await tx.all<FencedDevice & { readonly device_id: DeviceId }>(
     `select device_num, device_id, fence from devices where user_num = $1 and removed_ts is null
      order by device_num for update`,
-    session.userRef,
+    user,
   )
-  const devices = rows.map((row) => ({
-    deviceRef: row.device_num,
-    deviceId: row.device_id,
-    fence: row.fence,
-  }))
-  if (!devices.some(({ deviceRef }) => deviceRef === session.deviceRef)) throw unknownToken()
-  await requireToken(tx, session)
-  const chosen = new Set(chosenDevices(devices, choice))
-  return devices.filter(({ deviceRef }) => chosen.has(deviceRef))
+  const own = rows.find((row) => row.device_num === session.deviceRef)
+  if (own === undefined) throw unknownToken()
+  await requireToken(tx, session, own.device_num)
+  const existing = rows.map((row) => ({ deviceRef: row.device_num, deviceId: row.device_id }))
+  const chosen = new Set(chosenDevices(existing, choice))
+  return { user, devices: rows.filter((row) => chosen.has(row.device_num)) }
 }
 
-/** Removes locked devices of a user. Those below the fence are purged first, as by any operation on their pools. */
+/** Removes devices. The pools of those below the fence are purged first, as by each operation on them. */
 export async function removeInTransaction(
   tx: Write,
-  user: UserRef,
-  locked: readonly LockedDevice[],
+  { user, devices: chosen }: ChosenDevices,
   now: number,
 ): Promise<void> {
-  if (locked.length === 0) return
-  const stale = locked.filter(({ fence }) => fence < tx.standing.fence)
+  if (chosen.length === 0) return
   await purgeStaleLocked(
     tx,
-    stale.map(({ deviceRef, fence }) => ({ device_num: deviceRef, fence })),
+    chosen.filter(({ fence }) => fence < tx.fence.number),
     now,
   )
-  const devices = locked.map(({ deviceRef }) => deviceRef)
+  const devices = chosen.map((device) => device.device_num)
   await endTokens(tx, devices)
   await purgePools(tx, devices, REMOVAL_PURGE, now)
-  for (const belonging of DELETED_WITH_DEVICE) await DELETE[belonging](tx, devices)
+  for (const belonging of DELETED_WITH_DEVICE) await DELETE[belonging](tx, user, devices)
   await tx.run(
     `update devices set removed_ts = $2, identity_changed = false,
        ${EMPTIED_WITH_DEVICE.map((column) => `${column} = null`).join(', ')}
@@ -83,7 +73,7 @@ export async function removeInTransaction(
   tx.changes.listChanged(user)
 }
 
-type Delete = (tx: Queries, devices: readonly DeviceRef[]) => Promise<void>
+type Delete = (tx: Transaction, user: LockedUser, devices: readonly LockedDeviceRef[]) => Promise<void>
 
 const DELETE: Readonly<Record<DeletedWithDevice, Delete>> = {
   signatures_on_it: dropDeviceSignatures,
@@ -95,13 +85,13 @@ const DELETE: Readonly<Record<DeletedWithDevice, Delete>> = {
 }
 
 function from(table: DeletedWithDevice): Delete {
-  return async (tx, devices) => {
+  return async (tx, _user, devices) => {
     await tx.run(`delete from ${table} where device_num = any($1::bigint[])`, devices)
   }
 }
 
-/** Ends the sessions of locked devices, and their waiting syncs with them. */
-export async function endTokens(tx: Write, devices: readonly DeviceRef[]): Promise<void> {
+/** Ends the sessions of devices, and their waiting syncs. */
+export async function endTokens(tx: Write, devices: readonly LockedDeviceRef[]): Promise<void> {
   await tx.run(`delete from access_tokens where device_num = any($1::bigint[])`, devices)
   for (const device of devices) tx.changes.wakeDevice(device)
 }

@@ -1,23 +1,24 @@
 /**
- * Saves what the domain decided about a locked device's pools (pool/port.ts), by a handful of statements, however many
- * keys the request carries.
+ * Saves the changes that the domain decided for a device's pools (pool/port.ts), with a few statements regardless of
+ * the number of keys in the request.
  */
 import type { DeviceChanges, PoolChange, PoolsChange } from '../../pool/port.ts'
 import { materialHash } from '../../pool/key.ts'
 import { STATE_CODE } from '../key-row.ts'
 import type { Core, Write } from './core.ts'
 import { dropDeviceSignatures } from './cross-signing.ts'
+import type { LockedUser } from './locks.ts'
 import { bytesOf, emptyPoolRow, type PoolRow } from './pool-row.ts'
 import type { LockedDevice } from './session-device.ts'
 
-/** Returns what is to be called after the commit: memory follows the database. */
+/** Returns a function to call after the commit, which brings the caches up to date. */
 export async function saveChanges(
   core: Core,
   tx: Write,
   locked: LockedDevice,
   changes: DeviceChanges,
 ): Promise<() => void> {
-  const { deviceRef, userRef } = locked.session
+  const { deviceRef } = locked
   const saved = await savePools(tx, locked, changes)
   if (changes.givenUp !== undefined) {
     await tx.run(
@@ -26,13 +27,13 @@ export async function saveChanges(
       changes.givenUp.ed25519 ?? null,
       changes.givenUp.curve25519 ?? null,
     )
-    await dropDeviceSignatures(tx, [deviceRef])
+    await dropDeviceSignatures(tx, requireUser(locked), [deviceRef])
   }
-  if (changes.deviceKeys !== undefined) tx.changes.listChanged(userRef)
+  if (changes.deviceKeys !== undefined) tx.changes.listChanged(requireUser(locked))
   if (changes.pools?.signal === true) tx.changes.signal(deviceRef)
   await saveRefusal(tx, locked, changes)
   await saveReplay(tx, locked, changes)
-  const { epoch } = tx.standing
+  const { epoch } = tx.fence
   return () => {
     if (changes.countsAcknowledged === true) core.advertised.forget(deviceRef)
     for (const { row, change } of saved) {
@@ -42,10 +43,15 @@ export async function saveChanges(
   }
 }
 
-/** A pool's row before and after, and what changes of it. */
+function requireUser({ user }: LockedDevice): LockedUser {
+  if (user === undefined) throw new Error('device keys change without the lock of their user')
+  return user
+}
+
+/** A pool's row before and after its change. */
 type SavedPool = { readonly before: PoolRow; readonly row: PoolRow; readonly change: PoolChange | undefined }
 
-/** Undefined changes: nothing but acknowledged counts. Returns every pool of the device. */
+/** Saves the changed pools and the device; returns all pools of the device. */
 async function savePools(tx: Write, locked: LockedDevice, changes: DeviceChanges): Promise<SavedPool[]> {
   const { pools: change } = changes
   const made = await makePools(tx, locked, change)
@@ -55,7 +61,9 @@ async function savePools(tx: Write, locked: LockedDevice, changes: DeviceChanges
     const own = changed.get(before.algorithm)
     return { before, change: own, row: rowAfter(before, own, changes, now) }
   })
-  const rows = pools.filter((pool) => pool.change !== undefined || pool.row.told !== pool.before.told)
+  const rows = pools.filter(
+    (pool) => pool.change !== undefined || pool.row.acknowledged !== pool.before.acknowledged,
+  )
   if (rows.length > 0 || change !== undefined || changes.deviceKeys !== undefined) {
     await markRemoved(tx, rows, now)
     await keepFormerFallbacks(tx, rows, now)
@@ -65,19 +73,19 @@ async function savePools(tx: Write, locked: LockedDevice, changes: DeviceChanges
 }
 
 /**
- * Makes the new pools. The device is locked, so no other transaction makes them. Nothing can refuse the request any more: an
- * undone transaction does not give the numbers back, and there are 2^31 of them.
+ * Makes the new pools. The request cannot be refused any longer, which matters because a rollback does not return the
+ * numbers of pools, and there are 2^31 of them.
  */
 async function makePools(
   tx: Write,
-  { session }: LockedDevice,
+  { deviceRef }: LockedDevice,
   change: PoolsChange | undefined,
 ): Promise<PoolRow[]> {
   const missing = (change?.pools ?? []).filter(({ isNew }) => isNew)
   if (missing.length === 0) return []
   const rows = await tx.all<Pick<PoolRow, 'pool_num' | 'algorithm'>>(
     `insert into pools (device_num, algorithm) select $1, unnest($2::text[]) returning pool_num, algorithm`,
-    session.deviceRef,
+    deviceRef,
     missing.map(({ algorithm }) => algorithm),
   )
   return rows.map((row) => emptyPoolRow(row.pool_num, row.algorithm))
@@ -89,12 +97,12 @@ function rowAfter(
   { countsAcknowledged = false }: DeviceChanges,
   now: number,
 ): PoolRow {
-  if (change === undefined) return countsAcknowledged ? { ...before, told: before.count } : before
+  if (change === undefined) return countsAcknowledged ? { ...before, acknowledged: before.count } : before
   const { count, added, fallback, formerFallback } = change
   const row = {
     ...before,
     count,
-    told: count,
+    acknowledged: count,
     last_seq: before.last_seq + added.length,
     changes: before.changes + 1,
   }
@@ -111,7 +119,7 @@ function rowAfter(
   }
 }
 
-/** The part of the version that is not in the pools: claims touch only the row of their pool. */
+/** The part of the version outside the pools, which exists because claims change the row of their pool only. */
 function ownVersion(
   { row }: LockedDevice,
   change: PoolsChange | undefined,
@@ -121,7 +129,7 @@ function ownVersion(
   return pools.reduce((own, pool) => own - pool.row.changes, change.version)
 }
 
-/** Keys that leave: those named one by one, then all that are left but the kept ones, each by its own statement. */
+/** Marks removed keys: first those named one by one, then in cleared pools all available keys except the kept ones. */
 async function markRemoved(tx: Write, pools: readonly SavedPool[], now: number): Promise<void> {
   const removed = pools.flatMap(({ row, change }) =>
     [...(change?.removed ?? [])].map(([seq, state]) => ({
@@ -155,7 +163,7 @@ async function markRemoved(tx: Write, pools: readonly SavedPool[], now: number):
   }
 }
 
-/** Remembers the fallback keys that pools had, so that a late duplicate of one does not count as a new one. */
+/** Remembers replaced fallback keys, so that a late duplicate of one does not count as a new key. */
 async function keepFormerFallbacks(tx: Write, pools: readonly SavedPool[], now: number): Promise<void> {
   for (const { before, change } of pools) {
     if (change?.formerFallback === undefined || before.fallback_material === null) continue
@@ -176,12 +184,12 @@ async function keepFormerFallbacks(tx: Write, pools: readonly SavedPool[], now: 
 }
 
 /**
- * New keys, pools and device in one statement. The head of a pool passes the keys that left: it moves to the first key that
- * is left, or past the end when none is. It never moves back, because issued keys below it would pass for available ones.
+ * Saves new keys, pools and the device in one statement. The head of a pool moves to its first available key, or past
+ * the end when none is left. It never moves back, because issued keys below it would count as available.
  */
 async function saveRows(
   tx: Write,
-  { session, row: device }: LockedDevice,
+  { deviceRef, row: device }: LockedDevice,
   { pools: change, deviceKeys, givenUp }: DeviceChanges,
   pools: readonly SavedPool[],
   version: number,
@@ -245,7 +253,7 @@ async function saveRows(
     keys.map((key) => bytesOf(key.hash)),
     keys.map((key) => key.json),
     keys.map((key) => key.state),
-    session.deviceRef,
+    deviceRef,
     version,
     change?.generation ?? device.generation,
     change?.day.start ?? device.day_start_ts,
@@ -255,11 +263,11 @@ async function saveRows(
     curve25519 ?? null,
     givenUp === undefined ? device.identity_changed : true,
     pools.map(({ change: own }) => own?.hidesIssued ?? false),
-    rows.map((row) => row.told),
+    rows.map((row) => row.acknowledged),
   )
 }
 
-/** Where the head of a pool goes. */
+/** The move of a pool's head. */
 function headMove({ change }: SavedPool): 'stays' | 'past the end' | 'to the first left' {
   if (change === undefined) return 'stays'
   const added = change.added.filter(({ state }) => state === 'available').length
@@ -267,31 +275,31 @@ function headMove({ change }: SavedPool): 'stays' | 'past the end' | 'to the fir
   return change.removed.size > 0 || change.cleared !== undefined ? 'to the first left' : 'stays'
 }
 
-async function saveRefusal(tx: Write, { session }: LockedDevice, { refused }: DeviceChanges): Promise<void> {
+async function saveRefusal(
+  tx: Write,
+  { deviceRef }: LockedDevice,
+  { refused }: DeviceChanges,
+): Promise<void> {
   if (refused === undefined) return
   if (refused === 'forget') {
-    await tx.run(`delete from conflicts where device_num = $1`, session.deviceRef)
+    await tx.run(`delete from conflicts where device_num = $1`, deviceRef)
     return
   }
   await tx.run(
     `insert into conflicts (device_num, materials, ts) values ($1, $2, $3)
      on conflict (device_num) do update set materials = excluded.materials, ts = excluded.ts`,
-    session.deviceRef,
+    deviceRef,
     refused.materials,
     refused.ts,
   )
 }
 
-async function saveReplay(tx: Write, { session }: LockedDevice, { replay }: DeviceChanges): Promise<void> {
+async function saveReplay(tx: Write, { deviceRef }: LockedDevice, { replay }: DeviceChanges): Promise<void> {
   if (replay === undefined) return
-  await tx.run(
-    `delete from reset_answers where device_num = $1 and ts <= $2`,
-    session.deviceRef,
-    replay.forgetUpTo,
-  )
+  await tx.run(`delete from reset_answers where device_num = $1 and ts <= $2`, deviceRef, replay.forgetUpTo)
   await tx.run(
     `insert into reset_answers (device_num, request_id, ts, answer) values ($1, $2, $3, $4)`,
-    session.deviceRef,
+    deviceRef,
     replay.requestId,
     replay.ts,
     replay.answer,

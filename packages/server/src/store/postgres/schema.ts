@@ -1,12 +1,12 @@
 /**
- * Which schema a database has, and how it gets the one that this program knows. The number is kept in `meta`; migrations
- * run under a lock, one transaction each, so that of several processes that begin at once one does it and the others wait.
+ * The schema of a database, and its migration to that of this program. Its number is in `meta`. Migrations run under a
+ * lock, one transaction each, so that of several processes that start at once one migrates and the others wait.
  */
 import { StoreError } from '../store-error.ts'
-import type { Postgres, Queries } from './database.ts'
+import type { Postgres, Queries, Transaction } from './database.ts'
 import { migrations } from './migrations/index.ts'
 
-/** Of all advisory locks of this program. */
+/** One of the advisory locks of this program. */
 const MIGRATE_LOCK = 0x6c6b_0003
 
 /** The schema that this program works with. */
@@ -15,7 +15,7 @@ export const KNOWN_SCHEMA = migrations.length
 /**
  * The number of the schema that a database has; 0 when it has none yet.
  *
- * @throws {StoreError} when other tables are in the way.
+ * @throws {StoreError} when the database has tables of another program.
  */
 export async function schemaOf(db: Queries): Promise<number> {
   const names = await db.one<{ meta: boolean; devices: boolean }>(
@@ -24,14 +24,14 @@ export async function schemaOf(db: Queries): Promise<number> {
   if (names?.meta !== true) {
     if (names?.devices !== true) return 0
     throw new StoreError(
-      'The database has tables that are not of Latchkey. Give Latchkey a database, or a schema, of its own.',
+      'The database has tables of another program. Give Latchkey its own database or schema.',
     )
   }
   const row = await db.one<{ value: string }>(`select value from meta where key = 'schema'`)
   const version = Number(row?.value)
   if (Number.isInteger(version)) return version
   throw new StoreError(
-    'The database has a table "meta" that is not of Latchkey. Give Latchkey a database, or a schema, of its own.',
+    'The database has a table "meta" of another program. Give Latchkey its own database or schema.',
   )
 }
 
@@ -64,12 +64,12 @@ export async function migrate(db: Postgres): Promise<{ readonly from: number; re
 }
 
 /**
- * One step of it, in a transaction; all steps where there was nothing, so that nobody meets a new database half made.
- * Returns the number before: that of this program when there was nothing left to do.
+ * One step of `migrate`; all steps in an empty database, so that no process finds a new one half made. Returns the
+ * number before the step: that of this program when nothing was left to do.
  *
  * @throws {StoreError} as `migrate`.
  */
-export async function migrateOnce(tx: Queries): Promise<number> {
+export async function migrateOnce(tx: Transaction): Promise<number> {
   await tx.run(`select pg_advisory_xact_lock($1, hashtext(current_schema()))`, MIGRATE_LOCK)
   const found = await schemaOf(tx)
   if (found > KNOWN_SCHEMA) requireSchema(found)

@@ -1,13 +1,13 @@
 /**
- * To-device messages: into inboxes once per transaction ID, out of them when the device's next token confirms them.
- * Sends that arrive while others commit go in the next transaction together (batches.ts), in their order. One
- * transaction at a time, because they would wait for each other's lock of the stream anyway.
+ * To-device messages: added to inboxes once per transaction ID, deleted when the device's next token confirms them.
+ * Sends that arrive during a commit share the next transaction (batches.ts), in their order. One transaction runs at a
+ * time, because two would wait for each other's lock of the stream.
  *
- *     lock senders and recipients, in order -> check the sessions, read the transactions -> decide (messages/send.ts)
- *       -> note the transactions, in order -> (stream) insert
+ *     lock senders and recipients, in order -> prove the sessions, read the transactions -> decide (messages/send.ts)
+ *       -> remember the transactions, in order -> (stream) insert
  *
- * The locks are KEY SHARE: senders do not wait for each other, but no device is removed while a message is on its way
- * to it, and a removed device receives none.
+ * The locks are KEY SHARE: senders do not wait for each other, no device is removed during a delivery to it, and a
+ * removed device receives nothing.
  */
 import { hash } from 'node:crypto'
 import { unknownToken } from '../../matrix-error.ts'
@@ -26,19 +26,18 @@ import {
 import type { DeviceRef, Position, Session } from '../../session.ts'
 import { Batches, type Outcome, type Ran } from './batches.ts'
 import { commit, type Core, type Write } from './core.ts'
+import type { RecipientRef } from './locks.ts'
 
 /** Forgotten transactions that each send deletes. */
-const SWEEP = 20
+const SWEPT_PER_SEND = 20
 
-/** Messages per batch. A longer one counts for several, and one for all devices of a user for `DEVICES_OF_ALL`. */
+/** Messages per batch. A long message counts as several, and one to all devices of a user as `DEVICES_OF_ALL`. */
 const MAX_BATCH = 500
 const LENGTH_OF_ONE = 4096
 const DEVICES_OF_ALL = 10
 
-export type Sends = Batches<SendCommand, void>
-
 /** The sends of one process. Each rejects with 401 when its session has ended. */
-export function sends(core: Core): Sends {
+export function sendBatches(core: Core): Batches<SendCommand, void> {
   return new Batches({ atOnce: 1, maxSize: MAX_BATCH, sizeOf, run: (commands) => send(core, commands) })
 }
 
@@ -59,7 +58,7 @@ async function send(core: Core, commands: readonly SendCommand[]): Promise<Ran<v
 type Decided = {
   readonly command: SendCommand
   readonly transactionHash: string
-  readonly decision: SendDecision
+  readonly decision: SendDecision<RecipientRef>
 }
 
 async function sendTogether(
@@ -67,8 +66,8 @@ async function sendTogether(
   tx: Write,
   commands: readonly SendCommand[],
 ): Promise<Outcome<void>[]> {
-  const devices = await lockDevices(tx, commands)
-  const decided = decideTogether(await readSenders(tx, commands), devices)
+  const devices = await lockRecipients(tx, commands)
+  const decided = decideTogether(await readSenders(tx, commands, devices), devices)
   requireBatchFits(decided)
   const noted = await rememberTransactions(tx, decided)
   const deliveries = decided.flatMap((one) =>
@@ -84,17 +83,17 @@ async function sendTogether(
 
 type Recipients = {
   /** By user ID and device ID. */
-  readonly named: ReadonlyMap<string, KnownDevice>
+  readonly named: ReadonlyMap<string, KnownDevice<RecipientRef>>
   /** By user ID. */
-  readonly all: ReadonlyMap<string, readonly KnownDevice[]>
+  readonly all: ReadonlyMap<string, readonly KnownDevice<RecipientRef>[]>
 }
 
-/** Locks and returns the existing devices that the messages may be for. The senders' are locked with them, in order. */
-async function lockDevices(tx: Write, commands: readonly SendCommand[]): Promise<Recipients> {
+/** Locks the existing devices that the messages may be for, and the senders' devices with them, in order. */
+async function lockRecipients(tx: Write, commands: readonly SendCommand[]): Promise<Recipients> {
   const messages = commands.flatMap((command) => command.messages)
   const named = messages.filter((message) => message.deviceId !== undefined)
   const wild = messages.filter((message) => message.deviceId === undefined)
-  const rows = await tx.all<{ device_num: DeviceRef; user_id: string; device_id: string }>(
+  const rows = await tx.all<{ device_num: RecipientRef; user_id: string; device_id: string }>(
     `select device_num, user_id, device_id from devices join users using (user_num)
      where removed_ts is null and device_num in (
        select unnest($1::bigint[])
@@ -124,7 +123,7 @@ async function lockDevices(tx: Write, commands: readonly SendCommand[]): Promise
 function candidatesOf(
   { userId, deviceId }: OutgoingMessage,
   { named, all }: Recipients,
-): readonly KnownDevice[] {
+): readonly KnownDevice<RecipientRef>[] {
   if (deviceId === undefined) return all.get(userId) ?? []
   const device = named.get(nameOf(userId, deviceId))
   return device === undefined ? [] : [device]
@@ -143,21 +142,23 @@ type Sender = {
   readonly sentTs: number | undefined
 }
 
-/**
- * After the senders' devices were locked. Each look-up has a limit, or the planner would read whole tables for a batch.
- */
-async function readSenders(tx: Write, commands: readonly SendCommand[]): Promise<Sender[]> {
+/** `limit 1` keeps the planner from reading whole tables for a batch. */
+async function readSenders(
+  tx: Write,
+  commands: readonly SendCommand[],
+  _lock: Recipients,
+): Promise<Sender[]> {
   const hashes = commands.map(hashOf)
   const rows = await tx.all<{ place: number; ts: number | null }>(
     `select place, ts
      from unnest($1::int[], $2::text[], $3::bigint[], $4::text[])
-         as asked (place, token_hash, device_num, transaction_id)
+         as sender (place, token_hash, device_num, transaction_id)
        cross join lateral (
          select 1 from access_tokens
-         where token_hash = asked.token_hash and device_num = asked.device_num limit 1) as token
+         where token_hash = sender.token_hash and device_num = sender.device_num limit 1) as token
        left join lateral (
          select ts from sent_transactions
-         where device_num = asked.device_num and transaction_id = asked.transaction_id limit 1) as sent on true`,
+         where device_num = sender.device_num and transaction_id = sender.transaction_id limit 1) as sent on true`,
     commands.map((_, place) => place),
     commands.map(({ session }) => session.tokenHash),
     commands.map(({ session }) => session.deviceRef),
@@ -177,7 +178,7 @@ function hashOf({ transactionId }: SendCommand): string {
   return hash('sha256', transactionId, 'base64url')
 }
 
-/** In order: a transaction that an earlier command of the batch carries out counts as carried out. */
+/** Decides in order: a transaction that an earlier command of the batch carries out counts as carried out. */
 function decideTogether(senders: readonly Sender[], devices: Recipients): readonly Decided[] {
   const sent = new Map<string, number>()
   return senders.map(({ command, transactionHash, holds, sentTs }) => {
@@ -199,9 +200,7 @@ function decideTogether(senders: readonly Sender[], devices: Recipients): readon
   })
 }
 
-/**
- * A batch that exceeds what one request may write is rejected before it writes, and then sent one by one (batches.ts).
- */
+/** A batch over the limit of one request is rejected before it writes; its items then run one by one (batches.ts). */
 function requireBatchFits(decided: readonly Decided[]): void {
   let length = 0
   for (const { decision } of decided) {
@@ -212,30 +211,30 @@ function requireBatchFits(decided: readonly Decided[]): void {
 }
 
 /**
- * Notes the transactions to carry out, and returns those that were noted: not the ones that another process has carried
- * out since they were read. In order, because another process that notes the same ones is waited for.
+ * Remembers the transactions to carry out, and returns the new ones: another process may have carried out some since
+ * they were read. In order, because this waits for another process that inserts the same ones.
  */
 async function rememberTransactions(tx: Write, decided: readonly Decided[]): Promise<ReadonlySet<string>> {
-  const asked = decided.filter(({ decision }) => decision.kind === 'deliver')
-  if (asked.length === 0) return new Set()
-  const times = asked.map(({ command }) => command.now)
+  const carriedOut = decided.filter(({ decision }) => decision.kind === 'deliver')
+  if (carriedOut.length === 0) return new Set()
+  const times = carriedOut.map(({ command }) => command.now)
   const rows = await tx.all<{ device_num: DeviceRef; transaction_id: string }>(
     `with forgotten as (
        delete from sent_transactions where (device_num, transaction_id) in
          (select device_num, transaction_id from sent_transactions where ts < $5
           limit $6 for update skip locked))
      insert into sent_transactions as sent (device_num, transaction_id, ts)
-     select * from unnest($1::bigint[], $2::text[], $3::bigint[]) as asked (device_num, transaction_id, ts)
+     select * from unnest($1::bigint[], $2::text[], $3::bigint[]) as new (device_num, transaction_id, ts)
      order by device_num, transaction_id
      on conflict (device_num, transaction_id) do update set ts = excluded.ts
        where sent.ts < excluded.ts - $4::bigint
      returning device_num, transaction_id`,
-    asked.map(({ command }) => command.session.deviceRef),
-    asked.map(({ transactionHash }) => transactionHash),
+    carriedOut.map(({ command }) => command.session.deviceRef),
+    carriedOut.map(({ transactionHash }) => transactionHash),
     times,
     REMEMBER_TRANSACTION_MS,
     transactionsForgottenBefore(Math.min(...times)),
-    SWEEP * asked.length,
+    SWEPT_PER_SEND * carriedOut.length,
   )
   return new Set(rows.map((row) => transactionName(row.device_num, row.transaction_id)))
 }
@@ -251,10 +250,9 @@ function transactionName(device: DeviceRef, transactionHash: string): string {
   return `${device} ${transactionHash}`
 }
 
-async function deliver(core: Core, tx: Write, deliveries: readonly Delivery[]): Promise<void> {
+async function deliver(core: Core, tx: Write, deliveries: readonly Delivery<RecipientRef>[]): Promise<void> {
   const loads = loadsOf(deliveries)
   const over = await core.inboxes.over(tx, loads)
-  for (const device of loads.keys()) tx.changes.wakeDevice(device)
   tx.changes.deliver(deliveries)
   if (over.length === 0) return
   tx.changes.write(0, async (last) => {
@@ -262,7 +260,7 @@ async function deliver(core: Core, tx: Write, deliveries: readonly Delivery[]): 
   })
 }
 
-/** Deletes what a device has confirmed. No answer waits for it: until it is done the same messages are sent again. */
+/** Deletes the confirmed messages of a device. No answer waits for it: until then the same messages are sent again. */
 export function confirmMessages(core: Core, { deviceRef }: Session, position: Position): void {
   core.db
     .run(`delete from inbox where device_num = $1 and pos <= $2`, deviceRef, position)

@@ -1,7 +1,7 @@
 /**
- * The device behind a session, locked and checked inside the transaction that writes for it: a late request of a removed
- * device stores nothing. The lock comes first and the token is looked up by a later statement, whose snapshot has what
- * the lock was waited for. Tokens change only under the lock of their device.
+ * The proof of a session in the transaction that writes for it: a late request of a removed device stores nothing. The
+ * user or the device is locked first. A later statement reads the token, so its snapshot includes the transaction that
+ * the lock waited for. Tokens change only under the locks of their user and their device.
  */
 import { compareCodePoints } from '@latchkey/protocol'
 import { unknownToken } from '../../matrix-error.ts'
@@ -9,14 +9,15 @@ import type { RefusedTry } from '../../pool/conflict.ts'
 import type { Identity } from '../../pool/identity.ts'
 import type { Session, UserRef } from '../../session.ts'
 import type { Write } from './core.ts'
-import type { Queries } from './database.ts'
+import type { Transaction } from './database.ts'
+import type { LockedDeviceRef, LockedUser } from './locks.ts'
 import { POOL_COLUMNS, type PoolRow } from './pool-row.ts'
 import { purgeStaleLocked } from './purge-stale-pools.ts'
 
 export type IdentityRow = { readonly ed25519: string | null; readonly curve25519: string | null }
 
 export type DeviceRow = IdentityRow & {
-  readonly user_num: UserRef
+  readonly device_num: LockedDeviceRef
   readonly device_keys: string | null
   readonly identity_changed: boolean
   readonly version: number
@@ -25,9 +26,11 @@ export type DeviceRow = IdentityRow & {
   readonly day_stored: number
 }
 
-/** A device and its pools, locked for the session that was proved. */
+/** The device of a proved session, and its pools, all locked. */
 export type LockedDevice = {
-  readonly session: Session
+  readonly deviceRef: LockedDeviceRef
+  /** Only if the user was locked before the device. */
+  readonly user: LockedUser | undefined
   readonly row: DeviceRow
   /** By algorithm, in code-point order. */
   readonly pools: readonly PoolRow[]
@@ -36,27 +39,35 @@ export type LockedDevice = {
 }
 
 /**
- * Proves a session and locks its device, against everything but messages to it, and the device's pools, which are purged
- * if the device is below the fence. A transaction that may change the user's device list locks the user before it.
+ * Locks the device of a session and its pools, and proves the session. Pools of a device below the fence are purged.
  *
+ * @param user required by changes of the user's device list, because users are locked before devices
  * @throws {MatrixError} 401 when the session has ended.
  */
-export async function lockSessionDevice(tx: Write, session: Session, now: number): Promise<LockedDevice> {
-  const row = await lockDevice(tx, session)
-  if (row.fence >= tx.standing.fence) return { session, row, ...(await lockPools(tx, session)) }
-  await purgeStaleLocked(tx, [{ device_num: session.deviceRef, fence: row.fence }], now)
-  return { session, row: await lockDevice(tx, session), ...(await lockPools(tx, session)) }
+export async function lockSessionDevice(
+  tx: Write,
+  session: Session,
+  user: LockedUser | undefined,
+  now: number,
+): Promise<LockedDevice> {
+  let row = await lockDevice(tx, session)
+  if (row.fence < tx.fence.number) {
+    await purgeStaleLocked(tx, [row], now)
+    row = await lockDevice(tx, session)
+  }
+  return { deviceRef: row.device_num, user, row, ...(await lockPools(tx, session, row.device_num)) }
 }
 
 /**
- * Locks the pools of a session's device, by number. The device is locked, so in the same statement its token may be
- * looked up: it changes under that lock only.
+ * Locks the pools of a session's device, by number. The same statement can read the token, because the device is
+ * locked.
  *
  * @throws {MatrixError} 401 when the session has ended.
  */
 async function lockPools(
-  tx: Queries,
-  { tokenHash, deviceRef }: Session,
+  tx: Transaction,
+  { tokenHash }: Session,
+  device: LockedDeviceRef,
 ): Promise<Pick<LockedDevice, 'pools' | 'refused'>> {
   type Row = { readonly refused_materials: string | null; readonly refused_ts: number | null }
   const rows = await tx.all<(PoolRow | { readonly pool_num: null }) & Row>(
@@ -64,7 +75,7 @@ async function lockPools(
      select locked.*, conflicts.materials as refused_materials, conflicts.ts as refused_ts
      from access_tokens left join conflicts using (device_num) left join locked on true
      where token_hash = $2 and access_tokens.device_num = $1`,
-    deviceRef,
+    device,
     tokenHash,
   )
   const [first] = rows
@@ -79,11 +90,11 @@ async function lockPools(
 }
 
 async function lockDevice(
-  tx: Write,
+  tx: Transaction,
   { deviceRef }: Session,
 ): Promise<DeviceRow & { readonly fence: number }> {
   const row = await tx.one<DeviceRow & { readonly fence: number }>(
-    `select user_num, device_keys, ed25519, curve25519, identity_changed, version, generation, fence,
+    `select device_num, device_keys, ed25519, curve25519, identity_changed, version, generation, fence,
        day_start_ts, day_stored
      from devices where device_num = $1 and removed_ts is null for no key update`,
     deviceRef,
@@ -93,11 +104,15 @@ async function lockDevice(
 }
 
 /**
- * After its device, or its user, was locked.
+ * Proves a session under a lock that keeps it from ending; `unlocked` is for writes that may outlive it.
  *
  * @throws {MatrixError} 401 when the session has ended.
  */
-export async function requireToken(tx: Queries, { tokenHash, deviceRef }: Session): Promise<void> {
+export async function requireToken(
+  tx: Transaction,
+  { tokenHash, deviceRef }: Session,
+  _lock: LockedUser | LockedDeviceRef | 'unlocked',
+): Promise<void> {
   const row = await tx.one(
     `select 1 from access_tokens where token_hash = $1 and device_num = $2`,
     tokenHash,
@@ -106,14 +121,28 @@ export async function requireToken(tx: Queries, { tokenHash, deviceRef }: Sessio
   if (row === undefined) throw unknownToken()
 }
 
-/** The first lock of whoever may change a user's device list, her devices or her password. */
-export async function lockUser(tx: Queries, user: UserRef): Promise<{ readonly password_hash: string }> {
-  const row = await tx.one<{ password_hash: string }>(
-    `select password_hash from users where user_num = $1 for update`,
+/** The first lock of each transaction that may change a user's device list, devices or password. */
+export async function lockUser(
+  tx: Transaction,
+  user: UserRef,
+): Promise<{ readonly user: LockedUser; readonly passwordHash: string }> {
+  const row = await tx.one<{ user_num: LockedUser; password_hash: string }>(
+    `select user_num, password_hash from users where user_num = $1 for update`,
     user,
   )
-  if (row === undefined) throw new Error(`user ${user} is not there`)
-  return row
+  if (row === undefined) throw new Error(`user ${user} has no row`)
+  return { user: row.user_num, passwordHash: row.password_hash }
+}
+
+/**
+ * Locks the user of a session and proves the session.
+ *
+ * @throws {MatrixError} 401 when the session has ended.
+ */
+export async function lockSessionUser(tx: Transaction, session: Session): Promise<LockedUser> {
+  const { user } = await lockUser(tx, session.userRef)
+  await requireToken(tx, session, user)
+  return user
 }
 
 export function toIdentity(row: IdentityRow): Identity {

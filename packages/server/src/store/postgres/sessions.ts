@@ -6,6 +6,7 @@ import { decideLogin, type LoginFacts } from '../../accounts/open-session.ts'
 import type { NewSession } from '../../accounts/port.ts'
 import type { DeviceRef, Session } from '../../session.ts'
 import { type Core, type Write, write } from './core.ts'
+import type { LockedDeviceRef, LockedUser } from './locks.ts'
 import { endTokens } from './remove-devices.ts'
 import { lockUser } from './session-device.ts'
 
@@ -24,8 +25,9 @@ export function openSession(core: Core, session: NewSession): Promise<Session> {
 }
 
 async function openDevice(core: Core, tx: Write, session: NewSession): Promise<DeviceRef> {
-  const decision = decideLogin(await loginFacts(tx, session), session, core.limits)
-  if (decision.changesList) tx.changes.listChanged(session.account.userRef)
+  const { user, facts } = await loginFacts(tx, session)
+  const decision = decideLogin(facts, session, core.limits)
+  if (decision.changesList) tx.changes.listChanged(user)
   if (decision.kind === 'create') return createDevice(tx, session)
   const { kind, deviceRef, endsTokens } = decision
   if (endsTokens) await endTokens(tx, [deviceRef])
@@ -34,11 +36,14 @@ async function openDevice(core: Core, tx: Write, session: NewSession): Promise<D
   return deviceRef
 }
 
-/** Locks the user, then the device. Devices and cross-signing keys change under the lock of their user alone. */
-async function loginFacts(tx: Write, { account: { userRef }, deviceId }: NewSession): Promise<LoginFacts> {
-  const { password_hash: passwordHash } = await lockUser(tx, userRef)
+/** Locks the user, then the device. The lock of the user is enough for cross-signing keys and the number of devices. */
+async function loginFacts(
+  tx: Write,
+  { account: { userRef }, deviceId }: NewSession,
+): Promise<{ readonly user: LockedUser; readonly facts: LoginFacts<LockedDeviceRef> }> {
+  const { user, passwordHash } = await lockUser(tx, userRef)
   const row = await tx.one<{
-    device_num: DeviceRef | null
+    device_num: LockedDeviceRef | null
     removed_ts: number | null
     names_key: boolean
     device_count: number
@@ -53,16 +58,19 @@ async function loginFacts(tx: Write, { account: { userRef }, deviceId }: NewSess
     deviceId,
   )
   if (row === undefined) throw new Error('a statement that always has a row returned none')
+  const { device_num: deviceRef } = row
   return {
-    passwordHash,
-    device:
-      row.device_num === null ? undefined : { deviceRef: row.device_num, isRemoved: row.removed_ts !== null },
-    namesKey: row.names_key,
-    deviceCount: row.device_count,
+    user,
+    facts: {
+      passwordHash,
+      device: deviceRef === null ? undefined : { deviceRef, isRemoved: row.removed_ts !== null },
+      namesKey: row.names_key,
+      deviceCount: row.device_count,
+    },
   }
 }
 
-async function renewDevice(tx: Write, deviceRef: DeviceRef, { ip, now }: NewSession): Promise<void> {
+async function renewDevice(tx: Write, deviceRef: LockedDeviceRef, { ip, now }: NewSession): Promise<void> {
   await tx.run(
     `update devices set last_seen_ts = $2, last_seen_ip = $3 where device_num = $1`,
     deviceRef,
@@ -73,7 +81,7 @@ async function renewDevice(tx: Write, deviceRef: DeviceRef, { ip, now }: NewSess
 
 async function restoreDevice(
   tx: Write,
-  deviceRef: DeviceRef,
+  deviceRef: LockedDeviceRef,
   { displayName, ip, now }: NewSession,
 ): Promise<void> {
   await tx.run(
@@ -84,7 +92,7 @@ async function restoreDevice(
     now,
     ip ?? null,
     displayName ?? null,
-    tx.standing.fence,
+    tx.fence.number,
   )
 }
 
@@ -100,7 +108,7 @@ async function createDevice(
     displayName ?? null,
     now,
     ip ?? null,
-    tx.standing.fence,
+    tx.fence.number,
   )
   if (row === undefined) throw new Error('an inserted device has no number')
   return row.device_num

@@ -1,4 +1,4 @@
-/** Every room's port over one core: which file of this folder answers what. */
+/** The ports of all domain folders over one core. */
 import type { AccountStore } from '../../accounts/port.ts'
 import type { DeviceStore } from '../../devices/port.ts'
 import type { MessageStore } from '../../messages/port.ts'
@@ -23,9 +23,9 @@ import { claimServerName } from './meta.ts'
 import { publishedKeys } from './published-keys.ts'
 import { endOfStream, readSync } from './read-sync.ts'
 import { removeDevices } from './remove-devices.ts'
-import { sends } from './send-messages.ts'
+import { sendBatches } from './send-messages.ts'
 import { openSession } from './sessions.ts'
-import { overviews } from './sync-overview.ts'
+import { overviewBatches } from './sync-overview.ts'
 import { changedSince, trackUsers } from './tracked-users.ts'
 import { accountData, findFilter, putAccountData, putFilter } from './user-data.ts'
 
@@ -59,7 +59,7 @@ function accountStore(core: Core): AccountStore {
     registrationTokenValid: (tokenHash, now) => registrationTokenValid(core.db, tokenHash, now),
     createRegistrationToken: (token) => createRegistrationToken(core.db, token),
     openSession: (session) => openSession(core, session),
-    session: (tokenHash) => lookUps.ask(tokenHash),
+    session: (tokenHash) => lookUps.submit(tokenHash),
     setPassword: (change) => setPassword(core, change),
     seen: (session, ip, now) => core.lastSeen.note(session, ip, now),
   }
@@ -81,8 +81,8 @@ function deviceStore(core: Core): DeviceStore {
 }
 
 function messageStore(core: Core): MessageStore {
-  const all = sends(core)
-  return { send: (command) => all.ask(command) }
+  const batches = sendBatches(core)
+  return { send: (command) => batches.submit(command) }
 }
 
 function poolStore(core: Core, claims: ClaimBatcher): PoolStore {
@@ -94,9 +94,9 @@ function poolStore(core: Core, claims: ClaimBatcher): PoolStore {
 }
 
 function syncStore(core: Core, tokenSecret: string): SyncStore {
-  const asked = overviews(core.db)
+  const overviews = overviewBatches(core.db)
   return {
-    read: (session, query) => readSync(core, asked, session, query),
+    read: (session, query) => readSync(core, overviews, session, query),
     end: (token) => endOfStream(core, token),
     tokenSecret,
     subscribe: (listener) => core.notifier.subscribe(listener),

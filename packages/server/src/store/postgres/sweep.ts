@@ -1,15 +1,15 @@
 /**
- * Deletion of rows past their retention, a little at a time: the details of keys that left (their text, their claimers),
- * removed devices with their memory, old answers to resets. The fact that a key of an existing device was issued, evicted
- * or purged is kept (key-pool.md "Enter once"). Of several processes one sweeps at a time.
+ * Deletion of rows past their retention, in small steps: the texts and claimers of removed keys, removed devices with
+ * their memory, old reset replays. The fact that a key of an existing device was issued, evicted or purged is kept
+ * (key-pool.md "Enter once"). One process sweeps at a time.
  */
 import { HEAL_WITHIN_MS } from '../../pool/conflict.ts'
 import { REPLAY_RESET_MS } from '../../pool/reset-replay.ts'
-import type { DeviceRef } from '../../session.ts'
 import type { Core } from './core.ts'
-import type { Queries } from './database.ts'
+import type { Transaction } from './database.ts'
+import type { LockedDeviceRef, LockedPoolNum } from './locks.ts'
 
-/** Rows looked at in one step: some milliseconds. */
+/** Rows read in one step: a few milliseconds. */
 const KEYS_PER_STEP = 2_000
 const DEVICES_PER_STEP = 5
 const ROWS_PER_STEP = 500
@@ -17,12 +17,12 @@ const STEP_EVERY_MS = 5_000
 /** One of the advisory locks of this program. */
 const SWEEP_LOCK = 0x6c6b_0002
 
-/** The last key that was looked at; the next step begins behind it. */
+/** The last key of the previous step; the next step begins after it. */
 export type Cursor = { readonly poolNum: number; readonly seq: number }
 
 export const START: Cursor = { poolNum: 0, seq: 0 }
 
-/** Sweeps until the returned function is called. Steps that fail are made again later. */
+/** Sweeps until the returned function is called. A failed step is repeated later. */
 export function startSweeping(core: Core, retentionMs: number, now: () => number): () => void {
   let cursor = START
   let sweeping = false
@@ -62,7 +62,7 @@ export function sweepOnce(
   })
 }
 
-async function forgetAnswers(tx: Queries, now: number): Promise<void> {
+async function forgetAnswers(tx: Transaction, now: number): Promise<void> {
   await tx.run(
     `delete from reset_answers where (device_num, request_id) in
        (select device_num, request_id from reset_answers where ts < $1 limit ${ROWS_PER_STEP} for update skip locked)`,
@@ -75,7 +75,7 @@ async function forgetAnswers(tx: Queries, now: number): Promise<void> {
   )
 }
 
-async function forgetFallbackIssues(tx: Queries, cutoff: number): Promise<void> {
+async function forgetFallbackIssues(tx: Transaction, cutoff: number): Promise<void> {
   await tx.run(
     `delete from fallback_issues where (pool_num, material, claimer_num) in
        (select pool_num, material, claimer_num from fallback_issues where last_ts < $1
@@ -84,14 +84,14 @@ async function forgetFallbackIssues(tx: Queries, cutoff: number): Promise<void> 
   )
 }
 
-/** Keys that were issued in upload order have no time in their own rows, but in `issues`. */
-async function forgetDetails(tx: Queries, cutoff: number, cursor: Cursor): Promise<Cursor> {
-  const window = await tx.one<{ looked: number; pool_num: number | null; seq: number | null }>(
-    `with looked as (
+/** The time of a key that was issued in upload order is in `issues`, not in its own row. */
+async function forgetDetails(tx: Transaction, cutoff: number, cursor: Cursor): Promise<Cursor> {
+  const window = await tx.one<{ seen: number; pool_num: number | null; seq: number | null }>(
+    `with seen as (
        select pool_num, seq from one_time_keys where (pool_num, seq) > ($1, $2)
        order by pool_num, seq limit ${KEYS_PER_STEP}),
-     last as (select pool_num, seq from looked order by pool_num desc, seq desc limit 1)
-     select (select count(*) from looked) as looked, pool_num, seq from (select 1) as one left join last on true`,
+     last as (select pool_num, seq from seen order by pool_num desc, seq desc limit 1)
+     select (select count(*) from seen) as seen, pool_num, seq from (select 1) as one left join last on true`,
     cursor.poolNum,
     cursor.seq,
   )
@@ -110,19 +110,19 @@ async function forgetDetails(tx: Queries, cutoff: number, cursor: Cursor): Promi
     ...between,
     cutoff,
   )
-  return window.looked < KEYS_PER_STEP ? START : { poolNum: window.pool_num, seq: window.seq }
+  return window.seen < KEYS_PER_STEP ? START : { poolNum: window.pool_num, seq: window.seq }
 }
 
-/** The keys of a device first, as many as one step may; the device itself when none are left. */
-async function forgetDevices(tx: Queries, cutoff: number): Promise<void> {
-  const gone = await tx.all<{ device_num: DeviceRef }>(
+/** Deletes keys of removed devices, up to the limit of one step; a device itself when none of its keys is left. */
+async function forgetDevices(tx: Transaction, cutoff: number): Promise<void> {
+  const removed = await tx.all<{ device_num: LockedDeviceRef }>(
     `select device_num from devices where removed_ts < $1
      order by device_num limit ${DEVICES_PER_STEP} for update skip locked`,
     cutoff,
   )
   let budget = KEYS_PER_STEP
-  for (const { device_num: device } of gone) {
-    const pools = await tx.all<{ pool_num: number }>(
+  for (const { device_num: device } of removed) {
+    const pools = await tx.all<{ pool_num: LockedPoolNum }>(
       `select pool_num from pools where device_num = $1 order by pool_num for update`,
       device,
     )

@@ -1,13 +1,12 @@
 /**
- * The overview that one statement reads for a `/sync`: everything when there are no news, which is the usual case.
- * Overviews requested at the same time come from one statement. Each is of the instant at which the statement began,
- * after its request arrived.
+ * The overview for a `/sync`, read by one statement: all of the answer if there are no news, the usual case. One
+ * statement reads the overviews that are requested at the same time, at an instant after all of the requests arrived.
  */
 import { unknownToken } from '../../matrix-error.ts'
 import type { Position, Session } from '../../session.ts'
 import { continueFrom, type Continuation, type SyncToken } from '../../sync/token.ts'
 import { Batches, outcomeOf } from './batches.ts'
-import type { Queries } from './database.ts'
+import type { Queries, Snapshot } from './database.ts'
 import { StalePoolsError } from './purge-stale-pools.ts'
 import { POOLS_JSON, type ReadSnapshot } from './pool-status.ts'
 
@@ -26,7 +25,7 @@ type OverviewRow = ReadSnapshot & {
 export type Overview = OverviewRow & Continuation
 
 /** The session of a sync, and the token that it presents. */
-export type Asked = { readonly session: Session; readonly token: SyncToken | undefined }
+export type OverviewRequest = { readonly session: Session; readonly token: SyncToken | undefined }
 
 /** The token proves that the database was rolled back. */
 export class RollbackProved extends Error {
@@ -38,37 +37,37 @@ export class RollbackProved extends Error {
   }
 }
 
-export type Overviews = Batches<Asked, Overview>
+export type OverviewBatches = Batches<OverviewRequest, Overview>
 
-/** As for sessions (find-sessions.ts). */
+/** Two, as for sessions (find-sessions.ts). */
 const AT_ONCE = 2
 const MAX_OVERVIEWS = 200
 const SLOW_MS = 100
 
-/** Each rejects like `readOverview`. */
-export function overviews(db: Queries): Overviews {
+/** Reads overviews in batches; each rejects like `readOverview`. */
+export function overviewBatches(db: Queries): OverviewBatches {
   return new Batches({
     atOnce: AT_ONCE,
     maxSize: MAX_OVERVIEWS,
     slowMs: SLOW_MS,
-    async run(asked) {
-      const rows = await readRows(db, asked)
-      return { outcomes: asked.map((one, i) => outcomeOf(() => toOverview(one, rows.get(i)))) }
+    async run(requests) {
+      const rows = await readRows(db, requests)
+      return { outcomes: requests.map((request, i) => outcomeOf(() => toOverview(request, rows.get(i)))) }
     },
   })
 }
 
 /**
- * One overview, in the transaction's snapshot.
+ * Reads one overview in a snapshot.
  *
  * @throws {MatrixError} 401 when the session has ended.
  * @throws {StalePoolsError | RollbackProved}
  */
-export async function readOverview(db: Queries, asked: Asked): Promise<Overview> {
-  return toOverview(asked, (await readRows(db, [asked])).get(0))
+export async function readOverview(snapshot: Snapshot, request: OverviewRequest): Promise<Overview> {
+  return toOverview(request, (await readRows(snapshot, [request])).get(0))
 }
 
-function toOverview({ session, token }: Asked, row: OverviewRow | undefined): Overview {
+function toOverview({ session, token }: OverviewRequest, row: OverviewRow | undefined): Overview {
   if (row === undefined) throw unknownToken()
   const { epoch, position, former_end: formerEnd } = row
   const continuation = continueFrom(token, { epoch, position, formerEnd: formerEnd ?? undefined })
@@ -79,15 +78,18 @@ function toOverview({ session, token }: Asked, row: OverviewRow | undefined): Ov
 }
 
 /**
- * Rows by the place of their sync; syncs whose session has ended are missing. The oldest token is a constant in
- * addition, from which the planner sees how few lists are newer. `limit 1` keeps it from reading whole tables for a
- * batch.
+ * Rows by the place of their request; requests whose session has ended have none. The position of the oldest token is a
+ * parameter of its own, because it shows the planner how few lists are newer. `limit 1` keeps the planner from reading
+ * whole tables for a batch.
  */
-async function readRows(db: Queries, asked: readonly Asked[]): Promise<ReadonlyMap<number, OverviewRow>> {
-  const oldest = Math.min(...asked.map(({ token }) => token?.position ?? Number.MAX_SAFE_INTEGER))
+async function readRows(
+  db: Queries,
+  requests: readonly OverviewRequest[],
+): Promise<ReadonlyMap<number, OverviewRow>> {
+  const oldest = Math.min(...requests.map(({ token }) => token?.position ?? Number.MAX_SAFE_INTEGER))
   const rows = await db.all<OverviewRow & { readonly place: number }>(
     `with stream as materialized (select epoch, pos, fence from stream)
-     select asked.place, stream.epoch, stream.pos as position, former.end_pos as former_end,
+     select request.place, stream.epoch, stream.pos as position, former.end_pos as former_end,
        devices.fence < stream.fence as stale, version, generation, ${POOLS_JSON} as pools,
        greatest(signal_pos, (select max(signal_pos) from pools where pools.device_num = devices.device_num)) as signal_pos,
        (select min(pos) from inbox where inbox.device_num = devices.device_num) as first_message,
@@ -100,17 +102,17 @@ async function readRows(db: Queries, asked: readonly Asked[]): Promise<ReadonlyM
          or exists (select 1 from account_data where account_data.user_num = devices.user_num and pos > since)
          as user_has_news
      from unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::text[])
-         as asked (place, token_hash, device_num, since, epoch)
+         as request (place, token_hash, device_num, since, epoch)
        cross join lateral (
          select device_num, user_num, devices.fence, version, generation, signal_pos, list_pos
          from access_tokens join devices using (device_num) join users using (user_num)
-         where token_hash = asked.token_hash and device_num = asked.device_num and removed_ts is null limit 1) as devices
-       cross join stream left join former_epochs as former on former.epoch = asked.epoch`,
-    asked.map((_, place) => place),
-    asked.map(({ session }) => session.tokenHash),
-    asked.map(({ session }) => session.deviceRef),
-    asked.map(({ token }) => token?.position ?? null),
-    asked.map(({ token }) => token?.epoch ?? ''),
+         where token_hash = request.token_hash and device_num = request.device_num and removed_ts is null limit 1) as devices
+       cross join stream left join former_epochs as former on former.epoch = request.epoch`,
+    requests.map((_, place) => place),
+    requests.map(({ session }) => session.tokenHash),
+    requests.map(({ session }) => session.deviceRef),
+    requests.map(({ token }) => token?.position ?? null),
+    requests.map(({ token }) => token?.epoch ?? ''),
     oldest,
   )
   return new Map(rows.map((row) => [row.place, row]))

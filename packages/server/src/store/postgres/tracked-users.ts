@@ -10,21 +10,22 @@ import type { UserId } from '@latchkey/protocol'
 import { type AskedUser, decideTracking, MAX_AWAITED, type Tracking } from '../../devices/tracking.ts'
 import type { Position, Session, UserRef } from '../../session.ts'
 import { type Core, write } from './core.ts'
-import type { Queries } from './database.ts'
+import type { Queries, Transaction } from './database.ts'
 import { requireToken } from './session-device.ts'
 
 /** One of the advisory locks of this program. */
 const NAMES_LOCK = 0x6c6b_0001
 
-/** A query for users who are all tracked already, the usual case, costs one look-up and no commit. */
+/** A query for tracked users only, the usual case, costs one look-up and no commit. */
 export async function trackUsers(core: Core, session: Session, userIds: readonly UserId[]): Promise<void> {
   const observer = session.userRef
   const seen = await readTracking(core.db, observer, userIds)
   if (seen.targets.length === 0 && seen.names.length === 0) return
   await write(core, async (tx) => {
     await tx.run(`select pg_advisory_xact_lock_shared($1, hashtext(current_schema()))`, NAMES_LOCK)
-    await requireToken(tx, session)
-    // An account may have been created since.
+    // The list belongs to the user: it may change after the session has ended.
+    await requireToken(tx, session, 'unlocked')
+    // An account may have been created since the first look-up.
     const { targets, names } = await readTracking(tx, observer, userIds)
     await track(tx, observer, targets)
     await wait(tx, observer, names)
@@ -52,8 +53,8 @@ async function readTracking(db: Queries, observer: UserRef, userIds: readonly Us
   return decideTracking(observer, asked)
 }
 
-/** In the order of the index, as every transaction does, so that two with the same rows do not deadlock. */
-async function track(tx: Queries, observer: UserRef, targets: readonly UserRef[]): Promise<void> {
+/** Inserts in the order of the index, so that two transactions with the same rows do not deadlock. */
+async function track(tx: Transaction, observer: UserRef, targets: readonly UserRef[]): Promise<void> {
   if (targets.length === 0) return
   await tx.run(
     `insert into tracked_users (observer_num, target_num)
@@ -65,9 +66,10 @@ async function track(tx: Queries, observer: UserRef, targets: readonly UserRef[]
 }
 
 /**
- * In the order of the names (devices/tracking.ts), which is that of the index: two with the same rows do not deadlock.
+ * Inserts in the order of the names (devices/tracking.ts), which is that of the index: two transactions with the same
+ * rows do not deadlock.
  */
-async function wait(tx: Queries, observer: UserRef, names: readonly UserId[]): Promise<void> {
+async function wait(tx: Transaction, observer: UserRef, names: readonly UserId[]): Promise<void> {
   if (names.length === 0) return
   await tx.run(
     `insert into awaited_users (user_id, observer_num)
@@ -88,7 +90,7 @@ async function wait(tx: Queries, observer: UserRef, names: readonly UserId[]): P
  * Makes the users who awaited this name track its account, so that its first keys are a change. Inside the transaction
  * that creates the account, after the row of the user: without keys no position is needed.
  */
-export async function trackAwaited(tx: Queries, userId: UserId, target: UserRef): Promise<void> {
+export async function trackAwaited(tx: Transaction, userId: UserId, target: UserRef): Promise<void> {
   await tx.run(`select pg_advisory_xact_lock($1, hashtext(current_schema()))`, NAMES_LOCK)
   await tx.run(
     `with awaited as (delete from awaited_users where user_id = $2 returning observer_num)

@@ -1,19 +1,18 @@
-/** Filters and global account data of a user. Writes are counted and numbered under the lock of the user's row. */
+/** Filters and global account data of a user. The lock of the user keeps their limits and numbers. */
 import type { Session, UserRef } from '../../session.ts'
 import { enforceAccountDataLimits } from '../../sync/account-data.ts'
 import { decideFilter, type FilterFacts, type NewFilter, parseFilterId } from '../../sync/filters.ts'
 import { type Core, write } from './core.ts'
-import type { Queries } from './database.ts'
-import { lockUser, requireToken } from './session-device.ts'
+import type { Queries, Transaction } from './database.ts'
+import type { LockedUser } from './locks.ts'
+import { lockSessionUser } from './session-device.ts'
 
-/** A filter that is known, the usual case, costs a look-up and no commit. */
+/** A filter that exists, the usual case, costs one look-up and no commit. */
 export async function putFilter(core: Core, session: Session, json: string): Promise<string> {
-  const user = session.userRef
-  const known = await filterIdOf(core.db, user, json)
+  const known = await filterIdOf(core.db, session.userRef, json)
   if (known !== undefined) return String(known)
   return write(core, async (tx) => {
-    await lockUser(tx, user)
-    await requireToken(tx, session)
+    const user = await lockSessionUser(tx, session)
     const decision = decideFilter(await filterFacts(tx, user, json), core.limits)
     if (decision.kind === 'add') await addFilter(tx, user, json, decision)
     return String(decision.filterId)
@@ -25,7 +24,7 @@ async function filterIdOf(db: Queries, user: UserRef, json: string): Promise<num
   return (await db.one<{ filter_id: number }>(sql, user, json))?.filter_id
 }
 
-async function filterFacts(tx: Queries, user: UserRef, json: string): Promise<FilterFacts> {
+async function filterFacts(tx: Transaction, user: LockedUser, json: string): Promise<FilterFacts> {
   const row = await tx.one<{ same: number | null; newest: number | null }>(
     `select max(filter_id) filter (where json = $2) as same, max(filter_id) as newest
      from filters where user_num = $1`,
@@ -36,8 +35,8 @@ async function filterFacts(tx: Queries, user: UserRef, json: string): Promise<Fi
 }
 
 async function addFilter(
-  tx: Queries,
-  user: UserRef,
+  tx: Transaction,
+  user: LockedUser,
   json: string,
   { filterId, dropUpTo }: NewFilter,
 ): Promise<void> {
@@ -54,10 +53,8 @@ export async function findFilter({ db }: Core, user: UserRef, filterId: string):
 }
 
 export function putAccountData(core: Core, session: Session, type: string, content: string): Promise<void> {
-  const user = session.userRef
   return write(core, async (tx) => {
-    await lockUser(tx, user)
-    await requireToken(tx, session)
+    const user = await lockSessionUser(tx, session)
     enforceAccountDataLimits(await otherAccountData(tx, user, type), { type, content }, core.limits)
     tx.changes.write(1, (last, position) =>
       last.run(
@@ -74,8 +71,8 @@ export function putAccountData(core: Core, session: Session, type: string, conte
 }
 
 async function otherAccountData(
-  tx: Queries,
-  user: UserRef,
+  tx: Transaction,
+  user: LockedUser,
   type: string,
 ): Promise<{ count: number; bytes: number }> {
   const others = await tx.one<{ count: number; bytes: number }>(

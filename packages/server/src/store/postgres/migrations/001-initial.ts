@@ -1,10 +1,11 @@
 /**
  * The first schema on PostgreSQL. Shape and why: docs/development/storage.md. As in the embedded store, times are
- * milliseconds since 1970, `*_num` are handles of this database, `pos` are stream positions, `state` is key-row.ts's code.
+ * milliseconds since 1970, `*_num` are handles of this database, `pos` are stream positions, `state` is key-row.ts's
+ * code.
  *
- * A pool is a log: `head` is the place of its first key that has not been issued. In upload order a claim moves `head` and
- * writes one short row of `issues`; the key's own row, which is large, is not touched. `fillfactor` leaves room for the
- * rows that change all the time to change within their page.
+ * A pool is a log: `head` is the place of its first key that has not been issued. In upload order a claim moves `head`
+ * and writes one short row of `issues`; the key's own row, which is large, is not touched. `fillfactor` leaves room for
+ * the rows that change all the time to change within their page.
  */
 export const initial = `
 create table meta (key text primary key, value text not null);
@@ -205,7 +206,7 @@ create table account_data (
   primary key (user_num, type)
 );
 
--- Who was to be woken, for processes that missed the notification: rows of the last minutes.
+-- Wakes of the last minutes, for processes that missed the notification.
 create table wakes (pos bigint primary key, ts bigint not null, devices bigint[] not null, users bigint[] not null);
 
 -- The rollback fence: one row for each connection of each process that writes, counted up in every write transaction.
