@@ -1,6 +1,6 @@
 /**
- * What goes together in one statement or one transaction on PostgreSQL (store/postgres/batches.ts) is, to each request,
- * as if it had gone alone. Needs LATCHKEY_TEST_POSTGRES (@latchkey/testing/test-schema.ts).
+ * Requests that share a statement or a transaction on PostgreSQL (store/postgres/batches.ts) behave as if each ran
+ * alone. Needs LATCHKEY_TEST_POSTGRES (@latchkey/testing/test-schema.ts).
  */
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -87,7 +87,7 @@ function statuses(results: readonly PromiseSettledResult<unknown>[]): unknown[] 
   )
 }
 
-test('among many messages sent at once one of an ended session and one that cannot be stored fail alone', {
+test('among many concurrent messages, one of an ended session and one that cannot be stored fail alone', {
   skip,
 }, async () => {
   await using opened = await open()
@@ -110,12 +110,12 @@ test('among many messages sent at once one of an ended session and one that cann
     (await received(two, to)).sort((a, b) => a - b),
     senders.map((_, n) => n).filter((n) => !bad.has(n)),
   )
-  // What failed has left nothing behind: the same transaction, put right, is carried out.
+  // The failed transaction left nothing behind: the same ID with a valid message is carried out.
   await send(two, senders[8] ?? assert.fail(), to, { n: 8 })
   assert.ok((await received(one, to)).includes(8))
 })
 
-test('a transaction ID that comes many times at once, through two processes, is carried out once for each device', {
+test('a transaction ID sent many times at once through two processes is carried out once per device', {
   skip,
 }, async () => {
   await using opened = await open()
@@ -124,7 +124,7 @@ test('a transaction ID that comes many times at once, through two processes, is 
   assert.ok(a && b && to)
   for (let round = 0; round < 10; round++) {
     const all = [a, b].flatMap((session) => [0, 1].map((id) => ({ session, id: `${round}-${id}` })))
-    // In either order, so that the processes would wait for each other if they noted them as they come.
+    // In opposite orders: without an order of their own the processes would deadlock.
     await Promise.all(
       Array.from({ length: 5 }, () => [
         ...all.map(({ session, id }) => send(one, session, to, { n: round, id })),
@@ -139,7 +139,7 @@ test('a transaction ID that comes many times at once, through two processes, is 
   )
 })
 
-test('messages of one sender come in the order of their sending, to one device or to all, whoever else sends', {
+test('messages of one sender arrive in the order of sending, to one device or to all, during sends of others', {
   skip,
 }, async () => {
   await using opened = await open()
@@ -168,14 +168,14 @@ test('messages of one sender come in the order of their sending, to one device o
   }
 })
 
-test('a token whose end was acknowledged by another process is found by no look-up and no sync that begins after it', {
+test('after another process acknowledged the end of a session, no look-up, sync or send accepts its token', {
   skip,
 }, async () => {
   await using opened = await open()
   const { one, two } = opened
   const others = await loginMany(one, 4)
   const end = new AbortController()
-  const noise = others.flatMap((session) =>
+  const traffic = others.flatMap((session) =>
     Array.from({ length: 8 }, async () => {
       while (!end.signal.aborted) {
         assert.deepEqual(await two.accounts.session(session.tokenHash), session)
@@ -198,22 +198,22 @@ test('a token whose end was acknowledged by another process is found by no look-
     )
   }
   end.abort()
-  await Promise.all(noise)
+  await Promise.all(traffic)
 })
 
-test('syncs read at once see what was acknowledged before them, each its own', { skip }, async () => {
+test('concurrent syncs see the messages acknowledged before them, each its own', { skip }, async () => {
   await using opened = await open()
   const { one, two } = opened
   const sessions = await loginMany(one, 20)
   const tokens = new Map<Session, SyncToken>()
   for (const session of sessions) tokens.set(session, tokenOf(await sync(two, session)))
   for (let round = 0; round < 10; round++) {
-    const told = sessions.filter((_, i) => (i + round) % 3 === 0)
-    await Promise.all(told.map((session) => send(one, session, session, { n: round })))
+    const receivers = sessions.filter((_, i) => (i + round) % 3 === 0)
+    await Promise.all(receivers.map((session) => send(one, session, session, { n: round })))
     const readings = await Promise.all(sessions.map((session) => sync(two, session, tokens.get(session))))
     for (const [i, session] of sessions.entries()) {
       const reading = readings[i] ?? assert.fail()
-      assert.deepEqual(reading.toDevice, told.includes(session) ? [JSON.stringify({ n: round })] : [])
+      assert.deepEqual(reading.toDevice, receivers.includes(session) ? [JSON.stringify({ n: round })] : [])
       tokens.set(session, tokenOf(reading))
     }
   }

@@ -1,6 +1,6 @@
 /**
- * Claims of one process go together (store/postgres/claim-lanes.ts), and one that has to wait holds up no others.
- * Needs LATCHKEY_TEST_POSTGRES (@latchkey/testing/test-schema.ts).
+ * Claims of one process share a transaction (store/postgres/claim-batcher.ts); a claim that waits for a lock does not
+ * delay later ones. Needs LATCHKEY_TEST_POSTGRES (@latchkey/testing/test-schema.ts).
  */
 import { keyPools } from '@latchkey/testing/key-pools.ts'
 import assert from 'node:assert/strict'
@@ -22,7 +22,7 @@ const skip =
 /** Shorter than a claim waits for a lock before it gives up. */
 const DEADLINE_MS = 4_000
 
-test('while the pool of one device is locked, claims of other devices go on, and its own claim gets its key afterwards', {
+test('while one pool is locked, claims of other devices continue, and its own claim gets a key afterwards', {
   skip,
 }, async () => {
   const schema = await openTestSchema(randomBytes(8).toString('hex'))
@@ -49,10 +49,10 @@ test('while the pool of one device is locked, claims of other devices go on, and
       [locked],
     )
     const waiting = claim(store, locked)
-    // From here on what comes shares no transaction with the claim that waits.
+    // Later claims do not share the transaction of the waiting claim.
     await within('the claim waits', isBlocking(other), DEADLINE_MS)
     const got = await within(
-      'claims beside one that waits',
+      'claims during one that waits',
       (async () => [await claim(store, free), await claim(store, free)])(),
       DEADLINE_MS,
     )
@@ -66,7 +66,7 @@ test('while the pool of one device is locked, claims of other devices go on, and
   }
 })
 
-/** Resolves when somebody waits for a lock that this session holds. */
+/** Resolves when another session waits for a lock that this session holds. */
 async function isBlocking(session: pg.Client): Promise<void> {
   for (;;) {
     const { rowCount } = await session.query(

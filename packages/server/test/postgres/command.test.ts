@@ -27,7 +27,7 @@ async function query(database: string, sql: string): Promise<unknown[]> {
   }
 }
 
-test('migrate makes the tables, once, and says beforehand what it would do', { skip }, async () => {
+test('migrate creates the tables once, and prints the migration with --dry-run', { skip }, async () => {
   using directory = temporaryDirectory()
   const schema = await openTestSchema(directory.path)
   assert.ok(schema)
@@ -50,13 +50,13 @@ test('migrate makes the tables, once, and says beforehand what it would do', { s
   await schema.drop()
 })
 
-test('migrate without a PostgreSQL database says what it is for', async () => {
+test('migrate without a PostgreSQL database names the required option', async () => {
   const { code, stderr } = await runLatchkey(['migrate'])
   assert.equal(code, 1)
   assert.match(stderr, /--database/)
 })
 
-test('serve and the commands beside it use the database, and none of them prints its password', {
+test('serve and commands during it use the database, and none of them prints its password', {
   skip,
 }, async () => {
   using directory = temporaryDirectory()
@@ -94,7 +94,7 @@ test('serve and the commands beside it use the database, and none of them prints
   await schema.drop()
 })
 
-test('serve refuses a schema that it does not know, and a database that is away, in a line each', {
+test('serve refuses an unknown schema and an unreachable database with one line each', {
   skip,
 }, async () => {
   using directory = temporaryDirectory()
@@ -110,9 +110,9 @@ test('serve refuses a schema that it does not know, and a database that is away,
     assert.equal(stderr.trimEnd().split('\n').length, 1, stderr)
   }
   await schema.drop()
-  const away = 'postgres://me:hunter2@127.0.0.1:1/latchkey'
+  const unreachable = 'postgres://me:hunter2@127.0.0.1:1/latchkey'
   const { code, stderr } = await runLatchkey(['serve', '--port', '0'], {
-    environment: { LATCHKEY_DATABASE: away },
+    environment: { LATCHKEY_DATABASE: unreachable },
   })
   assert.equal(code, 1)
   assert.equal(stderr.trimEnd().split('\n').length, 1, stderr)

@@ -1,6 +1,6 @@
 /**
- * The rollback fence over PostgreSQL where several processes, many devices or a standby make it hard: nothing that one
- * had issued is issued by another, and what it has to do after a raise comes to its end. Needs LATCHKEY_TEST_POSTGRES.
+ * The rollback fence over PostgreSQL with several processes, many devices or a standby: no process issues a key that
+ * another one had issued, and the work after a raise ends. Needs LATCHKEY_TEST_POSTGRES.
  */
 import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -32,7 +32,7 @@ import {
 } from '../support/store-calls.ts'
 import { TcpProxy } from '@latchkey/testing/tcp-proxy.ts'
 
-/** Ten keys that one process stored and one that the other issued; then a backup, with both of them closed. */
+/** A backup after one process stored ten keys and another one issued one of them. Both are closed. */
 async function backUpOfTwo(
   database: RewindableDatabase,
   directories: readonly [string, string] = [database.newDirectory(), database.newDirectory()],
@@ -46,7 +46,7 @@ async function backUpOfTwo(
   return { directories, session }
 }
 
-test('of two processes that share a directory the one that lost nothing starts first, and raises the fence for the other', {
+test('of two processes with one directory, the one that lost nothing raises the fence for the other', {
   skip,
 }, async () => {
   await using database = await RewindableDatabase.create()
@@ -65,7 +65,7 @@ test('of two processes that share a directory the one that lost nothing starts f
   assert.deepEqual(second.events, [{ kind: 'stands', number: 1 }])
 })
 
-test('with directories of their own, the one that lost nothing issues nothing before the other has looked', {
+test('with separate directories, the process that lost nothing issues no key before the other has verified', {
   skip,
 }, async () => {
   for (const end of ['closed', 'left open'] as const) {
@@ -81,14 +81,14 @@ test('with directories of their own, the one that lost nothing issues nothing be
     const first = await database.open(directories[0])
     assert.deepEqual(kindsOf(first.events), ['stands'])
     const claimed = claims(first.store, 2)
-    // The one looks when it starts, the other when it finds its connections cut.
+    // The closed process verifies when it starts, the open one when its connections are cut.
     const second = end === 'closed' ? await database.open(directories[1]) : two
     assert.deepEqual(await claimed, [undefined, undefined])
     assert.equal(kindsOf(second.events).at(-1), 'raised')
   }
 })
 
-test('an old backup, and an upload before the other has looked: who wrote lately is counted from the backup', {
+test('after an upload to an old backup, recent writers are still those before the backup', {
   skip,
 }, async () => {
   await using database = await RewindableDatabase.create()
@@ -107,7 +107,7 @@ test('an old backup, and an upload before the other has looked: who wrote lately
   assert.equal(kindsOf(second.events).at(-1), 'raised')
 })
 
-test('a process counts as one that has looked when it has raised the fence, not before', {
+test('a process counts as verified after it has raised the fence, not before', {
   skip,
 }, async () => {
   await using database = await RewindableDatabase.create()
@@ -130,9 +130,9 @@ test('a process counts as one that has looked when it has raised the fence, not 
     const asks = executes(/server_start_noted >/)
     const asksAgain = proxyOfOne.catch((message) => asks(message) && ++asked === 3, 'sent')
     const claimed = claim(one.store)
-    const claimsAtOnce = claimed.then((key) => Promise.reject(new Error(`${key} was issued at once`)))
-    ;(await Promise.race([asksAgain, claimsAtOnce])).pass()
-    claimsAtOnce.catch(() => {})
+    const issuedEarly = claimed.then((key) => Promise.reject(new Error(`${key} was issued too early`)))
+    ;(await Promise.race([asksAgain, issuedEarly])).pass()
+    issuedEarly.catch(() => {})
     caught.pass()
     assert.equal((await two).events.at(-1)?.kind, 'raised')
     assert.equal(await claimed, undefined)
@@ -142,7 +142,7 @@ test('a process counts as one that has looked when it has raised the fence, not 
   }
 })
 
-test('after a raise one claim for many devices comes to its end, and finds all of them purged', {
+test('after a raise, one claim for many devices ends and finds all of them purged', {
   skip,
 }, async () => {
   const devices = 1_500
@@ -179,7 +179,7 @@ test('after a raise one claim for many devices comes to its end, and finds all o
   assert.deepEqual(stale, [{ device_id: DEVICE }])
 })
 
-test('how much was lost is counted from before the server was started, whatever has been written since', {
+test('the lost time is counted from the last write before the server start, not from later writes', {
   skip,
 }, async () => {
   for (const days of [1, 30]) {
@@ -193,30 +193,30 @@ test('how much was lost is counted from before the server was started, whatever 
     now += days * DAY_MS
     const lost = await database.open(database.newDirectory(), () => now)
     for (let n = 0; n < 5; n++) await send(lost.store, session, n)
-    const told = tokenOf(await sync(lost.store, session))
+    const token = tokenOf(await sync(lost.store, session))
     await lost.store.close()
     await database.restore()
 
     const after = await database.open(database.newDirectory(), () => now)
     assert.equal(await claim(after.store), 'K0000')
-    await sync(after.store, session, told)
+    await sync(after.store, session, token)
     const raised = after.events.at(-1)
     assert.equal(raised?.kind === 'raised' && raised.droppedFallbackKeys, days === 30)
     assert.equal(await claim(after.store), days === 30 ? undefined : 'FALLBACK')
   }
 })
 
-test('wakes that nobody needs any more go all at once, however many they are', { skip }, async () => {
+test('one sweep deletes all wakes past their retention', { skip }, async () => {
   await using database = await RewindableDatabase.create()
   let now = NOW
   await database.open(database.newDirectory(), () => now)
   await database.query(`insert into wakes select n, 0, '{1}', '{}' from generate_series(1, 30000) n`)
-  // The clock moves once: one sweep has to do.
+  // The clock moves once, so there is one sweep.
   now += 60_000
   await eventually(async () => (await database.query(`select 1 from wakes limit 1`)).length === 0)
 })
 
-test('while the address leads to a standby, sessions on it do not grow in number', {
+test('while the address leads to a standby, the number of sessions on it does not grow', {
   skip,
 }, async () => {
   await using cluster = await startPostgresCluster({ settings: { wal_keep_size: '256MB' } })
@@ -235,7 +235,7 @@ test('while the address leads to a standby, sessions on it do not grow in number
     const triedOften = proxy.catch((message) => isListen(message) && ++tries === 6, 'sent')
     proxy.moveTo(new URL(replica.cluster.url))
     const caught = await triedOften
-    // The one that is being tried, and requests that are about to be refused.
+    // The connection that is being tried, and requests that are about to be refused.
     await eventually(async () => {
       const [row] = await replica.cluster.query<{ n: number }>(
         `select count(*)::int as n from pg_stat_activity where application_name = 'latchkey'`,

@@ -1,7 +1,6 @@
 /**
- * The rollback fence over PostgreSQL (key-pool.md "Rollback fence"): what raises it, what does not, and what it does
- * then. Databases are really put back: dropped, and the copy from before takes their name. Needs
- * LATCHKEY_TEST_POSTGRES.
+ * The rollback fence over PostgreSQL (key-pool.md "Rollback fence"): its causes, events that do not raise it, and its
+ * effects. Databases are really restored: dropped, and replaced by the earlier copy. Needs LATCHKEY_TEST_POSTGRES.
  */
 import assert from 'node:assert/strict'
 import { cpSync, readdirSync } from 'node:fs'
@@ -26,7 +25,7 @@ import {
   upload,
 } from '../support/store-calls.ts'
 
-test('a database restored from before the claims raises the fence at the start: no key is issued twice', {
+test('a database restored from before the claims raises the fence at the start, and no key is issued twice', {
   skip,
 }, async () => {
   await using database = await RewindableDatabase.create()
@@ -40,7 +39,7 @@ test('a database restored from before the claims raises the fence at the start: 
   const lost = await database.open(directory)
   assert.deepEqual(kindsOf(lost.events), ['stands'])
   const issued = await claims(lost.store, 4)
-  const told = await sync(lost.store, session)
+  const synced = await sync(lost.store, session)
   await lost.store.close()
   await database.restore()
 
@@ -49,10 +48,10 @@ test('a database restored from before the claims raises the fence at the start: 
   assert.deepEqual(await claims(after.store, 3), ['FALLBACK', 'FALLBACK', 'FALLBACK'])
   const status = await poolStatus(after.store, session)
   assert.equal(countOf(status), 0)
-  assert.notEqual(status.epoch, told.epoch)
-  assert.ok(status.generation > told.pools.generation)
-  // The client is told at once, and goes on.
-  const reading = await sync(after.store, session, { epoch: told.epoch, position: told.position })
+  assert.notEqual(status.epoch, synced.epoch)
+  assert.ok(status.generation > synced.pools.generation)
+  // The client learns it from its next sync, and continues.
+  const reading = await sync(after.store, session, { epoch: synced.epoch, position: synced.position })
   assert.equal(reading.newEpoch, true)
   assert.equal(reading.signalled, true)
   assert.equal(countOf(reading.pools), 0)
@@ -66,7 +65,7 @@ test('a database restored from before the claims raises the fence at the start: 
   assert.deepEqual(fresh, ['K0010', 'K0011', 'K0012', 'K0013', 'K0014'])
 })
 
-test('a database that is put back under running processes raises the fence once, whoever notices first', {
+test('a database restored under running processes raises the fence once', {
   skip,
 }, async () => {
   await using database = await RewindableDatabase.create()
@@ -98,7 +97,7 @@ test('a database that is put back under running processes raises the fence once,
   assert.deepEqual(await database.query(`select fence::int from stream`), [{ fence: 1 }])
 })
 
-/** A request may be told to come back while the database is away. */
+/** Repeats a request while it is refused with 503, because the database is unreachable during the restore. */
 async function untilServed<T>(request: () => Promise<T>): Promise<T> {
   for (let attempt = 0; ; attempt++) {
     try {
@@ -110,7 +109,7 @@ async function untilServed<T>(request: () => Promise<T>): Promise<T> {
   }
 }
 
-test('a process that ends in whatever way and starts again raises nothing', { skip }, async () => {
+test('a process that is closed or killed and starts again does not raise the fence', { skip }, async () => {
   await using database = await RewindableDatabase.create()
   let directory = database.newDirectory()
   let session: Session | undefined
@@ -118,13 +117,13 @@ test('a process that ends in whatever way and starts again raises nothing', { sk
     const { store, events } = await database.open(directory)
     session ??= await login(store, NOW)
     await upload(store, session, keys(round * 10, round * 10 + 10))
-    // In the middle of claims, every connection is cut, as when the process is killed.
+    // All connections are cut during claims, as when the process is killed.
     const claiming = Promise.allSettled(Array.from({ length: 5 }, () => claim(store)))
     await database.cutAll()
     await claiming
     if (round % 2 === 0) await store.close()
     else {
-      // What a killed process leaves behind, without its locks.
+      // The files of a killed process, without its locks.
       const left = database.newDirectory()
       cpSync(directory, left, { recursive: true, filter: (file) => !file.includes('.lock') })
       directory = left
@@ -133,7 +132,7 @@ test('a process that ends in whatever way and starts again raises nothing', { sk
   }
 })
 
-test('a row that is behind is found by the next write, although no connection was lost', {
+test('the next write detects a row that is behind, although no connection was lost', {
   skip,
 }, async () => {
   await using database = await RewindableDatabase.create()
@@ -146,20 +145,20 @@ test('a row that is behind is found by the next write, although no connection wa
   assert.deepEqual(kindsOf(events), ['stands', 'raised'])
 })
 
-test('a database that never had the epoch of what was acknowledged is found by the next write, however far it counts', {
+test('the next write detects a database without the acknowledged epoch, although its counters are higher', {
   skip,
 }, async () => {
   await using database = await RewindableDatabase.create()
   const { store, events } = await database.open()
   const session = await login(store, NOW)
   await upload(store, session, keys(0, 10))
-  await database.query(`update stream set epoch = 'of before'`)
+  await database.query(`update stream set epoch = 'earlier'`)
   await database.query(`update writers set n = n + 1000`)
   assert.equal(await claim(store), undefined)
   assert.deepEqual(kindsOf(events), ['stands', 'raised'])
 })
 
-test('without its witness a process says so, raises nothing, and a sync token is proof all the same', {
+test('without its witness a process reports it and does not raise the fence; a sync token still proves a rollback', {
   skip,
 }, async () => {
   await using database = await RewindableDatabase.create()
@@ -171,23 +170,23 @@ test('without its witness a process says so, raises nothing, and a sync token is
   const lost = await database.open()
   await claims(lost.store, 5)
   await send(lost.store, session, 1)
-  const told = await sync(lost.store, session)
+  const synced = await sync(lost.store, session)
   await lost.store.close()
   await database.restore()
 
   const after = await database.open()
   assert.deepEqual(kindsOf(after.events), ['no_witness', 'stands'])
-  const reading = await sync(after.store, session, { epoch: told.epoch, position: told.position })
+  const reading = await sync(after.store, session, { epoch: synced.epoch, position: synced.position })
   assert.deepEqual(kindsOf(after.events), ['no_witness', 'stands', 'raised'])
   assert.equal(reading.newEpoch, true)
   assert.equal(countOf(reading.pools), 0)
-  assert.ok(reading.position > told.position)
-  // The same proof, and whoever else brings it, raises nothing again.
-  await sync(after.store, session, { epoch: told.epoch, position: told.position + 1 })
+  assert.ok(reading.position > synced.position)
+  // A second token of the same epoch does not raise the fence again.
+  await sync(after.store, session, { epoch: synced.epoch, position: synced.position + 1 })
   assert.equal(after.events.filter(({ kind }) => kind === 'raised').length, 1)
 })
 
-test('a token of an epoch that the store never had raises the fence, and the next one of it does not', {
+test('a token of an unknown epoch raises the fence, and the next one of that epoch does not', {
   skip,
 }, async () => {
   await using database = await RewindableDatabase.create()
@@ -198,14 +197,14 @@ test('a token of an epoch that the store never had raises the fence, and the nex
   assert.equal(events.filter(({ kind }) => kind === 'raised').length, 1)
 })
 
-test('a device that was removed before the fence was raised is not purged again when it logs in', {
+test('a device that was removed before a raise of the fence is not purged again when it logs in', {
   skip,
 }, async () => {
   await using database = await RewindableDatabase.create()
   await assertRestoredDevices((await database.open()).store)
 })
 
-test('a token of a former epoch acknowledges nothing beyond its end: no message is lost', {
+test('a token of a former epoch acknowledges nothing after its end, so no message is lost', {
   skip,
 }, async () => {
   await using database = await RewindableDatabase.create()
@@ -219,20 +218,20 @@ test('a token of a former epoch acknowledges nothing beyond its end: no message 
   await database.backUp()
   const lost = await database.open(directory)
   for (const n of [3, 4, 5, 6]) await send(lost.store, session, n)
-  const told = await sync(lost.store, session)
+  const synced = await sync(lost.store, session)
   await lost.store.close()
   await database.restore()
 
   const after = await database.open(directory)
   await send(after.store, session, 7)
-  // Who had seen all of the lost ones has seen 2; who had seen only 1 has not.
+  // The later token had received message 2, the earlier one had not.
   const early = await sync(after.store, session, { epoch: first.epoch, position: first.position })
   assert.deepEqual(messagesOf(early), [2, 7])
-  const late = await sync(after.store, session, { epoch: told.epoch, position: told.position })
+  const late = await sync(after.store, session, { epoch: synced.epoch, position: synced.position })
   assert.deepEqual(messagesOf(late), [7])
 })
 
-test('what was sent after the database went back unnoticed is delivered, although its positions were given before', {
+test('messages sent after an unnoticed rollback are delivered, although their positions were used before', {
   skip,
 }, async () => {
   await using database = await RewindableDatabase.create()
@@ -243,22 +242,22 @@ test('what was sent after the database went back unnoticed is delivered, althoug
   await database.backUp()
   const lost = await database.open()
   for (const n of [1, 2, 3, 4, 5]) await send(lost.store, session, n)
-  const told = await sync(lost.store, session)
+  const synced = await sync(lost.store, session)
   await lost.store.close()
   await database.restore()
 
-  // Neither has a witness, and one of them opens the database when the other has written to it.
+  // Neither process has a witness, and one opens the database after the other has written to it.
   const one = await database.open()
   for (const n of [6, 7]) await send(one.store, session, n)
   const seen = await sync(one.store, other)
   const two = await database.open()
-  const reading = await sync(two.store, session, { epoch: told.epoch, position: told.position })
+  const reading = await sync(two.store, session, { epoch: synced.epoch, position: synced.position })
   assert.equal(two.events.filter(({ kind }) => kind === 'raised').length, 1)
   assert.deepEqual(messagesOf(reading), [6, 7])
   assert.equal((await sync(one.store, other, { epoch: seen.epoch, position: seen.position })).newEpoch, true)
 })
 
-test('fallback keys go too when more than six days may have been lost, and stay otherwise', {
+test('a raise purges fallback keys as well if more than six days may have been lost', {
   skip,
 }, async () => {
   for (const days of [5, 7]) {
@@ -280,7 +279,7 @@ test('fallback keys go too when more than six days may have been lost, and stay 
   }
 })
 
-test('a clock that is set back raises nothing', { skip }, async () => {
+test('a clock that moves backwards does not raise the fence', { skip }, async () => {
   await using database = await RewindableDatabase.create()
   const directory = database.newDirectory()
   let now = NOW
@@ -294,7 +293,9 @@ test('a clock that is set back raises nothing', { skip }, async () => {
   }
 })
 
-test('processes that share a directory have a witness each, and take them up again', { skip }, async () => {
+test('processes that share a directory have separate witnesses, and use them again after a restart', {
+  skip,
+}, async () => {
   await using database = await RewindableDatabase.create()
   const directory = database.newDirectory()
   const [one, two] = [await database.open(directory), await database.open(directory)]
@@ -309,7 +310,9 @@ test('processes that share a directory have a witness each, and take them up aga
   assert.equal(files().length, 2)
 })
 
-test('twice put back, twice raised, and each time only what came after is issued', { skip }, async () => {
+test('two restores raise the fence twice, and only keys uploaded after each are issued', {
+  skip,
+}, async () => {
   await using database = await RewindableDatabase.create()
   const directory = database.newDirectory()
   const setUp = await database.open(directory)

@@ -22,7 +22,7 @@ const skip =
 const KEYS = Array.from({ length: 20 }, (_, n) => makeKey('signed_curve25519', `K${n}`, n))
 const ISSUED = 5
 
-/** A device with 20 keys, the first 5 of them issued, in statements that every schema from the first on understands. */
+/** A device with 20 keys, the first 5 of them issued, in statements that all schemas accept. */
 async function fill(db: Postgres): Promise<void> {
   await db.run(
     `insert into stream (epoch) values ('epoch');
@@ -45,7 +45,9 @@ async function fill(db: Postgres): Promise<void> {
 }
 
 for (let older = 1; older < KNOWN_SCHEMA; older++) {
-  test(`keys of schema ${older} are issued and remembered as before, in their order`, { skip }, async () => {
+  test(`keys of schema ${older} are issued in their order, and issued ones are remembered`, {
+    skip,
+  }, async () => {
     const schema = await openTestSchema(randomBytes(8).toString('hex'))
     assert.ok(schema)
     const config = { ...DEFAULT_CONFIG, database: schema.database, fenceDir: schema.witnesses }

@@ -1,6 +1,6 @@
 /**
- * What is PostgreSQL's own in its store: bounds of inboxes, what the sweep forgets, and what several processes may do
- * at once. Needs LATCHKEY_TEST_POSTGRES (@latchkey/testing/test-schema.ts).
+ * Behaviour of the PostgreSQL store only: limits of inboxes, the sweep, and concurrent processes. Needs
+ * LATCHKEY_TEST_POSTGRES (@latchkey/testing/test-schema.ts).
  */
 import type { UploadResult } from '../../src/pool/commands.ts'
 import { keyPools } from '@latchkey/testing/key-pools.ts'
@@ -25,7 +25,7 @@ const skip =
 
 type Opened = AsyncDisposable & { readonly stores: readonly Store[]; readonly db: Postgres }
 
-/** So many stores over one new schema, and a connection of our own. */
+/** Stores over one new schema, and a connection of the test. */
 async function open(count: number, sizes: Partial<typeof DEFAULT_CONFIG.sizes> = {}): Promise<Opened> {
   const schema = await openTestSchema(randomBytes(8).toString('hex'))
   assert.ok(schema)
@@ -69,7 +69,7 @@ async function waiting(store: Store, session: Session): Promise<number[]> {
   return toDevice.map((event) => JSON.parse(event).content.n)
 }
 
-test('over its bound an inbox loses the messages that the domain drops, whichever process they came through', {
+test('an inbox over its limit loses the messages that the domain drops, through either process', {
   skip,
 }, async () => {
   for (const bound of INBOX_BOUNDS) {
@@ -80,7 +80,7 @@ test('over its bound an inbox loses the messages that the domain drops, whicheve
   }
 })
 
-test('two devices that send to each other at once, through two processes, lose nothing', {
+test('two devices that send to each other concurrently, through two processes, lose no message', {
   skip,
 }, async () => {
   await using opened = await open(2)
@@ -96,7 +96,7 @@ test('two devices that send to each other at once, through two processes, lose n
     )
 })
 
-test('a pool that is damaged fails its own claims, not those of others in the same flush', {
+test('a damaged pool fails its own claims, and no others of the same batch', {
   skip,
 }, async () => {
   await using opened = await open(1)
@@ -129,7 +129,7 @@ test('a pool that is damaged fails its own claims, not those of others in the sa
   )
 })
 
-test('a refused upload or reset spends no number of a pool: whoever repeats it would use them up', {
+test('a refused upload or reset uses up no pool number, so that repeats cannot exhaust them', {
   skip,
 }, async () => {
   await using opened = await open(1)
@@ -140,10 +140,10 @@ test('a refused upload or reset spends no number of a pool: whoever repeats it w
     const oneTimeKeys = algorithms.map((algorithm, n) => makeKey(algorithm, 'K', material + n))
     return keyPools(store).upload({ session, oneTimeKeys, fallbackKeys: [], now: 1 })
   }
-  const spent = async (): Promise<number | undefined> =>
+  const lastNumber = async (): Promise<number | undefined> =>
     (await opened.db.one<{ num: number }>('select last_value as num from pools_pool_num_seq'))?.num
   await upload(['signed_curve25519'], 0)
-  const before = await spent()
+  const before = await lastNumber()
   await assert.rejects(upload(['signed_curve25519', 'a', 'b'], 10), { status: 400 })
   await opened.db.run('update devices set day_start_ts = 1, day_stored = 5000')
   await assert.rejects(upload(['a', 'b'], 20), { status: 429 })
@@ -162,10 +162,10 @@ test('a refused upload or reset spends no number of a pool: whoever repeats it w
     now: 2,
   })
   await assert.rejects(reset, { status: 429 })
-  assert.equal(await spent(), before)
+  assert.equal(await lastNumber(), before)
 })
 
-test('the sweep forgets details of keys that left, and removed devices; never that a key was there', {
+test('the sweep deletes details of removed keys, and removed devices, but remembers each key of a device', {
   skip,
 }, async () => {
   await using opened = await open(1)
@@ -190,14 +190,14 @@ test('the sweep forgets details of keys that left, and removed devices; never th
     [false, true, true],
   )
   assert.equal((await upload()).outcomes.size, 3)
-  assert.equal((await poolStatus(store, session)).algorithms[0]?.count, 2, 'an issued key came back')
+  assert.equal((await poolStatus(store, session)).algorithms[0]?.count, 2, 'an issued key is available again')
   await store.devices.removeAll(session, 3000)
   await sweepOnce({ db }, 4000, 4000, START)
   assert.deepEqual(await texts(), [])
   assert.deepEqual(await db.all(`select 1 from devices union all select 1 from pools`), [])
 })
 
-test('an account that is made while somebody begins to wait for its name is heard of', { skip }, async () => {
+test('a name that is awaited while its account is created becomes tracked', { skip }, async () => {
   await using opened = await open(2)
   const [one, two] = opened.stores
   assert.ok(one && two)
