@@ -18,7 +18,6 @@ const NOT_YET: readonly string[] = [
   'bench/',
   'demo/',
   'lab/',
-  'packages/server/src/store/postgres/',
   'packages/testing/',
   'test/',
 ]

@@ -1,6 +1,7 @@
 /**
- * The wait before keys are issued by a database server that was started: all processes that wrote recently first compare
- * their counters with it, because a process that lost nothing must not issue keys that another one issued and lost.
+ * The wait before keys are issued by a database server that was started: all processes that wrote recently first
+ * compare their counters with it, because a process that lost nothing must not issue keys that another one issued and
+ * lost.
  */
 
 /** Longest wait for other processes. */

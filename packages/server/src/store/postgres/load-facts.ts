@@ -23,7 +23,7 @@ export async function loadFacts(
 ): Promise<DeviceFacts> {
   const { row, pools } = locked
   const digests = await lockedDigests(core.digests, tx, tx.fence.epoch, pools)
-  const listed = await listedKeys(tx, pools, wanted)
+  const available = await listedKeys(tx, pools, wanted)
   const former = await formerFallbacks(tx, pools, wanted.fallbackKeys)
   const facts: PoolFacts[] = []
   for (const pool of pools) {
@@ -36,7 +36,7 @@ export async function loadFacts(
       fallback: material === null ? undefined : { material, used },
       ...(await metKeys(tx, pool, keys, wanted)),
       oldest: await oldestKeys(tx, pool, keys.length, wanted.keysPerPool),
-      available: listed.get(pool.pool_num) ?? [],
+      available: available.get(pool.pool_num) ?? [],
       formerFallbacks: former.get(pool.pool_num) ?? new Set(),
     })
   }
