@@ -54,8 +54,8 @@ export class LastSeen {
   }
 
   /**
-   * Devices as they were last seen, if that is not written yet. To be called before rows are read: a write that ends
-   * during the reading may be missing in both the rows and a later call.
+   * Devices as they were last seen, if that is not written yet. Call it before rows are read: a write that ends in
+   * between may be missing in both the rows and a later call.
    */
   unwritten(): (device: DeviceRef) => Seen | undefined {
     const [unwritten, writing] = [this.#unwritten, this.#writing]

@@ -1,7 +1,7 @@
 /**
  * The row of a locked pool. Keys are available with state 0 and seq >= head, and issued with state 1, or state 0 and
- * seq < head. `changes` grows with every change of the pool. The column of the
- * acknowledged count (pool/wake.ts) is `told`.
+ * seq < head. `changes` grows with every change of the pool. The column of the acknowledged count (pool/wake.ts) is
+ * `told`.
  */
 import type { Algorithm, KeyId, KeyMaterial } from '@latchkey/protocol'
 import type { MaterialHash } from '../../pool/key.ts'

@@ -5,8 +5,8 @@ import type { Transaction } from './database.ts'
 import type { LockedDeviceRef } from './locks.ts'
 
 /**
- * Locks the pools and purges them; rows of them that were read before are out of date. The version and the generation
- * of each device grow by one. `changes` grows in each of its pools, so the device's own part of the version is lowered
+ * Locks the pools and purges them; pool rows that were read earlier are out of date. The version and the generation of
+ * each device grow by one. `changes` grows in each of its pools, so the device's own part of the version is lowered
  * by the other ones (save-changes.ts).
  */
 export async function purgePools(
