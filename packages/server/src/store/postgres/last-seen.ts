@@ -45,7 +45,7 @@ export class LastSeen {
         seen.map(([, { ip }]) => ip),
       )
     } catch {
-      // Lost: the devices are noted again after the interval.
+      // The times are lost: the devices are noted again after the interval.
     } finally {
       this.#writing = new Map()
       if (this.#unwritten.size > 0)

@@ -219,7 +219,7 @@ async function saveRows(
      update pools set
        head = case saved.moves
          when 'past the end' then pools.last_seq + 1
-         when 'to the first left' then coalesce(
+         when 'to the first available' then coalesce(
            (select seq from one_time_keys as key
             where key.pool_num = pools.pool_num and seq >= pools.head and state = ${STATE_CODE.available}
             order by seq limit 1), pools.last_seq + 1)
@@ -268,11 +268,11 @@ async function saveRows(
 }
 
 /** The move of a pool's head. */
-function headMove({ change }: SavedPool): 'stays' | 'past the end' | 'to the first left' {
+function headMove({ change }: SavedPool): 'stays' | 'past the end' | 'to the first available' {
   if (change === undefined) return 'stays'
   const added = change.added.filter(({ state }) => state === 'available').length
   if (change.count === added) return 'past the end'
-  return change.removed.size > 0 || change.cleared !== undefined ? 'to the first left' : 'stays'
+  return change.removed.size > 0 || change.cleared !== undefined ? 'to the first available' : 'stays'
 }
 
 async function saveRefusal(

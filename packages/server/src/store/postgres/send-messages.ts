@@ -92,21 +92,21 @@ type Recipients = {
 async function lockRecipients(tx: Write, commands: readonly SendCommand[]): Promise<Recipients> {
   const messages = commands.flatMap((command) => command.messages)
   const named = messages.filter((message) => message.deviceId !== undefined)
-  const wild = messages.filter((message) => message.deviceId === undefined)
+  const toAll = messages.filter((message) => message.deviceId === undefined)
   const rows = await tx.all<{ device_num: RecipientRef; user_id: string; device_id: string }>(
     `select device_num, user_id, device_id from devices join users using (user_num)
      where removed_ts is null and device_num in (
        select unnest($1::bigint[])
        union select device_num from unnest($2::text[], $3::text[]) as named (user_id, device_id)
          join users using (user_id) join devices using (user_num, device_id)
-       union select device_num from unnest($4::text[]) as wild (user_id)
+       union select device_num from unnest($4::text[]) as everyone (user_id)
          join users using (user_id) join devices using (user_num) where removed_ts is null)
      order by device_num limit ${MAX_RECIPIENTS + 1}
      for key share of devices`,
     commands.map(({ session }) => session.deviceRef),
     named.map(({ userId }) => userId),
     named.map(({ deviceId }) => deviceId),
-    wild.map(({ userId }) => userId),
+    toAll.map(({ userId }) => userId),
   )
   if (rows.length > MAX_RECIPIENTS) throw fanOutTooLarge()
   const devices = rows.map((row) => ({

@@ -32,7 +32,7 @@ export async function trackUsers(core: Core, session: Session, userIds: readonly
   })
 }
 
-/** Users who are tracked already, and the observer, do not come back from the database: they change nothing. */
+/** Tracked users and the observer are not returned by the statement, because they change nothing. */
 async function readTracking(db: Queries, observer: UserRef, userIds: readonly UserId[]): Promise<Tracking> {
   const rows = await db.all<{ user_id: UserId; user_num: UserRef | null; is_awaited: boolean }>(
     `select wanted.user_id, user_num, awaited.observer_num is not null as is_awaited
