@@ -14,13 +14,7 @@ const MAX_LINES = 350
 const TABLES = [/^packages\/server\/src\/config\/keys\.ts$/, /\/migrations\//]
 
 /** Folders that are not clean yet. Remove an entry once its folder passes. */
-const NOT_YET: readonly string[] = [
-  'bench/',
-  'demo/',
-  'lab/',
-  'packages/testing/',
-  'test/',
-]
+const NOT_YET: readonly string[] = ['bench/', 'demo/', 'lab/', 'packages/testing/', 'test/']
 
 const TEST = /\.test\.ts$|(^|\/)test\//
 /** A line that begins as a comment, or ends with one. */

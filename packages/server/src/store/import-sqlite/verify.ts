@@ -15,7 +15,11 @@ import type { TableCopy } from './table-copy-type.ts'
 const FETCH_ROWS = 2_000
 
 /** @throws {StoreError} when a table differs from its source. */
-export async function verifyTable(target: Transaction, copy: TableCopy, expected: Fingerprint): Promise<void> {
+export async function verifyTable(
+  target: Transaction,
+  copy: TableCopy,
+  expected: Fingerprint,
+): Promise<void> {
   const names = Object.keys(copy.columns)
   const found = new Fingerprint()
   const sql = `select ${names.join(', ')} from ${copy.table}`
