@@ -129,6 +129,30 @@ test('a damaged pool fails its own claims, and no others of the same batch', {
   )
 })
 
+test('a refused upload commits nothing', { skip }, async () => {
+  await using opened = await open(1)
+  const [store] = opened.stores
+  assert.ok(store)
+  const session = await login(store, 1)
+  const upload = (material: number): Promise<unknown> => {
+    const oneTimeKeys = [makeKey('signed_curve25519', 'K', material)]
+    return keyPools(store).upload({ session, oneTimeKeys, fallbackKeys: [], now: 1 })
+  }
+  await upload(0)
+  // The transaction that locked the device's row last.
+  const last = async (): Promise<string | undefined> =>
+    (
+      await opened.db.one<{ status: string }>(
+        'select pg_xact_status(xmax::text::xid8) as status from devices where device_num = $1',
+        session.deviceRef,
+      )
+    )?.status
+  await assert.rejects(upload(1), { status: 400 })
+  assert.equal(await last(), 'aborted')
+  await upload(0)
+  assert.equal(await last(), 'committed')
+})
+
 test('a refused upload or reset uses up no pool number, so that repeats cannot exhaust them', {
   skip,
 }, async () => {

@@ -27,7 +27,7 @@ export function postgresFenceStatus(options: PostgresOptions, fence: WitnessDire
     const stream = await readStream(db)
     const raised = await db.all<FenceStatus['raised'][number]>(
       `select epoch, ended_ts as "endedTs", reason, end_pos as "endPosition"
-       from former_epochs order by ended_ts desc, end_pos desc limit ${MAX_LISTED_EPOCHS}`,
+       from former_epochs order by end_pos desc, ended_ts desc limit ${MAX_LISTED_EPOCHS}`,
     )
     const witnesses = await witnessesOf(db, fence)
     const former = await db.all<{ epoch: string }>(`select epoch from former_epochs`)

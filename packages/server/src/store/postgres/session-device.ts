@@ -32,6 +32,8 @@ export type LockedDevice = {
   /** Only if the user was locked before the device. */
   readonly user: LockedUser | undefined
   readonly row: DeviceRow
+  /** Its pools were below the fence and were purged in this transaction, which has to be committed for that. */
+  readonly isPurged: boolean
   /** By algorithm, in code-point order. */
   readonly pools: readonly PoolRow[]
   /** The last upload that was refused for a conflict (pool/conflict.ts). */
@@ -51,11 +53,12 @@ export async function lockSessionDevice(
   now: number,
 ): Promise<LockedDevice> {
   let row = await lockDevice(tx, session)
-  if (row.fence < tx.fence.number) {
+  const isPurged = row.fence < tx.fence.number
+  if (isPurged) {
     await purgeStaleLocked(tx, [row], now)
     row = await lockDevice(tx, session)
   }
-  return { deviceRef: row.device_num, user, row, ...(await lockPools(tx, session, row.device_num)) }
+  return { deviceRef: row.device_num, user, row, isPurged, ...(await lockPools(tx, session, row.device_num)) }
 }
 
 /**
