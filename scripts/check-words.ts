@@ -1,13 +1,13 @@
 /**
  * `npm run check:words`: reports banned words in comments, strings and Markdown, with file, line and replacement.
- * With path prefixes as arguments it reports everything under them, folders of NOT_YET included:
+ * With path prefixes as arguments it reports only what is under them:
  * `npm run check:words -- packages/server/src/pool`. Inline code (between backticks) is not checked.
  */
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { BANNED_WORDS, type BannedWord, NOT_YET } from './words.ts'
+import { BANNED_WORDS, type BannedWord } from './words.ts'
 
 export type Finding = {
   readonly file: string
@@ -29,9 +29,7 @@ const CODE = '·'
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const wanted = process.argv.slice(2)
   const findings = trackedFiles()
-    .filter((file) =>
-      wanted.length > 0 ? isUnder(file, wanted) : file.endsWith('.md') || !isUnder(file, NOT_YET),
-    )
+    .filter((file) => wanted.length === 0 || isUnder(file, wanted))
     .flatMap((file) => findWords(file, readFileSync(join(ROOT, file), 'utf8'), BANNED_WORDS))
   for (const { file, line, words, instead } of findings)
     process.stdout.write(`${file}:${line}: "${words}"; use: ${instead}\n`)

@@ -34,6 +34,3 @@ export const BANNED_WORDS: readonly BannedWord[] = [
   [/(?:^|·)\s+Of (?!course\b|the \w+, )/, 'a noun phrase at the start of a comment, with its unit'],
   [/(?<=(?:^|\n)#+ )What /, 'a noun phrase as a heading'],
 ]
-
-/** Path prefixes whose code is not clean yet: remove one when its last word is replaced. Markdown is always checked. */
-export const NOT_YET: readonly string[] = []

@@ -2,7 +2,10 @@
 
 export type Ratio = { readonly ratio: number; readonly low: number; readonly high: number }
 
-/** Two-sided 97.5 % quantiles of Student's t distribution for 1 to 15 degrees of freedom; beyond that, 2.1 is on the safe side. */
+/**
+ * Two-sided 97.5 % quantiles of Student's t distribution for 1 to 15 degrees of freedom; beyond that, 2.1 is on the
+ * safe side.
+ */
 const T = [12.71, 4.3, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.2, 2.18, 2.16, 2.14, 2.13]
 const T_BEYOND = 2.12
 

@@ -1,4 +1,7 @@
-/** Workloads of the comparison of two checkouts: every slice has a fixed number of requests, so both reach the same state. */
+/**
+ * Workloads of the comparison of two checkouts: every slice has a fixed number of requests, so both reach the same
+ * state.
+ */
 import { type FilledDevice } from './fill.ts'
 import type { Request } from './load.ts'
 import { claimOf, idleSyncs, uploadOf } from './requests.ts'

@@ -1,7 +1,8 @@
 /**
- * Faults of one line in the rules of the domain. `npm run test:mutants` makes each of them in memory and demands that the
- * tests next to the rules, or the pool's histories in memory, fail. A line is given without its indentation and must exist
- * exactly once in its file, so this list follows the code. A survivor belongs to SURVIVORS with its reason.
+ * Faults of one line in the rules of the domain. `npm run test:mutants` makes each of them in memory and demands that
+ * the tests next to the rules, or the pool's histories in memory, fail. A line is given without its indentation and
+ * must exist exactly once in its file, so this list follows the code. A survivor belongs to SURVIVORS with its
+ * reason.
  */
 export type Mutant = {
   /** Below packages/server/src. */

@@ -1,6 +1,7 @@
 /**
- * `npm run test:mutants`: runs the tests of the domain once as they are, then once for each mutant, which must fail. Each
- * mutant is a process of its own: first the tests next to its file, then all tests of the domain with a fixed seed.
+ * `npm run test:mutants`: runs the tests of the domain once as they are, then once for each mutant, which must fail.
+ * Each mutant is a process of its own: first the tests next to its file, then all tests of the domain with a fixed
+ * seed.
  */
 import { spawn } from 'node:child_process'
 import { readFileSync, globSync } from 'node:fs'

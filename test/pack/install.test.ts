@@ -1,6 +1,7 @@
 /**
- * The three packages as a user gets them: packed, installed from the tarballs by one `npm install` into an empty folder,
- * and run there, with the project's Node and, for the libraries, with an older one. Needs the package registry.
+ * The three packages as a user gets them: packed, installed from the tarballs by one `npm install` into an empty
+ * folder, and run there, with the project's Node and, for the libraries, with an older one. Needs the package
+ * registry.
  */
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'

@@ -1,7 +1,7 @@
 /**
- * The storage of the key pools in memory (server/src/pool/port.ts), and the little of the other ports that histories of
- * the pools need: log in, removal of a device, the pools of a sync. Every decision runs twice on the same facts, and both
- * runs must agree: a decision that changes its facts, or that depends on anything else, fails here.
+ * The storage of the key pools in memory (server/src/pool/port.ts), and the little of the other ports that histories
+ * of the pools need: log in, removal of a device, the pools of a sync. Every decision runs twice on the same facts,
+ * and both runs must agree: a decision that changes its facts, or that depends on anything else, fails here.
  */
 import assert from 'node:assert/strict'
 import { compareCodePoints, type DeviceId, mixIn, type UserId } from '@latchkey/protocol'

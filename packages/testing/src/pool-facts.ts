@@ -1,6 +1,6 @@
 /**
- * Builders for the rule tables of the key pools. Keys are written `A=a` (key ID and material), `x/A=a` for algorithm `x`,
- * `A=a:issued` with a state. A table row has a device's log, a request, and the log and the answer after it.
+ * Builders for the rule tables of the key pools. Keys are written `A=a` (key ID and material), `x/A=a` for algorithm
+ * `x`, `A=a:issued` with a state. A table row has a device's log, a request, and the log and the answer after it.
  */
 import { type Algorithm, keyName, mixIn, parseKeyName, SIGNED_CURVE25519 } from '@latchkey/protocol'
 import type { KeyId, KeyMaterial } from '@latchkey/protocol'
