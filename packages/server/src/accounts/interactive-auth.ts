@@ -86,7 +86,7 @@ export class InteractiveAuth {
     const progress = id === undefined ? this.#begin(request) : this.#find(id, request)
     if (progress === undefined) throw this.#challenge(request, undefined, this.#begin(request))
     const refusal = stage === undefined ? undefined : await this.#attempt(stage, auth, request, progress)
-    const complete = request.flows.some((flow) => flow.every((stage) => progress.completed.has(stage)))
+    const complete = request.flows.some((flow) => flow.every((step) => progress.completed.has(step)))
     if (refusal !== undefined || !complete) throw this.#challenge(request, id, progress, refusal)
     if (id !== undefined) this.#sessions.delete(id)
     const { registrationTokenHash } = progress
