@@ -256,6 +256,8 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
       'return count < acknowledged && count <= Math.floor(acknowledged / 2)',
       'return count < acknowledged && count < Math.floor(acknowledged / 2)',
     ],
+    ['return reachedLowWater(acknowledged, count) ? count : acknowledged', 'return acknowledged'],
+    ['return Math.min(acknowledged, advertised)', 'return advertised'],
   ],
   'pool/depletion.ts': [
     ['if (this.#ofUser.peek(ofUser, now) > 0) return false', ''],

@@ -9,8 +9,8 @@ import type { Audience } from './replace-keys.ts'
 export type SignatureAddition = {
   readonly put: readonly KeySignature[]
   /**
-   * The signer's other signatures on the same keys fall: a user has one user-signing key, so those by an earlier one
-   * are void. On own keys each signing key has a signature of its own.
+   * The signer's other signatures on the same keys are deleted: a user has one user-signing key, so those by an
+   * earlier one are void. On own keys each signing key has a signature of its own.
    */
   readonly replacesOthers: boolean
   /** If a signature is new. A signature on another user's key is visible to its signer alone. */

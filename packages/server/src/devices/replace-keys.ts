@@ -1,6 +1,6 @@
 /**
  * Replacement of a user's cross-signing keys (client-server API, "Cross-signing"): which keys change, which signatures
- * fall, and who learns of it. The form of the keys is checked before (cross-signing.ts).
+ * are deleted, and who learns of it. The form of the keys is checked before (cross-signing.ts).
  */
 import { forbidden } from '../matrix-error.ts'
 import { requireFreePublicKeys } from './name-space.ts'
@@ -18,7 +18,7 @@ export type ReplacementFacts = {
 
 export type Replacement = {
   readonly put: readonly CrossSigningKey[]
-  /** Public keys whose signatures fall: those on the key, and those by it on the user's own keys. */
+  /** Public keys whose signatures are deleted: those on the key, and those by it on the user's own keys. */
   readonly replaced: readonly string[]
   /** Undefined: nothing changes. */
   readonly audience: Audience | undefined
@@ -38,7 +38,7 @@ export function decideReplacement(
 ): Replacement {
   if (stored.find((key) => key.usage === 'master')?.publicKey !== seenMaster) {
     throw forbidden(
-      'Another request changed the cross-signing keys at the same time: look at them and try again.',
+      'Another request changed the cross-signing keys at the same time: read them and try again.',
     )
   }
   requireFreePublicKeys(uploaded, deviceIds)

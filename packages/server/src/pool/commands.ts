@@ -61,7 +61,7 @@ export type ClaimCommand = {
   readonly now: number
 }
 
-/** A key given out. */
+/** A key returned by a claim. */
 export type ClaimedKey = {
   readonly keyId: KeyId
   readonly json: string

@@ -1,7 +1,7 @@
 /**
- * The depletion defence (key-pool.md "Claim"): how many one-time keys of one device may leave to one user, and to all
- * users of one server, before its fallback key is preferred. Asked only when a one-time key is about to leave, so a
- * claim that finds none costs nothing and leaves nothing in memory.
+ * The depletion defence (key-pool.md "Claim"): how many one-time keys of one device may be issued to one user, and to
+ * all users of one server, before their claims receive the fallback key. Asked only when a one-time key is about to be
+ * issued, so a claim that finds none costs nothing and leaves nothing in memory.
  *
  * It bounds what one account drains in the long run, and the accounts of one server together. It does not bound
  * accounts of many servers, nor a device without a fallback key: there the low-water wake (wake.ts) and the refill
@@ -16,7 +16,7 @@ export interface DepletionDefence {
   takesOneTimeKey(claimer: Claimer, device: DeviceRef, now: number): boolean
 }
 
-/** The users of a server have together what this many of them may have. */
+/** The budget of one server is that of this many users. */
 const USERS_PER_ORIGIN = 10
 
 /**

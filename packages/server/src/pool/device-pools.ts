@@ -1,7 +1,7 @@
 /**
  * The pools of one device while a request changes them: made from facts, changed by the rules of this folder, read
- * out as a status for the answer and as changes for the store. Everything here is in memory and undone by dropping
- * it.
+ * out as a status for the answer and as changes for the store. Only memory changes; a refused request discards
+ * the object.
  */
 import { type Algorithm, base64Url, compareCodePoints, emptyDigest } from '@latchkey/protocol'
 import type { PoolStatus } from './commands.ts'

@@ -32,7 +32,7 @@ export type EnteringKeys = {
   readonly oneTimeKeys: readonly HashedKey[]
   readonly fallbackKeys: readonly HashedKey[]
   readonly now: number
-  /** Whether a second try may heal a conflict. A reset is always answered 400: it names itself what to withdraw. */
+  /** Whether a second try may heal a conflict. A reset never does: it lists the keys to withdraw. */
   readonly mayHeal: boolean
   /** Counts towards the daily budget in addition to the keys: a change of identity. */
   readonly alreadyCounted: number

@@ -1,7 +1,7 @@
 /**
  * Fallback keys (MSC2732; spec v1.2): one per device and algorithm, in a namespace apart from one-time keys.
  * A new one replaces; the same material sent again stays `used`; one that was replaced or purged before is a late
- * duplicate and never serves again.
+ * duplicate and is never issued again.
  */
 import { keyName, type FallbackOutcome } from '@latchkey/protocol'
 import { invalidParam, quoted } from '../matrix-error.ts'

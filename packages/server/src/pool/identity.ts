@@ -1,5 +1,5 @@
 /**
- * Rule 1 of an upload, "Identity" (key-pool.md): whose keys these are comes before what they are.
+ * Rule 1 of an upload, "Identity" (key-pool.md): it is checked before the keys.
  * A changed identity means a lost store under an old device ID: its keys cannot be used any more and are purged in the
  * same transaction. From then on only the current identity may add keys, or a late request of the former one would add
  * keys whose private halves are lost.
@@ -13,7 +13,9 @@ import {
 } from '@latchkey/protocol'
 import { invalidParam } from '../matrix-error.ts'
 
-/** A device's identity keys, in normal form; either may be missing (old clients, tests of peers). */
+/**
+ * A device's identity keys, in normal form; either may be missing (clients that upload no device keys, test clients).
+ */
 export type Identity = { readonly ed25519?: KeyMaterial; readonly curve25519?: KeyMaterial }
 
 export type IdentityPart = keyof Identity
@@ -53,7 +55,7 @@ export function compareIdentity(
     if (before === now || now === undefined) continue
     if (givenUp.has(part)) {
       throw invalidParam(
-        `device_keys carry an ${part} key that this device has given up: an old copy of its store is still running. Log in again as a new device.`,
+        `device_keys carry an ${part} key that this device has replaced; a client with an old copy of its store is still running. Log in again as a new device.`,
       )
     }
     if (before !== undefined) changed = true

@@ -20,8 +20,8 @@ export function writeCursor({ pool, place }: IssuedCursor): string {
 }
 
 /**
- * Where each pool is read from: pools before the cursor's are done, its own goes on below its place, later ones are
- * read from their end. `pools` are the store's numbers, in order.
+ * The start of the page in each pool: skips the pools before the cursor's pool, continues that pool below the cursor,
+ * and reads later pools from their newest key. `pools` are the store's numbers, in order.
  */
 export function pagesFrom(
   pools: readonly number[],

@@ -66,7 +66,7 @@ export class KeyPools {
     )
   }
 
-  /** Issues one key per target, as far as there are any. */
+  /** Issues at most one key per target. */
   claim(command: ClaimCommand): Promise<ClaimResult> {
     return this.#store.claim(command)
   }

@@ -1,6 +1,6 @@
 /**
  * Log entries about the depletion defence (depletion.ts): each claimer and device at most every ten minutes, with the
- * number of claims since the last report. A pair that falls out of the table is reported once more.
+ * number of claims since the last report. A pair evicted from the table is reported again.
  */
 import type { DeviceId, UserId } from '@latchkey/protocol'
 import { LRUCache } from 'lru-cache'

@@ -6,7 +6,7 @@ import { invalidParam, limitExceeded, type MatrixError } from '../matrix-error.t
 export const RETRY_FLOOD_MS = 2_000
 
 /**
- * The algorithms that a device may have keys for. The one that every client needs is never shut out by others.
+ * The algorithms that a device may have keys for. `signed_curve25519` is always allowed.
  *
  * @throws {MatrixError} 400 when a new one is over the limit.
  */

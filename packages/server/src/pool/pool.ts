@@ -110,7 +110,7 @@ export class Pool implements PoolMemory {
     return [...found.values()]
   }
 
-  /** Takes available keys out one by one. */
+  /** Removes available keys one by one. */
   remove(keys: readonly KnownKey[], as: Removal): void {
     for (const { place, keyId, material } of keys) {
       this.#removed.set(place, as)
@@ -119,7 +119,7 @@ export class Pool implements PoolMemory {
     }
   }
 
-  /** Takes out every key that was available before the request, but for `kept`. */
+  /** Removes every key that was available before the request, except `kept`. */
   clear(as: Removal, kept: readonly KnownKey[] = []): void {
     if (this.#count === kept.length) return
     this.#cleared = { as, kept: new Map(kept.map((key) => [key.place, key])) }

@@ -51,7 +51,7 @@ export type WantedFacts = {
   readonly oneTimeKeys: readonly HashedKey[]
   /** Whether their material was a fallback key before. */
   readonly fallbackKeys: readonly HashedKey[]
-  /** Whether the device gave up a part of this identity. A store that has user locks takes the user's. */
+  /** Whether the device gave up a part of this identity. A store with user locks locks the user. */
   readonly deviceKeys?: UploadedDeviceKeys
   /** Which available keys are listed: all of them, or those with these names. */
   readonly available: 'all' | readonly KeyName[]
@@ -90,7 +90,7 @@ export type PoolFacts = {
   /** 32 bytes */
   readonly digest: Uint8Array
   readonly fallback: { readonly material: KeyMaterial; readonly used: boolean } | undefined
-  /** The wanted keys that the log holds, withdrawn ones aside, by the hash of their material. */
+  /** The logged keys with the material of a wanted key, except withdrawn ones, by the hash of the material. */
   readonly met: ReadonlyMap<MaterialHash, MetKey>
   /** The available keys with the ID of a wanted key, or with a wanted name. */
   readonly availableById: ReadonlyMap<KeyId, NamedKey>
@@ -110,9 +110,9 @@ export type DeviceChanges = {
   readonly pools?: PoolsChange
   /** New device keys: the user's device list changes. */
   readonly deviceKeys?: UploadedDeviceKeys
-  /** The identity changed: these parts are given up, and signatures on the device fall. */
+  /** The identity changed: the previous parts, which the device never uses again; signatures on it are deleted. */
   readonly givenUp?: Identity
-  /** The refused upload to remember; `forget` when the next one begins afresh. */
+  /** The refused upload to remember; `forget`: the next conflict is a first try. */
   readonly refused?: RefusedTry | 'forget'
   /** The answer to replay. Answers up to `forgetUpTo` are dropped. */
   readonly replay?: {
@@ -147,11 +147,11 @@ export type PoolChange = {
   readonly digest: Uint8Array
   /** Keys that leave one by one. */
   readonly removed: ReadonlyMap<number, Removal>
-  /** After those: every available key but the kept ones leaves. */
+  /** After those: every available key except the kept ones leaves. */
   readonly cleared: { readonly as: Removal; readonly kept: readonly number[] } | undefined
   /** Issued keys are no longer shown to the device: another installation uses it now. */
   readonly hidesIssued: boolean
-  /** Keys to append, in this order. One that is evicted at once is remembered all the same. */
+  /** Keys to append, in this order. A key that is evicted by the same request is stored too, as evicted. */
   readonly added: readonly { readonly key: HashedKey; readonly state: 'available' | 'evicted' }[]
   /** The fallback key that the pool had is remembered in this state. */
   readonly formerFallback: Removal | undefined

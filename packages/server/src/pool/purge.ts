@@ -1,6 +1,8 @@
 /**
  * Purges of a device's pools: the keys that leave, by cause (key-pool.md). Purged material never enters the pool
- * again. Every purge moves the device's version and generation by one. A heal is not a purge of the device: heal.ts.
+ * again. Every purge moves the device's version and generation by one, in `DevicePools` or in the SQL of a store's
+ * purge-pools.ts, which does the same to many devices without loading a key. A heal is not a purge of the device:
+ * heal.ts.
  */
 
 export type PurgeRule = {
@@ -19,8 +21,8 @@ export const IDENTITY_PURGE: PurgeRule = { fallbackKeys: true, hidesIssued: true
 export const REMOVAL_PURGE: PurgeRule = { fallbackKeys: true, hidesIssued: true }
 
 /**
- * A device met for the first time since the fence was raised (fence/judge.ts): keys may have been issued of which the
- * database knows nothing. The same installation goes on.
+ * A device met for the first time since the fence was raised (fence/judge.ts): the database may
+ * lack issues of keys. The device is the same installation.
  *
  * @param dropsFallbackKeys so much may be lost that a fallback key may be older than any client keeps its private half
  */

@@ -8,7 +8,7 @@ import type { ResetResult } from './commands.ts'
 import { RETRY_FLOOD_MS } from './limits.ts'
 
 export const REPLAY_RESET_MS = 24 * 60 * 60 * 1000
-/** Answers remembered per device. None is dropped before its day is over: its late duplicate would reset again. */
+/** Answers remembered per device. None is dropped within its day: a late duplicate would reset again. */
 export const REPLAYED_RESETS_PER_DEVICE = 1_000
 
 type KeptAnswer = Omit<ResetResult, 'outcomes' | 'fallbackOutcomes' | 'storedAs'> & {

@@ -121,7 +121,7 @@ export function checkPreconditions(
 
 type Withdrawn = { readonly withdrawn: KeyName[]; readonly absent: KeyName[] }
 
-/** Takes out the available keys that were asked for, but for those that the same request offers again. */
+/** Withdraws the requested available keys, except those that the request uploads again. */
 function withdraw(pools: DevicePools, { available, oneTimeKeys }: WantedFacts): Withdrawn {
   if (available !== 'all') return withdrawNamed(pools, available, oneTimeKeys)
   return { withdrawn: pools.all.flatMap((pool) => withdrawAll(pool, oneTimeKeys)), absent: [] }

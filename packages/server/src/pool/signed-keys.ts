@@ -42,7 +42,7 @@ export class SignatureChecks {
   }
 
   /**
-   * Demands that the identity signed every key. Returns what the decision is instead, when it was not checked yet.
+   * Demands that the identity signed every key. Returns a `verify` decision if it was not checked yet.
    *
    * @throws {MatrixError} 400 M_INVALID_SIGNATURE naming the first key that it did not sign.
    */

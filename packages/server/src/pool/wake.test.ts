@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { reachedLowWater } from './wake.ts'
+import { acknowledgedAfterIssue, acknowledgedByToken, reachedLowWater } from './wake.ts'
 
 const ROWS = [
   ['at half of the acknowledged count', 50, 25, true],
@@ -16,6 +16,7 @@ const ROWS = [
 for (const [name, acknowledged, count, woken] of ROWS) {
   test(`low water: ${name} (${count} of ${acknowledged})`, () => {
     assert.equal(reachedLowWater(acknowledged, count), woken)
+    assert.equal(acknowledgedAfterIssue(acknowledged, count), woken ? count : acknowledged)
   })
 }
 
@@ -28,4 +29,9 @@ test('a pool of 50 wakes its device at each halving and at zero', () => {
     acknowledged = count
   }
   assert.deepEqual(woken, [25, 12, 6, 3, 1, 0])
+})
+
+test('a token acknowledges the counts of its answer, unless a wake announced fewer since', () => {
+  assert.equal(acknowledgedByToken(50, 40), 40)
+  assert.equal(acknowledgedByToken(25, 40), 25)
 })

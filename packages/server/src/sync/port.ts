@@ -7,7 +7,7 @@ import type { PoolStatus } from '../pool/commands.ts'
 import type { DeviceRef, Position, Session, UserRef } from '../session.ts'
 import type { StreamEnd, SyncToken } from './token.ts'
 
-/** Everything newer than a position, and the pools, in one reading that no commit falls into. */
+/** Everything newer than a position, and the pools, read at one instant. */
 export type SyncReading = {
   /** Positions compare only within one epoch. */
   readonly epoch: string
@@ -39,8 +39,8 @@ export type SyncQuery = {
   readonly toDeviceLimit: number
   /**
    * Whether the request waits if there is nothing new. A reading that will be answered advertises its counts: they are
-   * acknowledged (pool/wake.ts) once a request presents a token with its position. The answer may never arrive; until
-   * it is known that it did, wake-ups go by the counts that the device knew before.
+   * acknowledged (pool/wake.ts) once a request presents a token with its position. The answer may never arrive;
+   * until then the earlier acknowledged counts decide about wakes.
    */
   readonly mayWait: boolean
 }
@@ -59,7 +59,7 @@ export interface SyncStore {
    * @throws {MatrixError} 401 when the session has ended.
    */
   read(session: Session, query: SyncQuery): Promise<SyncReading>
-  /** The end of the stream now, behind which a token has nothing, and the end of the token's epoch. */
+  /** The current end of the stream, and the end of the token's epoch. */
   end(token?: SyncToken): Promise<StreamEnd>
   /** The secret that authenticates sync tokens; the same for the life of the database. */
   readonly tokenSecret: string

@@ -10,7 +10,7 @@ import { StoreError } from '../store-error.ts'
 import type { Source } from './source.ts'
 import { TABLE_COPIES } from './table-copy.ts'
 
-/** Tables that the import empties, because their rows belong to the database and not to the installation. */
+/** Tables that the import empties: a server that only started has written to them. Some are then filled. */
 const OF_ITS_OWN = ['stream', 'writers', 'former_epochs', 'conflicts', 'wakes'] as const
 
 /** @throws {StoreError} when the database is not empty, is in use, or has another schema than this program's. */

@@ -13,7 +13,7 @@ import type { KeyId, KeyMaterial } from '@latchkey/protocol'
 import { chooseKey } from '../../pool/claim.ts'
 import type { ClaimCommand, ClaimedKey, ClaimResult, ClaimTarget } from '../../pool/commands.ts'
 import type { PoolPolicy } from '../../pool/policy.ts'
-import { reachedLowWater } from '../../pool/wake.ts'
+import { acknowledgedAfterIssue, reachedLowWater } from '../../pool/wake.ts'
 import type { DeviceRef } from '../../session.ts'
 import { materialHash } from '../../pool/key.ts'
 import { STATE_CODE } from '../key-row.ts'
@@ -154,7 +154,7 @@ async function takeKeys(
     pools.map((pool) => pool.takers.length),
     firsts,
     pools.map((pool) => pool.left),
-    pools.map((pool) => (reachedLowWater(pool.acknowledged, pool.left) ? pool.left : pool.acknowledged)),
+    pools.map((pool) => acknowledgedAfterIssue(pool.acknowledged, pool.left)),
     fallbacks.map(({ count }) => count),
     fallbacks.map(({ ts }) => ts),
     takers.map(({ ts }) => ts),

@@ -103,7 +103,7 @@ export function noteAdvertised(
 /**
  * Acknowledges the counts that an answer advertised, because the device presents its token. A wake since then may have
  * shown it lower counts. Keys added since then, through any process, were acknowledged by the answer to their upload,
- * so the older counts of that pool have no effect.
+ * so the older counts of that pool have no effect. The statement is pool/wake.ts `acknowledgedByToken`.
  */
 export async function acknowledgeAdvertised(
   core: StatusCore & { readonly db: Queries },

@@ -5,7 +5,7 @@
  */
 import { chooseKey } from '../../pool/claim.ts'
 import type { ClaimCommand, ClaimedKey, ClaimResult, ClaimTarget } from '../../pool/commands.ts'
-import { reachedLowWater } from '../../pool/wake.ts'
+import { acknowledgedAfterIssue, reachedLowWater } from '../../pool/wake.ts'
 import { type Core, signalDevice } from './core.ts'
 import type { Transaction } from './database.ts'
 import { freshPools, purgeStaleAhead } from './purge-stale-pools.ts'
@@ -41,7 +41,7 @@ function claimOne(
       if (key === undefined) return undefined
       core.keys.issue(tx, device, pool, key, now, claimerNum)
       if (reachedLowWater(pool.acknowledged, pool.count)) {
-        pool.acknowledged = pool.count
+        pool.acknowledged = acknowledgedAfterIssue(pool.acknowledged, pool.count)
         device.signalPos = signalDevice(core, tx, device.deviceRef)
       }
       return { keyId: key.key_id, json: key.json, fallback: false, rateLimited: false }

@@ -1,10 +1,10 @@
 /**
  * The pools in memory, and the issue log behind them.
  *
- * A claim changes memory and appends one row to `issue_log`; nothing else, so a commit of many claims is one or two
- * sequential pages. The rows of keys and pools are written later ("settled"): before any other operation on the device,
- * when the log is long, and at close. The log therefore holds exactly the issues that are not settled, and opening the
- * database replays it. Measured: bench/RESULTS.md.
+ * A claim changes memory and appends one row to `issue_log`, and no row of a key or a pool, so a commit of many
+ * claims is one or two sequential pages. The rows of keys and pools are written later ("settled"): before any other
+ * operation on the device, when the log is long, and at close. The log therefore holds exactly the issues that are
+ * not settled, and opening the database replays it. Measured: bench/RESULTS.md.
  *
  * A device with unsettled issues is `dirty` and stays in memory; the other devices are a cache.
  */

@@ -1,4 +1,7 @@
-/** The pools of a device in memory, and their loading from rows. Only key-states.ts changes them. */
+/**
+ * The pools of a device in memory, and their loading from rows. They change in key-states.ts, except for acknowledged
+ * counts and signals.
+ */
 import { type Algorithm, emptyDigest, type KeyId, type KeyMaterial } from '@latchkey/protocol'
 import type { DeviceRef, Position, UserRef } from '../../session.ts'
 import type { Reader } from './database.ts'

@@ -1,4 +1,5 @@
 /** The status of a device's pools, and the acknowledgement of their counts (pool/wake.ts). */
+import { acknowledgedByToken } from '../../pool/wake.ts'
 import type { PoolStatus } from '../../pool/commands.ts'
 import type { DeviceRef, Position } from '../../session.ts'
 import type { Core } from './core.ts'
@@ -24,6 +25,9 @@ export function acknowledgeAdvertised(core: Core, deviceRef: DeviceRef, position
   const counts = core.advertised.take(deviceRef, position)
   if (counts === undefined) return
   for (const pool of core.keys.byRef(deviceRef)?.pools.values() ?? []) {
-    pool.acknowledged = Math.min(pool.acknowledged, counts.get(pool.algorithm) ?? pool.acknowledged)
+    pool.acknowledged = acknowledgedByToken(
+      pool.acknowledged,
+      counts.get(pool.algorithm) ?? pool.acknowledged,
+    )
   }
 }
