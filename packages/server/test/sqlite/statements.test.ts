@@ -41,7 +41,7 @@ describe('SQLite statements', () => {
     await directory[Symbol.asyncDispose]()
   })
 
-  test('an upload of two keys runs 7 on a settled device, 106 after 49 claims, and 3 when it is repeated', async () => {
+  test('an upload of two keys runs 8 on a settled device, 107 after 49 claims, and 3 when it is repeated', async () => {
     const { store } = await directory.open()
     const session = await login(store, 1)
     const upload = (from: number, count: number): Promise<unknown> =>
@@ -53,7 +53,7 @@ describe('SQLite statements', () => {
     // Each issue that is not settled adds two: its row of the log, and the row of its key.
     const afterClaims = await countStatements(() => upload(52, 2))
     const repeated = await countStatements(() => upload(52, 2))
-    assert.deepEqual({ settled, afterClaims, repeated }, { settled: 7, afterClaims: 106, repeated: 3 })
+    assert.deepEqual({ settled, afterClaims, repeated }, { settled: 8, afterClaims: 107, repeated: 3 })
   })
 
   test('an ID that was issued often costs one more, and nothing where its key is known', async () => {
@@ -71,6 +71,6 @@ describe('SQLite statements', () => {
     await store.pools.inspect(session, { limit: 1 })
     const known = await countStatements(() => upload(0))
     const reusedAgain = await countStatements(() => upload(20))
-    assert.deepEqual({ known, reusedAgain }, { known: 3, reusedAgain: 7 })
+    assert.deepEqual({ known, reusedAgain }, { known: 3, reusedAgain: 8 })
   })
 })

@@ -101,14 +101,13 @@ function poolFacts(tx: Transaction, pool: PoolState, wanted: WantedFacts): PoolF
 
 type KeyRow = {
   readonly num: number
-  readonly state: number
   readonly key_id: KeyId
   readonly material: Uint8Array
-  readonly json: string | null
-  /** 1: found by its material, 0: by its ID. */
-  readonly by_material: number
 }
 
+/**
+ * Keys are looked up by their ID only if the material of one is unknown: a repeated upload needs no second statement.
+ */
 function metKeys(
   tx: Transaction,
   pool: PoolState,
@@ -117,54 +116,64 @@ function metKeys(
 ): Pick<PoolFacts, 'met' | 'availableById' | 'addedSinceIssued'> {
   const names = available === 'all' ? [] : available.flatMap((name) => parseKeyName(name) ?? [])
   const named = names.filter((name) => name.algorithm === pool.algorithm).map((name) => name.keyId)
-  const rows = keys.length + named.length === 0 ? [] : readRows(tx, pool, keys, named)
-  const met = new Map<MaterialHash, MetKey>()
+  const met = keysByMaterial(tx, pool, keys)
   const availableById = new Map<KeyId, NamedKey>()
   const issued: KeyRow[] = []
-  for (const row of rows) {
-    const state = stateOf(row.state)
-    if (row.by_material === 1) {
-      const key = toListedKey(row)
-      if (state !== 'withdrawn') met.set(key.hash, { ...key, state })
-    } else if (state === 'issued') issued.push(row)
-    else if (row.json !== null)
-      availableById.set(row.key_id, { ...toKnownKey(row, row.json), json: row.json })
+  const isKnown = keys.every((key) => met.has(key.hash)) && named.length === 0
+  for (const row of isKnown ? [] : readById(tx, pool, keys, named)) {
+    if (row.json === null) issued.push(row)
+    else availableById.set(row.key_id, { ...toKnownKey(row, row.json), json: row.json })
   }
-  // Only the ID of a key that may be stored is checked for reuse.
-  const unknown = issued.filter((row) => !met.has(toListedKey(row).hash))
-  return { met, availableById, addedSinceIssued: addedSince(tx, pool, unknown) }
+  return { met, availableById, addedSinceIssued: addedSince(tx, pool, issued) }
+}
+
+function keysByMaterial(
+  tx: Transaction,
+  { poolNum }: PoolState,
+  keys: readonly HashedKey[],
+): ReadonlyMap<MaterialHash, MetKey> {
+  const met = new Map<MaterialHash, MetKey>()
+  if (keys.length === 0) return met
+  const rows = tx.all<KeyRow & { readonly state: number }>(
+    `select num, state, key_id, material from one_time_keys
+     where pool_num = ? and material in (select unhex(value) from json_each(?)) and +state <> ${STATE_CODE.withdrawn}`,
+    poolNum,
+    JSON.stringify(keys.map((key) => key.hash)),
+  )
+  for (const row of rows) {
+    const key = toListedKey(row)
+    const state = stateOf(row.state)
+    if (state !== 'withdrawn') met.set(key.hash, { ...key, state })
+  }
+  return met
 }
 
 /**
- * An available key with the ID of a wanted key counts only if its material differs: otherwise it is the wanted key,
- * found by its material, and its text need not be read. Of issued keys with the ID of a wanted key the newest counts;
- * its row carries the wanted key's material here. `+state` keeps SQLite from using the index by state, with which it
- * would read every key of the pool.
+ * Available keys, with their text, and the newest issued key with each ID, without. An available key with the ID of a
+ * wanted key counts only if its material differs: otherwise it is the wanted key, found by its material. `+state` keeps
+ * SQLite from using the index by state, with which it would read every key of the pool.
  */
-function readRows(
+function readById(
   tx: Transaction,
   { poolNum }: PoolState,
   keys: readonly HashedKey[],
   named: readonly KeyId[],
-): KeyRow[] {
-  return tx.all<KeyRow>(
+): (KeyRow & { readonly json: string | null })[] {
+  return tx.all(
     `with wanted as materialized (
        select unhex(value ->> 0) as material, value ->> 1 as key_id from json_each(?2))
-     select num, state, key_id, material, null as json, 1 as by_material from one_time_keys
-     where pool_num = ?1 and material in (select material from wanted) and +state <> ${STATE_CODE.withdrawn}
-     union all
-     select num, state, key_id, material, json, 0 from one_time_keys
+     select num, key_id, material, json from one_time_keys
      where pool_num = ?1 and key_id in (select key_id from wanted) and +state = ${STATE_CODE.available}
        and (key_id, material) not in (select key_id, material from wanted)
      union all
-     select issued, ${STATE_CODE.issued}, key_id, material, null, 0 from (
+     select issued, key_id, material, null from (
        select key_id, material, (
          select num from one_time_keys as key
          where key.pool_num = ?1 and key.key_id = wanted.key_id and +key.state = ${STATE_CODE.issued}
          order by num desc limit 1) as issued
        from wanted) where issued is not null
      union all
-     select num, state, key_id, material, json, 0 from one_time_keys
+     select num, key_id, material, json from one_time_keys
      where pool_num = ?1 and key_id in (select value from json_each(?3)) and +state = ${STATE_CODE.available}`,
     poolNum,
     JSON.stringify(keys.map((key) => [key.hash, key.keyId])),
