@@ -1,6 +1,6 @@
 /**
  * The facts for a change of a device's pools (pool/port.ts). Counts, digests and fallback keys are in memory; keys are
- * read with one statement per pool. The device's rows are settled.
+ * read with one or two statements per pool. The device's rows are settled.
  */
 import { type KeyId, parseKeyName } from '@latchkey/protocol'
 import { mayBeEvicted } from '../../pool/enter-keys.ts'
