@@ -31,6 +31,27 @@ test('peeking takes nothing', () => {
   assert.equal(buckets.peek('a', START), 1000)
 })
 
+test('an amount is taken whole or not at all', () => {
+  const buckets = new TokenBuckets({ burst: 10, perSecond: 2 })
+  const waits = [buckets.take('a', START, 7), buckets.take('a', START, 7), buckets.take('a', START, 3)]
+  assert.deepEqual(waits, [0, 2000, 0])
+  buckets.refund('a', 5)
+  assert.deepEqual([buckets.peek('a', START, 6), buckets.take('a', START, 5)], [500, 0])
+})
+
+test('an amount above the burst needs a full bucket, and is paid back', () => {
+  const buckets = new TokenBuckets({ burst: 10, perSecond: 2 })
+  assert.deepEqual([buckets.take('a', START, 30), buckets.take('a', START)], [0, 10_500])
+  assert.equal(buckets.take('a', START + 14_999, 30) > 0, true)
+  assert.equal(buckets.take('a', START + 15_000, 30), 0)
+})
+
+test('a charge is taken whether it is available or not', () => {
+  const buckets = new TokenBuckets({ burst: 10, perSecond: 2 })
+  buckets.charge('a', START, 14)
+  assert.deepEqual([buckets.peek('a', START), buckets.take('a', START + 2500)], [2500, 0])
+})
+
 test('a clock that is adjusted backwards neither fills a bucket nor stops it from refilling', () => {
   const buckets = new TokenBuckets({ burst: 1, perSecond: 1 })
   buckets.take('a', START)

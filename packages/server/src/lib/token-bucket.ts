@@ -31,28 +31,38 @@ export class TokenBuckets {
     this.#maxBuckets = maxBuckets
   }
 
-  /** Takes one token. Returns 0 if one was available, else the milliseconds until one is. */
-  take(key: string, nowMs: number): number {
+  /**
+   * Takes `amount` tokens, all or none. Returns 0 if they were available, else the milliseconds until they are. More
+   * than `burst` tokens are available from a full bucket, which then owes the difference.
+   */
+  take(key: string, nowMs: number, amount = 1): number {
+    const waitMs = this.peek(key, nowMs, amount)
+    this.charge(key, nowMs, waitMs === 0 ? amount : 0)
+    return waitMs
+  }
+
+  /** Takes `amount` tokens whether they are available or not: the cost of what has been done already. */
+  charge(key: string, nowMs: number, amount: number): void {
     const name = boundedKey(key)
     const bucket = this.#buckets.get(name)
-    const tokens = this.#tokensIn(bucket, nowMs)
-    const left = tokens >= 1 ? tokens - 1 : tokens
+    const left = this.#tokensIn(bucket, nowMs) - amount
     if (bucket !== undefined) {
       bucket.tokens = left
       bucket.ts = nowMs
     } else if (this.#canAdd(nowMs)) this.#buckets.set(name, { tokens: left, ts: nowMs })
-    return this.#waitMs(tokens)
   }
 
-  /** Returns a token that was taken for an operation that did not happen. */
-  refund(key: string): void {
+  /** Returns tokens that were taken for an operation that did not happen. */
+  refund(key: string, amount = 1): void {
     const bucket = this.#buckets.get(boundedKey(key))
-    if (bucket !== undefined) bucket.tokens = Math.min(this.#rate.burst, bucket.tokens + 1)
+    if (bucket !== undefined) bucket.tokens = Math.min(this.#rate.burst, bucket.tokens + amount)
   }
 
-  /** Returns what `take` would, without taking a token. */
-  peek(key: string, nowMs: number): number {
-    return this.#waitMs(this.#tokensIn(this.#buckets.get(boundedKey(key)), nowMs))
+  /** Returns what `take` would, without taking any. */
+  peek(key: string, nowMs: number, amount = 1): number {
+    const { burst, perSecond } = this.#rate
+    const missing = Math.min(amount, burst) - this.#tokensIn(this.#buckets.get(boundedKey(key)), nowMs)
+    return missing <= 0 ? 0 : (missing / perSecond) * 1000
   }
 
   /** A clock adjusted backwards neither adds nor removes tokens. */
@@ -60,10 +70,6 @@ export class TokenBuckets {
     const { burst, perSecond } = this.#rate
     if (bucket === undefined) return burst
     return Math.min(burst, bucket.tokens + (Math.max(0, nowMs - bucket.ts) / 1000) * perSecond)
-  }
-
-  #waitMs(tokens: number): number {
-    return tokens >= 1 ? 0 : ((1 - tokens) / this.#rate.perSecond) * 1000
   }
 
   #canAdd(nowMs: number): boolean {
