@@ -220,7 +220,13 @@ export const POOL_KEYS: Keys<Config['pools']> = {
     'limits.key_object_bytes',
     bytes(KIB, MIB),
     pools.keyObjectBytes,
-    'Size of one uploaded key object.',
+    'Size of one uploaded key object of `curve25519` or `signed_curve25519`.',
+  ),
+  otherKeyObjectBytes: key(
+    'limits.other_key_object_bytes',
+    bytes(KIB, MIB),
+    pools.otherKeyObjectBytes,
+    'Size of one uploaded key object of any other algorithm.',
   ),
   devicesPerClaim: key(
     'limits.devices_per_claim',

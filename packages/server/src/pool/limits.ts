@@ -1,6 +1,7 @@
 /** The limits of pools that no other file owns (key-pool.md "Limits"). The numbers are PoolPolicy's. */
 import { type Algorithm, SIGNED_CURVE25519 } from '@latchkey/protocol'
 import { invalidParam, limitExceeded, type MatrixError } from '../matrix-error.ts'
+import type { PoolPolicy } from './policy.ts'
 
 /** SDKs sleep through Retry-After, so a flooding client never waits longer. */
 export const RETRY_FLOOD_MS = 2_000
@@ -23,6 +24,19 @@ export function requireAlgorithms(
     all.add(algorithm)
   }
 }
+
+/**
+ * Bytes of one key object. A Curve25519 key with its signatures takes about 210; objects of algorithms that do not
+ * exist yet may carry larger keys.
+ */
+export function keyObjectLimit(
+  algorithm: Algorithm,
+  { keyObjectBytes, otherKeyObjectBytes }: Pick<PoolPolicy, 'keyObjectBytes' | 'otherKeyObjectBytes'>,
+): number {
+  return CURVE25519_ALGORITHMS.has(algorithm) ? keyObjectBytes : otherKeyObjectBytes
+}
+
+const CURVE25519_ALGORITHMS: ReadonlySet<string> = new Set([SIGNED_CURVE25519, 'curve25519'])
 
 /** A rate limit of one device, with a wait that SDKs can sleep through. */
 export function tooFast(what: string, waitMs: number): MatrixError {

@@ -16,7 +16,9 @@ export type PoolPolicy = {
   /** One-time keys stored per device within 24 hours; 0 means unlimited. */
   readonly keysPerDeviceAndDay: number
   readonly keyIdBytes: number
+  /** Bytes of one key object of `curve25519` and `signed_curve25519`; `otherKeyObjectBytes` of other algorithms. */
   readonly keyObjectBytes: number
+  readonly otherKeyObjectBytes: number
   readonly devicesPerClaim: number
 }
 
@@ -29,6 +31,7 @@ export const DEFAULT_POOL_POLICY: PoolPolicy = {
   algorithmsPerDevice: 16,
   keysPerDeviceAndDay: 5000,
   keyIdBytes: 255,
-  keyObjectBytes: 16 * 1024,
+  keyObjectBytes: 4 * 1024,
+  otherKeyObjectBytes: 16 * 1024,
   devicesPerClaim: 10_000,
 }

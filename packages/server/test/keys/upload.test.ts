@@ -63,6 +63,44 @@ describe('POST /keys/upload', () => {
     refused(await tryUpload(server, alice, { device_keys: sized(8_000) }), 413, 'M_TOO_LARGE')
   })
 
+  test('key objects of Curve25519 take 4 KiB, those of other algorithms 16 KiB', async () => {
+    const alice = await newDevice()
+    const sized = (algorithm: string, length: number): ReturnType<typeof tryUpload> => {
+      const object = keyObject(algorithm, { extra: 'x'.repeat(length) })
+      return tryUpload(server, alice, { one_time_keys: { [`${algorithm}:A`]: object } })
+    }
+    for (const [algorithm, kib] of [
+      [CURVE, 4],
+      ['curve25519', 4],
+      ['x.post_quantum', 16],
+    ] as const) {
+      assert.equal((await sized(algorithm, (kib - 1) * 1024)).status, 200)
+      const error = refused(await sized(algorithm, kib * 1024), 413, 'M_TOO_LARGE')
+      assert.match(error, new RegExp(`larger than ${kib * 1024} bytes`))
+    }
+  })
+
+  for (const [signatures, found] of [
+    ['text', 'a string as its "signatures"'],
+    [['text'], 'an array as its "signatures"'],
+    [null, 'null as its "signatures"'],
+    [{ '@a:test.example': 'text' }, 'a string as its signatures by "@a:test.example"'],
+    [{ '@a:test.example': null }, 'null as its signatures by'],
+    [{ '@a:test.example': ['text'] }, 'an array as its signatures by'],
+    [{ '@a:test.example': { 'ed25519:A': 1 } }, 'a number as its signature "ed25519:A" by "@a:test.example"'],
+    [{ '@a:test.example': { 'ed25519:A': { x: 'y' } } }, 'an object as its signature'],
+  ] as const) {
+    test(`signatures ${JSON.stringify(signatures)} of a key object are refused`, async () => {
+      const alice = await newDevice()
+      for (const member of ['one_time_keys', 'fallback_keys']) {
+        const body = { [member]: { [named('A')]: keyObject('m', { signatures }) } }
+        const error = refused(await tryUpload(server, alice, body), 400, 'M_BAD_JSON')
+        assert.ok(error.includes(found), error)
+      }
+      assert.deepEqual((await upload(server, alice, {})).one_time_key_counts, { [CURVE]: 0 })
+    })
+  }
+
   test('the key_pool member equals the one in keys/pool and sync', async () => {
     const alice = await newDevice()
     const answer = await upload(server, alice, { one_time_keys: keys(['A']), fallback_keys: fallback('F') })

@@ -19,6 +19,7 @@ import {
 import { Type } from 'typebox'
 import { badJson, invalidParam, quoted, tooLarge } from '../../matrix-error.ts'
 import { identityOf } from '../../pool/identity.ts'
+import { keyObjectLimit } from '../../pool/limits.ts'
 import type { PoolPolicy } from '../../pool/policy.ts'
 import type { UploadedDeviceKeys } from '../../pool/commands.ts'
 import type { UploadedKey } from '../../pool/key.ts'
@@ -57,9 +58,8 @@ export function decodeKeys(
     const what = `${member}: the key ${quoted(name)}`
     const key = decodeKey(what, value)
     const json = JSON.stringify(key)
-    if (utf8Length(json) > policy.keyObjectBytes) {
-      throw tooLarge(`${what} is larger than ${policy.keyObjectBytes} bytes.`)
-    }
+    const limit = keyObjectLimit(parsed.algorithm, policy)
+    if (utf8Length(json) > limit) throw tooLarge(`${what} is larger than ${limit} bytes.`)
     return { ...parsed, material: materialOf(key), json }
   })
 }
@@ -73,11 +73,28 @@ function decodeKey(what: string, value: Json): KeyJson {
   if (key === undefined) throw badJson(`${what} lacks the member "key".`)
   if (typeof key !== 'string') throw badJson(`${what} has ${typeName(key)} as its "key"; expected a string.`)
   if (key === '') throw badJson(`${what} is empty; expected a public key.`)
-  if (signatures !== undefined && !isJsonObject(signatures)) {
-    throw badJson(`${what} has ${typeName(signatures)} as its "signatures"; expected an object.`)
-  }
+  if (signatures !== undefined) requireSignatures(what, signatures)
   requireCanonicalNumbers(what, value)
   return value as KeyJson
+}
+
+/** Signatures are `{ user ID: { key ID: signature } }` (appendices, "Signing JSON"), also in keys that need none. */
+function requireSignatures(what: string, signatures: Json): void {
+  const expected = 'expected an object of user IDs, each with an object of key IDs and signatures'
+  if (!isJsonObject(signatures)) {
+    throw badJson(`${what} has ${typeName(signatures)} as its "signatures"; ${expected}.`)
+  }
+  for (const [user, own] of Object.entries(signatures)) {
+    if (!isJsonObject(own)) {
+      throw badJson(`${what} has ${typeName(own)} as its signatures by ${quoted(user)}; ${expected}.`)
+    }
+    for (const [name, signature] of Object.entries(own)) {
+      if (typeof signature === 'string') continue
+      throw badJson(
+        `${what} has ${typeName(signature)} as its signature ${quoted(name)} by ${quoted(user)}; expected a string.`,
+      )
+    }
+  }
 }
 
 function typeName(value: Json): string {

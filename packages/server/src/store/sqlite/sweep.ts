@@ -69,19 +69,34 @@ function forgetDetails(tx: Transaction, cutoff: number, cursor: number): number 
   return end < last ? end : 0
 }
 
+/**
+ * Deletes removed devices, at most `KEYS_PER_STEP` of their keys in a step and each device with its last one. The
+ * device that owns the newest key of the database stays until another key is stored: numbers of keys continue from the
+ * highest one in the table, and `pools.first_num` and the pages of issued keys rely on their growth.
+ */
 function forgetDevices(core: Core, tx: Transaction, cutoff: number): void {
   const expired = tx.all<{ device_num: DeviceRef }>(
-    `select device_num from devices where removed_ts < ? limit ${DEVICES_PER_STEP}`,
+    `select device_num from devices where removed_ts < ? and device_num is not (
+       select device_num from one_time_keys join pools using (pool_num)
+       where num = (select max(num) from one_time_keys))
+     limit ${DEVICES_PER_STEP}`,
     cutoff,
   )
+  let budget = KEYS_PER_STEP
   for (const { device_num: device } of expired) {
     const ofDevice = `(select pool_num from pools where device_num = ?)`
-    tx.run(`delete from one_time_keys where pool_num in ${ofDevice}`, device)
+    budget -= tx.run(
+      `delete from one_time_keys where num in
+         (select num from one_time_keys where pool_num in ${ofDevice} limit ?)`,
+      device,
+      budget,
+    )
+    if (budget <= 0) return
     tx.run(`delete from former_fallback_keys where pool_num in ${ofDevice}`, device)
     tx.run(`delete from fallback_issues where pool_num in ${ofDevice}`, device)
     tx.run(`delete from pools where device_num = ?`, device)
     tx.run(`delete from conflicts where device_num = ?`, device)
     tx.run(`delete from devices where device_num = ?`, device)
+    core.keys.forgetNames()
   }
-  if (expired.length > 0) core.keys.forgetNames()
 }
