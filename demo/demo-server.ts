@@ -24,6 +24,7 @@ export async function openDemo(): Promise<Demo> {
     serverName: 'demo.example',
     registration: 'open',
     logLevel: 'silent',
+    securityLog: 'off',
   })
   const devices: OlmDevice[] = []
   return {

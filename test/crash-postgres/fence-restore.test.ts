@@ -154,6 +154,7 @@ test(`the fence works with clocks set to the past, ${CLUSTER_ROUNDS} times, on o
         port: 0,
         registration: 'open',
         logLevel: 'silent',
+        securityLog: 'off',
         dataDir,
         database,
         retentionDays: 3650,

@@ -5,6 +5,7 @@ import type { Config } from './config/config.ts'
 import type { InteractiveAuth } from './accounts/interactive-auth.ts'
 import type { Passwords } from './accounts/passwords.ts'
 import type { Metrics } from './observe/metrics.ts'
+import type { SecurityLog } from './observe/security-log.ts'
 import type { KeyPools } from './pool/key-pools.ts'
 import type { LimitedClaims } from './pool/limited-claims.ts'
 import type { Store } from './store.ts'
@@ -32,6 +33,7 @@ export type Context = {
   /** Undefined if metrics are off. */
   readonly metrics?: Metrics
   readonly log: FastifyBaseLogger
+  readonly securityLog: SecurityLog
   /** Milliseconds since 1970. */
   readonly now: () => number
 }

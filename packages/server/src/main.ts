@@ -17,6 +17,7 @@ import { TokenBuckets } from './lib/token-bucket.ts'
 import { countRequests } from './observe/count-requests.ts'
 import { countPools, countStore } from './observe/count-store.ts'
 import { Metrics } from './observe/metrics.ts'
+import { openSecurityLog } from './observe/security-log.ts'
 import { reportFence } from './observe/report-fence.ts'
 import { type MetricsPage, openMetricsPage } from './observe/metrics-page.ts'
 import { ClaimBudgets } from './pool/depletion.ts'
@@ -58,13 +59,20 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
   const { sizes, rates, metricsHost, metricsPort } = config
   const metrics = overrides.metrics ?? (metricsPort === undefined ? undefined : new Metrics())
   // Created before the store, which uses its logger.
-  const app = createApp({ ...sizes, trustProxy: config.trustProxy, logLevel: config.logLevel })
+  const security = openSecurityLog(config.securityLog, {
+    now,
+    ...(metrics && { count: (event) => metrics.securityEvent(event) }),
+    onFailure: (error) => app.log.error({ err: error }, 'the security log cannot be written'),
+  })
+  const { trustProxy, logLevel } = config
+  const app = createApp({ ...sizes, trustProxy, logLevel, securityLog: security.log })
   let store: Store | undefined
   let page: MetricsPage | undefined
   const release = async (): Promise<void> => {
     await closeApp(app)
     await page?.close()
     await store?.close()
+    security.close()
   }
   try {
     store = await openStore(config, now, reportFence(app.log, metrics))
@@ -94,6 +102,7 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
       waiters,
       ...(metrics && { metrics }),
       log: app.log,
+      securityLog: security.log,
       now,
     }
     store.sync.subscribe({

@@ -32,7 +32,7 @@ export class RunningProcess {
   constructor(command: string, args: readonly string[], { cwd, stdin, environment }: RunOptions = {}) {
     this.child = spawn(command, args, {
       cwd: cwd ?? REPOSITORY,
-      env: { ...withoutLatchkeyVariables(process.env), ...environment },
+      env: { ...withoutLatchkeyVariables(process.env), LATCHKEY_SECURITY_LOG: 'off', ...environment },
       stdio: 'pipe',
       // Its own process group, so that npm and the server it starts end together even if the test fails.
       detached: true,

@@ -41,6 +41,7 @@ export const TEST_CONFIG: Config = {
   registration: 'open',
   serverName: 'test.example',
   logLevel: 'silent',
+  securityLog: 'off',
 }
 
 export async function startTestServer(

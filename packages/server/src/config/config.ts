@@ -78,6 +78,8 @@ export type Config = {
   /** Proxies whose X-Forwarded-For header is trusted. */
   readonly trustProxy: TrustedProxies
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error' | 'silent'
+  /** Place of the security log: `on` (stderr), `off`, or a file. */
+  readonly securityLog: string
   /** Where the metrics are served, apart from the clients' port. Undefined: nothing is counted. */
   readonly metricsPort?: number
   readonly metricsHost: string
@@ -133,6 +135,7 @@ export const DEFAULT_CONFIG: Config = {
   retentionDays: 90,
   trustProxy: 'off',
   logLevel: 'warn',
+  securityLog: 'on',
   metricsHost: '127.0.0.1',
   pools: DEFAULT_POOL_POLICY,
   rates: DEFAULT_RATES,

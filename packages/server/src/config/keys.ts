@@ -162,6 +162,13 @@ export const GENERAL_KEYS: Keys<Omit<Config, 'pools' | 'rates' | 'sizes'>> = {
     'The least severe log entries to write.',
     { name: '--log-level', value: 'LEVEL' },
   ),
+  securityLog: key(
+    'security_log',
+    plainText('on, off or the path of a file', (value) => value !== '' && !value.includes('\0')),
+    DEFAULT_CONFIG.securityLog,
+    'The place of the security log, at any log level: with the log on stderr, nowhere, or appended to a file, whose path is relative as for `data`.',
+    { name: '--security-log', value: 'on|off|FILE' },
+  ),
   metricsPort: key(
     'metrics_port',
     whole(0, 65_535),

@@ -85,10 +85,12 @@ function find(
   return { text: entry.text, source: `${basename(file ?? '')}:${entry.line}`, line: entry.line }
 }
 
-/** A directory in a file is relative to that file. */
+/** A path in a file is relative to that file. */
 function inFile(key: Key<unknown>, { text, line }: Found, file: string | undefined): string | undefined {
-  const isDirectory = [GENERAL_KEYS.dataDir.path, GENERAL_KEYS.fenceDir.path].includes(key.path)
-  if (!isDirectory || line === undefined || file === undefined) return undefined
+  const { dataDir, fenceDir, securityLog } = GENERAL_KEYS
+  const isPath = [dataDir.path, fenceDir.path, securityLog.path].includes(key.path)
+  const isSwitch = key.path === securityLog.path && ['on', 'off'].includes(text)
+  if (!isPath || isSwitch || line === undefined || file === undefined) return undefined
   return resolve(dirname(file), text)
 }
 

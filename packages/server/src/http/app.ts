@@ -14,6 +14,7 @@ import Fastify, {
 import type { SizeLimits, TrustedProxies } from '../config/config.ts'
 import type { Context } from '../context.ts'
 import { unknownToken } from '../matrix-error.ts'
+import type { Origin, SecurityLog } from '../observe/security-log.ts'
 import type { Session } from '../session.ts'
 import { authenticate } from './authenticate.ts'
 import { BodyBudget } from './body-budget.ts'
@@ -30,9 +31,10 @@ import {
   maxBodyBytes,
   type Result,
 } from './endpoint.ts'
-import { sendError } from './errors.ts'
+import { errorSender } from './errors.ts'
 import { healthApi } from './health.ts'
 import { type BodyBounds, readBody } from './read-body.ts'
+import { newRequestId, originOf, REQUEST_ID_HEADER } from './request-origin.ts'
 import { type MethodsByUrl, refuseUnknown } from './refuse-unknown.ts'
 
 declare module 'fastify' {
@@ -48,6 +50,9 @@ type BodyRules = BodyBounds & { readonly exactNumbers: boolean }
 
 export type App = FastifyInstance
 
+/** Headers that a script in a browser may read. */
+const EXPOSED = 'X-Request-Id, Retry-After'
+
 /** Client-chosen path segments (user IDs, filter IDs, transaction IDs) may exceed find-my-way's default of 100. */
 const MAX_PARAMETER_LENGTH = 2048
 /** Upper bound on the interval at which Node checks for requests that take too long to arrive. */
@@ -60,9 +65,12 @@ export function createApp(
   options: Pick<SizeLimits, 'jsonDepth' | 'jsonValues' | 'requestTimeoutMs' | 'connections'> & {
     readonly trustProxy: TrustedProxies
     readonly logLevel: string
+    readonly securityLog: SecurityLog
   },
 ): App {
+  const sendError = errorSender(options.securityLog)
   const app = Fastify({
+    genReqId: newRequestId,
     requestTimeout: options.requestTimeoutMs,
     http: timeouts(options.requestTimeoutMs),
     clientErrorHandler: answerClientError,
@@ -70,7 +78,7 @@ export function createApp(
     keepAliveTimeout: 75_000,
     trustProxy: trustedProxies(options.trustProxy),
     exposeHeadRoutes: false,
-    logController: new LogController({ disableRequestLogging: true }),
+    logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
     logger: loggerOptions(options.logLevel),
     forceCloseConnections: 'idle',
     // Requests that arrive during shutdown are answered normally: Fastify's own 503 has no Retry-After header.
@@ -87,8 +95,10 @@ export function createApp(
     },
     routerOptions: { maxParamLength: MAX_PARAMETER_LENGTH },
     // These errors skip the route hooks, CORS included; without the header a browser would hide the error.
-    frameworkErrors: (error, request, reply) =>
-      void sendError(error, request, reply.header('access-control-allow-origin', '*')),
+    frameworkErrors: (error, request, reply) => {
+      reply.header('access-control-allow-origin', '*').header('access-control-expose-headers', EXPOSED)
+      void sendError(error, request, reply.header(REQUEST_ID_HEADER, request.id))
+    },
   })
   app.server.maxConnections = options.connections
   app.decorateRequest('session', undefined)
@@ -101,6 +111,7 @@ export function createApp(
     return decodeJson(await readBody(raw, bodyRules), { maxDepth, maxValues, exactNumbers })
   })
   app.setErrorHandler(sendError)
+  app.addHook('onRequest', (request, reply, done) => done(void reply.header(REQUEST_ID_HEADER, request.id)))
   return app
 }
 
@@ -124,6 +135,7 @@ export async function addRoutes(app: App, context: Context): Promise<void> {
   await app.register(cors, {
     origin: '*',
     methods: ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'OPTIONS'],
+    exposedHeaders: EXPOSED,
     allowedHeaders: ['X-Requested-With', 'Content-Type', 'Authorization', 'Date'],
     strictPreflight: false,
   })
@@ -204,6 +216,7 @@ class RequestCall implements Call<unknown> {
   readonly params: Readonly<Record<string, string>>
   readonly query: Readonly<Record<string, string>>
   readonly ip: string
+  readonly #request: FastifyRequest
   readonly #reply: FastifyReply
   readonly #session: Session | undefined
 
@@ -213,6 +226,7 @@ class RequestCall implements Call<unknown> {
     this.params = request.params as Record<string, string>
     this.query = queryOf(request)
     this.ip = clientAddress(request)
+    this.#request = request
     this.#reply = reply
     this.#session = request.session
   }
@@ -220,6 +234,10 @@ class RequestCall implements Call<unknown> {
   get session(): Session {
     if (this.#session === undefined) throw new Error('session read at a public endpoint')
     return this.#session
+  }
+
+  get origin(): Origin {
+    return originOf(this.#request)
   }
 
   get signal(): AbortSignal {

@@ -5,6 +5,7 @@
 import type { Static, TSchema } from 'typebox'
 import type { SizeLimits } from '../config/config.ts'
 import type { Context } from '../context.ts'
+import type { Origin } from '../observe/security-log.ts'
 import type { Session } from '../session.ts'
 
 /** A response that is already JSON text (claims return stored text unchanged). */
@@ -34,6 +35,8 @@ export type Call<Body> = {
   readonly query: Readonly<Record<string, string>>
   /** The client's address. */
   readonly ip: string
+  /** The request, its address and user, for the logs. */
+  readonly origin: Origin
   /** Aborted when the client disconnects. */
   readonly signal: AbortSignal
 }

@@ -4,11 +4,34 @@
  */
 import type { FastifyError, FastifyReply, FastifyRequest, FastifySchemaValidationError } from 'fastify'
 import { AuthenticationChallenge } from '../accounts/interactive-auth.ts'
+import type { SecurityLog } from '../observe/security-log.ts'
 import { badJson, MatrixError, missingParam, quoted, tooLarge } from '../matrix-error.ts'
+import { originOf } from './request-origin.ts'
 
-export function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
-  if (error instanceof AuthenticationChallenge) return reply.code(401).send(error.body)
-  const known = toMatrixError(error)
+type ErrorSender = (error: unknown, request: FastifyRequest, reply: FastifyReply) => FastifyReply
+
+/** Every refusal passes here, so that no limit is missing from the security log. */
+export function errorSender(securityLog: SecurityLog): ErrorSender {
+  return (error, request, reply) => {
+    const route = request.routeOptions.url ?? ''
+    if (error instanceof AuthenticationChallenge) {
+      const isRefused = error.body['errcode'] === 'M_FORBIDDEN'
+      if (isRefused) securityLog.note('interactive_auth_failed', originOf(request), { route })
+      return reply.code(401).send(error.body)
+    }
+    const known = toMatrixError(error)
+    if (known?.status === 429)
+      securityLog.note('request_limited', originOf(request), { route, reason: known.message })
+    return sendError(error, known, request, reply)
+  }
+}
+
+function sendError(
+  error: unknown,
+  known: MatrixError | undefined,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): FastifyReply {
   if (known === undefined) {
     request.log.error(
       { err: error, method: request.method, route: request.routeOptions.url },

@@ -4,6 +4,7 @@
  */
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { ClaimResult, UploadResult } from '../pool/commands.ts'
+import { SECURITY_EVENTS, type SecurityEvent } from './security-events.ts'
 import type { ConnectionCounts } from '../store.ts'
 
 /** Seconds. A claim takes a few milliseconds; a sync as long as it waits. */
@@ -33,6 +34,7 @@ export class Metrics {
   readonly #conflicts: Counter
   readonly #purges: Counter<'cause'>
   readonly #messages: Counter
+  readonly #securityEvents: Counter<'event'>
   readonly #fence: Gauge
   readonly #fenceRaised: Counter
 
@@ -88,6 +90,12 @@ export class Metrics {
       name: 'latchkey_to_device_messages_total',
       help: 'To-device messages accepted, counted as in the request: a message to all devices of a user is one.',
     })
+    this.#securityEvents = new Counter({
+      registers,
+      name: 'latchkey_security_events_total',
+      help: 'Events of the security log, also those that were suppressed there.',
+      labelNames: ['event'],
+    })
     this.#fence = new Gauge({
       registers,
       name: 'latchkey_fence',
@@ -102,6 +110,7 @@ export class Metrics {
     // Initialises the series: rate() does not see the first event of a new series.
     for (const outcome of CLAIM_OUTCOMES) this.#claims.inc({ outcome }, 0)
     for (const cause of PURGE_CAUSES) this.#purges.inc({ cause }, 0)
+    for (const event of Object.keys(SECURITY_EVENTS)) this.#securityEvents.inc({ event }, 0)
     collectDefaultMetrics({ register: this.registry })
   }
 
@@ -187,6 +196,10 @@ export class Metrics {
 
   sent(messages: number): void {
     this.#messages.inc(messages)
+  }
+
+  securityEvent(event: SecurityEvent): void {
+    this.#securityEvents.inc({ event })
   }
 
   /** @param number how often the fence of this database was raised; `raisedHere`: this time by this process */

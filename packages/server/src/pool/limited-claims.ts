@@ -16,7 +16,7 @@ export class LimitedClaims {
 
   /** Counts a claim over the budget. Returns how many to report now: 0 while the last report is recent. */
   note(
-    claimer: UserId,
+    claimer: string,
     target: { readonly userId: UserId; readonly deviceId: DeviceId },
     now: number,
   ): number {

@@ -11,7 +11,7 @@ export const accountPassword = endpoint({
     new_password: Type.String(),
     logout_devices: Type.Optional(Type.Boolean()),
   }),
-  async handle({ context, session, body }) {
+  async handle({ context, session, body, origin }) {
     requireGoodPassword(body.new_password, context.config.passwordMinLength)
     await context.interactiveAuth.require({
       auth: body.auth,
@@ -19,12 +19,14 @@ export const accountPassword = endpoint({
       operation: `POST /account/password ${session.userId}`,
       session,
     })
+    const endOthers = body.logout_devices ?? true
     await context.store.accounts.setPassword({
       session,
       passwordHash: await context.passwords.hash(body.new_password),
-      endOthers: body.logout_devices ?? true,
+      endOthers,
       now: context.now(),
     })
+    context.securityLog.note('password_changed', origin, { devicesRemoved: endOthers })
     return {}
   },
 })

@@ -14,7 +14,7 @@ export const deleteDevices = endpoint({
   path: '/delete_devices',
   bodyBytes: () => BODY_BYTES,
   body: Type.Object({ auth: Type.Optional(Type.Unknown()), devices: Type.Array(Type.String()) }),
-  async handle({ context, session, body }) {
+  async handle({ context, session, body, origin }) {
     const { length } = body.devices
     if (length > MAX_DEVICES) {
       throw invalidParam(`devices names ${length} devices; at most ${MAX_DEVICES} are deleted at once.`)
@@ -26,6 +26,7 @@ export const deleteDevices = endpoint({
       session,
     })
     await context.store.devices.remove(session, body.devices as DeviceId[], context.now())
+    context.securityLog.note('devices_removed', origin, { devices: body.devices, count: length })
     return {}
   },
 })

@@ -21,7 +21,7 @@ export const deviceSigningUpload = endpoint({
     user_signing_key: Key,
     auth: Type.Optional(Type.Unknown()),
   }),
-  async handle({ context, session, body }) {
+  async handle({ context, session, body, origin }) {
     const { devices } = context.store
     const stored = (await devices.published([session.userId])).get(session.userId)?.crossSigning ?? []
     const uploaded = {
@@ -41,6 +41,10 @@ export const deviceSigningUpload = endpoint({
       })
     }
     await devices.putCrossSigning(session, changed, master?.publicKey)
+    if (master !== undefined) {
+      const usages = changed.map(({ usage }) => usage)
+      context.securityLog.note('cross_signing_replaced', origin, { usages })
+    }
     return {}
   },
 })

@@ -55,7 +55,7 @@ export const deleteDevice = endpoint({
   method: 'DELETE',
   path: ONE,
   body: Type.Object({ auth: Type.Optional(Type.Unknown()) }),
-  async handle({ context, session, params, body }) {
+  async handle({ context, session, params, body, origin }) {
     const deviceId = deviceIdOf(params)
     await context.interactiveAuth.require({
       auth: body.auth,
@@ -64,6 +64,7 @@ export const deleteDevice = endpoint({
       session,
     })
     await context.store.devices.remove(session, [deviceId], context.now())
+    context.securityLog.note('devices_removed', origin, { devices: [deviceId], count: 1 })
     return {}
   },
 })

@@ -15,6 +15,7 @@ import { Type } from 'typebox'
 import { invalidParam, quoted } from '../../matrix-error.ts'
 import type { ClaimResult, ClaimTarget } from '../../pool/commands.ts'
 import type { Context } from '../../context.ts'
+import type { Origin } from '../../observe/security-log.ts'
 import { endpoint, JsonText, largeBody } from '../endpoint.ts'
 import { unreachable } from './unreachable.ts'
 
@@ -32,13 +33,13 @@ export const keysClaim = endpoint({
     // The timeout for remote servers; unused without federation, so its type is not checked.
     timeout: Type.Optional(Type.Unknown()),
   }),
-  async handle({ context, session, body }) {
+  async handle({ context, session, body, origin }) {
     const { targets, failures } = sortTargets(context, body.one_time_keys ?? {})
     const now = context.now()
     const { userId: user, deviceId } = session
     const claimer = { user, origin: context.serverName, name: `${user} ${deviceId}` }
     const keys = targets.length === 0 ? [] : await context.pools.claim({ claimer, targets, now })
-    reportRateLimited(context, user, targets, keys, now)
+    reportRateLimited(context, origin, targets, keys, now)
     return new JsonText(`{"one_time_keys":${encode(targets, keys)},"failures":${JSON.stringify(failures)}}`)
   },
 })
@@ -70,23 +71,21 @@ function sortTargets(context: Context, wanted: object): { targets: ClaimTarget[]
   return { targets, failures: unreachable(servers) }
 }
 
-/** Logs attempts to drain a pool: the claiming user and the target device (key-pool.md "Claim"). */
+/** Reports attempts to drain a pool: the claiming user and the target device (key-pool.md "Claim"). */
 function reportRateLimited(
-  { limitedClaims, log }: Context,
-  claimer: UserId,
+  { limitedClaims, securityLog }: Context,
+  origin: Origin,
   targets: readonly ClaimTarget[],
   keys: ClaimResult,
   now: number,
 ): void {
   for (const [i, target] of targets.entries()) {
     if (keys[i]?.rateLimited !== true) continue
-    const count = limitedClaims.note(claimer, target, now)
+    const count = limitedClaims.note(origin.userId ?? '', target, now)
     if (count === 0) continue
     const { userId, deviceId } = target
-    log.warn(
-      { userId, deviceId, claimer, count },
-      'a claimer over its budget received the fallback key of a device',
-    )
+    const details = { targetUserId: userId, targetDeviceId: deviceId, count }
+    securityLog.note('claim_budget_exceeded', origin, details)
   }
 }
 

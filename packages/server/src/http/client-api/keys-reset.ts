@@ -40,7 +40,7 @@ const reset = endpoint({
     one_time_keys: Type.Optional(Keys),
     fallback_keys: Type.Optional(Keys),
   }),
-  async handle({ context, session, body }) {
+  async handle({ context, session, body, origin }) {
     const { pools } = context.config
     const withdrawal = decodeWithdrawal(body.all, body.key_ids, pools)
     const oneTimeKeys = decodeKeys('one_time_keys', body.one_time_keys, pools)
@@ -61,6 +61,8 @@ const reset = endpoint({
       fallbackKeys,
       now: context.now(),
     })
+    const evicted = result.evicted.length
+    if (evicted > 0) context.securityLog.note('keys_evicted', origin, { count: evicted })
     return {
       device_one_time_keys_count: countsOf(result.status),
       [WITHDRAWN]: result.withdrawn,

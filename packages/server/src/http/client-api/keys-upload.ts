@@ -4,7 +4,7 @@ import { Type } from 'typebox'
 import type { Context } from '../../context.ts'
 import { requireOnePerAlgorithm } from '../../pool/fallback.ts'
 import { countsOf } from '../../pool/pool-answer.ts'
-import type { Session } from '../../session.ts'
+import type { Origin } from '../../observe/security-log.ts'
 import { endpoint, largeBody } from '../endpoint.ts'
 import { asObject, decodeDeviceKeys, decodeKeys, DeviceKeys, Keys } from './decode-keys.ts'
 import { outcomeMembers } from './encode-outcomes.ts'
@@ -20,7 +20,7 @@ export const keysUpload = endpoint({
     one_time_keys: Type.Optional(Keys),
     fallback_keys: Type.Optional(Keys),
   }),
-  async handle({ context, session, body }) {
+  async handle({ context, session, body, origin }) {
     const { pools } = context.config
     const oneTimeKeys = decodeKeys('one_time_keys', body.one_time_keys, pools)
     const fallbackKeys = decodeKeys('fallback_keys', body.fallback_keys, pools)
@@ -34,10 +34,11 @@ export const keysUpload = endpoint({
       now: context.now(),
     })
     if (result.purged !== undefined) {
-      const { userId, deviceId } = session
-      context.log.warn({ userId, deviceId, cause: result.purged }, 'the key pools of a device were purged')
+      context.log.warn({ ...origin, cause: result.purged }, 'the key pools of a device were purged')
     }
-    reportReusedIds(context, session, result.outcomes)
+    const evicted = result.evicted.length
+    if (evicted > 0) context.securityLog.note('keys_evicted', origin, { count: evicted })
+    reportReusedIds(context, origin, result.outcomes)
     return { one_time_key_counts: countsOf(result.status), ...outcomeMembers(result) }
   },
 })
@@ -48,14 +49,14 @@ const MAX_LOGGED_NAMES = 10
 /** New material under an issued ID: the client's store was rolled back, and sessions in flight may be lost. */
 function reportReusedIds(
   { log }: Context,
-  { userId, deviceId }: Session,
+  origin: Origin,
   outcomes: ReadonlyMap<KeyName, UploadOutcome>,
 ): void {
   const reused = [...outcomes].filter(([, outcome]) => outcome === 'id_reused').map(([name]) => name)
   if (reused.length === 0) return
   const keys = reused.slice(0, MAX_LOGGED_NAMES)
   log.warn(
-    { userId, deviceId, count: reused.length, keys },
+    { ...origin, count: reused.length, keys },
     'a device uploaded new keys under already issued IDs: its store was rolled back',
   )
 }

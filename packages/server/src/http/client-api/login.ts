@@ -31,8 +31,8 @@ export const login = publicEndpoint({
     device_id: OptionalString,
     initial_device_display_name: OptionalString,
   }),
-  async handle({ context, body, ip }) {
-    const { store, passwords, limiters, serverName, now } = context
+  async handle({ context, body, ip, origin }) {
+    const { store, passwords, limiters, serverName, now, securityLog } = context
     if (body.type !== PASSWORD) {
       throw invalidParam(`The login type ${quoted(body.type)} is not supported; expected "${PASSWORD}".`)
     }
@@ -47,8 +47,15 @@ export const login = publicEndpoint({
     const userId = meantUserId(user, serverName)
     if (userId !== undefined) countLogin(limiters, userId, network, now())
     const account = await checkPassword({ accounts, passwords }, userId, password)
-    if (account === undefined) throw forbidden('Invalid user name or password.')
-    return encodeLogin(context, await logIn({ accounts, now }, account, device, ip))
+    if (account === undefined) {
+      const known = userId && (await accounts.find(userId))
+      securityLog.note('login_failed', origin, { ...(known && { userId: known.userId }) })
+      throw forbidden('Invalid user name or password.')
+    }
+    const opened = await logIn({ accounts, now }, account, device, ip)
+    const { deviceId } = opened.session
+    securityLog.note('login', origin, { userId: account.userId, deviceId })
+    return encodeLogin(context, opened)
   },
 })
 

@@ -5,8 +5,10 @@ export const logout = endpoint({
   method: 'POST',
   path: '/logout',
   sessionProvedByStore: true,
-  async handle({ context, session }) {
-    await context.store.devices.remove(session, [session.deviceId], context.now())
+  async handle({ context, session, origin }) {
+    const { deviceId } = session
+    await context.store.devices.remove(session, [deviceId], context.now())
+    context.securityLog.note('devices_removed', origin, { devices: [deviceId], count: 1 })
     return {}
   },
 })
@@ -15,8 +17,9 @@ export const logoutAll = endpoint({
   method: 'POST',
   path: '/logout/all',
   sessionProvedByStore: true,
-  async handle({ context, session }) {
+  async handle({ context, session, origin }) {
     await context.store.devices.removeAll(session, context.now())
+    context.securityLog.note('devices_removed', origin, { devices: ['*'] })
     return {}
   },
 })

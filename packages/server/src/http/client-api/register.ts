@@ -34,7 +34,7 @@ export const register = publicEndpoint({
     initial_device_display_name: OptionalString,
     inhibit_login: Type.Optional(Type.Boolean()),
   }),
-  async handle({ context, body, query, ip }) {
+  async handle({ context, body, query, ip, origin }) {
     requireUserKind(query['kind'])
     requireRegistration(context)
     const isAttempt = body.auth !== undefined && body.auth !== null
@@ -55,6 +55,7 @@ export const register = publicEndpoint({
     })
     if (password === undefined) throw missingParam('"the body" lacks the member "password".')
     const account = await registerAccount(deps, { localpart, password, ...proved })
+    context.securityLog.note('account_registered', origin, { userId: account.userId })
     if (body.inhibit_login === true) return { user_id: account.userId, home_server: serverName }
     return encodeLogin(context, await logIn(deps, account, device, ip))
   },
