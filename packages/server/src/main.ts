@@ -19,6 +19,7 @@ import { countPools, countStore } from './observe/count-store.ts'
 import { Metrics } from './observe/metrics.ts'
 import { openSecurityLog } from './observe/security-log.ts'
 import { reportFence } from './observe/report-fence.ts'
+import { reportLostOwner } from './observe/report-lost-owner.ts'
 import { type MetricsPage, openMetricsPage } from './observe/metrics-page.ts'
 import { ClaimBudgets } from './pool/depletion.ts'
 import { KeyPools } from './pool/key-pools.ts'
@@ -46,6 +47,8 @@ export type Overrides = {
   readonly metrics?: Metrics
   /** Listen with SO_REUSEPORT: the kernel distributes connections among the processes on the port. */
   readonly sharePort?: boolean
+  /** Another process has opened the embedded database: the caller must close this server and end the process. */
+  readonly onLost?: () => void
 }
 
 /**
@@ -75,7 +78,11 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
     security.close()
   }
   try {
-    store = await openStore(config, now, reportFence(app.log, metrics))
+    const onLost = (): void => {
+      reportLostOwner(app.log, config.dataDir)
+      overrides.onLost?.()
+    }
+    store = await openStore(config, { now, onLost, onFence: reportFence(app.log, metrics) })
     const serverName = await store.claimServerName(config.serverName)
     const passwords = new Passwords()
     const waiters = new SyncWaiters(sizes)
@@ -148,13 +155,15 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
 const SPREAD_MS = 5
 const MAX_SPREAD_MS = 30_000
 
-function openStore(config: Config, now: () => number, onFence: OnFence): Promise<Store> | Store {
+type StoreEvents = { readonly now: () => number; readonly onLost: () => void; readonly onFence: OnFence }
+
+function openStore(config: Config, { onLost, ...events }: StoreEvents): Promise<Store> {
   const { rates } = config
   const depletion = rates && { depletion: new ClaimBudgets(rates.claimPerTarget) }
-  const common = { ...depletion, ...fenceOptions(config), onFence, now }
+  const common = { ...depletion, ...fenceOptions(config), ...events }
   return usesPostgres(config)
     ? openPostgresStore({ ...postgresOptions(config), ...common })
-    : openSqliteStore({ ...storeOptions(config), ...common })
+    : openSqliteStore({ ...storeOptions(config), ...common, onLost })
 }
 
 function limitersOf(rates: RateLimits): Limiters {

@@ -41,13 +41,15 @@ async function serve(command: Command): Promise<void> {
 }
 
 async function serveAlone(config: Config): Promise<Serving> {
-  const server = await startServer(config)
-  shutdownOnSignal({
+  const lost = Promise.withResolvers<void>()
+  const server = await startServer(config, { onLost: () => lost.resolve() })
+  const shutdown = shutdownOnSignal({
     async drain() {
       await server.close()
       return 'ended'
     },
   })
+  void lost.promise.then(() => shutdown(1))
   return server
 }
 

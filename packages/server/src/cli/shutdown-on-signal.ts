@@ -22,24 +22,27 @@ export type Shutdown = {
   readonly quiet?: boolean
 }
 
-/** Exits with 0 after a drain, with 1 if requests were aborted. Returns a function that starts the shutdown. */
+/**
+ * Exits with 0 after a drain, with 1 if requests were aborted. Returns a function that starts the shutdown, and exits
+ * with the given code instead of 0.
+ */
 export function shutdownOnSignal({
   drain,
   deadlineMs = DRAIN_DEADLINE_MS,
   beforeExitNow,
   quiet,
-}: Shutdown): () => void {
+}: Shutdown): (code?: number) => void {
   let firstAtMs: number | undefined
   const exitNow = (reason: string): never => {
     beforeExitNow?.()
     if (quiet !== true) process.stderr.write(`${reason} All acknowledged writes are stored.\n`)
     process.exit(1)
   }
-  const begin = async (): Promise<void> => {
+  const begin = async (code = 0): Promise<void> => {
     firstAtMs = performance.now()
     setTimeout(() => exitNow(ABORTED), deadlineMs)
     if ((await drain()) === 'aborted') exitNow(ABORTED)
-    process.exit(0)
+    process.exit(code)
   }
   for (const signal of SIGNALS) {
     process.on(signal, () => {
@@ -48,7 +51,7 @@ export function shutdownOnSignal({
         exitNow(`Exited immediately on a second ${signal}.`)
     })
   }
-  return () => {
-    if (firstAtMs === undefined) void begin()
+  return (code) => {
+    if (firstAtMs === undefined) void begin(code)
   }
 }

@@ -2,6 +2,7 @@
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { prepareDirectory, preparePrivateFile } from './data-directory.ts'
+import { requireLocalFileSystem } from './local-file-system.ts'
 import { StoreError } from './store-error.ts'
 
 export type Lock = { close(): void }
@@ -9,14 +10,16 @@ export type Lock = { close(): void }
 /**
  * Locks a data directory for this process.
  *
- * @throws {StoreError} when another process has it.
+ * @throws {StoreError} when another process has it, or it is on a network file system.
  */
 export function lockDirectory(directory: string): Lock {
   prepareDirectory(directory)
+  requireLocalFileSystem(directory)
   const lock = tryLock(join(directory, 'lock.db'))
   if (lock !== undefined) return lock
   throw new StoreError(
-    `Another Latchkey process is using ${directory}. Stop it, or give this one another --data directory.`,
+    `Another Latchkey process is using ${directory}. Stop it, or give this one another --data directory. ` +
+      'The lock is released when that process ends; there is no file to delete.',
   )
 }
 

@@ -131,7 +131,7 @@ test('a second process on the same data directory or port exits with a clear mes
     code: 1,
     signal: null,
     stdout: '',
-    stderr: `Another Latchkey process is using ${directory.path}. Stop it, or give this one another --data directory.\n`,
+    stderr: `Another Latchkey process is using ${directory.path}. Stop it, or give this one another --data directory. The lock is released when that process ends; there is no file to delete.\n`,
   })
   const { port } = new URL(server.url)
   const samePort = await runLatchkey(['serve', '--port', port, '--data', join(directory.path, 'other')])

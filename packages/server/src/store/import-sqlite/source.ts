@@ -17,6 +17,7 @@ import {
 } from '../sqlite/database.ts'
 import { countersOf, formerEpochs } from '../sqlite/fence-rows.ts'
 import { KeyStates } from '../sqlite/key-states.ts'
+import { takeOwnership } from '../sqlite/owner.ts'
 import { markMoved, type Move, moveOf, unmarkMoved } from '../sqlite/migration-marker.ts'
 
 const FILE_NAME = 'latchkey.db'
@@ -39,6 +40,7 @@ export class Source {
       try {
         const tx = db.begin()
         migrate(tx, file)
+        takeOwnership(tx)
         settleLog(tx)
         return new Source(file, db, tx, lock)
       } catch (error) {

@@ -11,6 +11,7 @@
  */
 import { MatrixError, shuttingDown, unavailable } from '../../matrix-error.ts'
 import type { Database, OpenTransaction, Transaction } from './database.ts'
+import { OwnerLostError } from './owner.ts'
 
 type Operation = {
   readonly kind: 'plain' | 'guarded'
@@ -213,10 +214,7 @@ export class CommitQueue {
     running: Operation | undefined,
     error: unknown,
   ): { failedOperation?: Operation; left: 0 } {
-    const failure = unavailable(
-      'The store could not commit; nothing of this request was stored. Is the disk full?',
-    )
-    failure.cause = error
+    const failure = failureOf(error)
     try {
       this.#rollBack()
       if (running?.kind === 'plain' && !isStorageFault(error)) {
@@ -238,6 +236,16 @@ export class CommitQueue {
     this.#hooks.onRollback()
     this.#memoryInvalid = false
   }
+}
+
+/** The error for the callers of a commit that failed. */
+function failureOf(error: unknown): MatrixError {
+  if (error instanceof OwnerLostError) return error
+  const failure = unavailable(
+    'The store could not commit; nothing of this request was stored. Is the disk full?',
+  )
+  failure.cause = error
+  return failure
 }
 
 function runPlain(tx: Transaction, operation: Operation): () => void {

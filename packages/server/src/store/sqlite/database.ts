@@ -38,6 +38,7 @@ const CHECKPOINT_PAGES = 20_000
 
 export class Database implements Reader {
   readonly #connection: Connection
+  #guard: (tx: Reader) => void = () => {}
 
   constructor(file: string) {
     this.#connection = new Connection(file)
@@ -66,7 +67,19 @@ export class Database implements Reader {
 
   /** Begins a write transaction. The caller commits it or rolls it back; `transaction` does both. */
   begin(): OpenTransaction {
-    return new OpenTransaction(this.#connection)
+    const tx = new OpenTransaction(this.#connection)
+    try {
+      this.#guard(tx)
+      return tx
+    } catch (error) {
+      tx.rollBack()
+      throw error
+    }
+  }
+
+  /** From now on `guard` runs first in each transaction, and prevents it by throwing. */
+  guardTransactions(guard: (tx: Reader) => void): void {
+    this.#guard = guard
   }
 
   /** Runs `run` in a transaction of its own, before and after the commit queue runs. */

@@ -29,6 +29,7 @@ import {
   readFence,
 } from './fence-rows.ts'
 import { KeyStates } from './key-states.ts'
+import { Owner } from './owner.ts'
 import { LatestPositions } from './latest-positions.ts'
 import { fencePurge } from '../../pool/purge.ts'
 import { purgePools } from './purge-pools.ts'
@@ -136,6 +137,8 @@ async function withDatabase<T>(directory: string, run: (db: Database) => T | Pro
   try {
     const db = openDatabase(directory)
     try {
+      // A server that runs although its lock was deleted must not go on with what it has in memory.
+      Owner.take(db, () => {})
       settleLog(db)
       return await run(db)
     } finally {

@@ -27,6 +27,7 @@ import { openDatabase } from './open-database.ts'
 import { getDevice, listDevices, renameDevice } from './device-rows.ts'
 import { readOrCreateMeta, readText } from './meta.ts'
 import { openFence, type OpenFenceOptions } from './open-fence.ts'
+import { Owner, OwnerLostError } from './owner.ts'
 import { inspectPool } from './inspect-pool.ts'
 import { publishedKeys } from './published-keys.ts'
 import { readSync } from './read-sync.ts'
@@ -44,6 +45,8 @@ export type SqliteOptions = CoreOptions &
     readonly directory: string
     /** How long removed devices, and the details of keys that left their pool, are kept. */
     readonly retentionMs: number
+    /** Another process has opened the database: every request is refused with 503, and this process must end. */
+    readonly onLost?: () => void
   }
 
 /**
@@ -54,24 +57,30 @@ export async function openSqliteStore(options: SqliteOptions): Promise<Store> {
   using opening = new DisposableStack()
   opening.adopt(lockDirectory(options.directory), (it) => it.close())
   const db = opening.adopt(openDatabase(options.directory), (it) => it.close())
+  const owner = Owner.take(db, options.onLost ?? (() => {}))
   const witness = opening.adopt(await openFence(db, options), (it) => it?.close())
   const core = createCore(db, options, witness)
   settleLog(db, core)
   const stopSweeping = startSweeping(core, options.retentionMs, options.now)
+  const stopWatching = owner.watch()
   const opened = opening.move()
   const close = async (): Promise<void> => {
     stopSweeping()
+    stopWatching()
     core.lastSeen.write()
     try {
       await core.queue.close()
+      if (owner.isLost) return
       core.queue.rebuildMemory()
       settleLog(db, core)
+    } catch (error) {
+      if (!(error instanceof OwnerLostError)) throw error
     } finally {
       opened.dispose()
     }
   }
   let closing: Promise<void> | undefined
-  return { ...storeOver(core, db), close: () => (closing ??= close()) }
+  return { ...storeOver(core, db, () => owner.require()), close: () => (closing ??= close()) }
 }
 
 /** Operations for commands next to a running server: they use neither pools nor positions, which are in its memory. */
@@ -95,16 +104,23 @@ export function openAccountsBeside(directory: string): AccountsBeside {
   }
 }
 
-/** Every port of the domain over one core. The caller opens and closes the database. */
-export function storeOver(core: Core, db: Database): Store {
+/**
+ * Every port of the domain over one core. The caller opens and closes the database.
+ *
+ * @param requireOwner runs before answers from memory: sessions, and what is read for them
+ */
+export function storeOver(core: Core, db: Database, requireOwner: () => void = () => {}): Store {
   return {
-    accounts: accountStore(core),
+    accounts: accountStore(core, requireOwner),
     devices: deviceStore(core),
     messages: messageStore(core),
     pools: poolStore(core),
-    sync: syncStore(core),
+    sync: syncStore(core, requireOwner),
     claimServerName: async (name) => claimServerName(db, name),
-    ready: async () => void core.db.one(`select 1`),
+    async ready() {
+      requireOwner()
+      core.db.one(`select 1`)
+    },
     close: () => core.queue.close(),
   }
 }
@@ -120,14 +136,17 @@ function claimServerName(db: Database, name: string | undefined): string {
   return held
 }
 
-function accountStore(core: Core): AccountStore {
+function accountStore(core: Core, requireOwner: () => void): AccountStore {
   return {
     create: (account) => createAccount(core, account),
     find: async (userId) => findAccount(core.db, userId),
     registrationTokenValid: async (tokenHash, now) => registrationTokenValid(core, tokenHash, now),
     createRegistrationToken: (token) => createRegistrationToken(core, token),
     openSession: (session) => openSession(core, session),
-    session: async (tokenHash) => findSession(core, tokenHash),
+    async session(tokenHash) {
+      requireOwner()
+      return findSession(core, tokenHash)
+    },
     setPassword: (change) => setPassword(core, change),
     seen: (session, ip, now) => core.lastSeen.note(session, ip, now),
   }
@@ -160,9 +179,12 @@ function poolStore(core: Core): PoolStore {
   }
 }
 
-function syncStore(core: Core): SyncStore {
+function syncStore(core: Core, requireOwner: () => void): SyncStore {
   return {
-    read: (session, query) => readSync(core, session, query),
+    async read(session, query) {
+      requireOwner()
+      return readSync(core, session, query)
+    },
     end: async (token) => core.fence.endOfStream(token),
     tokenSecret: readText(core.db, 'token_secret'),
     subscribe: (listener) => core.wakes.subscribe(listener),

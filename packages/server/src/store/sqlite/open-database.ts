@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { prepareDirectory, preparePrivateFile } from '../data-directory.ts'
+import { requireLocalFileSystem } from '../local-file-system.ts'
 import { StoreError } from '../store-error.ts'
 import { checkStructure, Database, migrate, type Transaction } from './database.ts'
 import { createIdentity } from './fence-rows.ts'
@@ -15,6 +16,7 @@ import { requireNotMoved } from './migration-marker.ts'
  */
 export function openDatabase(directory: string): Database {
   prepareDirectory(directory)
+  requireLocalFileSystem(directory)
   const file = join(directory, 'latchkey.db')
   preparePrivateFile(file)
   const db = openFile(file)
