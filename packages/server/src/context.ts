@@ -8,6 +8,7 @@ import type { Metrics } from './observe/metrics.ts'
 import type { SecurityLog } from './observe/security-log.ts'
 import type { KeyPools } from './pool/key-pools.ts'
 import type { LimitedClaims } from './pool/limited-claims.ts'
+import type { AnswersInFlight } from './http/answers-in-flight.ts'
 import type { Store } from './store.ts'
 import type { SyncWaiters } from './sync/waiters.ts'
 
@@ -30,6 +31,7 @@ export type Context = {
   readonly passwords: Passwords
   readonly interactiveAuth: InteractiveAuth
   readonly waiters: SyncWaiters
+  readonly answers: AnswersInFlight
   /** Undefined if metrics are off. */
   readonly metrics?: Metrics
   readonly log: FastifyBaseLogger

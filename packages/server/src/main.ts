@@ -1,6 +1,8 @@
 /** Composition root: builds a running server from a validated configuration. */
 import { createApp, addRoutes } from './http/app.ts'
+import { AnswersInFlight } from './http/answers-in-flight.ts'
 import { closeApp } from './http/close-app.ts'
+import { watchConnections } from './http/connections.ts'
 import { InteractiveAuth } from './accounts/interactive-auth.ts'
 import { Passwords } from './accounts/passwords.ts'
 import {
@@ -86,6 +88,8 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
     const serverName = await store.claimServerName(config.serverName)
     const passwords = new Passwords()
     const waiters = new SyncWaiters(sizes)
+    const answers = new AnswersInFlight(sizes, () => performance.now())
+    watchConnections(app.server, sizes.answerTimeoutMs)
     const limiters: Limiters = rates === undefined ? {} : limitersOf(rates)
     const pools = new KeyPools(store.pools, {
       policy: config.pools,
@@ -107,6 +111,7 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
         ...(config.rates && { triesPerUser: new TokenBuckets(config.rates.loginPerAccount) }),
       }),
       waiters,
+      answers,
       ...(metrics && { metrics }),
       log: app.log,
       securityLog: security.log,
@@ -120,6 +125,7 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
     if (metrics !== undefined) {
       metrics.watch({
         waitingSyncs: () => waiters.count,
+        answerBytes: () => answers.bytes,
         ...(store.connections && { connections: store.connections }),
       })
       countRequests(app, metrics)

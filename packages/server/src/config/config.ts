@@ -25,6 +25,11 @@ export type SizeLimits = {
   readonly bodyBytes: number
   /** Maximum bytes of incoming bodies across all requests. */
   readonly bodyBytesInFlight: number
+  /** Bytes of answers that clients have not taken yet: of all, and of one user. */
+  readonly answerBytesInFlight: number
+  readonly answerBytesPerUser: number
+  /** Time without progress after which an answer is cut off. */
+  readonly answerTimeoutMs: number
   readonly jsonDepth: number
   /** Objects, arrays, strings, numbers and literals in one body. */
   readonly jsonValues: number
@@ -102,6 +107,9 @@ export const DEFAULT_RATES: RateLimits = {
 export const DEFAULT_SIZES: SizeLimits = {
   bodyBytes: 10 * 1024 * 1024,
   bodyBytesInFlight: 256 * 1024 * 1024,
+  answerBytesInFlight: 256 * 1024 * 1024,
+  answerBytesPerUser: 32 * 1024 * 1024,
+  answerTimeoutMs: 60_000,
   jsonDepth: 64,
   jsonValues: 200_000,
   toDeviceBytes: 65_536,

@@ -262,6 +262,24 @@ export const SIZE_KEYS: Keys<SizeLimits> = {
     sizes.bodyBytesInFlight,
     'Bodies of all requests while they arrive; a quarter of it for requests without an access token.',
   ),
+  answerBytesInFlight: key(
+    'limits.answer_bytes_in_flight',
+    bytes(64 * MIB, 64 * 1024 * MIB),
+    sizes.answerBytesInFlight,
+    'Answers that clients have not read yet; over it the user with the most of them is disconnected.',
+  ),
+  answerBytesPerUser: key(
+    'limits.answer_bytes_per_user',
+    bytes(4 * MIB, 64 * 1024 * MIB),
+    sizes.answerBytesPerUser,
+    'Answers that the clients of one user have not read yet; over it the requests of this user are refused with 429.',
+  ),
+  answerTimeoutMs: key(
+    'limits.answer_timeout',
+    duration(SECOND_MS, HOUR_MS),
+    sizes.answerTimeoutMs,
+    'Time after which a client that takes nothing of its answer is disconnected.',
+  ),
   jsonDepth: key('limits.json_depth', whole(8, 1000), sizes.jsonDepth, 'Nesting of a JSON body.'),
   jsonValues: key(
     'limits.json_values',

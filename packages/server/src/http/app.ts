@@ -33,6 +33,8 @@ import {
 } from './endpoint.ts'
 import { errorSender } from './errors.ts'
 import { healthApi } from './health.ts'
+import { holdAnswers } from './hold-answers.ts'
+import { refusePipelined } from './connections.ts'
 import { type BodyBounds, readBody } from './read-body.ts'
 import { newRequestId, originOf, REQUEST_ID_HEADER } from './request-origin.ts'
 import { type MethodsByUrl, refuseUnknown } from './refuse-unknown.ts'
@@ -43,6 +45,8 @@ declare module 'fastify' {
     session: Session | undefined
     /** Body limits of the endpoint; undefined for requests without a route. */
     bodyRules: BodyRules | undefined
+    /** Whether it can be refused when its answer is known to be too large. */
+    repeatable: boolean
   }
 }
 
@@ -74,7 +78,6 @@ export function createApp(
     requestTimeout: options.requestTimeoutMs,
     http: timeouts(options.requestTimeoutMs),
     clientErrorHandler: answerClientError,
-    connectionTimeout: 0,
     keepAliveTimeout: 75_000,
     trustProxy: trustedProxies(options.trustProxy),
     exposeHeadRoutes: false,
@@ -103,6 +106,7 @@ export function createApp(
   app.server.maxConnections = options.connections
   app.decorateRequest('session', undefined)
   app.decorateRequest('bodyRules', undefined)
+  app.decorateRequest('repeatable', false)
   app.removeAllContentTypeParsers()
   const { jsonDepth: maxDepth, jsonValues: maxValues } = options
   app.addContentTypeParser('*', async ({ raw, bodyRules }: FastifyRequest) => {
@@ -146,7 +150,10 @@ export async function addRoutes(app: App, context: Context): Promise<void> {
   const endpoints = [...healthApi, ...clientApi(context.config)]
   // Before the routes: a hook applies only to routes added after it.
   const refuse = refuseUnknown(methodsOf(endpoints))
-  app.addHook('onRequest', (request, reply, done) => done(refuse(request, reply)))
+  app.addHook('onRequest', (request, reply, done) =>
+    done(refuse(request, reply) ?? refusePipelined(request, reply)),
+  )
+  holdAnswers(app, context)
   for (const endpoint of endpoints) {
     const bodyRules: BodyRules = {
       maxBytes: maxBodyBytes(endpoint, sizes),
@@ -181,6 +188,7 @@ function addRoute(app: App, context: Context, endpoint: Endpoint, url: string, b
       // The content type is ignored: Fastify would refuse unusual types that some clients send.
       delete request.headers['content-type']
       request.bodyRules = bodyRules
+      request.repeatable = endpoint.repeatable ?? endpoint.method === 'GET'
       if (endpoint.auth)
         request.session = await authenticate(context.store.accounts, request, queryOf(request))
     },
@@ -191,6 +199,7 @@ function addRoute(app: App, context: Context, endpoint: Endpoint, url: string, b
     },
     handler: async (request, reply) => {
       const { session } = request
+      context.answers.requireRoom(session?.userRef, endpoint.answerBytes?.(context.config.sizes) ?? 0)
       if (endpoint.method !== 'GET' && !endpoint.sessionProvedByStore)
         await requireValidSession(context, session)
       if (session !== undefined) context.store.accounts.seen(session, clientAddress(request), context.now())

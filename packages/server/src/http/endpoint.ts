@@ -58,6 +58,10 @@ type Common = {
   readonly sessionProvedByStore?: true
   /** For bodies with signed JSON: numbers outside canonical JSON become NaN, so that the decoder can refuse them. */
   readonly exactNumbers?: boolean
+  /** Size of an answer that may be large; the request is refused ahead while its user has no room for it. */
+  readonly answerBytes?: (sizes: SizeLimits) => number
+  /** A request that changes nothing, so that it can be refused when its answer is known to be too large; GET is one. */
+  readonly repeatable?: true
 }
 
 type Handler<Schema extends TSchema | undefined, Auth> = (

@@ -11,11 +11,13 @@ import type { ConnectionCounts } from '../store.ts'
 const DURATION_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
 
 const CLAIM_OUTCOMES = ['one_time_key', 'fallback', 'rate_limited', 'none'] as const
+const CUT_CAUSES = ['stalled', 'slow', 'budget'] as const
 const PURGE_CAUSES = ['conflict_healed', 'identity_changed'] as const
 
 /** Values read only when metrics are collected. */
 export type Watched = {
   readonly waitingSyncs: () => number
+  readonly answerBytes: () => number
   /** Undefined without a connection pool. */
   readonly connections?: () => ConnectionCounts
 }
@@ -35,6 +37,7 @@ export class Metrics {
   readonly #purges: Counter<'cause'>
   readonly #messages: Counter
   readonly #securityEvents: Counter<'event'>
+  readonly #answersCut: Counter<'cause'>
   readonly #fence: Gauge
   readonly #fenceRaised: Counter
 
@@ -96,6 +99,12 @@ export class Metrics {
       help: 'Events of the security log, also those that were suppressed there.',
       labelNames: ['event'],
     })
+    this.#answersCut = new Counter({
+      registers,
+      name: 'latchkey_answers_cut_total',
+      help: 'Connections closed because the client took nothing of its answer (`stalled`), less than 1 KiB per second (`slow`), or while too many answers were unread (`budget`).',
+      labelNames: ['cause'],
+    })
     this.#fence = new Gauge({
       registers,
       name: 'latchkey_fence',
@@ -109,13 +118,24 @@ export class Metrics {
     })
     // Initialises the series: rate() does not see the first event of a new series.
     for (const outcome of CLAIM_OUTCOMES) this.#claims.inc({ outcome }, 0)
+    for (const cause of CUT_CAUSES) this.#answersCut.inc({ cause }, 0)
     for (const cause of PURGE_CAUSES) this.#purges.inc({ cause }, 0)
     for (const event of Object.keys(SECURITY_EVENTS)) this.#securityEvents.inc({ event }, 0)
     collectDefaultMetrics({ register: this.registry })
   }
 
   /** Registers values that are read at each collection. Call it once. */
-  watch({ waitingSyncs, connections }: Watched): void {
+  watch({ waitingSyncs, answerBytes, connections }: Watched): void {
+    this.registry.registerMetric(
+      new Gauge({
+        registers: [],
+        name: 'latchkey_answer_bytes_in_flight',
+        help: 'Bytes of answers that clients have not taken yet.',
+        collect() {
+          this.set(answerBytes())
+        },
+      }),
+    )
     this.registry.registerMetric(
       new Gauge({
         registers: [],
@@ -200,6 +220,10 @@ export class Metrics {
 
   securityEvent(event: SecurityEvent): void {
     this.#securityEvents.inc({ event })
+  }
+
+  answerCut(cause: (typeof CUT_CAUSES)[number]): void {
+    this.#answersCut.inc({ cause })
   }
 
   /** @param number how often the fence of this database was raised; `raisedHere`: this time by this process */

@@ -48,6 +48,11 @@ export const SECURITY_EVENTS = {
     members: ['count'],
     meaning: 'An upload over the cap of a pool removed the oldest one-time keys of its own device.',
   },
+  answer_cut_off: {
+    members: ['route', 'cause'],
+    meaning:
+      'A client was disconnected: it took nothing of its answer (`stalled`), too little (`slow`), or too many answers were unread (`budget`).',
+  },
   events_suppressed: {
     members: ['of', 'subject', 'count'],
     meaning: '`count` more events of the kind `of` and this user or network were not written.',

@@ -21,7 +21,7 @@ type Defined = {
 
 test('the metrics page has the table of the code', () => {
   const metrics = new Metrics()
-  metrics.watch({ waitingSyncs: () => 0 })
+  metrics.watch({ waitingSyncs: () => 0, answerBytes: () => 0 })
   const own = [metrics.registry, new WorkerMetrics().registry].flatMap(definedIn)
   assert.deepEqual(tableUnder(PAGE, '## Every metric'), own.map(rowOf))
 })
