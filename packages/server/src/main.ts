@@ -105,6 +105,7 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
       passwords,
       interactiveAuth: new InteractiveAuth({
         accounts: store.accounts,
+        sessions: store.authSessions,
         passwords,
         serverName,
         now,

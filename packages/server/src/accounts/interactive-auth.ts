@@ -1,38 +1,58 @@
 /**
- * User-interactive authentication (client-server API, "User-Interactive Authentication API"): the proofs that a
- * client gives before an operation is carried out.
+ * User-interactive authentication (client-server API, "User-Interactive Authentication API"): the proof that a client
+ * gives before an operation is carried out. Every flow has one stage.
  *
- *     no auth -> challenge (a session) -> auth with the session, a stage at a time -> a flow is complete -> carried out
+ *     no auth -> challenge (a session) -> auth with the session and a proof -> carried out, answer kept in the session
  *
- * A session serves one operation of one user, once, and lasts 15 minutes. `auth` with a stage but without a session is
- * accepted as well, as other servers do: it proves the same.
+ * A session (auth-session.ts) serves one operation, once. It remembers the first body, so the second request may
+ * have only `auth`; a body that comes with the proof counts. The operation's transaction finishes the session: of
+ * requests that race, one takes effect, and all get its answer. `auth` without a session is accepted as well, as other
+ * servers do: it proves the same.
  */
-import { randomBytes } from 'node:crypto'
-import { isJsonObject, type JsonObject } from '@latchkey/protocol'
-import { LRUCache } from 'lru-cache'
+import type { JsonObject } from '@latchkey/protocol'
 import type { TokenBuckets } from '../lib/token-bucket.ts'
-import { badJson, forbidden, missingParam, quoted } from '../matrix-error.ts'
+import { forbidden, MatrixError, missingParam, quoted } from '../matrix-error.ts'
 import type { Session } from '../session.ts'
 import { hashToken } from './access-token.ts'
+import { type AuthData, decodeAuth } from './auth-data.ts'
+import {
+  AUTH_SESSION_MS,
+  beginAuthSession,
+  hashAuthSessionId,
+  hashBody,
+  isOperation,
+  type Memory,
+  newAuthSessionId,
+  sealAnswer,
+  unseal,
+  withoutAuth,
+} from './auth-session.ts'
 import { checkPassword, countConfirmation, type PasswordCheckDeps } from './check-password.ts'
+import { type AuthOwner, AuthSessionEnded, type AuthSessionStore, type FinishedAuth } from './port.ts'
 import { TOKEN_NOT_USABLE } from './registration.ts'
 import { meantUserId } from './user-name.ts'
 
 export type Stage = 'm.login.password' | 'm.login.dummy' | 'm.login.registration_token'
 
+/** A request for an operation that needs a proof. */
 export type AuthRequest = {
-  /** The `auth` member of the body, as it came. */
-  readonly auth: unknown
-  /** Alternatives: all stages of any one of them suffice. */
-  readonly flows: readonly (readonly Stage[])[]
-  /** The operation to carry out: method, path template and user. */
+  /** With its member `auth`. */
+  readonly body: JsonObject
+  /** Whether such a body has members besides `auth`. */
+  readonly hasMembers: boolean
+  /** Method, path and user. A session is valid for one. */
   readonly operation: string
-  /** The session of the request. Without it no flow can ask for a password. */
+  /** The session of the access token. Without it no flow can ask for a password. */
   readonly session?: Session
+  /** The client's network, which owns sessions that begin without an access token. */
+  readonly network: string
 }
 
-/** Proofs in addition to the user's identity. */
-export type AuthResult = { readonly registrationTokenHash?: string }
+export type Proof = {
+  readonly registrationTokenHash?: string
+  /** The end of the session with the operation's answer; empty for a proof without a session. */
+  finishing(answer: JsonObject): { readonly finishes?: FinishedAuth }
+}
 
 /** More proof is needed: answered 401 with this body. */
 export class AuthenticationChallenge extends Error {
@@ -45,20 +65,13 @@ export class AuthenticationChallenge extends Error {
   }
 }
 
-type Progress = {
-  readonly operation: string
-  readonly expiresTs: number
-  readonly completed: Set<Stage>
-  registrationTokenHash?: string
-}
-
 /** The reason why a stage was not passed. The code is one of the protocol's. */
 type Refusal = { readonly errcode: 'M_FORBIDDEN' | 'M_INVALID_PARAM'; readonly error: string }
 
-const SESSION_LIFETIME_MS = 15 * 60 * 1000
-const MAX_SESSIONS = 10_000
+type Passed = { readonly registrationTokenHash?: string }
 
 export type InteractiveAuthDeps = PasswordCheckDeps & {
+  readonly sessions: AuthSessionStore
   readonly serverName: string
   readonly now: () => number
   /** Undefined: tries are not limited. */
@@ -67,149 +80,156 @@ export type InteractiveAuthDeps = PasswordCheckDeps & {
 
 export class InteractiveAuth {
   readonly #deps: InteractiveAuthDeps
-  readonly #sessions = new LRUCache<string, Progress>({ max: MAX_SESSIONS })
 
   constructor(deps: InteractiveAuthDeps) {
     this.#deps = deps
   }
 
   /**
-   * Resolves when a flow is complete, and ends the session then.
+   * Continues a session, before the body is validated. Resolves with the answer of a finished session, or the body,
+   * which is the remembered one if the request has only `auth`.
    *
-   * @throws {AuthenticationChallenge} when more is needed, or a stage was not passed.
+   * @throws {MatrixError} 403 when the session is for another operation, or finished with another body; 400 when a
+   *   request that leaves its body out names an unknown session.
+   */
+  async resume({
+    body,
+    hasMembers,
+    operation,
+  }: AuthRequest): Promise<{ readonly answer: JsonObject } | { readonly body: JsonObject }> {
+    const { session: id } = decodeAuth(body)
+    if (id === undefined) return { body }
+    const memory = await this.#recall(id, operation)
+    const isBare = hasMembers && Object.keys(withoutAuth(body)).length === 0
+    if (memory === undefined && isBare) throw unknownAuthSession()
+    if (memory?.done === undefined)
+      return { body: isBare ? { ...memory?.body, auth: body['auth'] ?? null } : body }
+    if (!isBare && memory.done.bodyHash !== hashBody(body)) {
+      throw forbidden('This authentication session is complete; another operation needs a new one.')
+    }
+    return { answer: memory.done.answer }
+  }
+
+  /**
+   * Resolves with a proof of one of the stages.
+   *
+   * @throws {AuthenticationChallenge} without a proof, or when it is wrong.
+   * @throws {AuthSessionEnded} when another request has finished the session since `resume`.
    * @throws {MatrixError} 400 for a malformed `auth`, 403 for another user's identifier, 429 after too many tries.
    */
-  async require(request: AuthRequest): Promise<AuthResult> {
-    const auth = decodeAuth(request.auth)
-    const id = optionalString(auth, 'session')
-    const stage = optionalString(auth, 'type')
-    const progress = id === undefined ? this.#begin(request) : this.#find(id, request)
-    if (progress === undefined) throw this.#challenge(request, undefined, this.#begin(request))
-    const refusal = stage === undefined ? undefined : await this.#attempt(stage, auth, request, progress)
-    const complete = request.flows.some((flow) => flow.every((step) => progress.completed.has(step)))
-    if (refusal !== undefined || !complete) throw this.#challenge(request, id, progress, refusal)
-    if (id !== undefined) this.#sessions.delete(id)
-    const { registrationTokenHash } = progress
-    return registrationTokenHash === undefined ? {} : { registrationTokenHash }
+  async require(request: AuthRequest, stages: readonly Stage[]): Promise<Proof> {
+    const auth = decodeAuth(request.body)
+    const id = await this.#openSession(auth, request)
+    // A proof under an unknown session is not used: no session remembers what it was given for.
+    const isUsable = auth.session === undefined || id !== undefined
+    if (!isUsable || auth.type === undefined) throw await this.#challenge(request, stages, id)
+    const outcome = await this.#attempt(auth, request, stages)
+    if ('errcode' in outcome) throw await this.#challenge(request, stages, id, outcome)
+    return {
+      ...outcome,
+      finishing: (answer) => (id === undefined ? {} : { finishes: this.#finished(id, request.body, answer) }),
+    }
   }
 
-  #begin({ operation }: AuthRequest): Progress {
-    return { operation, expiresTs: this.#deps.now() + SESSION_LIFETIME_MS, completed: new Set() }
+  /**
+   * The ID of the session that a request continues; undefined for none, or an unknown one.
+   *
+   * @throws {AuthSessionEnded} when another request has finished it since `resume`.
+   */
+  async #openSession({ session: id }: AuthData, { operation }: AuthRequest): Promise<string | undefined> {
+    if (id === undefined) return undefined
+    const memory = await this.#recall(id, operation)
+    if (memory?.done !== undefined) throw new AuthSessionEnded()
+    return memory && id
   }
 
-  #find(id: string, { operation }: AuthRequest): Progress | undefined {
-    const progress = this.#sessions.get(id)
-    return progress?.operation === operation && progress.expiresTs > this.#deps.now() ? progress : undefined
+  /** @throws {MatrixError} 403 when the session is for another operation. */
+  async #recall(id: string, operation: string): Promise<Memory | undefined> {
+    const stored = await this.#deps.sessions.find(hashAuthSessionId(id), this.#deps.now())
+    if (stored === undefined) return undefined
+    if (!isOperation(stored, operation)) {
+      throw forbidden(
+        'This authentication session is for another operation; begin a new one without "session".',
+      )
+    }
+    return unseal(id, stored.sealed)
   }
 
-  #challenge(
+  #finished(id: string, body: JsonObject, answer: JsonObject): FinishedAuth {
+    const now = this.#deps.now()
+    return {
+      idHash: hashAuthSessionId(id),
+      sealed: sealAnswer(id, body, answer),
+      expiresTs: now + AUTH_SESSION_MS,
+      now,
+    }
+  }
+
+  /** Begins a session unless the request continues one. */
+  async #challenge(
     request: AuthRequest,
+    stages: readonly Stage[],
     id: string | undefined,
-    progress: Progress,
     refusal?: Refusal,
-  ): AuthenticationChallenge {
-    const { session, completed } = this.#keep(request, id, progress)
-    return new AuthenticationChallenge({
-      session,
-      flows: request.flows.map((stages) => ({ stages })),
-      params: {},
-      completed: [...completed],
-      ...refusal,
-    })
+  ): Promise<AuthenticationChallenge> {
+    const session = id ?? (await this.#begin(request))
+    const flows = stages.map((stage) => ({ stages: [stage] }))
+    return new AuthenticationChallenge({ session, flows, params: {}, completed: [], ...refusal })
   }
 
-  /** Keeps passed stages. A session that a concurrent request has used up in the meantime no longer counts. */
-  #keep(
-    request: AuthRequest,
-    id: string | undefined,
-    progress: Progress,
-  ): { session: string; completed: ReadonlySet<Stage> } {
-    if (id !== undefined && this.#sessions.get(id) === progress) {
-      return { session: id, completed: progress.completed }
-    }
-    const session = randomBytes(18).toString('base64url')
-    const kept = id === undefined ? progress : this.#begin(request)
-    this.#sessions.set(session, kept)
-    return { session, completed: kept.completed }
+  async #begin({ body, operation, session, network }: AuthRequest): Promise<string> {
+    const id = newAuthSessionId()
+    const owner: AuthOwner =
+      session === undefined
+        ? { kind: 'network', name: network }
+        : { kind: 'user', name: String(session.userRef) }
+    await this.#deps.sessions.add(beginAuthSession(id, { owner, operation, body, now: this.#deps.now() }))
+    return id
   }
 
-  /** Undefined when the stage was passed. */
-  async #attempt(
-    stage: string,
-    auth: JsonObject,
-    request: AuthRequest,
-    progress: Progress,
-  ): Promise<Refusal | undefined> {
-    const asked = request.flows.flat().find((candidate) => candidate === stage)
-    if (asked === undefined) {
-      const error = `The authentication type ${quoted(stage)} is not one of those this operation takes.`
-      return { errcode: 'M_INVALID_PARAM', error }
-    }
-    const refusal = await this.#perform(asked, auth, request, progress)
-    if (refusal === undefined) progress.completed.add(asked)
-    return refusal
-  }
-
-  #perform(
-    stage: Stage,
-    auth: JsonObject,
-    request: AuthRequest,
-    progress: Progress,
-  ): Refusal | undefined | Promise<Refusal | undefined> {
+  async #attempt(auth: AuthData, request: AuthRequest, stages: readonly Stage[]): Promise<Passed | Refusal> {
+    const stage = stages.find((candidate) => candidate === auth.type)
     switch (stage) {
+      case undefined: {
+        const error = `The authentication type ${quoted(auth.type ?? '')} is not one of those this operation takes.`
+        return { errcode: 'M_INVALID_PARAM', error }
+      }
       case 'm.login.dummy':
-        return undefined
+        return {}
       case 'm.login.password':
         return this.#password(auth, request)
       case 'm.login.registration_token':
-        return this.#registrationToken(auth, progress)
+        return this.#registrationToken(auth)
     }
   }
 
-  async #password(auth: JsonObject, { session }: AuthRequest): Promise<Refusal | undefined> {
-    const user = userOf(auth)
-    const password = optionalString(auth, 'password')
-    if (password === undefined) throw missingParam('auth lacks the member "password".')
+  async #password(auth: AuthData, { session }: AuthRequest): Promise<Passed | Refusal> {
+    const user = auth.user()
+    if (auth.password === undefined) throw missingParam('auth lacks the member "password".')
     if (session === undefined) throw new Error('a flow asks for a password in a request without a session')
     if (meantUserId(user, this.#deps.serverName) !== session.userId) {
       throw forbidden('auth names another user than the one who is logged in.')
     }
     countConfirmation(this.#deps.triesPerUser, session.userId, this.#deps.now())
-    const account = await checkPassword(this.#deps, session.userId, password)
-    return account === undefined ? { errcode: 'M_FORBIDDEN', error: 'The password is wrong.' } : undefined
+    const account = await checkPassword(this.#deps, session.userId, auth.password)
+    return account === undefined ? { errcode: 'M_FORBIDDEN', error: 'The password is wrong.' } : {}
   }
 
-  async #registrationToken(auth: JsonObject, progress: Progress): Promise<Refusal | undefined> {
-    const token = optionalString(auth, 'token')
+  async #registrationToken({ token }: AuthData): Promise<Passed | Refusal> {
     if (token === undefined) throw missingParam('auth lacks the member "token".')
-    const tokenHash = hashToken(token)
-    if (!(await this.#deps.accounts.registrationTokenValid(tokenHash, this.#deps.now()))) {
-      return { errcode: 'M_FORBIDDEN', error: TOKEN_NOT_USABLE }
+    const registrationTokenHash = hashToken(token)
+    if (await this.#deps.accounts.registrationTokenValid(registrationTokenHash, this.#deps.now())) {
+      return { registrationTokenHash }
     }
-    progress.registrationTokenHash = tokenHash
-    return undefined
+    return { errcode: 'M_FORBIDDEN', error: TOKEN_NOT_USABLE }
   }
 }
 
-function decodeAuth(auth: unknown): JsonObject {
-  if (auth === undefined || auth === null) return {}
-  if (!isJsonObject(auth)) throw badJson('auth: expected an object.')
-  return auth
-}
-
-function optionalString(auth: JsonObject, member: string): string | undefined {
-  const value = Object.hasOwn(auth, member) ? auth[member] : undefined
-  if (value === undefined || value === null) return undefined
-  if (typeof value !== 'string') throw badJson(`auth.${member}: expected a string.`)
-  return value
-}
-
-/** `identifier`, or the member `user` that it replaced (deprecated since r0.4). */
-function userOf(auth: JsonObject): string {
-  const identifier = auth['identifier']
-  const named = isJsonObject(identifier) ? optionalString(identifier, 'user') : optionalString(auth, 'user')
-  if (named === undefined) {
-    throw missingParam('auth: expected "identifier" with the type "m.id.user" and a "user".')
-  }
-  return named
+/** 400: a session has expired, or made room for others. */
+export function unknownAuthSession(): MatrixError {
+  return new MatrixError(
+    400,
+    'M_UNKNOWN',
+    'The authentication session is unknown or has expired: send the whole request again, without "auth".',
+  )
 }

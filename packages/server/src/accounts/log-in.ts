@@ -1,10 +1,9 @@
 /** A login of an authenticated user: a device, new or used before, and a token for it (open-session.ts). */
 import { MAX_DEVICE_ID_BYTES, type DeviceId, parseDeviceId } from '@latchkey/protocol'
 import { invalidParam } from '../matrix-error.ts'
-import type { Session } from '../session.ts'
 import { hashToken, newAccessToken, newDeviceId } from './access-token.ts'
 import { requireDisplayName } from './display-name.ts'
-import type { Account, AccountStore } from './port.ts'
+import type { Account, AccountStore, NewLogin } from './port.ts'
 
 /** The address of all devices of a user (client-server API, "Send-to-device messaging"). */
 const EVERY_DEVICE = '*'
@@ -32,6 +31,16 @@ export function loginDevice(
   }
 }
 
+/** A login of a device, and the access token that only the client gets. */
+export function newLogin(
+  device: LoginDevice,
+  ip: string,
+  now: number,
+): { readonly login: NewLogin; readonly accessToken: string } {
+  const accessToken = newAccessToken()
+  return { login: { ...device, tokenHash: hashToken(accessToken), ip, now }, accessToken }
+}
+
 /**
  * @throws {MatrixError} 400 when the account has as many devices as it may, 403 when its password has changed since.
  */
@@ -40,14 +49,8 @@ export async function logIn(
   account: Account,
   device: LoginDevice,
   ip: string,
-): Promise<{ session: Session; accessToken: string }> {
-  const accessToken = newAccessToken()
-  const session = await accounts.openSession({
-    account,
-    ...device,
-    tokenHash: hashToken(accessToken),
-    ip,
-    now: now(),
-  })
-  return { session, accessToken }
+): Promise<{ readonly accessToken: string }> {
+  const { login, accessToken } = newLogin(device, ip, now())
+  await accounts.openSession({ account, ...login })
+  return { accessToken }
 }

@@ -12,12 +12,13 @@ export type NewAccount = {
   readonly passwordHash: string
   /** Spends one use of a registration token, in the same transaction. */
   readonly registrationTokenHash?: string
+  /** Logs a device in, in the same transaction. */
+  readonly login?: NewLogin
+  readonly finishes?: FinishedAuth
   readonly now: number
 }
 
-export type NewSession = {
-  /** The account when its password was checked. If the password has changed since, no session is opened. */
-  readonly account: Account
+export type NewLogin = {
   /** A device of the user, new or used before (open-session.ts). */
   readonly deviceId: DeviceId
   readonly displayName?: string
@@ -25,6 +26,11 @@ export type NewSession = {
   /** The address of the login, which is the first time a device is seen. */
   readonly ip?: string
   readonly now: number
+}
+
+export type NewSession = NewLogin & {
+  /** The account when its password was checked. If the password has changed since, no session is opened. */
+  readonly account: Account
 }
 
 export type NewRegistrationToken = {
@@ -36,7 +42,10 @@ export type NewRegistrationToken = {
 }
 
 export interface AccountStore {
-  /** @throws {MatrixError} 400 M_USER_IN_USE; 401 M_FORBIDDEN when the registration token is not usable. */
+  /**
+   * @throws {MatrixError} 400 M_USER_IN_USE; 401 M_FORBIDDEN when the registration token is not usable.
+   * @throws {AuthSessionEnded}
+   */
   create(account: NewAccount): Promise<Account>
   find(userId: UserId): Promise<Account | undefined>
   /** Whether a registration token can create an account now (registration.ts). */
@@ -56,8 +65,49 @@ export interface AccountStore {
     readonly session: Session
     readonly passwordHash: string
     readonly endOthers: boolean
+    readonly finishes?: FinishedAuth
     readonly now: number
   }): Promise<void>
   /** Notes that a device was seen. Not awaited by requests; lost at worst. */
   seen(session: Session, ip: string, now: number): void
+}
+
+/** The owner of sessions: those of one owner make room for each other, and never for a stranger's. */
+export type AuthOwner = { readonly kind: 'user' | 'network'; readonly name: string }
+
+/** A session of user-interactive authentication (auth-session.ts). */
+export type NewAuthSession = {
+  readonly idHash: string
+  readonly owner: AuthOwner
+  /** The hash of the method, the path and the user. */
+  readonly operation: string
+  readonly sealed: Uint8Array
+  readonly expiresTs: number
+  readonly now: number
+}
+
+export type StoredAuthSession = { readonly operation: string; readonly sealed: Uint8Array }
+
+/**
+ * The end of a session of user-interactive authentication, in the transaction of the operation that it was for. An
+ * operation throws AuthSessionEnded, and changes nothing, when another one has finished the session.
+ */
+export type FinishedAuth = {
+  readonly idHash: string
+  /** The memory with the answer. */
+  readonly sealed: Uint8Array
+  readonly expiresTs: number
+  readonly now: number
+}
+
+/** The session of an operation has been finished by another request, or has expired. The operation changed nothing. */
+export class AuthSessionEnded extends Error {
+  override readonly name = 'AuthSessionEnded'
+}
+
+export interface AuthSessionStore {
+  /** Keeps a session, and drops what is over the bounds (auth-session-bounds.ts). */
+  add(session: NewAuthSession): Promise<void>
+  /** Undefined when there is none, or it has expired. */
+  find(idHash: string, now: number): Promise<StoredAuthSession | undefined>
 }

@@ -2,7 +2,7 @@
 import type { UserId } from '@latchkey/protocol'
 import { requireGoodPassword } from './password-policy.ts'
 import type { Passwords } from './passwords.ts'
-import type { Account, AccountStore } from './port.ts'
+import type { Account, AccountStore, NewAccount } from './port.ts'
 import { nameTaken } from './registration.ts'
 import { newUserId } from './user-name.ts'
 
@@ -37,19 +37,14 @@ export async function requireFreeName(
  */
 export async function registerAccount(
   deps: RegistrationDeps,
-  account: {
+  account: Pick<NewAccount, 'registrationTokenHash' | 'login' | 'finishes'> & {
     readonly localpart: string
     readonly password: string
-    readonly registrationTokenHash?: string
   },
 ): Promise<Account> {
-  const userId = await requireFreeName(deps, account.localpart)
-  requireGoodPassword(account.password, deps.passwordMinLength)
-  const { registrationTokenHash } = account
-  return deps.accounts.create({
-    userId,
-    passwordHash: await deps.passwords.hash(account.password),
-    ...(registrationTokenHash !== undefined && { registrationTokenHash }),
-    now: deps.now(),
-  })
+  const { localpart, password, ...rest } = account
+  const userId = await requireFreeName(deps, localpart)
+  requireGoodPassword(password, deps.passwordMinLength)
+  const passwordHash = await deps.passwords.hash(password)
+  return deps.accounts.create({ userId, passwordHash, ...rest, now: deps.now() })
 }

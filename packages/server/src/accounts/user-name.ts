@@ -4,7 +4,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { MAX_USER_ID_BYTES, parseUserId, type UserId, utf8Length } from '@latchkey/protocol'
-import { MatrixError, quoted } from '../matrix-error.ts'
+import { invalidParam, MatrixError, missingParam, quoted } from '../matrix-error.ts'
 
 /** The grammar before lower-casing. It has ASCII letters only, so that no other letter folds into it. */
 const LOCALPART = /^[a-zA-Z0-9._=/+-]+$/
@@ -35,6 +35,20 @@ export function meantUserId(user: string, serverName: string): UserId | undefine
   const localpart = parsed?.localpart ?? user
   if (!LOCALPART.test(localpart) || utf8Length(localpart) > MAX_USER_ID_BYTES) return undefined
   return `@${localpart.toLowerCase()}:${serverName}` as UserId
+}
+
+const USER_IDENTIFIER = 'm.id.user'
+
+/**
+ * Refuses identifiers that name a user by something else than the user name (client-server API, "Identifier types").
+ *
+ * @throws {MatrixError} 400
+ */
+export function requireUserIdentifier(type: string | undefined): void {
+  if (type === USER_IDENTIFIER) return
+  if (type === undefined)
+    throw missingParam(`identifier lacks the member "type"; expected "${USER_IDENTIFIER}".`)
+  throw invalidParam(`The identifier type ${quoted(type)} is not supported; expected "${USER_IDENTIFIER}".`)
 }
 
 /** A localpart for a user who does not choose one. */

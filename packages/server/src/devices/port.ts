@@ -3,6 +3,7 @@
  * resolves. One that only reads sees every commit that was acknowledged before it was called.
  */
 import type { DeviceId, UserId } from '@latchkey/protocol'
+import type { FinishedAuth } from '../accounts/port.ts'
 import type { DeviceRef, Position, Session, UserRef } from '../session.ts'
 
 export type Device = {
@@ -54,7 +55,12 @@ export interface DeviceStore {
   /** False when there is no such device. Like all writes for a session: 401 when the session has ended. */
   rename(session: Session, deviceId: DeviceId, displayName: string): Promise<boolean>
   /** Removes devices of the session's user (remove.ts). Unknown IDs are ignored. */
-  remove(session: Session, deviceIds: readonly DeviceId[], now: number): Promise<void>
+  remove(
+    session: Session,
+    deviceIds: readonly DeviceId[],
+    now: number,
+    finishes?: FinishedAuth,
+  ): Promise<void>
   removeAll(session: Session, now: number): Promise<void>
 
   /** Published keys of local users, at one instant. Users that do not exist are missing. */
@@ -77,6 +83,7 @@ export interface DeviceStore {
     session: Session,
     keys: readonly CrossSigningKey[],
     seenMaster: string | undefined,
+    finishes?: FinishedAuth,
   ): Promise<void>
   /** Adds signatures to keys of `target` (add-signatures.ts). */
   addSignatures(session: Session, target: UserRef, signatures: readonly KeySignature[]): Promise<void>

@@ -11,6 +11,7 @@ import Fastify, {
   type FastifyServerOptions,
   LogController,
 } from 'fastify'
+import type { JsonObject } from '@latchkey/protocol'
 import type { SizeLimits, TrustedProxies } from '../config/config.ts'
 import type { Context } from '../context.ts'
 import { unknownToken } from '../matrix-error.ts'
@@ -35,6 +36,7 @@ import { errorSender } from './errors.ts'
 import { healthApi } from './health.ts'
 import { holdAnswers } from './hold-answers.ts'
 import { refusePipelined } from './connections.ts'
+import { authRequest, interact, resumeInteraction } from './interactive.ts'
 import { type BodyBounds, readBody } from './read-body.ts'
 import { newRequestId, originOf, REQUEST_ID_HEADER } from './request-origin.ts'
 import { type MethodsByUrl, refuseUnknown } from './refuse-unknown.ts'
@@ -197,13 +199,19 @@ function addRoute(app: App, context: Context, endpoint: Endpoint, url: string, b
       if (request.body === undefined) request.body = {}
       done()
     },
+    ...(endpoint.interactive && { preValidation: resumeInteraction(context, endpoint) }),
     handler: async (request, reply) => {
       const { session } = request
       context.answers.requireRoom(session?.userRef, endpoint.answerBytes?.(context.config.sizes) ?? 0)
       if (endpoint.method !== 'GET' && !endpoint.sessionProvedByStore)
         await requireValidSession(context, session)
       if (session !== undefined) context.store.accounts.seen(session, clientAddress(request), context.now())
-      return send(reply, await endpoint.handle(new RequestCall(context, request, reply)))
+      const handle = async (): Promise<Result> =>
+        endpoint.handle(new RequestCall(context, endpoint, request, reply))
+      return send(
+        reply,
+        await (endpoint.interactive ? interact(context, endpoint, request, handle) : handle()),
+      )
     },
   })
 }
@@ -225,24 +233,34 @@ class RequestCall implements Call<unknown> {
   readonly params: Readonly<Record<string, string>>
   readonly query: Readonly<Record<string, string>>
   readonly ip: string
+  readonly #endpoint: Endpoint
   readonly #request: FastifyRequest
   readonly #reply: FastifyReply
-  readonly #session: Session | undefined
 
-  constructor(context: Context, request: FastifyRequest, reply: FastifyReply) {
+  constructor(context: Context, endpoint: Endpoint, request: FastifyRequest, reply: FastifyReply) {
     this.context = context
     this.body = request.body
     this.params = request.params as Record<string, string>
     this.query = queryOf(request)
     this.ip = clientAddress(request)
+    this.#endpoint = endpoint
     this.#request = request
     this.#reply = reply
-    this.#session = request.session
   }
 
   get session(): Session {
-    if (this.#session === undefined) throw new Error('session read at a public endpoint')
-    return this.#session
+    const { session } = this.#request
+    if (session === undefined) throw new Error('session read at a public endpoint')
+    return session
+  }
+
+  /** A getter, because handlers take it out of the call. */
+  get confirm(): Call<unknown>['confirm'] {
+    return (stages) =>
+      this.context.interactiveAuth.require(
+        authRequest(this.#endpoint, this.#request, this.body as JsonObject),
+        stages,
+      )
   }
 
   get origin(): Origin {

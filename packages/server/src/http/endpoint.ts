@@ -3,6 +3,7 @@
  * calls one domain function and encodes. client-api/ has one file per endpoint; app.ts turns them into routes.
  */
 import type { Static, TSchema } from 'typebox'
+import type { Proof, Stage } from '../accounts/interactive-auth.ts'
 import type { SizeLimits } from '../config/config.ts'
 import type { Context } from '../context.ts'
 import type { Origin } from '../observe/security-log.ts'
@@ -39,6 +40,11 @@ export type Call<Body> = {
   readonly origin: Origin
   /** Aborted when the client disconnects. */
   readonly signal: AbortSignal
+  /**
+   * Resolves with the proof of one of the stages, or answers the request with a challenge. For endpoints that are
+   * `interactive`.
+   */
+  readonly confirm: (stages: readonly Stage[]) => Promise<Proof>
 }
 
 export type Result = object | JsonText | Answer
@@ -56,6 +62,8 @@ type Common = {
    * has arrived, because the session may have ended meanwhile.
    */
   readonly sessionProvedByStore?: true
+  /** Has user-interactive authentication; the second request may leave out the rest of the body (interactive.ts). */
+  readonly interactive?: true
   /** For bodies with signed JSON: numbers outside canonical JSON become NaN, so that the decoder can refuse them. */
   readonly exactNumbers?: boolean
   /** Size of an answer that may be large; the request is refused ahead while its user has no room for it. */

@@ -1,28 +1,54 @@
 /**
- * The network that limits per address apply to. An IPv6 customer has at least a /64 and could use a new address for
- * every attempt. An IPv4-mapped IPv6 address (as on sockets listening on `::`) is its IPv4 address.
+ * The networks that limits per address apply to. An IPv6 customer has at least a /64 and could use a new address for
+ * every attempt; many have a /56 or a /48. An IPv4-mapped IPv6 address (as on sockets listening on `::`) is its IPv4
+ * address.
  */
 import { isIPv6 } from 'node:net'
+
+/** Prefix lengths of the networks of an IPv6 address, narrowest first. */
+const PREFIXES = [64, 56, 48] as const
+
+/**
+ * The networks of an address, narrowest first: one for an IPv4 address.
+ *
+ * @example networksOf('2001:db8:0:7a1::1') // ['2001:db8:0:7a1::/64', '2001:db8:0:700::/56', '2001:db8:0::/48']
+ */
+export function networksOf(address: string): readonly [string, ...string[]] {
+  const [text = ''] = address.split('%')
+  if (!isIPv6(text)) return [text]
+  const groups = groupsOf(text)
+  const isMappedIPv4 = groups.slice(0, 5).every((group) => group === 0) && groups[5] === 0xffff
+  if (isMappedIPv4) {
+    const ipv4 = groups
+      .slice(6)
+      .flatMap((group) => [group >> 8, group & 0xff])
+      .join('.')
+    return [ipv4]
+  }
+  const [narrowest, ...wider] = PREFIXES.map((prefix) => `${prefixOf(groups, prefix)}::/${prefix}`)
+  return [narrowest ?? text, ...wider]
+}
 
 /**
  * @example networkOf('2001:db8:0:7::1') // '2001:db8:0:7::/64'
  * @example networkOf('::ffff:192.0.2.1') // '192.0.2.1'
  */
 export function networkOf(address: string): string {
-  const [text = ''] = address.split('%')
-  if (!isIPv6(text)) return text
-  const groups = groupsOf(text)
-  const isMappedIPv4 = groups.slice(0, 5).every((group) => group === 0) && groups[5] === 0xffff
-  if (isMappedIPv4) {
-    return groups
-      .slice(6)
-      .flatMap((group) => [group >> 8, group & 0xff])
-      .join('.')
-  }
-  return `${groups
-    .slice(0, 4)
-    .map((group) => group.toString(16))
-    .join(':')}::/64`
+  return networksOf(address)[0]
+}
+
+/** @example widestNetworkOf('2001:db8:0:7::1') // '2001:db8:0::/48' */
+export function widestNetworkOf(address: string): string {
+  return networksOf(address).at(-1) ?? ''
+}
+
+/** The groups of a prefix, with the bits after it cleared. */
+function prefixOf(groups: readonly number[], prefix: number): string {
+  return groups
+    .slice(0, Math.ceil(prefix / 16))
+    .map((group, i) => group & (0xffff << Math.max(0, 16 * (i + 1) - prefix)))
+    .map((group) => (group & 0xffff).toString(16))
+    .join(':')
 }
 
 /** The eight groups of a valid IPv6 address. */

@@ -1,5 +1,6 @@
 /** The contract suite against PostgreSQL. `npm run test:postgres` starts a server for it; without one it is skipped. */
 import { test } from 'node:test'
+import { testAuthSessions } from './auth-sessions.ts'
 import { testConcurrentClaims } from './concurrent-claims.ts'
 import { testDepletion } from './depletion.ts'
 import { testEndedSession } from './ended-session.ts'
@@ -15,6 +16,7 @@ if (process.env['LATCHKEY_TEST_POSTGRES']) {
   testConcurrentClaims(postgres)
   testDepletion(postgres)
   testEndedSession(postgres)
+  testAuthSessions(postgres)
   testRooms(postgres)
   testSeveralStores()
 } else {

@@ -7,6 +7,7 @@ import { DEFAULT_CONFIG, storeOptions } from '../../src/config/config.ts'
 import type { DepletionDefence } from '../../src/pool/depletion.ts'
 import type { PoolPolicy } from '../../src/pool/policy.ts'
 import { openSqliteStore } from '../../src/store/sqlite/index.ts'
+import { testAuthSessions } from './auth-sessions.ts'
 import { testConcurrentClaims } from './concurrent-claims.ts'
 import { testDepletion } from './depletion.ts'
 import { testEndedSession } from './ended-session.ts'
@@ -57,4 +58,5 @@ testPoolOrder(sqlite)
 testConcurrentClaims(sqlite)
 testDepletion(sqlite)
 testEndedSession(sqlite)
+testAuthSessions(sqlite)
 testRooms(sqlite)

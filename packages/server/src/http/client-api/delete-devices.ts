@@ -13,19 +13,15 @@ export const deleteDevices = endpoint({
   method: 'POST',
   path: '/delete_devices',
   bodyBytes: () => BODY_BYTES,
+  interactive: true,
   body: Type.Object({ auth: Type.Optional(Type.Unknown()), devices: Type.Array(Type.String()) }),
-  async handle({ context, session, body, origin }) {
+  async handle({ context, session, body, confirm, origin }) {
     const { length } = body.devices
     if (length > MAX_DEVICES) {
       throw invalidParam(`devices names ${length} devices; at most ${MAX_DEVICES} are deleted at once.`)
     }
-    await context.interactiveAuth.require({
-      auth: body.auth,
-      flows: [['m.login.password']],
-      operation: `POST /delete_devices ${session.userId}`,
-      session,
-    })
-    await context.store.devices.remove(session, body.devices as DeviceId[], context.now())
+    const { finishes } = (await confirm(['m.login.password'])).finishing({})
+    await context.store.devices.remove(session, body.devices as DeviceId[], context.now(), finishes)
     context.securityLog.note('devices_removed', origin, { devices: body.devices, count: length })
     return {}
   },

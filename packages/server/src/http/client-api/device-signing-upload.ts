@@ -15,13 +15,14 @@ export const deviceSigningUpload = endpoint({
   path: '/keys/device_signing/upload',
   versions: ['v3', 'unstable'],
   bodyBytes: largeBody,
+  interactive: true,
   body: Type.Object({
     master_key: Key,
     self_signing_key: Key,
     user_signing_key: Key,
     auth: Type.Optional(Type.Unknown()),
   }),
-  async handle({ context, session, body, origin }) {
+  async handle({ context, session, body, confirm, origin }) {
     const { devices } = context.store
     const stored = (await devices.published([session.userId])).get(session.userId)?.crossSigning ?? []
     const uploaded = {
@@ -32,15 +33,8 @@ export const deviceSigningUpload = endpoint({
     const changed = changedCrossSigning(session.userId, uploaded, stored)
     if (changed.length === 0) return {}
     const master = stored.find((key) => key.usage === 'master')
-    if (master !== undefined) {
-      await context.interactiveAuth.require({
-        auth: body.auth,
-        flows: [['m.login.password']],
-        operation: `POST /keys/device_signing/upload ${session.userId}`,
-        session,
-      })
-    }
-    await devices.putCrossSigning(session, changed, master?.publicKey)
+    const proof = master && (await confirm(['m.login.password']))
+    await devices.putCrossSigning(session, changed, master?.publicKey, proof?.finishing({}).finishes)
     if (master !== undefined) {
       const usages = changed.map(({ usage }) => usage)
       context.securityLog.note('cross_signing_replaced', origin, { usages })

@@ -54,16 +54,12 @@ export const putDevice = endpoint({
 export const deleteDevice = endpoint({
   method: 'DELETE',
   path: ONE,
+  interactive: true,
   body: Type.Object({ auth: Type.Optional(Type.Unknown()) }),
-  async handle({ context, session, params, body, origin }) {
+  async handle({ context, session, params, confirm, origin }) {
     const deviceId = deviceIdOf(params)
-    await context.interactiveAuth.require({
-      auth: body.auth,
-      flows: [['m.login.password']],
-      operation: `DELETE ${ONE} ${session.userId} ${deviceId}`,
-      session,
-    })
-    await context.store.devices.remove(session, [deviceId], context.now())
+    const { finishes } = (await confirm(['m.login.password'])).finishing({})
+    await context.store.devices.remove(session, [deviceId], context.now(), finishes)
     context.securityLog.note('devices_removed', origin, { devices: [deviceId], count: 1 })
     return {}
   },

@@ -1,15 +1,14 @@
 /** Response to a login through `/login` or `/register`. `home_server` is deprecated, but some clients still read it. */
+import type { DeviceId, JsonObject, UserId } from '@latchkey/protocol'
 import type { Context } from '../../context.ts'
-import type { Session } from '../../session.ts'
 
 export function encodeLogin(
   { serverName }: Context,
-  { session, accessToken }: { readonly session: Session; readonly accessToken: string },
-): object {
-  return {
-    user_id: session.userId,
-    access_token: accessToken,
-    device_id: session.deviceId,
-    home_server: serverName,
-  }
+  {
+    userId,
+    deviceId,
+    accessToken,
+  }: { readonly userId: UserId; readonly deviceId: DeviceId; readonly accessToken: string },
+): JsonObject {
+  return { user_id: userId, access_token: accessToken, device_id: deviceId, home_server: serverName }
 }

@@ -2,7 +2,7 @@
 import { Type } from 'typebox'
 import { checkPassword, countLogin } from '../../accounts/check-password.ts'
 import { logIn, loginDevice } from '../../accounts/log-in.ts'
-import { meantUserId } from '../../accounts/user-name.ts'
+import { meantUserId, requireUserIdentifier } from '../../accounts/user-name.ts'
 import { networkOf } from '../../lib/client-network.ts'
 import { forbidden, invalidParam, limitExceeded, missingParam, quoted } from '../../matrix-error.ts'
 import { publicEndpoint } from '../endpoint.ts'
@@ -10,7 +10,6 @@ import { encodeLogin } from './encode-login.ts'
 import { OptionalString } from './optional-string.ts'
 
 const PASSWORD = 'm.login.password'
-const USER_IDENTIFIER = 'm.id.user'
 
 export const loginFlows = publicEndpoint({
   method: 'GET',
@@ -52,10 +51,10 @@ export const login = publicEndpoint({
       securityLog.note('login_failed', origin, { ...(known && { userId: known.userId }) })
       throw forbidden('Invalid user name or password.')
     }
-    const opened = await logIn({ accounts, now }, account, device, ip)
-    const { deviceId } = opened.session
+    const { deviceId } = device
+    const { accessToken } = await logIn({ accounts, now }, account, device, ip)
     securityLog.note('login', origin, { userId: account.userId, deviceId })
-    return encodeLogin(context, opened)
+    return encodeLogin(context, { userId: account.userId, deviceId, accessToken })
   },
 })
 
@@ -66,14 +65,10 @@ function userOf(body: {
 }): string {
   // Null is treated as absent, as on other homeservers.
   const identifier = body.identifier ?? undefined
-  if (identifier !== undefined && identifier.type !== USER_IDENTIFIER) {
-    throw invalidParam(
-      `The identifier type ${quoted(identifier.type)} is not supported; expected "${USER_IDENTIFIER}".`,
-    )
-  }
+  if (identifier !== undefined) requireUserIdentifier(identifier.type)
   const user = identifier?.user ?? body.user
   if (user === undefined) {
-    throw missingParam(`Expected "identifier" with the type "${USER_IDENTIFIER}" and a "user".`)
+    throw missingParam('Expected "identifier" with the type "m.id.user" and a "user".')
   }
   return user
 }

@@ -4,7 +4,7 @@
  */
 import { Type } from 'typebox'
 import type { Stage } from '../../accounts/interactive-auth.ts'
-import { logIn, loginDevice } from '../../accounts/log-in.ts'
+import { loginDevice, newLogin } from '../../accounts/log-in.ts'
 import { requireGoodPassword } from '../../accounts/password-policy.ts'
 import { registerAccount, requireFreeName } from '../../accounts/register-account.ts'
 import { randomLocalpart } from '../../accounts/user-name.ts'
@@ -26,6 +26,7 @@ import { OptionalString } from './optional-string.ts'
 export const register = publicEndpoint({
   method: 'POST',
   path: '/register',
+  interactive: true,
   body: Type.Object({
     auth: Type.Optional(Type.Unknown()),
     username: OptionalString,
@@ -34,7 +35,7 @@ export const register = publicEndpoint({
     initial_device_display_name: OptionalString,
     inhibit_login: Type.Optional(Type.Boolean()),
   }),
-  async handle({ context, body, query, ip, origin }) {
+  async handle({ context, body, query, ip, confirm, origin }) {
     requireUserKind(query['kind'])
     requireRegistration(context)
     const isAttempt = body.auth !== undefined && body.auth !== null
@@ -44,20 +45,27 @@ export const register = publicEndpoint({
     const deps = { accounts: store.accounts, passwords, serverName, now, passwordMinLength }
     const localpart = body.username ?? randomLocalpart()
     const password = body.password ?? undefined
-    await requireFreeName(deps, localpart)
+    const userId = await requireFreeName(deps, localpart)
     if (password !== undefined) requireGoodPassword(password, passwordMinLength)
     const device = loginDevice(body.device_id, body.initial_device_display_name)
     if (isAttempt && password === undefined) throw missingParam('"the body" lacks the member "password".')
-    const proved = await context.interactiveAuth.require({
-      auth: body.auth,
-      flows: flowsOf(config.registration),
-      operation: 'POST /register',
-    })
+    const proof = await confirm(stagesOf(config.registration))
     if (password === undefined) throw missingParam('"the body" lacks the member "password".')
-    const account = await registerAccount(deps, { localpart, password, ...proved })
-    context.securityLog.note('account_registered', origin, { userId: account.userId })
-    if (body.inhibit_login === true) return { user_id: account.userId, home_server: serverName }
-    return encodeLogin(context, await logIn(deps, account, device, ip))
+    const { login, accessToken } = newLogin(device, ip, now())
+    const answer =
+      body.inhibit_login === true
+        ? { user_id: userId, home_server: serverName }
+        : encodeLogin(context, { userId, deviceId: device.deviceId, accessToken })
+    const { registrationTokenHash } = proof
+    await registerAccount(deps, {
+      localpart,
+      password,
+      ...(registrationTokenHash !== undefined && { registrationTokenHash }),
+      ...(body.inhibit_login !== true && { login }),
+      ...proof.finishing(answer),
+    })
+    context.securityLog.note('account_registered', origin, { userId })
+    return answer
   },
 })
 
@@ -91,6 +99,6 @@ function requireUserKind(kind: string | undefined): void {
   }
 }
 
-function flowsOf(registration: Registration): readonly (readonly Stage[])[] {
-  return registration === 'open' ? [['m.login.dummy']] : [['m.login.registration_token']]
+function stagesOf(registration: Registration): readonly Stage[] {
+  return [registration === 'open' ? 'm.login.dummy' : 'm.login.registration_token']
 }

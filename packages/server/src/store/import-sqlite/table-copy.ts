@@ -2,8 +2,8 @@
  * The tables of an import: every table that both stores have, and the conversion of its rows for PostgreSQL. Handles
  * (`*_num`) are kept, because sync tokens and other rows refer to devices by them. Pools and their keys: key-log.ts.
  *
- * Not imported: `issue_log`, which is settled first; `writers`, whose counters belong to one database; `wakes`, which
- * only PostgreSQL has.
+ * Not imported: `issue_log`, which is settled first; `writers`, whose counters belong to one database; `auth_sessions`,
+ * which last a quarter of an hour; `wakes`, which only PostgreSQL has.
  */
 import { hash } from 'node:crypto'
 import { messageLength } from '../../messages/inbox.ts'

@@ -8,14 +8,17 @@ import {
   type StoredRegistrationToken,
 } from '../../accounts/registration.ts'
 import type { UserRef } from '../../session.ts'
+import { finishAuth } from './auth-sessions.ts'
 import { type Core, write } from './core.ts'
 import type { Queries, Transaction } from './database.ts'
 import { lockChosen, removeInTransaction } from './remove-devices.ts'
+import { openSessionIn } from './sessions.ts'
 import { trackAwaited } from './tracked-users.ts'
 
 export function createAccount(core: Core, account: NewAccount): Promise<Account> {
-  const { userId, passwordHash, registrationTokenHash, now } = account
+  const { userId, passwordHash, registrationTokenHash, login, finishes, now } = account
   return write(core, async (tx) => {
+    await finishAuth(tx, finishes)
     if (registrationTokenHash !== undefined) {
       requireRegistrable(await lockRegistrationFacts(tx, userId, registrationTokenHash), now)
     }
@@ -31,7 +34,9 @@ export function createAccount(core: Core, account: NewAccount): Promise<Account>
     )
     if (row === undefined) throw nameTaken()
     await trackAwaited(tx, userId, row.user_num)
-    return { userRef: row.user_num, userId, passwordHash }
+    const created = { userRef: row.user_num, userId, passwordHash }
+    if (login !== undefined) await openSessionIn(core, tx, { ...login, account: created })
+    return created
   })
 }
 
@@ -92,9 +97,10 @@ export async function createRegistrationToken(db: Queries, token: NewRegistratio
 
 export function setPassword(
   core: Core,
-  { session, passwordHash, endOthers, now }: Parameters<AccountStore['setPassword']>[0],
+  { session, passwordHash, endOthers, finishes, now }: Parameters<AccountStore['setPassword']>[0],
 ): Promise<void> {
   return write(core, async (tx) => {
+    await finishAuth(tx, finishes)
     const others = await lockChosen(tx, session, { kind: 'others', than: session.deviceRef })
     await tx.run(`update users set password_hash = $2 where user_num = $1`, others.user, passwordHash)
     if (endOthers) await removeInTransaction(tx, others, now)

@@ -5,7 +5,8 @@
  * `stream`, which is held until the commit. So no position becomes visible after a higher one; with a sequence, a sync
  * token could pass a message that commits later. It is the last lock of every transaction:
  *
- *     users, by number -> devices, by number -> pools, by number -> (sent transactions, by ID) -> stream
+ *     (authentication session) -> users, by number -> devices, by number -> pools, by number
+ *       -> (sent transactions, by ID) -> stream
  *
  * Transactions that take their locks in this order cannot deadlock with each other.
  */

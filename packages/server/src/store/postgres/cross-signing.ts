@@ -2,10 +2,12 @@
  * Cross-signing keys and the signatures between keys (devices/replace-keys.ts, devices/add-signatures.ts). All changes
  * by one user happen one after the other, under the lock of the user's row.
  */
+import type { FinishedAuth } from '../../accounts/port.ts'
 import { decideSignatures } from '../../devices/add-signatures.ts'
 import type { CrossSigningKey, CrossSigningUsage, KeySignature } from '../../devices/port.ts'
 import { type Audience, decideReplacement, type ReplacementFacts } from '../../devices/replace-keys.ts'
 import type { Session, UserRef } from '../../session.ts'
+import { finishAuth } from './auth-sessions.ts'
 import { type Core, type Write, write } from './core.ts'
 import type { Transaction } from './database.ts'
 import type { LockedDeviceRef, LockedUser } from './locks.ts'
@@ -16,8 +18,10 @@ export function putCrossSigning(
   session: Session,
   keys: readonly CrossSigningKey[],
   seenMaster: string | undefined,
+  finishes?: FinishedAuth,
 ): Promise<void> {
   return write(core, async (tx) => {
+    await finishAuth(tx, finishes)
     const user = await lockSessionUser(tx, session)
     const facts = await replacementFacts(tx, user, keys)
     const { put, replaced, audience } = decideReplacement(facts, keys, seenMaster)

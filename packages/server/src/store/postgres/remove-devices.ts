@@ -1,5 +1,6 @@
 /** Removal of devices, in one transaction with everything that is deleted with them (devices/remove.ts). */
 import type { DeviceId } from '@latchkey/protocol'
+import type { FinishedAuth } from '../../accounts/port.ts'
 import {
   chosenDevices,
   type Choice,
@@ -10,6 +11,7 @@ import {
 import { unknownToken } from '../../matrix-error.ts'
 import { REMOVAL_PURGE } from '../../pool/purge.ts'
 import type { Session } from '../../session.ts'
+import { finishAuth } from './auth-sessions.ts'
 import { type Core, type Write, write } from './core.ts'
 import { dropDeviceSignatures } from './cross-signing.ts'
 import type { Transaction } from './database.ts'
@@ -18,8 +20,15 @@ import { purgePools } from './purge-pools.ts'
 import { purgeStaleLocked, type FencedDevice } from './purge-stale-pools.ts'
 import { lockUser, requireToken } from './session-device.ts'
 
-export function removeDevices(core: Core, session: Session, choice: Choice, now: number): Promise<void> {
+export function removeDevices(
+  core: Core,
+  session: Session,
+  choice: Choice,
+  now: number,
+  finishes?: FinishedAuth,
+): Promise<void> {
   return write(core, async (tx) => {
+    await finishAuth(tx, finishes)
     await removeInTransaction(tx, await lockChosen(tx, session, choice), now)
   })
 }

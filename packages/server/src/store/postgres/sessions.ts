@@ -11,17 +11,20 @@ import { endTokens } from './remove-devices.ts'
 import { lockUser } from './session-device.ts'
 
 export function openSession(core: Core, session: NewSession): Promise<Session> {
+  return write(core, (tx) => openSessionIn(core, tx, session))
+}
+
+/** As `openSession`, in the transaction of another operation. */
+export async function openSessionIn(core: Core, tx: Write, session: NewSession): Promise<Session> {
   const { account, deviceId, tokenHash, now } = session
-  return write(core, async (tx) => {
-    const deviceRef = await openDevice(core, tx, session)
-    await tx.run(
-      `insert into access_tokens (token_hash, device_num, created_ts) values ($1, $2, $3)`,
-      tokenHash,
-      deviceRef,
-      now,
-    )
-    return { tokenHash, userRef: account.userRef, userId: account.userId, deviceRef, deviceId }
-  })
+  const deviceRef = await openDevice(core, tx, session)
+  await tx.run(
+    `insert into access_tokens (token_hash, device_num, created_ts) values ($1, $2, $3)`,
+    tokenHash,
+    deviceRef,
+    now,
+  )
+  return { tokenHash, userRef: account.userRef, userId: account.userId, deviceRef, deviceId }
 }
 
 async function openDevice(core: Core, tx: Write, session: NewSession): Promise<DeviceRef> {

@@ -12,6 +12,7 @@ import {
   registrationTokenValid,
   setPassword,
 } from './accounts.ts'
+import { authSessionStore } from './auth-sessions.ts'
 import { changePools } from './change-pools.ts'
 import type { ClaimBatcher } from './claim-batcher.ts'
 import type { Core } from './core.ts'
@@ -38,6 +39,7 @@ export function storeOver(
   let closing: Promise<void> | undefined
   return {
     accounts: accountStore(core),
+    authSessions: authSessionStore(core),
     devices: deviceStore(core),
     messages: messageStore(core),
     pools: poolStore(core, claims),
@@ -70,12 +72,14 @@ function deviceStore(core: Core): DeviceStore {
     list: (user) => listDevices(core, user),
     get: (user, deviceId) => getDevice(core, user, deviceId),
     rename: (session, deviceId, displayName) => renameDevice(core, session, deviceId, displayName),
-    remove: (session, deviceIds, now) => removeDevices(core, session, { kind: 'named', deviceIds }, now),
+    remove: (session, deviceIds, now, finishes) =>
+      removeDevices(core, session, { kind: 'named', deviceIds }, now, finishes),
     removeAll: (session, now) => removeDevices(core, session, { kind: 'all' }, now),
     published: (userIds) => publishedKeys(core, userIds),
     track: (session, userIds) => trackUsers(core, session, userIds),
     changedSince: (user, since, upTo) => changedSince(core.db, user, since, upTo),
-    putCrossSigning: (session, keys, seenMaster) => putCrossSigning(core, session, keys, seenMaster),
+    putCrossSigning: (session, keys, seenMaster, finishes) =>
+      putCrossSigning(core, session, keys, seenMaster, finishes),
     addSignatures: (session, target, signatures) => addSignatures(core, session, target, signatures),
   }
 }

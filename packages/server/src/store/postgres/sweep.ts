@@ -5,6 +5,7 @@
  */
 import { HEAL_WITHIN_MS } from '../../pool/conflict.ts'
 import { REPLAY_RESET_MS } from '../../pool/reset-replay.ts'
+import { forgetAuthSessions } from './auth-sessions.ts'
 import type { Core } from './core.ts'
 import type { Transaction } from './database.ts'
 import type { LockedDeviceRef, LockedPoolNum } from './locks.ts'
@@ -57,6 +58,7 @@ export function sweepOnce(
     if (lock?.mine !== true) return cursor
     await forgetDevices(tx, cutoff)
     await forgetAnswers(tx, now)
+    await forgetAuthSessions(tx, now)
     await forgetFallbackIssues(tx, cutoff)
     return forgetDetails(tx, cutoff, cursor)
   })

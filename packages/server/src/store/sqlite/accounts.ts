@@ -5,8 +5,10 @@ import { isUsable, requireRegistrable, type StoredRegistrationToken } from '../.
 import type { UserRef } from '../../session.ts'
 import type { Core } from './core.ts'
 import type { Reader, Transaction } from './database.ts'
+import { finishAuth } from './auth-sessions.ts'
 import { removeChosen, removing } from './remove-devices.ts'
 import { proveSession } from './session-device.ts'
+import { openSessionIn } from './sessions.ts'
 import { trackAwaited } from './tracked-users.ts'
 
 /**
@@ -14,29 +16,43 @@ import { trackAwaited } from './tracked-users.ts'
  * add`).
  */
 type QueueOnly = Pick<Core, 'queue'>
+export type NewAccountBeside = Omit<NewAccount, 'login' | 'finishes'>
 
-export function createAccount(core: QueueOnly, account: NewAccount): Promise<Account> {
+export function createAccount(core: QueueOnly, account: NewAccountBeside): Promise<Account> {
+  return core.queue.guarded((tx) => insertAccount(tx, account))
+}
+
+/** As `createAccount`, with a first login and the end of an authentication session. */
+export function registerAccount(core: Core, account: NewAccount): Promise<Account> {
+  const { login, finishes } = account
   return core.queue.guarded((tx) => {
-    const { userId, passwordHash, registrationTokenHash, now } = account
-    requireRegistrable(
-      {
-        nameTaken: findAccount(tx, userId) !== undefined,
-        ...(registrationTokenHash !== undefined && {
-          token: { stored: findRegistrationToken(tx, registrationTokenHash) },
-        }),
-      },
-      now,
-    )
-    if (registrationTokenHash !== undefined) spendRegistrationToken(tx, registrationTokenHash)
-    const userRef = tx.insert(
-      `insert into users (user_id, password_hash, created_ts) values (?, ?, ?)`,
-      userId,
-      passwordHash,
-      now,
-    )
-    trackAwaited(tx, userId, userRef as UserRef)
-    return { userRef: userRef as UserRef, userId, passwordHash }
+    finishAuth(tx, finishes)
+    const created = insertAccount(tx, account)
+    if (login !== undefined) openSessionIn(core, tx, { ...login, account: created })
+    return created
   })
+}
+
+function insertAccount(tx: Transaction, account: NewAccountBeside): Account {
+  const { userId, passwordHash, registrationTokenHash, now } = account
+  requireRegistrable(
+    {
+      nameTaken: findAccount(tx, userId) !== undefined,
+      ...(registrationTokenHash !== undefined && {
+        token: { stored: findRegistrationToken(tx, registrationTokenHash) },
+      }),
+    },
+    now,
+  )
+  if (registrationTokenHash !== undefined) spendRegistrationToken(tx, registrationTokenHash)
+  const userRef = tx.insert(
+    `insert into users (user_id, password_hash, created_ts) values (?, ?, ?)`,
+    userId,
+    passwordHash,
+    now,
+  )
+  trackAwaited(tx, userId, userRef as UserRef)
+  return { userRef: userRef as UserRef, userId, passwordHash }
 }
 
 export function findAccount(db: Reader, userId: UserId): Account | undefined {
@@ -83,11 +99,12 @@ export function createRegistrationToken(core: QueueOnly, token: NewRegistrationT
 
 export function setPassword(
   core: Core,
-  { session, passwordHash, endOthers, now }: Parameters<AccountStore['setPassword']>[0],
+  { session, passwordHash, endOthers, finishes, now }: Parameters<AccountStore['setPassword']>[0],
 ): Promise<void> {
   const { userRef, deviceRef } = session
   const removal = endOthers ? removing(core, userRef, { kind: 'others', than: deviceRef }) : undefined
   return core.queue.guarded((tx) => {
+    finishAuth(tx, finishes)
     const proved = proveSession(tx, session)
     tx.run(`update users set password_hash = ? where user_num = ?`, passwordHash, userRef)
     if (removal !== undefined) removeChosen(core, tx, proved.session, removal.chosen(), now)

@@ -1,8 +1,10 @@
 /** Cross-signing keys and the signatures between keys (devices/replace-keys.ts, devices/add-signatures.ts). */
+import type { FinishedAuth } from '../../accounts/port.ts'
 import { decideSignatures } from '../../devices/add-signatures.ts'
 import type { CrossSigningKey, KeySignature } from '../../devices/port.ts'
 import { type Audience, decideReplacement } from '../../devices/replace-keys.ts'
 import type { DeviceRef, Session, UserRef } from '../../session.ts'
+import { finishAuth } from './auth-sessions.ts'
 import { type Core, deviceListChanged } from './core.ts'
 import type { Reader, Transaction } from './database.ts'
 import { crossSigningKeys } from './published-keys.ts'
@@ -14,8 +16,10 @@ export function putCrossSigning(
   session: Session,
   keys: readonly CrossSigningKey[],
   seenMaster: string | undefined,
+  finishes?: FinishedAuth,
 ): Promise<void> {
   return core.queue.guarded((tx) => {
+    finishAuth(tx, finishes)
     const { userRef } = proveSession(tx, session).session
     const facts = {
       stored: crossSigningKeys(tx, userRef),

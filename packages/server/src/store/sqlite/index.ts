@@ -2,7 +2,7 @@
  * The embedded store: one SQLite file, one process, group commit. Implements every port of the domain; each operation
  * is a file of this folder.
  */
-import type { AccountStore } from '../../accounts/port.ts'
+import type { Account, AccountStore } from '../../accounts/port.ts'
 import type { DeviceStore } from '../../devices/port.ts'
 import type { MessageStore } from '../../messages/port.ts'
 import type { PoolStore } from '../../pool/port.ts'
@@ -12,9 +12,12 @@ import {
   createAccount,
   createRegistrationToken,
   findAccount,
+  type NewAccountBeside,
+  registerAccount,
   registrationTokenValid,
   setPassword,
 } from './accounts.ts'
+import { authSessionStore } from './auth-sessions.ts'
 import { changePools } from './change-pools.ts'
 import { claimKeys } from './claim-keys.ts'
 import { CommitQueue } from './commit-queue.ts'
@@ -84,8 +87,8 @@ export async function openSqliteStore(options: SqliteOptions): Promise<Store> {
 }
 
 /** Operations for commands next to a running server: they use neither pools nor positions, which are in its memory. */
-export type AccountsBeside = Pick<AccountStore, 'create' | 'find' | 'createRegistrationToken'> &
-  Pick<Store, 'claimServerName' | 'close'>
+export type AccountsBeside = Pick<AccountStore, 'find' | 'createRegistrationToken'> &
+  Pick<Store, 'claimServerName' | 'close'> & { create(account: NewAccountBeside): Promise<Account> }
 
 /** @throws {StoreError} when the file is damaged or from a newer version. */
 export function openAccountsBeside(directory: string): AccountsBeside {
@@ -112,6 +115,7 @@ export function openAccountsBeside(directory: string): AccountsBeside {
 export function storeOver(core: Core, db: Database, requireOwner: () => void = () => {}): Store {
   return {
     accounts: accountStore(core, requireOwner),
+    authSessions: authSessionStore(core),
     devices: deviceStore(core),
     messages: messageStore(core),
     pools: poolStore(core),
@@ -138,7 +142,7 @@ function claimServerName(db: Database, name: string | undefined): string {
 
 function accountStore(core: Core, requireOwner: () => void): AccountStore {
   return {
-    create: (account) => createAccount(core, account),
+    create: (account) => registerAccount(core, account),
     find: async (userId) => findAccount(core.db, userId),
     registrationTokenValid: async (tokenHash, now) => registrationTokenValid(core, tokenHash, now),
     createRegistrationToken: (token) => createRegistrationToken(core, token),
@@ -157,12 +161,14 @@ function deviceStore(core: Core): DeviceStore {
     list: async (user) => listDevices(core, user),
     get: async (user, deviceId) => getDevice(core, user, deviceId),
     rename: (session, deviceId, displayName) => renameDevice(core, session, deviceId, displayName),
-    remove: (session, deviceIds, now) => removeDevices(core, session, { kind: 'named', deviceIds }, now),
+    remove: (session, deviceIds, now, finishes) =>
+      removeDevices(core, session, { kind: 'named', deviceIds }, now, finishes),
     removeAll: (session, now) => removeDevices(core, session, { kind: 'all' }, now),
     published: async (userIds) => publishedKeys(core, userIds),
     track: (session, userIds) => trackUsers(core, session, userIds),
     changedSince: async (user, since, upTo) => changedSince(core, user, since, upTo),
-    putCrossSigning: (session, keys, seenMaster) => putCrossSigning(core, session, keys, seenMaster),
+    putCrossSigning: (session, keys, seenMaster, finishes) =>
+      putCrossSigning(core, session, keys, seenMaster, finishes),
     addSignatures: (session, target, signatures) => addSignatures(core, session, target, signatures),
   }
 }

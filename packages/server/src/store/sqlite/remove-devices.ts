@@ -1,5 +1,6 @@
 /** Removal of devices and, in the same transaction, of everything that belongs to them (devices/remove.ts). */
 import type { DeviceId } from '@latchkey/protocol'
+import type { FinishedAuth } from '../../accounts/port.ts'
 import {
   chosenDevices,
   type Choice,
@@ -10,6 +11,7 @@ import {
 } from '../../devices/remove.ts'
 import { REMOVAL_PURGE } from '../../pool/purge.ts'
 import type { DeviceRef, Session, TokenHash, UserRef } from '../../session.ts'
+import { finishAuth } from './auth-sessions.ts'
 import { type Core, deviceListChanged } from './core.ts'
 import { dropDeviceSignatures } from './cross-signing.ts'
 import type { Transaction } from './database.ts'
@@ -17,9 +19,16 @@ import { purgePools } from './purge-pools.ts'
 import { bringUpToDate } from './purge-stale-pools.ts'
 import { type ProvedSession, proveSession } from './session-device.ts'
 
-export function removeDevices(core: Core, session: Session, choice: Choice, now: number): Promise<void> {
+export function removeDevices(
+  core: Core,
+  session: Session,
+  choice: Choice,
+  now: number,
+  finishes?: FinishedAuth,
+): Promise<void> {
   const removal = removing(core, session.userRef, choice)
   return core.queue.guarded((tx) => {
+    finishAuth(tx, finishes)
     removeChosen(core, tx, proveSession(tx, session).session, removal.chosen(), now)
   }, removal)
 }

@@ -8,17 +8,20 @@ import type { Reader, Transaction } from './database.ts'
 import { endTokens } from './remove-devices.ts'
 
 export function openSession(core: Core, session: NewSession): Promise<Session> {
-  return core.queue.guarded((tx) => {
-    const { account, deviceId, tokenHash, now } = session
-    const deviceRef = openDevice(core, tx, session)
-    tx.run(
-      `insert into access_tokens (token_hash, device_num, created_ts) values (?, ?, ?)`,
-      tokenHash,
-      deviceRef,
-      now,
-    )
-    return { tokenHash, userRef: account.userRef, userId: account.userId, deviceRef, deviceId }
-  })
+  return core.queue.guarded((tx) => openSessionIn(core, tx, session))
+}
+
+/** As `openSession`, in the transaction of another operation. */
+export function openSessionIn(core: Core, tx: Transaction, session: NewSession): Session {
+  const { account, deviceId, tokenHash, now } = session
+  const deviceRef = openDevice(core, tx, session)
+  tx.run(
+    `insert into access_tokens (token_hash, device_num, created_ts) values (?, ?, ?)`,
+    tokenHash,
+    deviceRef,
+    now,
+  )
+  return { tokenHash, userRef: account.userRef, userId: account.userId, deviceRef, deviceId }
 }
 
 function openDevice(core: Core, tx: Transaction, session: NewSession): DeviceRef {

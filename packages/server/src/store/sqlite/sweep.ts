@@ -6,6 +6,7 @@
 import { HEAL_WITHIN_MS } from '../../pool/conflict.ts'
 import { REPLAY_RESET_MS } from '../../pool/reset-replay.ts'
 import type { DeviceRef } from '../../session.ts'
+import { forgetAuthSessions } from './auth-sessions.ts'
 import type { Core } from './core.ts'
 import type { Transaction } from './database.ts'
 import { STATE_CODE } from '../key-row.ts'
@@ -44,6 +45,7 @@ export function sweepOnce(core: Core, cutoff: number, now: number, cursor: numbe
       now - HEAL_WITHIN_MS,
     )
     forgetFallbackIssues(tx, cutoff)
+    forgetAuthSessions(tx, now)
     return forgetDetails(tx, cutoff, cursor)
   })
 }
