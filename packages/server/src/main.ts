@@ -1,4 +1,5 @@
 /** Composition root: builds a running server from a validated configuration. */
+import { openControlSocket, type ControlSocket } from './control/control-server.ts'
 import { createApp, addRoutes } from './http/app.ts'
 import { AnswersInFlight } from './http/answers-in-flight.ts'
 import { closeApp } from './http/close-app.ts'
@@ -73,9 +74,11 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
   const app = createApp({ ...sizes, trustProxy, logLevel, securityLog: security.log })
   let store: Store | undefined
   let page: MetricsPage | undefined
+  let control: ControlSocket | undefined
   const release = async (): Promise<void> => {
     await closeApp(app)
     await page?.close()
+    await control?.close()
     await store?.close()
     security.close()
   }
@@ -132,6 +135,11 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
       countRequests(app, metrics)
     }
     await addRoutes(app, context)
+    if (!usesPostgres(config)) {
+      const { passwordMinLength } = config
+      const deps = { accounts: store.accounts, passwords, serverName, passwordMinLength, now }
+      control = await openControlSocket(config.dataDir, { deps, securityLog: security.log, log: app.log })
+    }
     if (metrics !== undefined && metricsPort !== undefined && overrides.metrics === undefined) {
       page = await openMetricsPage({ host: metricsHost, port: metricsPort }, () => metrics.registry.metrics())
     }

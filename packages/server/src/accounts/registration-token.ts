@@ -3,6 +3,13 @@ import { randomBytes } from 'node:crypto'
 import { hashToken } from './access-token.ts'
 import type { AccountStore } from './port.ts'
 
+/** Characters of the hash by which commands and logs name a token; it does not open anything. */
+const ID_LENGTH = 12
+
+export function registrationTokenId(token: string): string {
+  return hashToken(token).slice(0, ID_LENGTH)
+}
+
 /**
  * Creates a registration token and returns it. It cannot be read again.
  *

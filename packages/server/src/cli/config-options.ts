@@ -15,6 +15,11 @@ export function addConfigOptions(command: Command, only?: readonly string[]): Co
   )
 }
 
+/** Adds the flags with which an administration command finds a database. */
+export function addDatabaseOptions(command: Command): Command {
+  return addConfigOptions(command, ['--data', '--database', '--server-name'])
+}
+
 /** @throws {ConfigError} */
 export function configOf(command: Command): LoadedConfig {
   const given = command.opts<Record<string, string | boolean>>()

@@ -1,5 +1,6 @@
 /** Text of a failure for stderr: one readable line if the operator can fix it, the stack trace for a bug. */
 import { ConfigError } from '../config/config-error.ts'
+import { CommandRefused } from '../control/control-client.ts'
 import { MatrixError } from '../matrix-error.ts'
 import { StoreError } from '../store/store-error.ts'
 
@@ -16,7 +17,7 @@ export class WorkerFailure extends Error {
 export function describeFailure(error: unknown): string {
   if (error instanceof ConfigError)
     return error.problems.map((problem) => `Configuration: ${problem}`).join('\n')
-  const expected = [StoreError, MatrixError, UsageError, WorkerFailure]
+  const expected = [StoreError, MatrixError, UsageError, WorkerFailure, CommandRefused]
   if (error instanceof Error && expected.some((kind) => error instanceof kind)) return error.message
   if (!(error instanceof Error)) return `Unexpected error: ${String(error)}`
   return describeSystemError(error) ?? `Unexpected error, please report it: ${error.stack ?? error.message}`

@@ -1,5 +1,4 @@
 /** The command line: its commands, and the reporting of their failures. */
-import { readFileSync } from 'node:fs'
 import { Command } from 'commander'
 import { configCheckCommand } from './config-check.ts'
 import { databaseCheckCommand } from './database-check.ts'
@@ -9,6 +8,7 @@ import { importSqliteCommand } from './import-sqlite.ts'
 import { migrateCommand } from './migrate.ts'
 import { registrationTokenCreateCommand } from './registration-token-create.ts'
 import { serveCommand } from './serve.ts'
+import { version } from '../version.ts'
 import { userAddCommand } from './user-add.ts'
 
 const EXAMPLES = `
@@ -60,9 +60,4 @@ function group(name: string, description: string, ...commands: Command[]): Comma
   const parent = new Command(name).description(description).helpCommand(false)
   for (const command of commands) parent.addCommand(command)
   return parent
-}
-
-function version(): string {
-  const manifest: unknown = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
-  return (manifest as { version: string }).version
 }

@@ -1,11 +1,10 @@
 /** `latchkey registration-token create`: creates a token for self-service registration. */
 import { Command } from 'commander'
-import { createRegistrationToken } from '../accounts/registration-token.ts'
 import { duration, type Kind, whole } from '../config/kinds.ts'
 import { quoted } from '../matrix-error.ts'
-import { addConfigOptions, configOf } from './config-options.ts'
+import { addDatabaseOptions, configOf } from './config-options.ts'
 import { UsageError } from './describe-failure.ts'
-import { withAccounts } from './with-accounts.ts'
+import { databaseName, runAdmin } from './run-admin.ts'
 
 const MINUTE_MS = 60_000
 const YEAR_MS = 365 * 86_400_000
@@ -13,7 +12,7 @@ const USES = whole(1, 1_000_000)
 const EXPIRES_IN = duration(MINUTE_MS, 10 * YEAR_MS)
 
 const HELP = `
-Prints the token, which cannot be shown again. It works while the server has "registration: token", the
+Prints the token on standard output; it cannot be shown again. It works while the server has "registration: token", the
 default. The server may be running.
 
 Examples:
@@ -25,25 +24,26 @@ export function registrationTokenCreateCommand(): Command {
     .description('Create a token that lets people register accounts.')
     .option('--uses <N>', 'how many accounts it can create (default: no limit)')
     .option('--expires-in <TIME>', 'lifetime: 30m, 12h, 7d (default: no expiry)')
+    .option('--create', 'create an empty database if there is none')
     .addHelpText('after', HELP)
-  return addConfigOptions(command, ['--data', '--database', '--server-name']).action(() =>
-    createToken(command),
-  )
+  return addDatabaseOptions(command).action(() => createToken(command))
 }
 
 async function createToken(command: Command): Promise<void> {
-  const { uses, expiresIn } = command.opts<{ uses?: string; expiresIn?: string }>()
+  const { config } = configOf(command)
+  const { uses, expiresIn, ...options } = command.opts<{
+    uses?: string
+    expiresIn?: string
+    create?: boolean
+  }>()
   const usesAllowed = parse('--uses', USES, uses)
   const lifetimeMs = parse('--expires-in', EXPIRES_IN, expiresIn)
-  const token = await withAccounts(configOf(command).config, (accounts) =>
-    createRegistrationToken(
-      { accounts, now: Date.now },
-      {
-        ...(usesAllowed !== undefined && { usesAllowed }),
-        ...(lifetimeMs !== undefined && { expiresTs: Date.now() + lifetimeMs }),
-      },
-    ),
-  )
+  const limits = {
+    ...(usesAllowed !== undefined && { usesAllowed }),
+    ...(lifetimeMs !== undefined && { expiresTs: Date.now() + lifetimeMs }),
+  }
+  const { token } = await runAdmin(config, 'registration-token create', limits, options)
+  process.stderr.write(`Created a registration token in ${databaseName(config)}.\n`)
   process.stdout.write(`${token}\n`)
 }
 

@@ -5,7 +5,7 @@
  */
 
 type Definition = {
-  /** Members beside those of every line (security-log.ts). */
+  /** Members besides those of every line (security-log.ts). */
   readonly members: readonly string[]
   readonly meaning: string
 }
@@ -52,6 +52,10 @@ export const SECURITY_EVENTS = {
     members: ['route', 'cause'],
     meaning:
       'A client was disconnected: it took nothing of its answer (`stalled`), too little (`slow`), or too many answers were unread (`budget`).',
+  },
+  admin_command: {
+    members: ['command', 'target'],
+    meaning: 'An operator ran a command, and the account, device or token that it changed.',
   },
   events_suppressed: {
     members: ['of', 'subject', 'count'],

@@ -1,6 +1,6 @@
 /**
  * The security log: one JSON line per event of security-events.ts, independent of the log level (issue 11, D). Strings
- * and lists are cut, and each user or network has a rate per event, so that nobody can fill the disk or hide others'
+ * and lists are cut, and each user or network has a rate per event, so that no one can fill the disk or hide others'
  * events; what is not written is counted, and the count is written every minute.
  */
 import { closeSync, openSync, writeSync } from 'node:fs'

@@ -151,7 +151,7 @@ test('an account added while the server runs can log in at once', async () => {
   assert.deepEqual(added, {
     code: 0,
     signal: null,
-    stdout: 'Created the account @alice:example.org.\n',
+    stdout: `Created the account @alice:example.org in ${directory.path}.\n`,
     stderr: '',
   })
   assert.equal((await logIn(server.url, 'alice', 'correct horse')).body.user_id, '@alice:example.org')
@@ -174,7 +174,7 @@ test('an account added while the server runs can log in at once', async () => {
 
 test('user add without a terminal asks for --password-stdin', async () => {
   using directory = temporaryDirectory()
-  const { code, stderr } = await runLatchkey(['user', 'add', 'alice', '--data', directory.path])
+  const { code, stderr } = await runLatchkey(['user', 'add', 'alice', '--create', '--data', directory.path])
   assert.equal(code, 1)
   assert.match(stderr, /use --password-stdin/)
 })
@@ -272,12 +272,12 @@ test('the server name is fixed at the first start', async () => {
   using directory = temporaryDirectory()
   const data = ['--data', directory.path]
   const added = await runLatchkey(
-    ['user', 'add', 'alice', '--password-stdin', '--server-name', 'a.org', ...data],
+    ['user', 'add', 'alice', '--password-stdin', '--create', '--server-name', 'a.org', ...data],
     {
       stdin: 'correct horse',
     },
   )
-  assert.equal(added.stdout, 'Created the account @alice:a.org.\n')
+  assert.equal(added.stdout, `Created the account @alice:a.org in ${directory.path}.\n`)
   const other = await runLatchkey(['serve', '--port', '0', '--server-name', 'b.org', ...data])
   assert.equal(other.code, 1)
   assert.match(other.stderr, /belongs to the server name a\.org/)

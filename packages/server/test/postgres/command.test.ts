@@ -72,7 +72,8 @@ test('serve and commands during it use the database, and none of them prints its
       environment,
       stdin: 'correct horse',
     })
-    assert.equal(added.stdout, 'Created the account @alice:test.example.\n', added.stderr)
+    assert.match(added.stdout, /^Created the account @alice:test\.example in postgres:.*\.\n$/, added.stderr)
+    assert.ok(!(added.stdout + added.stderr).includes(url.password))
     const token = await runLatchkey(['registration-token', 'create', '--uses', '1'], { environment })
     assert.equal(token.code, 0, token.stderr)
     const { status } = await clientOf(server.url).call('POST', '/_matrix/client/v3/login', {

@@ -1,7 +1,6 @@
 /** The PostgreSQL store: any number of processes over one database. Each operation is a file of this folder. */
 export {
   migratePostgres,
-  openPostgresAccounts,
   openPostgresStore,
   type PostgresStoreOptions,
 } from './open-store.ts'

@@ -3,7 +3,6 @@
  * Any number of processes may have the same database open.
  */
 import { randomBytes } from 'node:crypto'
-import type { AccountStore } from '../../accounts/port.ts'
 import { MatrixError } from '../../matrix-error.ts'
 import type { OnFence } from '../../fence/events.ts'
 import type { DepletionDefence } from '../../pool/depletion.ts'
@@ -38,6 +37,8 @@ export type PostgresStoreOptions = PostgresOptions &
     /** The directory of this process's witness. Undefined: writes are not witnessed (fence.ts). */
     readonly fence?: { readonly directory: string }
     readonly onFence?: OnFence
+    /** Whether to set up an empty database; by default true. */
+    readonly create?: boolean
     /** Milliseconds since 1970. */
     readonly now: () => number
   }
@@ -58,7 +59,7 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
     opened.witness?.close()
   }
   try {
-    await prepareSchema(db)
+    await prepareSchema(db, options.create ?? true)
     const claimers = new Claimers(db)
     const inboxes = new Inboxes(options)
     const advertised = new AdvertisedCounts<AdvertisedPools>()
@@ -127,22 +128,6 @@ function openIn(directory: string, database: string): Witness {
   }
 }
 
-/** Accounts for a command, over one connection; servers may be running. */
-export type PostgresAccounts = Pick<AccountStore, 'create' | 'find' | 'createRegistrationToken'> &
-  Pick<Store, 'claimServerName' | 'close'>
-
-/** @throws {StoreError} as `openPostgresStore`. */
-export async function openPostgresAccounts(options: PostgresStoreOptions): Promise<PostgresAccounts> {
-  const store = await openPostgresStore({ ...options, connections: 1 })
-  return {
-    create: (account) => store.accounts.create(account),
-    find: (userId) => store.accounts.find(userId),
-    createRegistrationToken: (token) => store.accounts.createRegistrationToken(token),
-    claimServerName: (name) => store.claimServerName(name),
-    close: () => store.close(),
-  }
-}
-
 /**
  * `latchkey migrate`: brings a database to the schema of this program; with `dryRun` it only returns the numbers.
  *
@@ -165,8 +150,13 @@ export async function migratePostgres(
   }
 }
 
-async function prepareSchema(db: Postgres): Promise<void> {
+async function prepareSchema(db: Postgres, create: boolean): Promise<void> {
   const version = await schemaOf(db)
+  if (version === 0 && !create) {
+    throw new StoreError(
+      'The database has no tables of Latchkey. Check the database and its schema, or set them up with --create.',
+    )
+  }
   if (version === 0) await migrate(db)
   else requireSchema(version)
   await db.run(

@@ -11,19 +11,7 @@ import { proveSession } from './session-device.ts'
 import { openSessionIn } from './sessions.ts'
 import { trackAwaited } from './tracked-users.ts'
 
-/**
- * For operations that use neither pools nor positions: another process may run them next to a server (`latchkey user
- * add`).
- */
-type QueueOnly = Pick<Core, 'queue'>
-export type NewAccountBeside = Omit<NewAccount, 'login' | 'finishes'>
-
-export function createAccount(core: QueueOnly, account: NewAccountBeside): Promise<Account> {
-  return core.queue.guarded((tx) => insertAccount(tx, account))
-}
-
-/** As `createAccount`, with a first login and the end of an authentication session. */
-export function registerAccount(core: Core, account: NewAccount): Promise<Account> {
+export function createAccount(core: Core, account: NewAccount): Promise<Account> {
   const { login, finishes } = account
   return core.queue.guarded((tx) => {
     finishAuth(tx, finishes)
@@ -33,7 +21,7 @@ export function registerAccount(core: Core, account: NewAccount): Promise<Accoun
   })
 }
 
-function insertAccount(tx: Transaction, account: NewAccountBeside): Account {
+function insertAccount(tx: Transaction, account: NewAccount): Account {
   const { userId, passwordHash, registrationTokenHash, now } = account
   requireRegistrable(
     {
@@ -85,7 +73,7 @@ function spendRegistrationToken(tx: Transaction, tokenHash: string): void {
   tx.run(`update registration_tokens set uses = uses + 1 where token_hash = ?`, tokenHash)
 }
 
-export function createRegistrationToken(core: QueueOnly, token: NewRegistrationToken): Promise<void> {
+export function createRegistrationToken(core: Core, token: NewRegistrationToken): Promise<void> {
   return core.queue.guarded((tx) => {
     tx.run(
       `insert into registration_tokens (token_hash, uses_allowed, expires_ts, created_ts) values (?, ?, ?, ?)`,

@@ -2,7 +2,7 @@
  * The embedded store: one SQLite file, one process, group commit. Implements every port of the domain; each operation
  * is a file of this folder.
  */
-import type { Account, AccountStore } from '../../accounts/port.ts'
+import type { AccountStore } from '../../accounts/port.ts'
 import type { DeviceStore } from '../../devices/port.ts'
 import type { MessageStore } from '../../messages/port.ts'
 import type { PoolStore } from '../../pool/port.ts'
@@ -12,15 +12,12 @@ import {
   createAccount,
   createRegistrationToken,
   findAccount,
-  type NewAccountBeside,
-  registerAccount,
   registrationTokenValid,
   setPassword,
 } from './accounts.ts'
 import { authSessionStore } from './auth-sessions.ts'
 import { changePools } from './change-pools.ts'
 import { claimKeys } from './claim-keys.ts'
-import { CommitQueue } from './commit-queue.ts'
 import { type Core, type CoreOptions, createCore } from './core.ts'
 import type { Database } from './database.ts'
 import { addSignatures, putCrossSigning } from './cross-signing.ts'
@@ -86,27 +83,6 @@ export async function openSqliteStore(options: SqliteOptions): Promise<Store> {
   return { ...storeOver(core, db, () => owner.require()), close: () => (closing ??= close()) }
 }
 
-/** Operations for commands next to a running server: they use neither pools nor positions, which are in its memory. */
-export type AccountsBeside = Pick<AccountStore, 'find' | 'createRegistrationToken'> &
-  Pick<Store, 'claimServerName' | 'close'> & { create(account: NewAccountBeside): Promise<Account> }
-
-/** @throws {StoreError} when the file is damaged or from a newer version. */
-export function openAccountsBeside(directory: string): AccountsBeside {
-  const db = openDatabase(directory)
-  const queue = new CommitQueue(db)
-  const core = { db, queue }
-  return {
-    create: (account) => createAccount(core, account),
-    find: async (userId) => findAccount(db, userId),
-    createRegistrationToken: (token) => createRegistrationToken(core, token),
-    claimServerName: async (name) => claimServerName(db, name),
-    async close() {
-      await queue.close()
-      db.close()
-    },
-  }
-}
-
 /**
  * Every port of the domain over one core. The caller opens and closes the database.
  *
@@ -142,7 +118,7 @@ function claimServerName(db: Database, name: string | undefined): string {
 
 function accountStore(core: Core, requireOwner: () => void): AccountStore {
   return {
-    create: (account) => registerAccount(core, account),
+    create: (account) => createAccount(core, account),
     find: async (userId) => findAccount(core.db, userId),
     registrationTokenValid: async (tokenHash, now) => registrationTokenValid(core, tokenHash, now),
     createRegistrationToken: (token) => createRegistrationToken(core, token),
