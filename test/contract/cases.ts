@@ -107,6 +107,15 @@ export const CASES: ReadonlyMap<string, Case> = new Map<string, Case>([
       await ask({ token, status: 400, body: { new_password: 'x' } })
     },
   ],
+  [
+    'POST /account/deactivate',
+    async ({ ask, server }) => {
+      const { token, userId } = await server.login('quitter')
+      const { session } = await ask({ token, status: 401, body: { erase: true } })
+      await ask({ token, status: 200, body: { auth: { ...password(userId), session } } })
+      await ask({ token, status: 401, body: { erase: true } })
+    },
+  ],
   ['GET /devices', ({ ask, alice }) => ask({ token: alice.token, status: 200 })],
   [
     'GET /devices/:deviceId',

@@ -15,6 +15,7 @@ export const ERRCODES = {
   M_UNKNOWN: 'An internal error of the server, or of its storage; it was logged.',
   M_UNKNOWN_TOKEN: 'The access token is unknown, or no longer valid.',
   M_UNRECOGNIZED: 'Unknown endpoint (404), or unsupported method (405).',
+  M_USER_DEACTIVATED: 'The account was deactivated by its user or the operator.',
   M_USER_IN_USE: 'The user name is taken.',
   M_WEAK_PASSWORD: 'The password is shorter than this server allows.',
   'DEV.LATCHKEY.M_POOL_CHANGED':

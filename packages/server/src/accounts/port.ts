@@ -5,7 +5,12 @@
 import type { DeviceId, UserId } from '@latchkey/protocol'
 import type { Session, TokenHash, UserRef } from '../session.ts'
 
-export type Account = { readonly userRef: UserRef; readonly userId: UserId; readonly passwordHash: string }
+export type Account = {
+  readonly userRef: UserRef
+  readonly userId: UserId
+  readonly passwordHash: string
+  readonly isDeactivated?: true
+}
 
 export type NewAccount = {
   readonly userId: UserId
@@ -41,6 +46,14 @@ export type NewRegistrationToken = {
   readonly now: number
 }
 
+export type Deactivation = {
+  readonly userRef: UserRef
+  /** The session of the user that asks for it, which is proved; undefined for the operator. */
+  readonly session?: Session
+  readonly finishes?: FinishedAuth
+  readonly now: number
+}
+
 export interface AccountStore {
   /**
    * @throws {MatrixError} 400 M_USER_IN_USE; 401 M_FORBIDDEN when the registration token is not usable.
@@ -68,6 +81,8 @@ export interface AccountStore {
     readonly finishes?: FinishedAuth
     readonly now: number
   }): Promise<void>
+  /** Ends an account (deactivate.ts). Idempotent. */
+  deactivate(deactivation: Deactivation): Promise<void>
   /** Notes that a device was seen. Not awaited by requests; lost at worst. */
   seen(session: Session, ip: string, now: number): void
 }

@@ -26,6 +26,7 @@ export const SECURITY_EVENTS = {
       'A request refused with 429: a limit or a budget is exceeded. `reason` is the text of the answer.',
   },
   account_registered: { members: ['userId'], meaning: 'An account was created by `/register`.' },
+  account_deactivated: { members: [], meaning: 'A user deactivated their account.' },
   password_changed: {
     members: ['devicesRemoved'],
     meaning: 'A user changed their password; `devicesRemoved`: all other devices were removed.',

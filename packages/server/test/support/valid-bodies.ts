@@ -64,6 +64,11 @@ export const VALID_REQUESTS: ReadonlyMap<string, Maker> = new Map<string, Maker>
     }),
   ],
   [
+    'POST /account/deactivate',
+    // With a wrong password: the user of the test stays.
+    ({ userId }) => ({ body: { erase: true, auth: { ...password(userId), password: 'wrong' } } }),
+  ],
+  [
     'PUT /devices/:deviceId',
     ({ deviceId }) => ({ path: `/devices/${deviceId}`, body: { display_name: 'd' } }),
   ],

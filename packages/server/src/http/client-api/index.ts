@@ -2,6 +2,7 @@
 import type { Config } from '../../config/config.ts'
 import type { Endpoint } from '../endpoint.ts'
 import { getAccountData, putAccountData } from './account-data.ts'
+import { accountDeactivate } from './account-deactivate.ts'
 import { accountPassword } from './account-password.ts'
 import { capabilities } from './capabilities.ts'
 import { deleteDevices } from './delete-devices.ts'
@@ -29,7 +30,17 @@ import { whoami } from './whoami.ts'
 export function clientApi(config: Config): readonly Endpoint[] {
   return [
     versions,
-    ...[loginFlows, login, register, registerAvailable, logout, logoutAll, whoami, accountPassword],
+    ...[
+      loginFlows,
+      login,
+      register,
+      registerAvailable,
+      logout,
+      logoutAll,
+      whoami,
+      accountPassword,
+      accountDeactivate,
+    ],
     ...[listDevices, getDevice, putDevice, deleteDevice, deleteDevices],
     ...[keysUpload, keysQuery, keysClaim, keysChanges, ...keysReset(config.stableReset), keysPool],
     ...[deviceSigningUpload, signaturesUpload, roomKeysVersion],

@@ -4,7 +4,14 @@ import { checkPassword, countLogin } from '../../accounts/check-password.ts'
 import { logIn, loginDevice } from '../../accounts/log-in.ts'
 import { meantUserId, requireUserIdentifier } from '../../accounts/user-name.ts'
 import { networkOf } from '../../lib/client-network.ts'
-import { forbidden, invalidParam, limitExceeded, missingParam, quoted } from '../../matrix-error.ts'
+import {
+  forbidden,
+  invalidParam,
+  limitExceeded,
+  MatrixError,
+  missingParam,
+  quoted,
+} from '../../matrix-error.ts'
 import { publicEndpoint } from '../endpoint.ts'
 import { encodeLogin } from './encode-login.ts'
 import { OptionalString } from './optional-string.ts'
@@ -49,6 +56,7 @@ export const login = publicEndpoint({
     if (account === undefined) {
       const known = userId && (await accounts.find(userId))
       securityLog.note('login_failed', origin, { ...(known && { userId: known.userId }) })
+      if (known?.isDeactivated) throw deactivated()
       throw forbidden('Invalid user name or password.')
     }
     const { deviceId } = device
@@ -57,6 +65,10 @@ export const login = publicEndpoint({
     return encodeLogin(context, { userId: account.userId, deviceId, accessToken })
   },
 })
+
+function deactivated(): MatrixError {
+  return new MatrixError(403, 'M_USER_DEACTIVATED', 'This account was deactivated; it cannot be used again.')
+}
 
 /** `identifier`, or the member `user` that it replaced (deprecated since r0.4). */
 function userOf(body: {

@@ -18,6 +18,7 @@ export const TABLE_COPIES: readonly TableCopy[] = [
     password_hash: 'text',
     created_ts: 'bigint',
     list_pos: 'bigint',
+    deactivated_ts: 'bigint',
   }),
   alike('registration_tokens', {
     token_hash: 'text',

@@ -41,11 +41,13 @@ export function createAccount(core: Core, account: NewAccount): Promise<Account>
 }
 
 export async function findAccount(db: Queries, userId: UserId): Promise<Account | undefined> {
-  const row = await db.one<{ user_num: UserRef; password_hash: string }>(
-    `select user_num, password_hash from users where user_id = $1`,
+  const row = await db.one<{ user_num: UserRef; password_hash: string; deactivated_ts: number | null }>(
+    `select user_num, password_hash, deactivated_ts from users where user_id = $1`,
     userId,
   )
-  return row && { userRef: row.user_num, userId, passwordHash: row.password_hash }
+  if (row === undefined) return undefined
+  const account = { userRef: row.user_num, userId, passwordHash: row.password_hash }
+  return row.deactivated_ts === null ? account : { ...account, isDeactivated: true }
 }
 
 type TokenRow = { uses: number; uses_allowed: number | null; expires_ts: number | null }

@@ -10,7 +10,7 @@ import {
 } from '../../devices/remove.ts'
 import { unknownToken } from '../../matrix-error.ts'
 import { REMOVAL_PURGE } from '../../pool/purge.ts'
-import type { Session } from '../../session.ts'
+import type { Session, UserRef } from '../../session.ts'
 import { finishAuth } from './auth-sessions.ts'
 import { type Core, type Write, write } from './core.ts'
 import { dropDeviceSignatures } from './cross-signing.ts'
@@ -42,15 +42,34 @@ export type ChosenDevices = { readonly user: LockedUser; readonly devices: reado
  * @throws {MatrixError} 401 when the session has ended.
  */
 export async function lockChosen(tx: Transaction, session: Session, choice: Choice): Promise<ChosenDevices> {
-  const { user } = await lockUser(tx, session.userRef)
-  const rows = await tx.all<FencedDevice & { readonly device_id: DeviceId }>(
+  const locked = await lockDevices(tx, session.userRef)
+  const own = locked.rows.find((row) => row.device_num === session.deviceRef)
+  if (own === undefined) throw unknownToken()
+  await requireToken(tx, session, own.device_num)
+  return chosenOf(locked, choice)
+}
+
+/** As `lockChosen`, for the operator, who has no session. */
+export async function lockChosenOf(tx: Transaction, user: UserRef, choice: Choice): Promise<ChosenDevices> {
+  return chosenOf(await lockDevices(tx, user), choice)
+}
+
+type LockedDevices = {
+  readonly user: LockedUser
+  readonly rows: readonly (FencedDevice & { readonly device_id: DeviceId })[]
+}
+
+async function lockDevices(tx: Transaction, userRef: UserRef): Promise<LockedDevices> {
+  const { user } = await lockUser(tx, userRef)
+  const rows = await tx.all<LockedDevices['rows'][number]>(
     `select device_num, device_id, fence from devices where user_num = $1 and removed_ts is null
      order by device_num for update`,
     user,
   )
-  const own = rows.find((row) => row.device_num === session.deviceRef)
-  if (own === undefined) throw unknownToken()
-  await requireToken(tx, session, own.device_num)
+  return { user, rows }
+}
+
+function chosenOf({ user, rows }: LockedDevices, choice: Choice): ChosenDevices {
   const existing = rows.map((row) => ({ deviceRef: row.device_num, deviceId: row.device_id }))
   const chosen = new Set(chosenDevices(existing, choice))
   return { user, devices: rows.filter((row) => chosen.has(row.device_num)) }

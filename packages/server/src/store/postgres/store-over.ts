@@ -17,6 +17,7 @@ import { changePools } from './change-pools.ts'
 import type { ClaimBatcher } from './claim-batcher.ts'
 import type { Core } from './core.ts'
 import { addSignatures, putCrossSigning } from './cross-signing.ts'
+import { deactivateAccount } from './deactivate.ts'
 import { getDevice, listDevices, renameDevice } from './device-rows.ts'
 import { sessionLookUps } from './find-sessions.ts'
 import { inspectPool } from './inspect-pool.ts'
@@ -63,6 +64,7 @@ function accountStore(core: Core): AccountStore {
     openSession: (session) => openSession(core, session),
     session: (tokenHash) => lookUps.submit(tokenHash),
     setPassword: (change) => setPassword(core, change),
+    deactivate: (deactivation) => deactivateAccount(core, deactivation),
     seen: (session, ip, now) => core.lastSeen.note(session, ip, now),
   }
 }

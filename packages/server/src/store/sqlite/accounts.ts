@@ -44,11 +44,13 @@ function insertAccount(tx: Transaction, account: NewAccount): Account {
 }
 
 export function findAccount(db: Reader, userId: UserId): Account | undefined {
-  const row = db.one<{ user_num: UserRef; password_hash: string }>(
-    `select user_num, password_hash from users where user_id = ?`,
+  const row = db.one<{ user_num: UserRef; password_hash: string; deactivated_ts: number | null }>(
+    `select user_num, password_hash, deactivated_ts from users where user_id = ?`,
     userId,
   )
-  return row && { userRef: row.user_num, userId, passwordHash: row.password_hash }
+  if (row === undefined) return undefined
+  const account = { userRef: row.user_num, userId, passwordHash: row.password_hash }
+  return row.deactivated_ts === null ? account : { ...account, isDeactivated: true }
 }
 
 export function registrationTokenValid(core: Core, tokenHash: string, now: number): boolean {
@@ -95,6 +97,6 @@ export function setPassword(
     finishAuth(tx, finishes)
     const proved = proveSession(tx, session)
     tx.run(`update users set password_hash = ? where user_num = ?`, passwordHash, userRef)
-    if (removal !== undefined) removeChosen(core, tx, proved.session, removal.chosen(), now)
+    if (removal !== undefined) removeChosen(core, tx, proved.session.userRef, removal.chosen(), now)
   }, removal)
 }

@@ -20,6 +20,7 @@ import { changePools } from './change-pools.ts'
 import { claimKeys } from './claim-keys.ts'
 import { type Core, type CoreOptions, createCore } from './core.ts'
 import type { Database } from './database.ts'
+import { deactivateAccount } from './deactivate.ts'
 import { addSignatures, putCrossSigning } from './cross-signing.ts'
 import { DEFAULT_SERVER_NAME, requireServerName } from '../server-name.ts'
 import { lockDirectory } from '../lock-file.ts'
@@ -128,6 +129,7 @@ function accountStore(core: Core, requireOwner: () => void): AccountStore {
       return findSession(core, tokenHash)
     },
     setPassword: (change) => setPassword(core, change),
+    deactivate: (deactivation) => deactivateAccount(core, deactivation),
     seen: (session, ip, now) => core.lastSeen.note(session, ip, now),
   }
 }

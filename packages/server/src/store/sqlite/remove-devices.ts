@@ -17,7 +17,7 @@ import { dropDeviceSignatures } from './cross-signing.ts'
 import type { Transaction } from './database.ts'
 import { purgePools } from './purge-pools.ts'
 import { bringUpToDate } from './purge-stale-pools.ts'
-import { type ProvedSession, proveSession } from './session-device.ts'
+import { proveSession } from './session-device.ts'
 
 export function removeDevices(
   core: Core,
@@ -29,7 +29,7 @@ export function removeDevices(
   const removal = removing(core, session.userRef, choice)
   return core.queue.guarded((tx) => {
     finishAuth(tx, finishes)
-    removeChosen(core, tx, proveSession(tx, session).session, removal.chosen(), now)
+    removeChosen(core, tx, proveSession(tx, session).session.userRef, removal.chosen(), now)
   }, removal)
 }
 
@@ -65,11 +65,11 @@ function devicesOf(core: Core, user: UserRef): ExistingDevice[] {
     .map((row) => ({ deviceRef: row.device_num, deviceId: row.device_id }))
 }
 
-/** Removes existing devices of the session's user, in an operation with the frame of `removing`. */
+/** Removes existing devices of a user, in an operation with the frame of `removing`. */
 export function removeChosen(
   core: Core,
   tx: Transaction,
-  { userRef }: ProvedSession,
+  user: UserRef,
   devices: readonly DeviceRef[],
   now: number,
 ): void {
@@ -88,7 +88,7 @@ export function removeChosen(
     )
     core.inboxes.forget(device)
   }
-  deviceListChanged(core, tx, userRef)
+  deviceListChanged(core, tx, user)
 }
 
 const DELETE: Readonly<Record<DeletedWithDevice, (tx: Transaction, device: DeviceRef) => void>> = {

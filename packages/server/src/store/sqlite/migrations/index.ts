@@ -3,5 +3,6 @@ import { initial } from './001-initial.ts'
 import { fence } from './002-fence.ts'
 import { conflicts } from './003-conflicts.ts'
 import { authSessions } from './004-auth-sessions.ts'
+import { deactivatedAccounts } from './005-deactivated-accounts.ts'
 
-export const migrations: readonly string[] = [initial, fence, conflicts, authSessions]
+export const migrations: readonly string[] = [initial, fence, conflicts, authSessions, deactivatedAccounts]
