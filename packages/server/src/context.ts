@@ -19,6 +19,9 @@ export type Limiters = {
   readonly loginPerAccountInAll?: TokenBuckets
   readonly registrationPerAddress?: TokenBuckets
   readonly sendToDevicePerDevice?: TokenBuckets
+  /** In units of http/costs.ts. */
+  readonly workPerUser?: TokenBuckets
+  readonly workPerAddress?: TokenBuckets
 }
 
 export type Context = {

@@ -188,5 +188,7 @@ function limitersOf(rates: RateLimits): Limiters {
     loginPerAccountInAll: new TokenBuckets(rates.loginPerAccountInAll),
     registrationPerAddress: new TokenBuckets(rates.registrationPerAddress),
     sendToDevicePerDevice: new TokenBuckets(rates.sendToDevicePerDevice),
+    workPerUser: new TokenBuckets(rates.workPerUser),
+    workPerAddress: new TokenBuckets(rates.workPerAddress),
   }
 }

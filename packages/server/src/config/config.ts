@@ -15,6 +15,9 @@ export type RateLimits = {
   /** Depletion defence, per claiming user and target device. */
   readonly claimPerTarget: BucketRate
   readonly sendToDevicePerDevice: BucketRate
+  /** Work for the requests of one user, and for anonymous ones of one address, in units of http/costs.ts. */
+  readonly workPerUser: BucketRate
+  readonly workPerAddress: BucketRate
 }
 
 /** Number of proxies in front of the server, or their addresses and networks (`10.0.0.0/8`). */
@@ -53,6 +56,9 @@ export type SizeLimits = {
   readonly filterBytes: number
   readonly filtersPerUser: number
   readonly devicesPerUser: number
+  /** Requests that are worked on at the same time; further ones wait. Without rate limits there is no bound. */
+  readonly requestsInFlightPerDevice: number
+  readonly requestsInFlightPerUser: number
 }
 
 export type Config = {
@@ -102,6 +108,9 @@ export const DEFAULT_RATES: RateLimits = {
   resetPerDevice: { burst: 10, perSecond: 0.1 },
   claimPerTarget: { burst: 60, perSecond: 1 / 60 },
   sendToDevicePerDevice: { burst: 600, perSecond: 60 },
+  // Three seconds of work at once, then 3 % of a thread: one full-size request of each endpoint, with ten full fan-outs.
+  workPerUser: { burst: 300_000, perSecond: 3_000 },
+  workPerAddress: { burst: 60_000, perSecond: 3_000 },
 }
 
 export const DEFAULT_SIZES: SizeLimits = {
@@ -127,6 +136,8 @@ export const DEFAULT_SIZES: SizeLimits = {
   filterBytes: 65_536,
   filtersPerUser: 200,
   devicesPerUser: 1000,
+  requestsInFlightPerDevice: 10,
+  requestsInFlightPerUser: 20,
 }
 
 export const DEFAULT_CONFIG: Config = {

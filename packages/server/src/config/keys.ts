@@ -285,7 +285,7 @@ export const SIZE_KEYS: Keys<SizeLimits> = {
     'limits.json_values',
     whole(1000, 10_000_000),
     sizes.jsonValues,
-    'Objects, arrays, strings, numbers and literals in a JSON body.',
+    'Objects, arrays, strings, numbers and literals in a JSON body; at most 20000 where that is plenty.',
   ),
   toDeviceBytes: key(
     'limits.to_device_bytes',
@@ -367,6 +367,18 @@ export const SIZE_KEYS: Keys<SizeLimits> = {
     sizes.devicesPerUser,
     'Devices of one user.',
   ),
+  requestsInFlightPerDevice: key(
+    'rates.requests_in_flight_per_device',
+    whole(1, 10_000),
+    sizes.requestsInFlightPerDevice,
+    'Requests of one device that one process works on at the same time; further ones wait, except syncs.',
+  ),
+  requestsInFlightPerUser: key(
+    'rates.requests_in_flight_per_user',
+    whole(1, 10_000),
+    sizes.requestsInFlightPerUser,
+    'Requests of one user that one process works on at the same time; of large ones it works on one.',
+  ),
 }
 
 /** Enables all keys under `rates`; size limits always apply. */
@@ -408,6 +420,16 @@ export const RATE_KEYS: RateKeys = {
     'send_to_device_per_device',
     DEFAULT_RATES.sendToDevicePerDevice,
     'Requests of one device that send to-device messages',
+  ),
+  workPerUser: rate(
+    'work_per_user',
+    DEFAULT_RATES.workPerUser,
+    'Work of one process for one user, in units of about 10 us of its thread',
+  ),
+  workPerAddress: rate(
+    'work_per_address',
+    DEFAULT_RATES.workPerAddress,
+    'Work of one process for requests without an access token from one address, in the same units',
   ),
 }
 

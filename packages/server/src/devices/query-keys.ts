@@ -20,11 +20,10 @@ export function visibleKeys(
   wanted: readonly string[],
   viewer: UserId,
 ): VisibleKeys {
-  const signatures = new Map<string, KeySignature[]>()
-  for (const signature of published.signatures) {
-    if (signature.signer !== owner && signature.signer !== viewer) continue
-    signatures.set(signature.keyId, [...(signatures.get(signature.keyId) ?? []), signature])
-  }
+  const signatures = Map.groupBy(
+    published.signatures.filter(({ signer }) => signer === owner || signer === viewer),
+    ({ keyId }) => keyId,
+  )
   const only = wanted.length === 0 ? undefined : new Set(wanted)
   const devices = published.devices
     .filter((device) => only?.has(device.deviceId) ?? true)
@@ -45,8 +44,9 @@ function deviceKeys(device: PublishedDevice, signatures: readonly KeySignature[]
 function withSignatures(object: JsonObject, added: readonly KeySignature[] = []): JsonObject {
   if (added.length === 0) return object
   const bySigner = new Map(Object.entries(asObject(object['signatures'])))
-  for (const { signer, signerKeyId, signature } of added) {
-    bySigner.set(signer, { ...asObject(bySigner.get(signer)), [signerKeyId]: signature })
+  for (const [signer, signatures] of Map.groupBy(added, (signature) => signature.signer)) {
+    const byKey = signatures.map(({ signerKeyId, signature }) => [signerKeyId, signature] as const)
+    bySigner.set(signer, { ...asObject(bySigner.get(signer)), ...Object.fromEntries(byKey) })
   }
   return { ...object, signatures: Object.fromEntries(bySigner) }
 }

@@ -3,6 +3,7 @@
  * bodies decoded and validated without coercion (Fastify's default would read `{"all": "true"}` as a reset of all
  * keys).
  */
+import type { IncomingMessage } from 'node:http'
 import cors from '@fastify/cors'
 import Fastify, {
   type FastifyInstance,
@@ -14,6 +15,7 @@ import Fastify, {
 import type { JsonObject } from '@latchkey/protocol'
 import type { SizeLimits, TrustedProxies } from '../config/config.ts'
 import type { Context } from '../context.ts'
+import { networkOf } from '../lib/client-network.ts'
 import { unknownToken } from '../matrix-error.ts'
 import type { Origin, SecurityLog } from '../observe/security-log.ts'
 import type { Session } from '../session.ts'
@@ -22,6 +24,7 @@ import { BodyBudget } from './body-budget.ts'
 import { clientAddress, trustedProxies } from './client-address.ts'
 import { clientApi } from './client-api/index.ts'
 import { answerClientError } from './client-error.ts'
+import { type Cost, costOf, maxValuesOf, unitsOfBytes, unitsOfNames, unitsOfValues } from './costs.ts'
 import { decodeJson } from './decode-json.ts'
 import {
   Answer,
@@ -33,6 +36,8 @@ import {
   type Result,
 } from './endpoint.ts'
 import { errorSender } from './errors.ts'
+import { InFlight } from './in-flight.ts'
+import { Payer } from './payer.ts'
 import { healthApi } from './health.ts'
 import { holdAnswers } from './hold-answers.ts'
 import { refusePipelined } from './connections.ts'
@@ -49,10 +54,12 @@ declare module 'fastify' {
     bodyRules: BodyRules | undefined
     /** Whether it can be refused when its answer is known to be too large. */
     repeatable: boolean
+    /** Undefined if limits are off, and before the session is known. */
+    payer: Payer | undefined
   }
 }
 
-type BodyRules = BodyBounds & { readonly exactNumbers: boolean }
+type BodyRules = BodyBounds & { readonly exactNumbers: boolean; readonly maxValues: number }
 
 export type App = FastifyInstance
 
@@ -68,7 +75,7 @@ const ANONYMOUS_SHARE = 1 / 4
 
 /** Creates the Fastify instance without routes. It comes first because the context carries its logger. */
 export function createApp(
-  options: Pick<SizeLimits, 'jsonDepth' | 'jsonValues' | 'requestTimeoutMs' | 'connections'> & {
+  options: Pick<SizeLimits, 'jsonDepth' | 'requestTimeoutMs' | 'connections'> & {
     readonly trustProxy: TrustedProxies
     readonly logLevel: string
     readonly securityLog: SecurityLog
@@ -109,12 +116,19 @@ export function createApp(
   app.decorateRequest('session', undefined)
   app.decorateRequest('bodyRules', undefined)
   app.decorateRequest('repeatable', false)
+  app.decorateRequest('payer', undefined)
   app.removeAllContentTypeParsers()
-  const { jsonDepth: maxDepth, jsonValues: maxValues } = options
-  app.addContentTypeParser('*', async ({ raw, bodyRules }: FastifyRequest) => {
+  const { jsonDepth: maxDepth } = options
+  app.addContentTypeParser('*', async ({ raw, bodyRules, payer }: FastifyRequest) => {
     if (bodyRules === undefined) throw new Error('body parsed for a request without a route')
-    const { exactNumbers } = bodyRules
-    return decodeJson(await readBody(raw, bodyRules), { maxDepth, maxValues, exactNumbers })
+    const bytes = await readBody(raw, bodyRules)
+    payer?.pay(unitsOfBytes(bytes.length) - unitsOfBytes(announcedBytes(raw, bodyRules)))
+    const onCounted = (values: number): void => payer?.pay(unitsOfValues(values))
+    return decodeJson(bytes, { ...bodyRules, maxDepth, onCounted })
+  })
+  app.addHook('onSend', (request, _reply, payload, done) => {
+    if (typeof payload === 'string') request.payer?.owe(unitsOfBytes(payload.length))
+    done()
   })
   app.setErrorHandler(sendError)
   app.addHook('onRequest', (request, reply, done) => done(void reply.header(REQUEST_ID_HEADER, request.id)))
@@ -149,6 +163,7 @@ export async function addRoutes(app: App, context: Context): Promise<void> {
   const anonymousBytes = sizes.bodyBytesInFlight * ANONYMOUS_SHARE
   const anonymous = new BodyBudget(anonymousBytes)
   const users = new BodyBudget(sizes.bodyBytesInFlight - anonymousBytes)
+  const inFlight = context.config.rates && new InFlight(sizes)
   const endpoints = [...healthApi, ...clientApi(context.config)]
   // Before the routes: a hook applies only to routes added after it.
   const refuse = refuseUnknown(methodsOf(endpoints))
@@ -161,8 +176,9 @@ export async function addRoutes(app: App, context: Context): Promise<void> {
       maxBytes: maxBodyBytes(endpoint, sizes),
       budget: endpoint.auth ? users : anonymous,
       exactNumbers: endpoint.exactNumbers ?? false,
+      maxValues: maxValuesOf(costOf(endpoint), context.config),
     }
-    for (const url of urlsOf(endpoint)) addRoute(app, context, endpoint, url, bodyRules)
+    for (const url of urlsOf(endpoint)) addRoute(app, { context, endpoint, url, bodyRules, inFlight })
   }
 }
 
@@ -180,7 +196,16 @@ function urlsOf(endpoint: Endpoint): string[] {
   return (endpoint.versions ?? ALL_VERSIONS).map((version) => `/_matrix/client/${version}${endpoint.path}`)
 }
 
-function addRoute(app: App, context: Context, endpoint: Endpoint, url: string, bodyRules: BodyRules): void {
+type Route = {
+  readonly context: Context
+  readonly endpoint: Endpoint
+  readonly url: string
+  readonly bodyRules: BodyRules
+  readonly inFlight: InFlight | undefined
+}
+
+function addRoute(app: App, { context, endpoint, url, bodyRules, inFlight }: Route): void {
+  const cost = costOf(endpoint)
   app.route({
     method: endpoint.method,
     url,
@@ -193,27 +218,50 @@ function addRoute(app: App, context: Context, endpoint: Endpoint, url: string, b
       request.repeatable = endpoint.repeatable ?? endpoint.method === 'GET'
       if (endpoint.auth)
         request.session = await authenticate(context.store.accounts, request, queryOf(request))
+      request.payer = payerOf(context, request, cost)
+      request.payer?.pay(cost.request + unitsOfBytes(announcedBytes(request.raw, bodyRules)))
     },
-    // A missing body is an empty one (decode-json.ts): Fastify does not call the parser for it.
-    preValidation: (request, _reply, done) => {
-      if (request.body === undefined) request.body = {}
-      done()
-    },
-    ...(endpoint.interactive && { preValidation: resumeInteraction(context, endpoint) }),
-    handler: async (request, reply) => {
-      const { session } = request
-      context.answers.requireRoom(session?.userRef, endpoint.answerBytes?.(context.config.sizes) ?? 0)
-      if (endpoint.method !== 'GET' && !endpoint.sessionProvedByStore)
-        await requireValidSession(context, session)
-      if (session !== undefined) context.store.accounts.seen(session, clientAddress(request), context.now())
-      const handle = async (): Promise<Result> =>
-        endpoint.handle(new RequestCall(context, endpoint, request, reply))
-      return send(
-        reply,
-        await (endpoint.interactive ? interact(context, endpoint, request, handle) : handle()),
-      )
+    preValidation: [
+      // A missing body is an empty one (decode-json.ts): Fastify does not call the parser for it.
+      async (request) => {
+        if (request.body === undefined) request.body = {}
+      },
+      ...(endpoint.interactive ? [resumeInteraction(context, endpoint)] : []),
+      async ({ body, payer }) => {
+        const units = unitsOfNames(cost, body, context.config)
+        payer?.pay(units)
+      },
+    ],
+    handler: (request, reply) => {
+      const { session, payer } = request
+      const work = (): Promise<FastifyReply> => handle(request, reply)
+      if (inFlight === undefined || session === undefined || cost.waits) return work()
+      return inFlight.run(session, payer?.paid ?? 0, work)
     },
   })
+  const handle = async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
+    const { session } = request
+    context.answers.requireRoom(session?.userRef, endpoint.answerBytes?.(context.config.sizes) ?? 0)
+    if (endpoint.method !== 'GET' && !endpoint.sessionProvedByStore)
+      await requireValidSession(context, session)
+    if (session !== undefined) context.store.accounts.seen(session, clientAddress(request), context.now())
+    const answer = async (): Promise<Result> =>
+      endpoint.handle(new RequestCall(context, endpoint, request, reply))
+    return send(reply, await (endpoint.interactive ? interact(context, endpoint, request, answer) : answer()))
+  }
+}
+
+/** Bytes of the body that the client has announced and may send; 0 for a body in chunks. */
+function announcedBytes({ headers }: IncomingMessage, { maxBytes }: BodyBounds): number {
+  return Math.min(Number(headers['content-length'] ?? 0), maxBytes)
+}
+
+/** A user pays from one bucket for all devices, an anonymous request from that of its network. */
+function payerOf({ limiters, now }: Context, request: FastifyRequest, cost: Cost): Payer | undefined {
+  const { session } = request
+  const buckets = session === undefined ? limiters.workPerAddress : limiters.workPerUser
+  const key = session === undefined ? networkOf(clientAddress(request)) : String(session.userRef)
+  return buckets && new Payer(buckets, key, now, cost)
 }
 
 /**

@@ -8,13 +8,10 @@ const [OPEN_OBJECT, CLOSE_OBJECT, OPEN_ARRAY, CLOSE_ARRAY] = [0x7b, 0x7d, 0x5b, 
 /** JSON's white space (space, tab, line feed, carriage return) is at or below this byte. */
 const SPACE = 0x20
 
-/** Whether the text has more than `max` values: objects, arrays, strings, numbers, literals; not member names. */
-export function hasMoreJsonValues(bytes: Uint8Array, max: number): boolean {
-  // Every value takes at least one byte.
-  return bytes.length > max && countJsonValues(bytes) > max
-}
-
-/** Each value except the root is the first in its container or follows a comma. */
+/**
+ * Objects, arrays, strings, numbers and literals; not member names. Each one except the root is the first in its
+ * container or follows a comma.
+ */
 export function countJsonValues(bytes: Uint8Array): number {
   let count = 1
   let first = false
@@ -30,7 +27,7 @@ export function countJsonValues(bytes: Uint8Array): number {
 }
 
 /** Index of the quotation mark that ends the string. */
-function endOfString(bytes: Uint8Array, start: number): number {
+export function endOfString(bytes: Uint8Array, start: number): number {
   let i = start + 1
   for (; i < bytes.length && bytes[i] !== QUOTE; i++) if (bytes[i] === BACKSLASH) i++
   return i

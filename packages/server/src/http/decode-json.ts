@@ -4,13 +4,16 @@
  */
 import { isUtf8 } from 'node:buffer'
 import { badJson, notJson, tooLarge } from '../matrix-error.ts'
-import { hasMoreJsonValues } from './count-json-values.ts'
+import { countJsonValues } from './count-json-values.ts'
+import { markInexactNumbers } from './inexact-numbers.ts'
 
 export type JsonRules = {
   readonly maxDepth: number
   readonly maxValues: number
-  /** Numbers not in canonical form (`1.0`, `1e3`, `0.5`) become NaN, so that decoders can refuse them. */
+  /** Numbers not in canonical form (`1.0`, `1e3`, `0.5`) become Infinity, so that decoders can refuse them. */
   readonly exactNumbers: boolean
+  /** Called with the number of values before the text is parsed. What it throws is thrown. */
+  readonly onCounted?: (values: number) => void
 }
 
 /**
@@ -19,38 +22,30 @@ export type JsonRules = {
  * @throws {MatrixError} 400 M_NOT_JSON or M_BAD_JSON: not UTF-8, not JSON, nested too deep, U+0000 or a lone surrogate;
  *   413 for more than `maxValues` values.
  */
-export function decodeJson(bytes: Buffer, { maxDepth, maxValues, exactNumbers }: JsonRules): unknown {
+export function decodeJson(bytes: Buffer, rules: JsonRules): unknown {
+  const { maxDepth, maxValues, exactNumbers, onCounted } = rules
   if (bytes.length === 0) return {}
   if (!isUtf8(bytes)) throw notJson('The body is not UTF-8.')
-  if (hasMoreJsonValues(bytes, maxValues)) {
-    throw tooLarge(`The body has more than ${maxValues} JSON values, the maximum that this server accepts.`)
+  const values = countJsonValues(bytes)
+  if (values > maxValues) {
+    throw tooLarge(`The body has more than ${maxValues} JSON values, the maximum that this endpoint accepts.`)
   }
+  onCounted?.(values)
   const text = bytes.toString()
-  let value: unknown
-  try {
-    value = JSON.parse(text)
-  } catch {
-    throw notJson('The body is not valid JSON.')
-  }
+  const value = parse(text)
   // U+0000 and lone surrogates can only come from escapes: raw ones are invalid in JSON and in UTF-8 respectively.
   const mayHaveMalformedText = text.includes('\\u')
   assertWellFormed(value, maxDepth, mayHaveMalformedText)
-  // Only after the depth check: parsing with a reviver is recursive.
-  return exactNumbers && MAY_HAVE_INEXACT_NUMBER.test(text) ? parseWithSource(text, markInexact) : value
+  const marked = exactNumbers ? markInexactNumbers(bytes) : undefined
+  return marked === undefined ? value : parse(marked.toString())
 }
 
-/** A cheap first test with rare false positives, such as a key ID `1e2`. */
-const MAY_HAVE_INEXACT_NUMBER = /[:,[]\s*-?\d+[.eE]/
-const INTEGER = /^-?\d+$/
-
-/** JSON.parse with access to the source text; missing in TypeScript's standard library types. */
-const parseWithSource = JSON.parse as (
-  text: string,
-  reviver: (name: string, value: unknown, context: { readonly source?: string }) => unknown,
-) => unknown
-
-function markInexact(_name: string, value: unknown, { source = '' }: { readonly source?: string }): unknown {
-  return typeof value === 'number' && !INTEGER.test(source) ? Number.NaN : value
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    throw notJson('The body is not valid JSON.')
+  }
 }
 
 function assertWellFormed(value: unknown, depthLeft: number, checkText: boolean): void {

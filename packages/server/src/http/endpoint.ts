@@ -64,7 +64,7 @@ type Common = {
   readonly sessionProvedByStore?: true
   /** Has user-interactive authentication; the second request may leave out the rest of the body (interactive.ts). */
   readonly interactive?: true
-  /** For bodies with signed JSON: numbers outside canonical JSON become NaN, so that the decoder can refuse them. */
+  /** For bodies with signed JSON: numbers outside canonical JSON become Infinity, which the decoder refuses. */
   readonly exactNumbers?: boolean
   /** Size of an answer that may be large; the request is refused ahead while its user has no room for it. */
   readonly answerBytes?: (sizes: SizeLimits) => number

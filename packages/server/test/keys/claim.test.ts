@@ -160,7 +160,7 @@ describe('POST /keys/claim', () => {
       return few.call('POST', CLAIM, { token, body: { one_time_keys: Object.fromEntries(elsewhere) } })
     }
     assert.equal(Object.keys(ok(await claimFrom(3)).failures).length, 3)
-    assert.match(refused(await claimFrom(4), 400, 'M_INVALID_PARAM'), /at most 3 devices/)
+    assert.match(refused(await claimFrom(4), 400, 'M_INVALID_PARAM'), /at most 3 /)
   })
 
   test("accepts a claim of the user's own keys, and an empty claim", async () => {
@@ -238,7 +238,8 @@ describe('the depletion defence', () => {
   })
 
   test('a claim of 110 000 devices that do not exist does not restore a used budget', async () => {
-    const rates = { ...DEFAULT_RATES, claimPerTarget: { burst: 3, perSecond: 0.001 } }
+    const plenty = { burst: 1_000_000, perSecond: 1 }
+    const rates = { ...DEFAULT_RATES, claimPerTarget: { burst: 3, perSecond: 0.001 }, workPerUser: plenty }
     await using limited = await startTestServer({ rates })
     const [alice, eve] = [await limited.login('alice', 'A'), await limited.login('eve', 'E')]
     await upload(limited, alice, { one_time_keys: keys(ids(5)), fallback_keys: fallback('F') })

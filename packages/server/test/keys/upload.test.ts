@@ -386,7 +386,7 @@ describe('limits', () => {
   test('an upload of 2 000 keys is refused with both numbers, and nothing is stored', async () => {
     const alice = await newDevice()
     const reply = await tryUpload(server, alice, { one_time_keys: keys(ids(2000)) })
-    assert.match(refused(reply, 400, 'M_INVALID_PARAM'), /2000 keys.*500/)
+    assert.match(refused(reply, 400, 'M_INVALID_PARAM'), /2000 one-time keys.*500/)
     assert.deepEqual((await upload(server, alice, {})).one_time_key_counts, { [CURVE]: 0 })
   })
 

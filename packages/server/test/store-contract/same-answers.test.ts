@@ -36,6 +36,8 @@ const RATES: RateLimits = {
   resetPerDevice: { burst: 4, perSecond: 1 / 60 },
   claimPerTarget: { burst: 4, perSecond: 1 / 60 },
   sendToDevicePerDevice: { burst: 8, perSecond: 1 / 60 },
+  workPerUser: PLENTY,
+  workPerAddress: PLENTY,
 }
 
 /** Limits low enough for a short history to reach. */

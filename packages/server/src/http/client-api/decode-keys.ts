@@ -48,11 +48,6 @@ export function decodeKeys(
   policy: PoolPolicy,
 ): UploadedKey[] {
   const entries = Object.entries((keys ?? {}) as Record<string, Json>)
-  if (entries.length > policy.keysPerRequest) {
-    throw invalidParam(
-      `${member} has ${entries.length} keys; at most ${policy.keysPerRequest} are accepted at once.`,
-    )
-  }
   return entries.map(([name, value]) => {
     const parsed = decodeKeyName(member, name, policy)
     const what = `${member}: the key ${quoted(name)}`
@@ -105,7 +100,7 @@ function typeName(value: Json): string {
 
 /**
  * Signed JSON must be returned unchanged, but some numbers would not be: 12345678901234567890 is rounded, 1.0 becomes
- * 1. Canonical JSON excludes them (Matrix specification, appendices). NaN: see decode-json.ts.
+ * 1. Canonical JSON excludes them (Matrix specification, appendices). Infinity: see decode-json.ts.
  */
 function requireCanonicalNumbers(what: string, value: Json): void {
   if (typeof value === 'number' && (!Number.isSafeInteger(value) || Object.is(value, -0))) {

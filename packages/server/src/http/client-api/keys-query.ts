@@ -2,21 +2,19 @@
  * POST /keys/query (client-server API, "Key management"; signatures: devices/query-keys.ts). The response lists every
  * requested local user, with `{}` if there are no keys: matrix-js-sdk repeats the query endlessly for a missing user.
  */
-import { isJsonObject, type JsonObject, parseUserId, type UserId } from '@latchkey/protocol'
+import { isJsonObject, parseUserId, type UserId } from '@latchkey/protocol'
 import { Type } from 'typebox'
 import type { Context } from '../../context.ts'
 import type { CrossSigningUsage } from '../../devices/port.ts'
 import { visibleKeys } from '../../devices/query-keys.ts'
+import { inTurns } from '../../lib/turns.ts'
 import { badJson, invalidParam, quoted } from '../../matrix-error.ts'
-import { endpoint, largeBody } from '../endpoint.ts'
+import { endpoint, JsonText, largeBody } from '../endpoint.ts'
 import { unreachable } from './unreachable.ts'
 
-const MAX_USERS = 10_000
-/** Maximum named devices per user and in total. `[]` requests all devices of a user and names none. */
 const MAX_DEVICES_PER_USER = 10_000
-const MAX_DEVICES = 100_000
-/** Users per read from the store. */
-const USERS_PER_READ = 500
+/** Users per read from the store and turn of the event loop: a few milliseconds. */
+const USERS_PER_TURN = 100
 
 type Query = { readonly userId: UserId; readonly deviceIds: readonly string[] }
 
@@ -33,49 +31,42 @@ export const keysQuery = endpoint({
       session,
       queries.map(({ userId }) => userId),
     )
-    const deviceKeys = new Map<UserId, object>()
-    const keys: Record<CrossSigningUsage, Map<UserId, JsonObject>> = {
-      master: new Map(),
-      self_signing: new Map(),
-      user_signing: new Map(),
-    }
-    for (let from = 0; from < queries.length; from += USERS_PER_READ) {
-      const batch = queries.slice(from, from + USERS_PER_READ)
-      const published = await devices.published(batch.map(({ userId }) => userId))
-      for (const { userId, deviceIds } of batch) {
+    const deviceKeys: string[] = []
+    const keys: Record<CrossSigningUsage, string[]> = { master: [], self_signing: [], user_signing: [] }
+    for await (const some of inTurns(queries, USERS_PER_TURN)) {
+      const published = await devices.published(some.map(({ userId }) => userId))
+      for (const { userId, deviceIds } of some) {
         const ofUser = published.get(userId)
         const visible = ofUser && visibleKeys(ofUser, userId, deviceIds, session.userId)
-        deviceKeys.set(userId, visible?.devices ?? {})
-        for (const [usage, key] of visible?.crossSigning ?? []) keys[usage].set(userId, key)
+        deviceKeys.push(member(userId, visible?.devices ?? {}))
+        for (const [usage, key] of visible?.crossSigning ?? []) keys[usage].push(member(userId, key))
       }
     }
-    return {
-      device_keys: Object.fromEntries(deviceKeys),
-      failures: unreachable(servers),
-      master_keys: Object.fromEntries(keys.master),
-      self_signing_keys: Object.fromEntries(keys.self_signing),
-      user_signing_keys: Object.fromEntries(keys.user_signing),
-    }
+    return new JsonText(
+      `{"device_keys":{${deviceKeys.join()}},"failures":${JSON.stringify(unreachable(servers))},` +
+        `"master_keys":{${keys.master.join()}},"self_signing_keys":{${keys.self_signing.join()}},` +
+        `"user_signing_keys":{${keys.user_signing.join()}}}`,
+    )
   },
 })
+
+/** A member of a JSON object. The answer is encoded in pieces, because all of it can have megabytes. */
+function member(userId: UserId, value: object): string {
+  return `${JSON.stringify(userId)}:${JSON.stringify(value)}`
+}
 
 /** Local users to look up, and unreachable servers. Invalid user IDs are skipped, as on other homeservers. */
 function decode(context: Context, wanted: unknown): { queries: Query[]; servers: Set<string> } {
   if (!isJsonObject(wanted)) throw badJson('device_keys: expected an object of user IDs to device IDs.')
-  const entries = Object.entries(wanted)
-  if (entries.length > MAX_USERS) throw invalidParam(`A query may name at most ${MAX_USERS} users.`)
   const queries: Query[] = []
   const servers = new Set<string>()
-  let devices = 0
-  for (const [user, deviceIds] of entries) {
+  for (const [user, deviceIds] of Object.entries(wanted)) {
     if (!isStrings(deviceIds)) {
       throw badJson(`device_keys has no array of device IDs for ${quoted(user)}; [] requests all of them.`)
     }
-    devices += deviceIds.length
     if (deviceIds.length > MAX_DEVICES_PER_USER) {
       throw invalidParam(`A query may name at most ${MAX_DEVICES_PER_USER} devices of ${quoted(user)}.`)
     }
-    if (devices > MAX_DEVICES) throw invalidParam(`A query may name at most ${MAX_DEVICES} devices.`)
     const parsed = parseUserId(user)
     if (parsed === undefined) continue
     if (parsed.serverName === context.serverName) queries.push({ userId: parsed.userId, deviceIds })

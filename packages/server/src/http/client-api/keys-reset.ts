@@ -10,7 +10,7 @@ import {
   WITHDRAWN,
 } from '@latchkey/protocol'
 import { Type } from 'typebox'
-import { badJson, invalidParam, missingParam } from '../../matrix-error.ts'
+import { badJson, missingParam } from '../../matrix-error.ts'
 import { requireOnePerAlgorithm } from '../../pool/fallback.ts'
 import { countsOf } from '../../pool/pool-answer.ts'
 import type { PoolPolicy } from '../../pool/policy.ts'
@@ -20,8 +20,6 @@ import { decodeKeyName, decodeKeys, Keys } from './decode-keys.ts'
 import { outcomeMembers } from './encode-outcomes.ts'
 
 const MAX_REQUEST_ID_LENGTH = 255
-/** Bounds the work of one request. */
-const MAX_NAMED_KEYS = 1000
 
 const reset = endpoint({
   method: 'POST',
@@ -83,7 +81,6 @@ function decodeWithdrawal(all: boolean | undefined, keyIds: unknown, policy: Poo
     throw missingParam('Expected "all": true, or "key_ids" with the keys to withdraw. Nothing was changed.')
   }
   if (!Array.isArray(keyIds)) throw badJson('key_ids must be an array of strings. Nothing was changed.')
-  if (keyIds.length > MAX_NAMED_KEYS) throw invalidParam(`key_ids names more than ${MAX_NAMED_KEYS} keys.`)
   const names = keyIds.map((name: unknown) => {
     if (typeof name !== 'string') throw badJson('key_ids must be an array of strings. Nothing was changed.')
     const { algorithm, keyId } = decodeKeyName('key_ids', name, policy)
