@@ -73,6 +73,7 @@ export function createCore(db: Database, options: CoreOptions, witness?: Witness
     afterCommit: () => {
       fence.emit()
       wakes.emit()
+      db.checkpointIfLong()
     },
     onRollback: () => {
       positions.reload()

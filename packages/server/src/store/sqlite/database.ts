@@ -3,8 +3,11 @@
  * Durability depends on two settings: WAL with `synchronous = FULL` (an fsync per commit), set explicitly.
  */
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite'
+import { preparePrivateFile } from '../data-directory.ts'
 import { StoreError } from '../store-error.ts'
+import { Checkpoints, repeatStamp } from './checkpoints.ts'
 import { migrations } from './migrations/index.ts'
+import { requireOwnLog } from './require-own-log.ts'
 
 export type Param = SQLInputValue
 
@@ -33,14 +36,21 @@ export interface Transaction extends Reader {
 
 /** How long a statement waits for the write transaction of another process, such as `latchkey user add`. */
 const BUSY_TIMEOUT_MS = 5_000
-/** 80 MB of log before a commit pays for a checkpoint: most commits of a burst never do. */
-const CHECKPOINT_PAGES = 20_000
 
 export class Database implements Reader {
   readonly #connection: Connection
   #guard: (tx: Reader) => void = () => {}
+  /** Undefined: another process may own the log, and this one never writes a checkpoint. */
+  #checkpoints: Checkpoints | undefined
 
+  /**
+   * Creates the file if it does not exist.
+   *
+   * @throws {StoreError} when the file and its log do not belong together; neither is changed.
+   */
   constructor(file: string) {
+    requireOwnLog(file)
+    preparePrivateFile(file)
     this.#connection = new Connection(file)
     this.#connection.exec(`
       pragma journal_mode = wal;
@@ -48,8 +58,19 @@ export class Database implements Reader {
       pragma foreign_keys = off;
       pragma temp_store = memory;
       pragma cache_size = -65536;
-      pragma wal_autocheckpoint = ${CHECKPOINT_PAGES};
+      pragma wal_autocheckpoint = 0;
     `)
+  }
+
+  /** Begins a new log, and from now on writes the checkpoints: only the process that owns the database does. */
+  ownLog(): void {
+    this.#checkpoints = new Checkpoints(this.#connection, BUSY_TIMEOUT_MS)
+    this.#checkpoints.run()
+  }
+
+  /** After a commit. */
+  checkpointIfLong(): void {
+    this.#checkpoints?.runIfLong()
   }
 
   one<Row>(sql: string, ...params: Param[]): Row | undefined {
@@ -67,7 +88,8 @@ export class Database implements Reader {
 
   /** Begins a write transaction. The caller commits it or rolls it back; `transaction` does both. */
   begin(): OpenTransaction {
-    const tx = new OpenTransaction(this.#connection)
+    this.#checkpoints?.beginLog()
+    const tx = new OpenTransaction(this.#connection, this.#checkpoints === undefined)
     try {
       this.#guard(tx)
       return tx
@@ -95,8 +117,21 @@ export class Database implements Reader {
     }
   }
 
+  /** Leaves one complete file if it owns the log and no other connection reads it; otherwise the log stays as it is. */
   close(): void {
-    this.#connection.close()
+    this.#connection.close({ keepsLog: !this.#finishLog() })
+  }
+
+  #finishLog(): boolean {
+    if (this.#checkpoints === undefined) return false
+    try {
+      // Another process may be the owner by now.
+      this.transaction(() => {})
+      return this.#checkpoints.finish()
+    } catch {
+      // Or the disk is full, or the file is damaged. The log has everything.
+      return false
+    }
   }
 }
 
@@ -106,10 +141,13 @@ export type { OpenTransaction }
 class OpenTransaction implements Transaction {
   declare readonly [token]: true
   readonly #connection: Connection
+  /** Whether another process may have written a checkpoint, so that this transaction may be the log's first. */
+  readonly #repeatsStamp: boolean
   #hasEnded = false
 
-  constructor(connection: Connection) {
+  constructor(connection: Connection, repeatsStamp: boolean) {
     this.#connection = connection
+    this.#repeatsStamp = repeatsStamp
     connection.exec('begin immediate')
   }
 
@@ -164,6 +202,7 @@ class OpenTransaction implements Transaction {
 
   /** Durable when it returns. After a failure the transaction is still open and must be rolled back. */
   commit(): void {
+    if (this.#repeatsStamp) repeatStamp(this.#open())
     this.#open().exec('commit')
     this.#hasEnded = true
   }
@@ -181,10 +220,12 @@ class OpenTransaction implements Transaction {
 }
 
 class Connection {
+  readonly #file: string
   readonly #db: DatabaseSync
   readonly #statements = new Map<string, StatementSync>()
 
   constructor(file: string) {
+    this.#file = file
     this.#db = new DatabaseSync(file, { timeout: BUSY_TIMEOUT_MS })
   }
 
@@ -205,9 +246,28 @@ class Connection {
     this.#db.exec(sql)
   }
 
-  close(): void {
+  get(sql: string): Record<string, unknown> | undefined {
+    return this.statement(sql).get()
+  }
+
+  /** The last connection that closes writes a checkpoint, unless it can only read. */
+  close({ keepsLog }: { readonly keepsLog: boolean }): void {
+    const last = keepsLog ? openReader(this.#file) : undefined
     this.#statements.clear()
     this.#db.close()
+    last?.close()
+  }
+}
+
+/** A connection that has read the database; undefined when it is damaged. */
+function openReader(file: string): DatabaseSync | undefined {
+  const reader = new DatabaseSync(file, { readOnly: true })
+  try {
+    reader.prepare('select 1 from sqlite_schema').get()
+    return reader
+  } catch {
+    reader.close()
+    return undefined
   }
 }
 

@@ -1,7 +1,7 @@
 /** Opens the embedded database: directory and file permissions, structure check, schema, migration marker. */
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
-import { prepareDirectory, preparePrivateFile } from '../data-directory.ts'
+import { prepareDirectory } from '../data-directory.ts'
 import { requireLocalFileSystem } from '../local-file-system.ts'
 import { StoreError } from '../store-error.ts'
 import { checkStructure, Database, migrate, type Transaction } from './database.ts'
@@ -18,7 +18,6 @@ export function openDatabase(directory: string): Database {
   prepareDirectory(directory)
   requireLocalFileSystem(directory)
   const file = join(directory, 'latchkey.db')
-  preparePrivateFile(file)
   const db = openFile(file)
   try {
     requireSound(db, file)
@@ -42,6 +41,7 @@ function openFile(file: string): Database {
   try {
     return new Database(file)
   } catch (error) {
+    if (error instanceof StoreError) throw error
     throw new StoreError(`${file} cannot be opened as a database: ${String(error)}.`, { cause: error })
   }
 }
