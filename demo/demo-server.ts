@@ -22,6 +22,8 @@ export async function openDemo(): Promise<Demo> {
     port: 0,
     dataDir,
     serverName: 'demo.example',
+    // By default the second try after 2 s heals; the story shows what happens on servers that always refuse.
+    pools: { ...DEFAULT_CONFIG.pools, onConflict: 'reject' },
     registration: 'open',
     logLevel: 'silent',
     securityLog: 'off',

@@ -3,7 +3,7 @@ import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
-import { startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
+import { REFUSING, startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
 import { loadOlm, type Olm } from './load-olm.ts'
 import { Senders } from './senders.ts'
 
@@ -25,7 +25,7 @@ export class LabServer {
 
   static async open(): Promise<LabServer> {
     const directory = mkdtempSync(join(tmpdir(), 'latchkey-lab-'))
-    const server = await startTestServer({ dataDir: join(directory, 'data') })
+    const server = await startTestServer({ ...REFUSING, dataDir: join(directory, 'data') })
     return new LabServer(await loadOlm(), directory, server)
   }
 
@@ -71,7 +71,7 @@ export class LabServer {
     const port = Number(new URL(this.url).port)
     await this.#server.close()
     work()
-    this.#server = await startTestServer({ dataDir: join(this.#directory, 'data'), port })
+    this.#server = await startTestServer({ ...REFUSING, dataDir: join(this.#directory, 'data'), port })
     // Connections that `fetch` kept to the previous server fail on first use: uses them here instead of in a scenario.
     const probes = Array.from({ length: MAX_KEPT_CONNECTIONS }, () =>
       fetch(`${this.url}/_matrix/client/versions`),

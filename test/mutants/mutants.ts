@@ -55,12 +55,20 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
       "if (kind === 'first') throw new RememberedRefusal(refusal, { refused: attempt })",
       "if (kind === 'first') throw refusal",
     ],
-    ['counted += final.store.length', 'counted += keys.length'],
-    ['counted++', ''],
+    ['stored.push(...final.store)', 'stored.push(...keys)'],
+    ['stored.push(key)', ''],
+    ['const used = request.alreadyCounted + stored.length', 'const used = stored.length'],
+    [
+      'const afterHeal = healed ? requireSecondTry(request, conflicts, facts, policy) : facts.counts',
+      'const afterHeal = (healed && requireSecondTry(request, conflicts, facts, policy), facts.counts)',
+    ],
+    [
+      'return keys.reduce((sum, { keyId, json }) => sum + utf8Length(keyId) + utf8Length(json), 0)',
+      'return keys.reduce((sum, { keyId, json }) => sum + keyId.length + json.length, 0)',
+    ],
     ['evicted.push(...evictOver(pool, policy.keysPerPool))', ''],
     ['const surplus = pool.count - keysPerPool', 'const surplus = pool.count - keysPerPool + 1'],
     ["if (outcome !== 'stored') continue", ''],
-    ['const day = countStored(facts.day, counted, policy.keysPerDeviceAndDay, now)', 'const day = facts.day'],
   ],
   'pool/outcomes.ts': [
     ['export const ID_REUSE_LOOKBACK = 5_000', 'export const ID_REUSE_LOOKBACK = 5_001'],
@@ -132,16 +140,14 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
     ],
   ],
   'pool/daily-budget.ts': [
-    ['if (stored === 0 || budget === 0) return day', 'if (budget === 0) return day'],
+    ['if (used[budget] === 0 || limit === 0) continue', 'if (limit === 0) continue'],
+    ['if (before + used[budget] > limit) {', 'if (before + used[budget] >= limit) {'],
+    ['if (now - start >= DAY_MS) return { start: now, used: 0 }', ''],
+    ['return { start: Math.min(start, now), used }', 'return { start, used }'],
+    ['const isSetBack = now < counts[budget].start', 'const isSetBack = false'],
     [
-      'const isOver = now - day.start >= DAY_MS || now < day.start',
-      'const isOver = now - day.start >= DAY_MS',
-    ],
-    ['if (total > budget) {', 'if (total >= budget) {'],
-    ['const total = (isOver ? 0 : day.stored) + stored', 'const total = day.stored + stored'],
-    [
-      'return { start: isOver ? now : day.start, stored: total }',
-      'return { start: day.start, stored: total }',
+      'after = { ...after, [budget]: { start, used: before + used[budget] } }',
+      'after = { ...counts, [budget]: { start, used: before + used[budget] } }',
     ],
   ],
   'pool/limits.ts': [

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { type Algorithm, emptyDigest, type KeyId, mixIn, parseKeyName } from '@latchkey/protocol'
 import type { RefusedTry } from '../../server/src/pool/conflict.ts'
-import type { DayCount } from '../../server/src/pool/daily-budget.ts'
+import type { Budget, DayCount, DayCounts } from '../../server/src/pool/day-count.ts'
 import type { Identity, IdentityPart } from '../../server/src/pool/identity.ts'
 import {
   type HashedKey,
@@ -48,7 +48,7 @@ export type MemoryDevice = {
   identity: Identity
   identityChanged: boolean
   formerIdentities: Identity[]
-  day: DayCount
+  counts: DayCounts
   refused: RefusedTry | undefined
   replays: Map<string, { readonly answer: string; readonly ts: number }>
   readonly pools: Map<Algorithm, MemoryPool>
@@ -66,11 +66,22 @@ export function newMemoryDevice(): MemoryDevice {
     identity: {},
     identityChanged: false,
     formerIdentities: [],
-    day: { start: 0, stored: 0 },
+    counts: countsOf({}),
     refused: undefined,
     replays: new Map(),
     pools: new Map(),
     signals: 0,
+  }
+}
+
+/** The use of each budget since a day began. */
+export function countsOf(used: Partial<Record<Budget, number>>, start = 0): DayCounts {
+  const day = (budget: Budget): DayCount => ({ start, used: used[budget] ?? 0 })
+  return {
+    device_keys: day('device_keys'),
+    user_keys: day('user_keys'),
+    user_bytes: day('user_bytes'),
+    heals: day('heals'),
   }
 }
 
@@ -94,7 +105,7 @@ export function availableIn(pool: MemoryPool): (LoggedKey & { readonly place: nu
 
 /** The facts that a request may meet, and no others. */
 export function loadFacts(device: MemoryDevice, wanted: WantedFacts): DeviceFacts {
-  const { version, generation, deviceKeys, identity, identityChanged, day, refused } = device
+  const { version, generation, deviceKeys, identity, identityChanged, counts, refused } = device
   return {
     epoch: MEMORY_EPOCH,
     version,
@@ -103,7 +114,7 @@ export function loadFacts(device: MemoryDevice, wanted: WantedFacts): DeviceFact
     identity,
     identityChanged,
     givenUp: givenUpParts(device, wanted),
-    day,
+    counts,
     refused,
     replay: wanted.replay && device.replays.get(wanted.replay.requestId),
     replaysRemembered: replaysSince(device, wanted.replay?.since),
@@ -190,13 +201,14 @@ function known(entry: Placed): ListedKey & { readonly material: HashedKey['mater
 
 /** Saves what a decision changed. */
 export function saveChanges(device: MemoryDevice, changes: DeviceChanges): void {
-  const { pools: change, deviceKeys, givenUp, refused, replay } = changes
+  const { pools: change, counts, deviceKeys, givenUp, refused, replay } = changes
   if (change !== undefined) {
-    const { version, generation, day, signal, now } = change
-    Object.assign(device, { version, generation, day })
+    const { version, generation, signal, now } = change
+    Object.assign(device, { version, generation })
     if (signal) device.signals++
     for (const one of change.pools) savePool(device, one, now)
   }
+  if (counts !== undefined) device.counts = counts
   if (givenUp !== undefined) {
     device.formerIdentities.push(givenUp)
     device.identityChanged = true

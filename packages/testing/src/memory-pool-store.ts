@@ -74,6 +74,7 @@ export class MemoryPoolStore implements PoolStore {
     const decision = decide(facts)
     assert.deepEqual(decide(facts), decision, 'the same facts give the same decision')
     saveChanges(device, decision.changes)
+    this.#shareBudgets(device)
     return decision
   }
 
@@ -139,6 +140,7 @@ export class MemoryPoolStore implements PoolStore {
       const ref = this.#devices.length as DeviceRef
       device = { ...newMemoryDevice(), ref, userId, deviceId, removed: false, tokens: new Set() }
       this.#devices.push(device)
+      this.#shareBudgets(this.#devices.find((one) => one.userId === userId) ?? device)
     }
     device.removed = false
     device.tokens = new Set([tokenHash])
@@ -152,7 +154,7 @@ export class MemoryPoolStore implements PoolStore {
       if (device.removed || device.userId !== userId || !deviceIds.includes(device.deviceId)) continue
       const pools = new DevicePools(loadFacts(device, NOTHING_WANTED))
       pools.purge(REMOVAL_PURGE)
-      const change = pools.changes({ left: true, signal: false, day: device.day, now })
+      const change = pools.changes({ left: true, signal: false, now })
       saveChanges(device, change === undefined ? {} : { pools: change })
       Object.assign(device, {
         removed: true,
@@ -165,6 +167,12 @@ export class MemoryPoolStore implements PoolStore {
         replays: new Map(),
       })
     }
+  }
+
+  /** The devices of a user have daily budgets together. */
+  #shareBudgets({ userId, counts: { user_keys, user_bytes } }: Owned): void {
+    for (const device of this.#devices)
+      if (device.userId === userId) device.counts = { ...device.counts, user_keys, user_bytes }
   }
 
   #prove({ deviceRef, tokenHash }: Session): Owned {

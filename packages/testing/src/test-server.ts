@@ -44,6 +44,9 @@ export const TEST_CONFIG: Config = {
   securityLog: 'off',
 }
 
+/** Every conflicting upload is refused, as on other homeservers: for clients that have to recover by themselves. */
+export const REFUSING: Partial<Config> = { pools: { ...DEFAULT_CONFIG.pools, onConflict: 'reject' } }
+
 export async function startTestServer(
   config: Partial<Config> = {},
   overrides: Overrides = {},

@@ -1,13 +1,13 @@
 /** Uploads that a server refuses, at every server level: the retry loop ends inside the same fetch. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { startTestServer } from '@latchkey/testing/test-server.ts'
+import { REFUSING, startTestServer } from '@latchkey/testing/test-server.ts'
 import { ModelSdk } from '../support/guard/model-sdk.ts'
 import { hidingProxy } from '../support/guard/proxy.ts'
 import { startScene } from '../support/guard/scene.ts'
 import { MatrixSession } from '@latchkey/testing/matrix-session.ts'
 
-const server = await startTestServer()
+const server = await startTestServer(REFUSING)
 const msc4162 = await hidingProxy(server.url, 'msc4162')
 const bare = await hidingProxy(server.url, 'bare', '/behind/a/proxy')
 after(async () => {

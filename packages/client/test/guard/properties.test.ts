@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import fc from 'fast-check'
-import { startTestServer } from '@latchkey/testing/test-server.ts'
+import { REFUSING, startTestServer } from '@latchkey/testing/test-server.ts'
 import type { AnyJson } from '@latchkey/testing/matrix-session.ts'
 import type { ModelSdk, ModelState } from '../support/guard/model-sdk.ts'
 import { GuardNet } from '../support/guard/net.ts'
@@ -17,7 +17,7 @@ const RUNS = Number(process.env['PROPERTY_RUNS'] ?? 10)
 /** An SDK that keeps few keys reaches an empty pool, and reuses issued IDs, sooner. */
 const TARGET = 8
 
-const server = await startTestServer()
+const server = await startTestServer(REFUSING)
 const msc4162 = await hidingProxy(server.url, 'msc4162')
 const bare = await hidingProxy(server.url, 'bare')
 after(async () => {

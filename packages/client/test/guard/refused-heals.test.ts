@@ -2,11 +2,11 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { MatrixSession } from '@latchkey/testing/matrix-session.ts'
-import { startTestServer } from '@latchkey/testing/test-server.ts'
+import { REFUSING, startTestServer } from '@latchkey/testing/test-server.ts'
 import { ModelSdk } from '../support/guard/model-sdk.ts'
 import { copyOf, startScene } from '../support/guard/scene.ts'
 
-const server = await startTestServer()
+const server = await startTestServer(REFUSING)
 after(() => server[Symbol.asyncDispose]())
 
 const AN_HOUR_MS = 3_600_000

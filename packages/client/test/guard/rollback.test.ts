@@ -2,11 +2,11 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { memoryStore } from '@latchkey/client'
-import { startTestServer } from '@latchkey/testing/test-server.ts'
+import { REFUSING, startTestServer } from '@latchkey/testing/test-server.ts'
 import { ModelSdk } from '../support/guard/model-sdk.ts'
 import { copyOf, startScene } from '../support/guard/scene.ts'
 
-const server = await startTestServer()
+const server = await startTestServer(REFUSING)
 after(() => server[Symbol.asyncDispose]())
 
 test('after a rollback of SDK store and ledger, exactly the unknown keys are withdrawn within one sync', async () => {

@@ -5,11 +5,11 @@ import { createClient as createFloodingClient } from 'matrix-js-sdk-flooding/lib
 import { logger as floodingLogger } from 'matrix-js-sdk-flooding/lib/logger.js'
 import { JsSdkClient, type JsSdkOptions, silence } from '@latchkey/testing/js-sdk-client.ts'
 import { OlmDevice } from '@latchkey/testing/olm-device.ts'
-import { startTestServer } from '@latchkey/testing/test-server.ts'
+import { REFUSING, startTestServer } from '@latchkey/testing/test-server.ts'
 import { type ClientEvent, type Guard, guardFetch, memoryStore, type Store } from '@latchkey/client'
 import { copyOf } from '../support/guard/scene.ts'
 
-const server = await startTestServer()
+const server = await startTestServer(REFUSING)
 after(() => server[Symbol.asyncDispose]())
 
 function guarded(store: Store = memoryStore()): { guard: Guard; events: ClientEvent[] } {

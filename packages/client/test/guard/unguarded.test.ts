@@ -3,12 +3,12 @@ import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { memoryStore } from '@latchkey/client'
 import type { Fetch } from '@latchkey/testing/matrix-session.ts'
-import { startTestServer } from '@latchkey/testing/test-server.ts'
+import { REFUSING, startTestServer } from '@latchkey/testing/test-server.ts'
 import { ModelSdk } from '../support/guard/model-sdk.ts'
 import { breakable, copyOf, startScene } from '../support/guard/scene.ts'
 import { hidingProxy } from '../support/guard/proxy.ts'
 
-const server = await startTestServer()
+const server = await startTestServer(REFUSING)
 after(() => server[Symbol.asyncDispose]())
 const bare = await hidingProxy(server.url, 'bare')
 after(() => bare[Symbol.asyncDispose]())

@@ -2,12 +2,12 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { MatrixSession } from '@latchkey/testing/matrix-session.ts'
-import { startTestServer } from '@latchkey/testing/test-server.ts'
+import { REFUSING, startTestServer } from '@latchkey/testing/test-server.ts'
 import { preKeyContent } from '../support/guard/messages.ts'
 import { publicKey } from '../support/guard/model-sdk.ts'
 import { startScene } from '../support/guard/scene.ts'
 
-const server = await startTestServer()
+const server = await startTestServer(REFUSING)
 after(() => server[Symbol.asyncDispose]())
 
 const SENDER = '@a:test.example'

@@ -1,13 +1,13 @@
 /** Pending withdrawals are eventually carried out, despite failures, crashes, pauses and modes. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { startTestServer } from '@latchkey/testing/test-server.ts'
+import { REFUSING, startTestServer } from '@latchkey/testing/test-server.ts'
 import { ModelSdk } from '../support/guard/model-sdk.ts'
 import { GuardNet } from '../support/guard/net.ts'
 import { hidingProxy } from '../support/guard/proxy.ts'
 import { copyOf, orphansAt, type Scene, startScene } from '../support/guard/scene.ts'
 
-const server = await startTestServer()
+const server = await startTestServer(REFUSING)
 const msc4162 = await hidingProxy(server.url, 'msc4162')
 const bare = await hidingProxy(server.url, 'bare')
 after(async () => {

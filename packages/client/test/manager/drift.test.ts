@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { after, before, test } from 'node:test'
-import { startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
+import { REFUSING, startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
 import { memoryStore, type Store, StoreError } from '../../src/index.ts'
 import { ManagerDevice, PICKLE_KEY } from '../support/manager/device.ts'
 import { Rival } from '../support/manager/rival.ts'
@@ -16,7 +16,7 @@ const HOUR_MS = 3_600_000
 
 let server: TestServer
 before(async () => {
-  server = await startTestServer()
+  server = await startTestServer(REFUSING)
 })
 after(async () => {
   await server[Symbol.asyncDispose]()
@@ -120,19 +120,19 @@ test('of a server restored from its backup, keys it would issue again are withdr
   const dataDir = mkdtempSync(join(tmpdir(), 'latchkey-manager-'))
   const backup = mkdtempSync(join(tmpdir(), 'latchkey-manager-'))
   try {
-    const first = await startTestServer({ dataDir })
+    const first = await startTestServer({ ...REFUSING, dataDir })
     const bob = await ManagerDevice.ready(first.url, { user: 'bob', deviceId: 'BOB' })
     const alice = await Sender.signIn(first.url, 'alice')
     await first.close()
     cpSync(dataDir, backup, { recursive: true })
-    const second = await startTestServer({ dataDir, port: Number(new URL(first.url).port) })
+    const second = await startTestServer({ ...REFUSING, dataDir, port: Number(new URL(first.url).port) })
     await untilReachable(second.url)
     const claimed = await alice.session.claimMany(bob.userId, bob.deviceId, 10)
     await bob.catchUp()
     await second.close()
     rmSync(dataDir, { recursive: true })
     cpSync(backup, dataDir, { recursive: true })
-    await using third = await startTestServer({ dataDir, port: Number(new URL(first.url).port) })
+    await using third = await startTestServer({ ...REFUSING, dataDir, port: Number(new URL(first.url).port) })
     assert.equal(third.url, first.url)
     await untilReachable(third.url)
     await bob.catchUp()
@@ -368,7 +368,7 @@ test('a server that refuses every upload is asked less and less often, and no pr
 test('in a new epoch of the server an upload in progress is dropped, and the pool is read instead', async () => {
   const dataDir = mkdtempSync(join(tmpdir(), 'latchkey-manager-'))
   try {
-    const first = await startTestServer({ dataDir })
+    const first = await startTestServer({ ...REFUSING, dataDir })
     const port = Number(new URL(first.url).port)
     const bob = await ManagerDevice.ready(first.url, { user: 'bob', deviceId: 'BOB' })
     const alice = await Sender.signIn(first.url, 'alice')
@@ -380,7 +380,7 @@ test('in a new epoch of the server an upload in progress is dropped, and the poo
     const db = new DatabaseSync(join(dataDir, 'latchkey.db'))
     db.exec("update meta set value = 'raised' where key = 'epoch'")
     db.close()
-    await using second = await startTestServer({ dataDir, port })
+    await using second = await startTestServer({ ...REFUSING, dataDir, port })
     await untilReachable(second.url)
     // The server's fence takes the epoch as proof that its database was rolled back, and purges the pools.
     await bob.catchUp()

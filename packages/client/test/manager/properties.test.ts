@@ -7,7 +7,7 @@ import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import fc from 'fast-check'
 import type { AnyJson } from '@latchkey/testing/matrix-session.ts'
-import { startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
+import { REFUSING, startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
 import {
   memoryStore,
   type OutgoingRequest,
@@ -76,7 +76,7 @@ const NEEDS_DIGESTS: readonly Operation[] = ['restore the copy']
 
 let server: TestServer
 before(async () => {
-  server = await startTestServer()
+  server = await startTestServer(REFUSING)
 })
 after(async () => {
   await server[Symbol.asyncDispose]()

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import type { AnyJson } from '@latchkey/testing/matrix-session.ts'
-import { startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
+import { REFUSING, startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
 import { memoryStore } from '../../src/index.ts'
 import { fileStore } from '../../src/node.ts'
 import { ManagerDevice } from '../support/manager/device.ts'
@@ -17,7 +17,7 @@ const DAY_MS = 24 * HOUR_MS
 
 let server: TestServer
 before(async () => {
-  server = await startTestServer()
+  server = await startTestServer(REFUSING)
 })
 after(async () => {
   await server[Symbol.asyncDispose]()

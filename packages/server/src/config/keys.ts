@@ -190,7 +190,7 @@ export const POOL_KEYS: Keys<Config['pools']> = {
     'pools.on_conflict',
     choice(['reject', 'heal']),
     pools.onConflict,
-    'The answer to an uploaded key ID that is available with other material: refuse it, or purge the pool when the client repeats the upload.',
+    'The answer to an uploaded key ID that is available with other material: refuse it, or purge the pool when the client repeats the upload, a few times a day.',
   ),
   claimOrder: key(
     'pools.claim_order',
@@ -245,7 +245,25 @@ export const POOL_KEYS: Keys<Config['pools']> = {
     'rates.keys_per_device_and_day',
     whole(0, 10_000_000, '; 0 means unlimited'),
     pools.keysPerDeviceAndDay,
-    'One-time keys stored per device within 24 hours; 0 means unlimited.',
+    'Keys stored per device within 24 hours; 0 means unlimited.',
+  ),
+  keysPerUserAndDay: key(
+    'rates.keys_per_user_and_day',
+    whole(0, 100_000_000, '; 0 means unlimited'),
+    pools.keysPerUserAndDay,
+    'Keys stored by all devices of a user within 24 hours, removed devices included; 0 means unlimited.',
+  ),
+  keyBytesPerUserAndDay: key(
+    'rates.key_bytes_per_user_and_day',
+    bytes(0, 1024 * 1024 * MIB),
+    pools.keyBytesPerUserAndDay,
+    'Names and objects of the keys stored by all devices of a user within 24 hours, removed devices included; 0 means unlimited.',
+  ),
+  healsPerDeviceAndDay: key(
+    'rates.heals_per_device_and_day',
+    whole(0, 1_000_000, '; 0 means unlimited'),
+    pools.healsPerDeviceAndDay,
+    'Conflicts of a device that are healed within 24 hours (`pools.on_conflict: heal`); over it they are refused. 0 means unlimited.',
   ),
 }
 
@@ -387,7 +405,7 @@ export const RATES_ENABLED: Key<boolean> = {
     'rates.enabled',
     onOff(),
     true,
-    'Off disables every rate limit, `rates.keys_per_device_and_day` included; for tests and benchmarks. Size limits still apply.',
+    'Off disables every rate limit and daily budget; for tests and benchmarks. Size limits still apply.',
     { name: '--limits', value: 'on|off' },
   ),
   variable: 'LATCHKEY_LIMITS',

@@ -119,6 +119,13 @@ function readFile(file: string): YamlFile {
   return readYaml(source, basename(file), paths)
 }
 
+const UNLIMITED_DAYS = {
+  keysPerDeviceAndDay: 0,
+  keysPerUserAndDay: 0,
+  keyBytesPerUserAndDay: 0,
+  healsPerDeviceAndDay: 0,
+}
+
 type Values = ReadonlyMap<Key<unknown>, unknown>
 
 /** The casts are safe: `Keys` lists every member of Config, and each key's kind returns that member's type. */
@@ -127,7 +134,7 @@ function build(values: Values): Config {
   const pools = group(POOL_KEYS, values) as Config['pools']
   return {
     ...(group(GENERAL_KEYS, values) as Omit<Config, 'pools' | 'rates' | 'sizes'>),
-    pools: limited ? pools : { ...pools, keysPerDeviceAndDay: 0 },
+    pools: limited ? pools : { ...pools, ...UNLIMITED_DAYS },
     ...(limited && { rates: rateLimits(values) }),
     sizes: group(SIZE_KEYS, values) as Config['sizes'],
   }

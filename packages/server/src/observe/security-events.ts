@@ -49,6 +49,10 @@ export const SECURITY_EVENTS = {
     members: ['count'],
     meaning: 'An upload over the cap of a pool removed the oldest one-time keys of its own device.',
   },
+  heals_exceeded: {
+    members: [],
+    meaning: 'A conflict of a device was refused because the device had used its heals of the day.',
+  },
   answer_cut_off: {
     members: ['route', 'cause'],
     meaning:

@@ -38,7 +38,7 @@ for (const [name, change, left, version, generation] of ROWS) {
     change(pools)
     const status = pools.status({ left })
     assert.deepEqual([status.epoch, status.version, status.generation], ['epoch', version, generation])
-    const changes = pools.changes({ left, signal: true, day: facts.day, now: NOW })
+    const changes = pools.changes({ left, signal: true, now: NOW })
     assert.equal(changes === undefined, version === 7)
     if (changes === undefined) return
     assert.deepEqual([changes.version, changes.generation], [version, generation])
@@ -46,19 +46,12 @@ for (const [name, change, left, version, generation] of ROWS) {
   })
 }
 
-test('a day that moved is saved although no pool changed', () => {
-  const facts = factsOf({ log: 'A=a' })
-  const day = { start: NOW, stored: 1 }
-  const changes = new DevicePools(facts).changes({ left: false, signal: false, day, now: NOW })
-  assert.deepEqual([changes?.day, changes?.version, changes?.pools], [day, 7, []])
-})
-
 test('only pools that changed are saved, and a new one as new', () => {
   const facts = factsOf({ log: 'A=a y/B=b' })
   const pools = new DevicePools(facts)
   pools.open(X).append([key('x/C=c')])
   pools.open('y' as Algorithm).append([key('y/C=c')])
-  const changes = pools.changes({ left: false, signal: false, day: facts.day, now: NOW })
+  const changes = pools.changes({ left: false, signal: false, now: NOW })
   assert.deepEqual(
     changes?.pools.map(({ algorithm, isNew }) => [algorithm as string, isNew]),
     [

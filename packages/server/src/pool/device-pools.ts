@@ -5,7 +5,6 @@
  */
 import { type Algorithm, base64Url, compareCodePoints, emptyDigest } from '@latchkey/protocol'
 import type { PoolStatus } from './commands.ts'
-import type { DayCount } from './daily-budget.ts'
 import { keyHash } from './key.ts'
 import { Pool } from './pool.ts'
 import type { DeviceFacts, PoolsChange } from './port.ts'
@@ -71,17 +70,15 @@ export class DevicePools {
   changes({
     left,
     signal,
-    day,
     now,
   }: {
     readonly left: boolean
     readonly signal: boolean
-    readonly day: DayCount
     readonly now: number
   }): PoolsChange | undefined {
     const pools = [...this.#pools.values()].flatMap((pool) => pool.change() ?? [])
-    if (pools.length === 0 && !left && day === this.#facts.day) return undefined
-    return { now, ...this.#numbers(left), day, signal, pools }
+    if (pools.length === 0 && !left) return undefined
+    return { now, ...this.#numbers(left), signal, pools }
   }
 
   /** One request moves the version by one, regardless of how much it changes (docs/decisions/0015). */

@@ -3,11 +3,18 @@
  * order, because a conflict must not be healed for a request that is refused anyway (docs/decisions/0014):
  *
  *     algorithms of the device -> outcomes of the one-time keys -> conflict: 400, or heal -> store
- *     -> evict over the cap -> fallback keys -> daily budget
+ *     -> evict over the cap -> fallback keys -> daily budgets
  */
-import { type FallbackOutcome, keyName, type KeyName, type UploadOutcome } from '@latchkey/protocol'
+import {
+  type FallbackOutcome,
+  keyName,
+  type KeyName,
+  type UploadOutcome,
+  utf8Length,
+} from '@latchkey/protocol'
 import { classifyTry, conflictError, tryOf } from './conflict.ts'
-import { countStored, type DayCount } from './daily-budget.ts'
+import { countUsed, storesTooMuch } from './daily-budget.ts'
+import type { DayCounts } from './day-count.ts'
 import { RememberedRefusal } from './decision.ts'
 import type { DevicePools } from './device-pools.ts'
 import { decideFallback } from './fallback.ts'
@@ -25,7 +32,7 @@ export type EnteredKeys = {
   readonly storedAs: ReadonlyMap<KeyName, KeyName>
   readonly evicted: readonly KeyName[]
   readonly healed: boolean
-  readonly day: DayCount
+  readonly counts: DayCounts
 }
 
 export type EnteringKeys = {
@@ -42,7 +49,7 @@ export type EnteringKeys = {
 export function enterKeys(
   pools: DevicePools,
   request: EnteringKeys,
-  facts: Pick<DeviceFacts, 'day' | 'refused'>,
+  facts: Pick<DeviceFacts, 'counts' | 'refused'>,
   policy: PoolPolicy,
 ): EnteredKeys {
   const { oneTimeKeys, fallbackKeys, now } = request
@@ -54,15 +61,15 @@ export function enterKeys(
   })
   const conflicts = batches.flatMap(({ decision }) => decision.conflicts)
   const healed = conflicts.length > 0
-  if (healed) requireSecondTry(request, conflicts, facts)
+  const afterHeal = healed ? requireSecondTry(request, conflicts, facts, policy) : facts.counts
   const outcomes = new Map<KeyName, UploadOutcome>()
   const storedAs = new Map<KeyName, KeyName>()
   const evicted: KeyName[] = []
-  let counted = request.alreadyCounted
+  const stored: HashedKey[] = []
   for (const { pool, keys, decision } of batches) {
     const final = decision.conflicts.length > 0 ? heal(pool, keys) : decision
     pool.append(final.store)
-    counted += final.store.length
+    stored.push(...final.store)
     for (const [name, outcome] of final.outcomes) outcomes.set(name, outcome)
     for (const [name, as] of final.storedAs) storedAs.set(name, as)
     evicted.push(...evictOver(pool, policy.keysPerPool))
@@ -74,24 +81,41 @@ export function enterKeys(
     fallbackOutcomes.set(keyName(key.algorithm, key.keyId), outcome)
     if (outcome !== 'stored') continue
     pool.replaceFallback(key)
-    counted++
+    stored.push(key)
   }
-  const day = countStored(facts.day, counted, policy.keysPerDeviceAndDay, now)
-  return { outcomes, fallbackOutcomes, storedAs, evicted, healed, day }
+  const used = request.alreadyCounted + stored.length
+  const counts = countUsed(
+    afterHeal,
+    { device_keys: used, user_keys: used, user_bytes: bytesOf(stored) },
+    policy,
+    now,
+    storesTooMuch,
+  )
+  return { outcomes, fallbackOutcomes, storedAs, evicted, healed, counts }
 }
 
-/** Under `reject`, and on the first try, a conflict is refused. */
+/** The bytes of names and texts; a row adds about 150, which the number of keys bounds. */
+function bytesOf(keys: readonly HashedKey[]): number {
+  return keys.reduce((sum, { keyId, json }) => sum + utf8Length(keyId) + utf8Length(json), 0)
+}
+
+/**
+ * Under `reject`, on the first try and over the daily number of heals, a conflict is refused. Returns the counts with
+ * the heal.
+ */
 function requireSecondTry(
   { mayHeal, oneTimeKeys, now }: EnteringKeys,
   conflicts: readonly Conflict[],
-  { refused }: Pick<DeviceFacts, 'refused'>,
-): void {
+  { counts, refused }: Pick<DeviceFacts, 'counts' | 'refused'>,
+  policy: PoolPolicy,
+): DayCounts {
   const refusal = conflictError(conflicts)
   if (!mayHeal) throw refusal
   const attempt = tryOf(oneTimeKeys, now)
   const kind = classifyTry(refused, attempt)
   if (kind === 'first') throw new RememberedRefusal(refusal, { refused: attempt })
   if (kind === 'repeat') throw refusal
+  return countUsed(counts, { heals: 1 }, policy, now, () => refusal)
 }
 
 /**

@@ -13,8 +13,14 @@ export type PoolPolicy = {
   /** Available one-time keys per pool; over it the oldest are evicted. */
   readonly keysPerPool: number
   readonly algorithmsPerDevice: number
-  /** One-time keys stored per device within 24 hours; 0 means unlimited. */
+  /**
+   * Budgets of 24 hours (daily-budget.ts): keys of a device, keys and their bytes of all devices of a user, heals of a
+   * device; 0 means unlimited.
+   */
   readonly keysPerDeviceAndDay: number
+  readonly keysPerUserAndDay: number
+  readonly keyBytesPerUserAndDay: number
+  readonly healsPerDeviceAndDay: number
   readonly keyIdBytes: number
   /** Bytes of one key object of `curve25519` and `signed_curve25519`; `otherKeyObjectBytes` of other algorithms. */
   readonly keyObjectBytes: number
@@ -23,13 +29,16 @@ export type PoolPolicy = {
 }
 
 export const DEFAULT_POOL_POLICY: PoolPolicy = {
-  onConflict: 'reject',
+  onConflict: 'heal',
   claimOrder: 'upload',
   verifySignatures: false,
   keysPerRequest: 500,
   keysPerPool: 500,
   algorithmsPerDevice: 16,
   keysPerDeviceAndDay: 5000,
+  keysPerUserAndDay: 20_000,
+  keyBytesPerUserAndDay: 16 * 1024 * 1024,
+  healsPerDeviceAndDay: 3,
   keyIdBytes: 255,
   keyObjectBytes: 4 * 1024,
   otherKeyObjectBytes: 16 * 1024,

@@ -13,7 +13,7 @@ import type { MatrixError } from '../matrix-error.ts'
 import type { Session } from '../session.ts'
 import type { ClaimCommand, ClaimResult, PoolInspection, UploadedDeviceKeys } from './commands.ts'
 import type { RefusedTry } from './conflict.ts'
-import type { DayCount } from './daily-budget.ts'
+import type { DayCounts } from './day-count.ts'
 import type { Identity, IdentityPart } from './identity.ts'
 import type { HashedKey, MaterialHash, Removal, UploadedKey } from './key.ts'
 import type { KnownKey, ListedKey, MetKey, NamedKey } from './log-key.ts'
@@ -73,7 +73,7 @@ export type DeviceFacts = {
   readonly identityChanged: boolean
   /** The parts of the wanted identity that the device gave up. */
   readonly givenUp: ReadonlySet<IdentityPart>
-  readonly day: DayCount
+  readonly counts: DayCounts
   /** The last upload that was refused for a conflict. */
   readonly refused: RefusedTry | undefined
   /** The answer remembered under the wanted request ID (reset-replay.ts), and how many answers are remembered. */
@@ -108,6 +108,8 @@ export type PoolFacts = {
 export type DeviceChanges = {
   /** Undefined when nothing of the pools changes. */
   readonly pools?: PoolsChange
+  /** The use of the daily budgets of the device and its user; undefined when nothing changes. */
+  readonly counts?: DayCounts
   /** New device keys: the user's device list changes. */
   readonly deviceKeys?: UploadedDeviceKeys
   /** The identity changed: the previous parts, which the device never uses again; signatures on it are deleted. */
@@ -132,7 +134,6 @@ export type PoolsChange = {
   readonly now: number
   readonly version: number
   readonly generation: number
-  readonly day: DayCount
   /** The device's sync is woken (wake.ts). */
   readonly signal: boolean
   /** Pools that changed, new ones among them. */

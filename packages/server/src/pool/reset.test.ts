@@ -12,7 +12,7 @@ import {
   SESSION,
   shortName,
 } from '@latchkey/testing/pool-facts.ts'
-import type { MemoryDevice } from '@latchkey/testing/memory-device.ts'
+import { countsOf, type MemoryDevice } from '@latchkey/testing/memory-device.ts'
 import type { KeyMaterial } from '@latchkey/protocol'
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -318,7 +318,7 @@ const LIMIT_ROWS: readonly (readonly [string, MemoryDevice, Partial<ResetSetup>,
   ['unsigned replacements are accepted by default', deviceWith({}), { keys: 'A=a' }, undefined],
   [
     'the daily budget bounds replacements',
-    deviceWith({ day: { start: NOW, stored: 5 } }),
+    deviceWith({ counts: countsOf({ device_keys: 5 }, NOW) }),
     { keys: 'A=a', policy: { keysPerDeviceAndDay: 5 } },
     '429 M_LIMIT_EXCEEDED',
   ],

@@ -78,14 +78,15 @@ export function decideReset(
       }
       const entering = { oneTimeKeys, fallbackKeys, now, mayHeal: false, alreadyCounted: 0 }
       const entered = enterKeys(pools, entering, facts, policy)
-      const { outcomes, fallbackOutcomes, storedAs, evicted, day } = entered
+      const { outcomes, fallbackOutcomes, storedAs, evicted, counts } = entered
       const left = withdrawn.length > 0 || evicted.length > 0
-      const changed = pools.changes({ left, signal: left, day, now })
+      const changed = pools.changes({ left, signal: left, now })
       const status = pools.status({ left })
       const result = { withdrawn, absent, outcomes, fallbackOutcomes, storedAs, evicted, status }
       const changes: DeviceChanges = {
         countsAcknowledged: true,
         ...(changed && { pools: changed }),
+        ...(counts !== facts.counts && { counts }),
         ...(requestId !== undefined && {
           replay: { requestId, answer: encodeReplay(result), ts: now, forgetUpTo: now - REPLAY_RESET_MS },
         }),

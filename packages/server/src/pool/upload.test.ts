@@ -12,11 +12,12 @@ import {
   SESSION,
   type UploadSetup,
 } from '@latchkey/testing/pool-facts.ts'
-import type { MemoryDevice } from '@latchkey/testing/memory-device.ts'
+import { countsOf, type MemoryDevice, saveChanges } from '@latchkey/testing/memory-device.ts'
 import type { KeyMaterial } from '@latchkey/protocol'
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { tryOf } from './conflict.ts'
+import { BudgetError } from './daily-budget.ts'
 import type { Identity } from './identity.ts'
 import { DEFAULT_POOL_POLICY } from './policy.ts'
 import { factsForUpload } from './upload.ts'
@@ -320,13 +321,13 @@ const ORDER_ROWS: readonly (readonly [string, () => MemoryDevice, UploadSetup, s
   ],
   [
     'conflicts come before the daily budget',
-    () => deviceWith({ log: 'A=a', day: { start: NOW, stored: 5 } }),
-    { keys: 'A=b B=c', policy: { keysPerDeviceAndDay: 5 } },
+    () => deviceWith({ log: 'A=a', counts: countsOf({ device_keys: 5 }, NOW) }),
+    { keys: 'A=b B=c', policy: { onConflict: 'reject', keysPerDeviceAndDay: 5 } },
     '400 M_DUPLICATE_ONE_TIME_KEY',
   ],
   [
     'the daily budget comes last',
-    () => deviceWith({ log: 'A=a', day: { start: NOW, stored: 5 } }),
+    () => deviceWith({ log: 'A=a', counts: countsOf({ device_keys: 5 }, NOW) }),
     { keys: 'B=b', policy: { keysPerDeviceAndDay: 5 } },
     '429 M_LIMIT_EXCEEDED',
   ],
@@ -341,7 +342,12 @@ for (const [name, make, upload, refusal] of ORDER_ROWS) {
   })
 }
 
-test('the daily budget counts stored keys, fallback keys and a change of identity', () => {
+/** Keys of the device, and of its user. */
+function usedBy({ counts }: MemoryDevice): number[] {
+  return [counts.device_keys.used, counts.user_keys.used]
+}
+
+test('the daily budgets count stored keys, fallback keys and a change of identity', () => {
   for (const [upload, stored] of [
     [{ keys: 'A=a B=b' }, 2],
     [{ keys: 'A=a', fallbacks: 'F=f x/F=f' }, 3],
@@ -350,16 +356,83 @@ test('the daily budget counts stored keys, fallback keys and a change of identit
     [{ keys: 'A=a B=a' }, 1],
     [{ fallbacks: 'G=g' }, 0],
   ] as const) {
-    const device = published({ log: 'K=k', fallbacks: 'G=g', day: { start: NOW, stored: 0 } })
+    const device = published({ log: 'K=k', fallbacks: 'G=g', counts: countsOf({}, NOW) })
     save(device, decideUploadOn(device, upload))
-    assert.equal(device.day.stored, stored, JSON.stringify(upload))
+    assert.deepEqual(usedBy(device), [stored, stored], JSON.stringify(upload))
   }
 })
 
 test('keys that are evicted at once count towards the daily budget', () => {
-  const device = deviceWith({ day: { start: NOW, stored: 0 } })
+  const device = deviceWith({ counts: countsOf({}, NOW) })
   save(device, decideUploadOn(device, { keys: 'A=a B=b C=c', policy: { keysPerPool: 1 } }))
-  assert.equal(device.day.stored, 3)
+  assert.deepEqual(usedBy(device), [3, 3])
+})
+
+test('the bytes of a user are those of the names and texts of stored keys', () => {
+  const device = published({ log: 'K=k', counts: countsOf({ user_bytes: 100 }, NOW) })
+  save(device, decideUploadOn(device, { keys: 'ÄÖ=a K=k', fallbacks: 'F=ff' }))
+  assert.equal(device.counts.user_bytes.used, 100 + 4 + '{"key":"a"}'.length + 1 + '{"key":"ff"}'.length)
+})
+
+const BUDGET_ROWS = [
+  [
+    'keys of the device',
+    { device_keys: 5 },
+    { keysPerDeviceAndDay: 5 },
+    /^This device may store 5 keys within/,
+  ],
+  [
+    'keys of the user',
+    { user_keys: 5 },
+    { keysPerUserAndDay: 5 },
+    /^The devices of this account may store 5 keys/,
+  ],
+  [
+    'bytes of the user',
+    { user_bytes: 5 },
+    { keyBytesPerUserAndDay: 16 },
+    /may store 16 bytes of keys within 24/,
+  ],
+] as const
+
+for (const [name, used, policy, text] of BUDGET_ROWS) {
+  test(`an upload over the daily ${name} is refused, and stores nothing`, () => {
+    const device = deviceWith({ log: 'A=a', counts: countsOf(used, NOW) })
+    const decision = decideUploadOn(device, { keys: 'B=b', policy })
+    assert.equal(refusalOf(decision), '429 M_LIMIT_EXCEEDED')
+    assert.ok(decision.kind === 'refusal' && text.test(decision.refusal.message))
+    assert.ok(decision.refusal instanceof BudgetError && decision.refusal.budget in used)
+    assert.deepEqual(decision.changes, {})
+  })
+}
+
+test('a device is healed as often as its budget of a day allows, and then refused as before', () => {
+  const policy = { ...HEAL, healsPerDeviceAndDay: 2 }
+  const device = deviceWith({ log: 'A=a0' })
+  const results: unknown[] = []
+  let now = NOW
+  const upload = (material: string): ReturnType<typeof decideUploadOn> =>
+    decideUploadOn(device, { keys: `A=${material}`, policy, now: (now += 2_000) })
+  for (const material of ['a1', 'a2', 'a3']) {
+    for (const _ of ['first', 'second']) {
+      const decision = upload(material)
+      results.push(refusalOf(decision) ?? 'healed')
+      saveChanges(device, decision.changes)
+    }
+  }
+  const refused = '400 M_DUPLICATE_ONE_TIME_KEY'
+  assert.deepEqual(results, [refused, 'healed', refused, 'healed', refused, refused])
+  const third = upload('a3')
+  assert.ok(third.kind === 'refusal' && third.refusal instanceof BudgetError)
+  assert.deepEqual([third.refusal.budget, third.changes], ['heals', {}])
+  assert.match(
+    third.refusal.message,
+    /^One time key signed_curve25519:A already exists\. Old key: .*; new key: /,
+  )
+  assert.equal(logOf(device), 'A=a0:purged A=a1:purged A=a2')
+  now = NOW + 24 * 60 * 60 * 1000 + 4_000
+  saveChanges(device, upload('a3').changes)
+  assert.equal(refusalOf(upload('a3')), undefined, 'a day later')
 })
 
 const CONFLICT_ROWS = [
@@ -385,7 +458,7 @@ for (const [name, onConflict, age, result, memory] of CONFLICT_ROWS) {
 
 test('a heal over the daily budget is refused, and the first try stays remembered', () => {
   const refused = tryOf(keys('A=b'), NOW - 2_000)
-  const device = deviceWith({ log: 'A=a', refused, day: { start: NOW, stored: 5 } })
+  const device = deviceWith({ log: 'A=a', refused, counts: countsOf({ device_keys: 5 }, NOW) })
   const decision = decideUploadOn(device, { keys: 'A=b', policy: { ...HEAL, keysPerDeviceAndDay: 5 } })
   assert.equal(refusalOf(decision), '429 M_LIMIT_EXCEEDED')
   assert.deepEqual(decision.changes, {})

@@ -60,12 +60,13 @@ export function decideUpload(
         facts,
         policy,
       )
-      const { outcomes, fallbackOutcomes, storedAs, evicted, healed, day } = entered
+      const { outcomes, fallbackOutcomes, storedAs, evicted, healed, counts } = entered
       const left = identityChanged || healed || evicted.length > 0
-      const changed = pools.changes({ left, signal: identityChanged || healed, day, now })
+      const changed = pools.changes({ left, signal: identityChanged || healed, now })
       const changes: DeviceChanges = {
         countsAcknowledged: true,
         ...(changed && { pools: changed }),
+        ...(counts !== facts.counts && { counts }),
         ...(deviceKeys && { deviceKeys }),
         ...(identityChanged && { givenUp: givenUpBy(facts.identity, identity) }),
         ...(healed && { refused: 'forget' }),

@@ -169,7 +169,13 @@ test('trusted proxies are a number, or a list of addresses and networks', () => 
 test('--limits off lifts every rate limit and no size limit', () => {
   const { config } = load({ flags: { '--limits': 'off' }, yaml: 'rates:\n  keys_per_device_and_day: 100\n' })
   assert.equal('rates' in config, false)
-  assert.deepEqual(config.pools, { ...DEFAULT_CONFIG.pools, keysPerDeviceAndDay: 0 })
+  assert.deepEqual(config.pools, {
+    ...DEFAULT_CONFIG.pools,
+    keysPerDeviceAndDay: 0,
+    keysPerUserAndDay: 0,
+    keyBytesPerUserAndDay: 0,
+    healsPerDeviceAndDay: 0,
+  })
   assert.deepEqual(config.sizes, DEFAULT_CONFIG.sizes)
 })
 

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { DEFAULT_CONFIG, DEFAULT_RATES } from '../../src/config/config.ts'
 import { REPOSITORY, temporaryDirectory } from '@latchkey/testing/run-latchkey.ts'
-import { claimNames, CLIENT, fallback, ids, keys, upload } from '@latchkey/testing/test-client.ts'
+import { claimNames, CLIENT, fallback, ids, keys, tryUpload, upload } from '@latchkey/testing/test-client.ts'
 import { crossSigningBody, crossSigningPairs } from '@latchkey/testing/signing.ts'
 import { type AnyJson, startTestServer } from '@latchkey/testing/test-server.ts'
 
@@ -20,6 +20,25 @@ function readLog(file: string): AnyJson[] {
         .split('\n')
         .map((line) => JSON.parse(line))
 }
+
+test('a heal is an entry of the log; a conflict after the heals of a day is an event, and refused', async () => {
+  using directory = temporaryDirectory()
+  const securityLog = join(directory.path, 'security.log')
+  let now = Date.now()
+  const pools = { ...DEFAULT_CONFIG.pools, healsPerDeviceAndDay: 1 }
+  await using server = await startTestServer({ securityLog, pools }, { now: () => now })
+  const alice = await server.login('alice', 'A')
+  const statuses: number[] = []
+  for (const family of ['1', '2', '2', '3', '3', '3']) {
+    now += 2_500
+    statuses.push((await tryUpload(server, alice, { one_time_keys: keys(['A'], family) })).status)
+  }
+  assert.deepEqual(statuses, [200, 400, 200, 400, 400, 400])
+  const events = readLog(securityLog).filter(({ event }) => event === 'heals_exceeded')
+  assert.equal(events.length, 2)
+  const [{ userId, deviceId, address }] = events
+  assert.deepEqual([userId, deviceId, address], ['@alice:test.example', 'A', '127.0.0.1'])
+})
 
 test('each event has a line with address, request ID, user and device, and no secret', async () => {
   using directory = temporaryDirectory()

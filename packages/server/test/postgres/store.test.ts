@@ -10,6 +10,7 @@ import { test } from 'node:test'
 import type { DeviceId, UserId } from '@latchkey/protocol'
 import { DEFAULT_CONFIG, postgresConnection, postgresOptions } from '../../src/config/config.ts'
 import { REPLAYED_RESETS_PER_DEVICE } from '../../src/pool/reset-replay.ts'
+import type { UploadedKey } from '../../src/pool/key.ts'
 import type { Session } from '../../src/session.ts'
 import type { Store } from '../../src/store.ts'
 import { Postgres } from '../../src/store/postgres/database.ts'
@@ -129,7 +130,7 @@ test('a damaged pool fails its own claims, and no others of the same batch', {
   )
 })
 
-test('a refused upload commits nothing', { skip }, async () => {
+test('a repeated refused upload commits nothing', { skip }, async () => {
   await using opened = await open(1)
   const [store] = opened.stores
   assert.ok(store)
@@ -147,6 +148,8 @@ test('a refused upload commits nothing', { skip }, async () => {
         session.deviceRef,
       )
     )?.status
+  await assert.rejects(upload(1), { status: 400 })
+  assert.equal(await last(), 'committed', 'the first refusal is remembered')
   await assert.rejects(upload(1), { status: 400 })
   assert.equal(await last(), 'aborted')
   await upload(0)
@@ -219,6 +222,37 @@ test('the sweep deletes details of removed keys, and removed devices, but rememb
   await sweepOnce({ db }, 4000, 4000, START)
   assert.deepEqual(await texts(), [])
   assert.deepEqual(await db.all(`select 1 from devices union all select 1 from pools`), [])
+})
+
+test('keys that leave lose their text at once; issued keys of a removed device lose it with the sweep', {
+  skip,
+}, async () => {
+  await using opened = await open(1)
+  const [store] = opened.stores
+  assert.ok(store)
+  const { db } = opened
+  const texts = async (): Promise<unknown> =>
+    (await db.one<{ n: number }>(`select count(json) as n from one_time_keys`))?.n
+  const algorithm = 'signed_curve25519'
+  const keysOf = (from: number, count: number): UploadedKey[] =>
+    Array.from({ length: count }, (_, i) => makeKey(algorithm, `K${from + i}`, from + i))
+  const session = await login(store, 1)
+  await keyPools(store).upload({ session, oneTimeKeys: keysOf(0, 5), fallbackKeys: [], now: 3 })
+  const targets = [{ userId: USER, deviceId: DEVICE, algorithm: algorithm as UploadedKey['algorithm'] }]
+  await store.pools.claim({ claimer: claimer('bob'), targets, now: 5 })
+  const withdrawal = { all: false, names: [`${algorithm}:K1` as never] } as const
+  await keyPools(store).reset({ session, withdrawal, oneTimeKeys: [], fallbackKeys: [], now: 4 })
+  assert.equal(await texts(), 4, 'a withdrawn key has none, an issued one has')
+  const small = { ...DEFAULT_CONFIG.pools, keysPerPool: 3 }
+  const more = { session, oneTimeKeys: keysOf(6, 1), fallbackKeys: [], now: 4 }
+  assert.equal((await keyPools(store, small).upload(more)).evicted.length, 1)
+  assert.equal(await texts(), 4, 'an evicted key has none')
+  await store.devices.removeAll(session, 50)
+  assert.equal(await texts(), 1, 'a purged key has none')
+  await sweepOnce({ db }, 2, 51, START)
+  assert.equal(await texts(), 0)
+  const issues = await db.one<{ n: number }>(`select count(*) as n from issues`)
+  assert.equal(issues?.n, 1, 'the claimer stays for the retention')
 })
 
 test('a name that is awaited while its account is created becomes tracked', { skip }, async () => {

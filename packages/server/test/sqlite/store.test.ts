@@ -337,6 +337,35 @@ suite('retention', () => {
     db.close()
   })
 
+  test('keys that leave lose their text at once; issued keys of a removed device lose it with the sweep', async () => {
+    const { db, core, store } = openCore()
+    const texts = (): unknown =>
+      db.one<{ n: number }>(`select count(json) as n from one_time_keys where pool_num = 1`)?.n
+    const session = await login(store, 1)
+    await upload(store, session, keys(0, 5))
+    const remover = await login(store, 1, USER, 'REMOVER' as typeof DEVICE)
+    await upload(store, remover, keys(5, 1))
+    await claimOne(store)
+    const withdrawal = { all: false, names: ['signed_curve25519:K1' as never] } as const
+    await keyPools(store).reset({ session, withdrawal, oneTimeKeys: [], fallbackKeys: [], now: 4 })
+    assert.equal(texts(), 4, 'a withdrawn key has none, an issued one has')
+    const small = { ...DEFAULT_POOL_POLICY, keysPerPool: 3 }
+    const more = { session, oneTimeKeys: keys(6, 1), fallbackKeys: [], now: 4 }
+    assert.equal((await keyPools(store, small).upload(more)).evicted.length, 1)
+    assert.equal(texts(), 4, 'an evicted key has none')
+    await store.devices.remove(remover, [DEVICE], 50)
+    assert.equal(texts(), 1, 'a purged key has none')
+    await sweepOnce(core, 2, 51, 0)
+    assert.equal(texts(), 0)
+    const claimers = db.all<{ n: number }>(`select count(claimer_num) as n from one_time_keys`)
+    assert.deepEqual(
+      claimers.map(({ n }) => n),
+      [1],
+      'the claimer stays for the retention',
+    )
+    db.close()
+  })
+
   test('numbers of keys grow after the keys with the highest numbers were deleted', async () => {
     const { db, core, store } = openCore()
     const newest = (): unknown => db.one<{ num: number }>(`select max(num) as num from one_time_keys`)?.num

@@ -1,6 +1,7 @@
 /** The contract suite against the pools in memory: the rules alone, without a database. */
 import { memoryStore, type PoolHistoryStore } from '@latchkey/testing/memory-pool-store.ts'
 import { testConcurrentClaims } from './concurrent-claims.ts'
+import { testDailyBudgets } from './daily-budgets.ts'
 import { testDepletion } from './depletion.ts'
 import { testPoolAgainstModel } from './pool-against-model.ts'
 import type { OpenStore, StoreUnderTest } from './store-under-test.ts'
@@ -19,3 +20,4 @@ function opened(store: PoolHistoryStore): OpenStore<PoolHistoryStore> {
 testPoolAgainstModel(memory, 300)
 testConcurrentClaims(memory)
 testDepletion(memory)
+testDailyBudgets(memory)

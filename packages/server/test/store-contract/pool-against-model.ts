@@ -130,13 +130,13 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
 export function testPoolAgainstModel(under: StoreUnderTest<PoolHistoryStore>, runs = RUNS): void {
   const numRuns = Number(process.env['PROPERTY_RUNS'] ?? runs)
   const policies: [string, Partial<PoolPolicy>][] = [
-    ['rejecting conflicts, in upload order', {}],
+    ['rejecting conflicts, in upload order', { onConflict: 'reject' }],
     ['healing conflicts, in upload order', { onConflict: 'heal' }],
-    ['rejecting conflicts, in key ID order', { claimOrder: 'key_id' }],
+    ['rejecting conflicts, in key ID order', { onConflict: 'reject', claimOrder: 'key_id' }],
   ]
   for (const [name, part] of policies) {
     test(`the pools of a ${under.name} store behave as the model, ${name}`, async () => {
-      const policy = { ...DEFAULT_POOL_POLICY, keysPerPool: 5, keysPerDeviceAndDay: 0, ...part }
+      const policy = { ...DEFAULT_POOL_POLICY, keysPerPool: 5, healsPerDeviceAndDay: 0, ...part }
       await fc.assert(
         fc.asyncProperty(steps, async (run) => {
           const history = await History.begin(under, policy)

@@ -2,6 +2,7 @@
 import { test } from 'node:test'
 import { testAuthSessions } from './auth-sessions.ts'
 import { testConcurrentClaims } from './concurrent-claims.ts'
+import { testDailyBudgets } from './daily-budgets.ts'
 import { testDepletion } from './depletion.ts'
 import { testEndedSession } from './ended-session.ts'
 import { testPoolAgainstModel } from './pool-against-model.ts'
@@ -15,6 +16,7 @@ if (process.env['LATCHKEY_TEST_POSTGRES']) {
   testPoolOrder(postgres)
   testConcurrentClaims(postgres)
   testDepletion(postgres)
+  testDailyBudgets(postgres)
   testEndedSession(postgres)
   testAuthSessions(postgres)
   testRooms(postgres)

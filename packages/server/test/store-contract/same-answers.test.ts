@@ -50,13 +50,14 @@ function configOf(policy: Partial<PoolPolicy>, rates: Partial<RateLimits> = {}):
       keysPerPool: 5,
       algorithmsPerDevice: 3,
       keysPerDeviceAndDay: 25,
+      healsPerDeviceAndDay: 2,
       ...policy,
     },
   }
 }
 
 const POLICIES: readonly (readonly [string, Partial<PoolPolicy>])[] = [
-  ['rejecting conflicts, in upload order', {}],
+  ['rejecting conflicts, in upload order', { onConflict: 'reject' }],
   ['healing conflicts, in upload order', { onConflict: 'heal' }],
   ['healing conflicts, in key ID order', { onConflict: 'heal', claimOrder: 'key_id' }],
 ]

@@ -9,6 +9,7 @@ import type { PoolPolicy } from '../../src/pool/policy.ts'
 import { openSqliteStore } from '../../src/store/sqlite/index.ts'
 import { testAuthSessions } from './auth-sessions.ts'
 import { testConcurrentClaims } from './concurrent-claims.ts'
+import { testDailyBudgets } from './daily-budgets.ts'
 import { testDepletion } from './depletion.ts'
 import { testEndedSession } from './ended-session.ts'
 import { testPoolAgainstModel } from './pool-against-model.ts'
@@ -57,6 +58,7 @@ testPoolAgainstModel(sqlite)
 testPoolOrder(sqlite)
 testConcurrentClaims(sqlite)
 testDepletion(sqlite)
+testDailyBudgets(sqlite)
 testEndedSession(sqlite)
 testAuthSessions(sqlite)
 testRooms(sqlite)

@@ -3,7 +3,7 @@ import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
-import { startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
+import { REFUSING, startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
 
 export class RestorableServer {
   readonly url: string
@@ -20,7 +20,7 @@ export class RestorableServer {
 
   static async start(): Promise<RestorableServer> {
     const dataDir = mkdtempSync(join(tmpdir(), 'latchkey-manager-'))
-    return new RestorableServer(await startTestServer({ dataDir }), dataDir)
+    return new RestorableServer(await startTestServer({ ...REFUSING, dataDir }), dataDir)
   }
 
   backUp(): Promise<void> {
@@ -47,7 +47,11 @@ export class RestorableServer {
   async #whileStopped(work: () => void): Promise<void> {
     await this.#server.close()
     work()
-    this.#server = await startTestServer({ dataDir: this.#dataDir, port: Number(new URL(this.url).port) })
+    this.#server = await startTestServer({
+      ...REFUSING,
+      dataDir: this.#dataDir,
+      port: Number(new URL(this.url).port),
+    })
     await untilReachable(this.url)
   }
 }

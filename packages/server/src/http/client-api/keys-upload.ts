@@ -2,6 +2,7 @@
 import type { KeyName, UploadOutcome } from '@latchkey/protocol'
 import { Type } from 'typebox'
 import type { Context } from '../../context.ts'
+import { BudgetError } from '../../pool/daily-budget.ts'
 import { requireOnePerAlgorithm } from '../../pool/fallback.ts'
 import { countsOf } from '../../pool/pool-answer.ts'
 import type { Origin } from '../../observe/security-log.ts'
@@ -26,12 +27,12 @@ export const keysUpload = endpoint({
     const fallbackKeys = decodeKeys('fallback_keys', body.fallback_keys, pools)
     requireOnePerAlgorithm(fallbackKeys)
     const deviceKeys = body.device_keys && decodeDeviceKeys(asObject(body.device_keys), session)
-    const result = await context.pools.upload({
-      session,
-      ...(deviceKeys && { deviceKeys }),
-      oneTimeKeys,
-      fallbackKeys,
-      now: context.now(),
+    const now = context.now()
+    const command = { session, ...(deviceKeys && { deviceKeys }), oneTimeKeys, fallbackKeys, now }
+    const result = await context.pools.upload(command).catch((error: unknown) => {
+      const isHeal = error instanceof BudgetError && error.budget === 'heals'
+      if (isHeal) context.securityLog.note('heals_exceeded', origin, {})
+      throw error
     })
     if (result.purged !== undefined) {
       context.log.warn({ ...origin, cause: result.purged }, 'the key pools of a device were purged')

@@ -40,9 +40,11 @@ async function commitChange<Answer>(
   decide: Decide<Answer>,
 ): Promise<Decision<Answer>> {
   const { decision, committed } = await write(core, async (tx) => {
-    // Device keys change the user's device list.
-    const user = wanted.deviceKeys && (await lockUser(tx, session.userRef)).user
-    const locked = await lockSessionDevice(tx, session, user, core.now())
+    // Device keys change the user's device list, and all that is stored counts towards the user's daily budgets.
+    const storesSomething =
+      wanted.deviceKeys !== undefined || wanted.oneTimeKeys.length + wanted.fallbackKeys.length > 0
+    const owner = storesSomething ? await lockUser(tx, session.userRef) : undefined
+    const locked = await lockSessionDevice(tx, session, owner, core.now())
     const decided = decide(await loadFacts(core, tx, locked, wanted))
     if (decided.changes === NO_CHANGES && !locked.isPurged) throw new NothingToCommit(decided)
     return { decision: decided, committed: await saveChanges(core, tx, locked, decided.changes) }

@@ -9,6 +9,7 @@ import { type HashedKey, type MaterialHash, materialOfJson } from '../../pool/ke
 import { ID_REUSE_LOOKBACK } from '../../pool/outcomes.ts'
 import type { KnownKey, ListedKey, MetKey, NamedKey } from '../../pool/log-key.ts'
 import type { DeviceFacts, PoolFacts, WantedFacts } from '../../pool/port.ts'
+import { toDayCounts, type UserCountsRow } from '../day-counts.ts'
 import { STATE_CODE, stateOf } from '../key-row.ts'
 import type { Core, Write } from './core.ts'
 import { lockedDigests } from './digests.ts'
@@ -48,11 +49,19 @@ export async function loadFacts(
     identity: toIdentity(row),
     identityChanged: row.identity_changed,
     givenUp: await givenUpParts(tx, locked, wanted),
-    day: { start: row.day_start_ts, stored: row.day_stored },
+    counts: toDayCounts(row, locked.owner?.counts ?? NOTHING_USED),
     refused: locked.refused,
     ...(await replayFacts(tx, locked, wanted)),
     pools: facts,
   }
+}
+
+/** Where the user is not locked, the request stores nothing that counts. */
+const NOTHING_USED: UserCountsRow = {
+  keys_day_start_ts: 0,
+  keys_used: 0,
+  bytes_day_start_ts: 0,
+  bytes_used: 0,
 }
 
 /** The parts of a new identity that the device gave up earlier. */

@@ -18,7 +18,7 @@ export async function purgePools(
   if (devices.length === 0) return
   await lockPoolsOf(tx, devices)
   await tx.run(
-    `update one_time_keys set state = ${STATE_CODE.purged}, left_ts = $2 from pools
+    `update one_time_keys set state = ${STATE_CODE.purged}, left_ts = $2, json = null from pools
      where device_num = any($1::bigint[]) and one_time_keys.pool_num = pools.pool_num
        and seq >= head and state = ${STATE_CODE.available}`,
     devices,

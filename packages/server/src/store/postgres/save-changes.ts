@@ -4,6 +4,7 @@
  */
 import type { DeviceChanges, PoolChange, PoolsChange } from '../../pool/port.ts'
 import { materialHash } from '../../pool/key.ts'
+import { DEVICE_COUNTS, deviceCounts, USER_COUNTS, userCounts } from '../day-counts.ts'
 import { STATE_CODE } from '../key-row.ts'
 import type { Core, Write } from './core.ts'
 import { dropDeviceSignatures } from './cross-signing.ts'
@@ -43,9 +44,9 @@ export async function saveChanges(
   }
 }
 
-function requireUser({ user }: LockedDevice): LockedUser {
-  if (user === undefined) throw new Error('device keys change without the lock of their user')
-  return user
+function requireUser({ owner }: LockedDevice): LockedUser {
+  if (owner === undefined) throw new Error('device keys or budgets change without the lock of their user')
+  return owner.user
 }
 
 /** A pool's row before and after its change. */
@@ -64,7 +65,8 @@ async function savePools(tx: Write, locked: LockedDevice, changes: DeviceChanges
   const rows = pools.filter(
     (pool) => pool.change !== undefined || pool.row.acknowledged !== pool.before.acknowledged,
   )
-  if (rows.length > 0 || change !== undefined || changes.deviceKeys !== undefined) {
+  const { deviceKeys, counts } = changes
+  if (rows.length > 0 || change !== undefined || deviceKeys !== undefined || counts !== undefined) {
     await markRemoved(tx, rows, now)
     await keepFormerFallbacks(tx, rows, now)
     await saveRows(tx, locked, changes, rows, ownVersion(locked, change, pools), now)
@@ -140,7 +142,7 @@ async function markRemoved(tx: Write, pools: readonly SavedPool[], now: number):
   )
   if (removed.length > 0) {
     await tx.run(
-      `update one_time_keys set state = removed.state, left_ts = $1
+      `update one_time_keys set state = removed.state, left_ts = $1, json = null
        from unnest($2::bigint[], $3::bigint[], $4::smallint[]) as removed (pool_num, seq, state)
        where one_time_keys.pool_num = removed.pool_num and one_time_keys.seq = removed.seq`,
       now,
@@ -152,7 +154,7 @@ async function markRemoved(tx: Write, pools: readonly SavedPool[], now: number):
   for (const { before, change } of pools) {
     if (change?.cleared === undefined) continue
     await tx.run(
-      `update one_time_keys set state = $1, left_ts = $2
+      `update one_time_keys set state = $1, left_ts = $2, json = null
        where pool_num = $3 and seq >= $4 and state = ${STATE_CODE.available} and seq <> all($5::bigint[])`,
       STATE_CODE[change.cleared.as],
       now,
@@ -189,12 +191,13 @@ async function keepFormerFallbacks(tx: Write, pools: readonly SavedPool[], now: 
  */
 async function saveRows(
   tx: Write,
-  { deviceRef, row: device }: LockedDevice,
-  { pools: change, deviceKeys, givenUp }: DeviceChanges,
+  locked: LockedDevice,
+  { pools: change, deviceKeys, givenUp, counts }: DeviceChanges,
   pools: readonly SavedPool[],
   version: number,
   now: number,
 ): Promise<void> {
+  const { deviceRef, row: device } = locked
   const rows = pools.map(({ row }) => row)
   const keys = pools.flatMap(({ before, change: own }) =>
     (own?.added ?? []).map(({ key, state }, i) => ({
@@ -208,14 +211,15 @@ async function saveRows(
   await tx.run(
     `with added as (
        insert into one_time_keys (pool_num, seq, uploaded_ts, key_id, material, json, state, left_ts)
-       select pool_num, seq, $13, key_id, material, json, state,
+       select pool_num, seq, $13, key_id, material, case when state = ${STATE_CODE.available} then json end, state,
          case when state <> ${STATE_CODE.available} then $13::bigint end
        from unnest($14::bigint[], $15::bigint[], $16::text[], $17::bytea[], $18::text[], $19::smallint[])
          as added (pool_num, seq, key_id, material, json, state)),
      device as (
-       update devices set version = $21, generation = $22, day_start_ts = $23, day_stored = $24,
+       update devices set version = $21, generation = $22, ${counted(DEVICE_COUNTS, '$23')},
          device_keys = $25, ed25519 = $26, curve25519 = $27, identity_changed = $28
-       where device_num = $20)
+       where device_num = $20),
+     owner as (update users set ${counted(USER_COUNTS, '$24')} where user_num = $31)
      update pools set
        head = case saved.moves
          when 'past the end' then pools.last_seq + 1
@@ -256,15 +260,23 @@ async function saveRows(
     deviceRef,
     version,
     change?.generation ?? device.generation,
-    change?.day.start ?? device.day_start_ts,
-    change?.day.stored ?? device.day_stored,
+    counts === undefined ? null : deviceCounts(counts),
+    counts === undefined ? null : userCounts(counts),
     deviceKeys?.json ?? device.device_keys,
     ed25519 ?? null,
     curve25519 ?? null,
     givenUp === undefined ? device.identity_changed : true,
     pools.map(({ change: own }) => own?.hidesIssued ?? false),
     rows.map((row) => row.acknowledged),
+    counts === undefined ? null : requireUser(locked),
   )
+}
+
+/** Sets columns to the elements of an array parameter; those of a null array keep their values. */
+function counted(columns: string, parameter: string): string {
+  const set = (column: string, i: number): string =>
+    `${column} = coalesce((${parameter}::bigint[])[${i + 1}], ${column})`
+  return columns.split(', ').map(set).join(', ')
 }
 
 /** The move of a pool's head. */

@@ -8,6 +8,7 @@ import { unknownToken } from '../../matrix-error.ts'
 import type { RefusedTry } from '../../pool/conflict.ts'
 import type { Identity } from '../../pool/identity.ts'
 import type { Session, UserRef } from '../../session.ts'
+import { DEVICE_COUNTS, type DeviceCountsRow, USER_COUNTS, type UserCountsRow } from '../day-counts.ts'
 import type { Write } from './core.ts'
 import type { Transaction } from './database.ts'
 import type { LockedDeviceRef, LockedUser } from './locks.ts'
@@ -16,21 +17,23 @@ import { purgeStaleLocked } from './purge-stale-pools.ts'
 
 export type IdentityRow = { readonly ed25519: string | null; readonly curve25519: string | null }
 
-export type DeviceRow = IdentityRow & {
-  readonly device_num: LockedDeviceRef
-  readonly device_keys: string | null
-  readonly identity_changed: boolean
-  readonly version: number
-  readonly generation: number
-  readonly day_start_ts: number
-  readonly day_stored: number
-}
+export type DeviceRow = IdentityRow &
+  DeviceCountsRow & {
+    readonly device_num: LockedDeviceRef
+    readonly device_keys: string | null
+    readonly identity_changed: boolean
+    readonly version: number
+    readonly generation: number
+  }
+
+/** A locked user, and what the devices of the user have used of its daily budgets. */
+export type LockedOwner = { readonly user: LockedUser; readonly counts: UserCountsRow }
 
 /** The device of a proved session, and its pools, all locked. */
 export type LockedDevice = {
   readonly deviceRef: LockedDeviceRef
   /** Only if the user was locked before the device. */
-  readonly user: LockedUser | undefined
+  readonly owner: LockedOwner | undefined
   readonly row: DeviceRow
   /** Its pools were below the fence and were purged in this transaction, which has to be committed for that. */
   readonly isPurged: boolean
@@ -43,13 +46,13 @@ export type LockedDevice = {
 /**
  * Locks the device of a session and its pools, and proves the session. Pools of a device below the fence are purged.
  *
- * @param user required by changes of the user's device list, because users are locked before devices
+ * @param owner required by changes of the user's device list and daily budgets, because users are locked first
  * @throws {MatrixError} 401 when the session has ended.
  */
 export async function lockSessionDevice(
   tx: Write,
   session: Session,
-  user: LockedUser | undefined,
+  owner: LockedOwner | undefined,
   now: number,
 ): Promise<LockedDevice> {
   let row = await lockDevice(tx, session)
@@ -58,7 +61,13 @@ export async function lockSessionDevice(
     await purgeStaleLocked(tx, [row], now)
     row = await lockDevice(tx, session)
   }
-  return { deviceRef: row.device_num, user, row, isPurged, ...(await lockPools(tx, session, row.device_num)) }
+  return {
+    deviceRef: row.device_num,
+    owner,
+    row,
+    isPurged,
+    ...(await lockPools(tx, session, row.device_num)),
+  }
 }
 
 /**
@@ -98,7 +107,7 @@ async function lockDevice(
 ): Promise<DeviceRow & { readonly fence: number }> {
   const row = await tx.one<DeviceRow & { readonly fence: number }>(
     `select device_num, device_keys, ed25519, curve25519, identity_changed, version, generation, fence,
-       day_start_ts, day_stored
+       ${DEVICE_COUNTS}
      from devices where device_num = $1 and removed_ts is null for no key update`,
     deviceRef,
   )
@@ -128,13 +137,13 @@ export async function requireToken(
 export async function lockUser(
   tx: Transaction,
   user: UserRef,
-): Promise<{ readonly user: LockedUser; readonly passwordHash: string }> {
-  const row = await tx.one<{ user_num: LockedUser; password_hash: string }>(
-    `select user_num, password_hash from users where user_num = $1 for update`,
+): Promise<LockedOwner & { readonly passwordHash: string }> {
+  const row = await tx.one<UserCountsRow & { user_num: LockedUser; password_hash: string }>(
+    `select user_num, password_hash, ${USER_COUNTS} from users where user_num = $1 for update`,
     user,
   )
   if (row === undefined) throw new Error(`user ${user} has no row`)
-  return { user: row.user_num, passwordHash: row.password_hash }
+  return { user: row.user_num, passwordHash: row.password_hash, counts: row }
 }
 
 /**

@@ -1,13 +1,15 @@
 /**
- * Deletion of rows past their retention, in small steps: the texts and claimers of removed keys, removed devices with
- * their memory, old reset replays. The fact that a key of an existing device was issued, evicted or purged is kept
- * (key-pool.md "Enter once"). One process sweeps at a time.
+ * Deletion of rows past their retention, in small steps: the texts and claimers of issued keys, removed devices with
+ * their memory, old reset replays. The text of an issued key goes before that if its device was removed. Other keys
+ * lose it when they leave; in older databases here. The fact that a key of an existing device was issued, evicted or
+ * purged is kept (key-pool.md "Enter once"). One process sweeps at a time.
  */
 import { HEAL_WITHIN_MS } from '../../pool/conflict.ts'
 import { REPLAY_RESET_MS } from '../../pool/reset-replay.ts'
 import { forgetAuthSessions } from './auth-sessions.ts'
 import type { Core } from './core.ts'
 import type { Transaction } from './database.ts'
+import { STATE_CODE } from '../key-row.ts'
 import type { LockedDeviceRef, LockedPoolNum } from './locks.ts'
 
 /** Rows read in one step: a few milliseconds. */
@@ -102,8 +104,12 @@ async function forgetDetails(tx: Transaction, cutoff: number, cursor: Cursor): P
   await tx.run(
     `update one_time_keys as key set json = null
      where (pool_num, seq) > ($1, $2) and (pool_num, seq) <= ($3, $4) and json is not null
-       and (left_ts < $5 or exists (
-         select 1 from issues where issues.pool_num = key.pool_num and issues.seq = key.seq and ts < $5))`,
+       and (left_ts < $5
+         or state in (${STATE_CODE.withdrawn}, ${STATE_CODE.evicted}, ${STATE_CODE.purged})
+         or exists (select 1 from issues where issues.pool_num = key.pool_num and issues.seq = key.seq and ts < $5)
+         -- All keys of a removed device have left.
+         or exists (select 1 from pools join devices using (device_num)
+           where pools.pool_num = key.pool_num and removed_ts is not null))`,
     ...between,
     cutoff,
   )

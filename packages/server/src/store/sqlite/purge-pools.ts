@@ -20,7 +20,7 @@ export function purgePools(
   for (const pool of loadDevice(tx, device)?.pools.values() ?? []) {
     const { poolNum } = pool
     tx.run(
-      `update one_time_keys set state = ${STATE_CODE.purged}, left_ts = ?
+      `update one_time_keys set state = ${STATE_CODE.purged}, left_ts = ?, json = null
        where pool_num = ? and state = ${STATE_CODE.available}`,
       now,
       poolNum,

@@ -6,11 +6,13 @@ import { compareCodePoints } from '@latchkey/protocol'
 import { keyHash, materialHash, type Removal } from '../../pool/key.ts'
 import type { DeviceChanges, PoolChange, PoolsChange } from '../../pool/port.ts'
 import type { DeviceRef, Position } from '../../session.ts'
+import { DEVICE_COUNTS, deviceCounts, USER_COUNTS, userCounts } from '../day-counts.ts'
 import { STATE_CODE } from '../key-row.ts'
 import { type Core, deviceListChanged } from './core.ts'
 import { dropDeviceSignatures } from './cross-signing.ts'
 import type { Transaction } from './database.ts'
 import type { ProvedDevice } from './load-facts.ts'
+import type { ProvedSession } from './session-device.ts'
 import { type DeviceState, newPoolState, type PoolState } from './pool-state.ts'
 
 export function saveChanges(core: Core, tx: Transaction, proved: ProvedDevice, changes: DeviceChanges): void {
@@ -34,6 +36,7 @@ export function saveChanges(core: Core, tx: Transaction, proved: ProvedDevice, c
   }
   if (changes.countsAcknowledged === true) acknowledgeCounts(core, tx, deviceRef, pools)
   const saved = saveDevice(core, tx, proved, changes)
+  saveCounts(tx, session, changes)
   saveRefusal(tx, deviceRef, changes)
   saveReplay(tx, deviceRef, changes)
   core.keys.replace(tx, { ...saved, pools: sorted(pools) })
@@ -65,13 +68,11 @@ function saveDevice(
   const generation = change?.generation ?? state.generation
   const { ed25519, curve25519 } = deviceKeys?.identity ?? device
   tx.run(
-    `update devices set version = ?, generation = ?, day_start_ts = ?, day_stored = ?, signal_pos = ?,
+    `update devices set version = ?, generation = ?, signal_pos = ?,
        device_keys = ?, ed25519 = ?, curve25519 = ?, identity_changed = ?
      where device_num = ?`,
     version,
     generation,
-    change?.day.start ?? device.day_start_ts,
-    change?.day.stored ?? device.day_stored,
     signalPos,
     deviceKeys?.json ?? device.device_keys,
     ed25519 ?? null,
@@ -159,7 +160,7 @@ function newFallback({ fallback }: PoolChange): PoolState['fallback'] {
 function removeKeys(tx: Transaction, { removed }: PoolChange, now: number): void {
   for (const [state, keys] of Map.groupBy(removed, ([, removal]) => removal)) {
     tx.run(
-      `update one_time_keys set state = ?, left_ts = ? where num in (select value from json_each(?))`,
+      `update one_time_keys set state = ?, left_ts = ?, json = null where num in (select value from json_each(?))`,
       STATE_CODE[state],
       now,
       JSON.stringify(keys.map(([num]) => num)),
@@ -174,7 +175,7 @@ function clearKeys(
   now: number,
 ): void {
   tx.run(
-    `update one_time_keys set state = ?, left_ts = ?
+    `update one_time_keys set state = ?, left_ts = ?, json = null
      where pool_num = ? and state = ${STATE_CODE.available} and num not in (select value from json_each(?))`,
     STATE_CODE[as],
     now,
@@ -195,7 +196,7 @@ function appendKeys(tx: Transaction, poolNum: number, added: PoolChange['added']
       poolNum,
       key.keyId,
       Buffer.from(key.hash, 'hex'),
-      key.json,
+      state === 'available' ? key.json : null,
       now,
       STATE_CODE[state],
       state === 'available' ? null : now,
@@ -238,6 +239,17 @@ function acknowledgeCounts(
     tx.run(`update pools set told = ? where pool_num = ?`, pool.count, pool.poolNum)
     pool.acknowledged = pool.count
   }
+}
+
+function saveCounts(tx: Transaction, { deviceRef, userRef }: ProvedSession, { counts }: DeviceChanges): void {
+  if (counts === undefined) return
+  const values = '?, ?, ?, ?'
+  tx.run(
+    `update devices set (${DEVICE_COUNTS}) = (${values}) where device_num = ?`,
+    ...deviceCounts(counts),
+    deviceRef,
+  )
+  tx.run(`update users set (${USER_COUNTS}) = (${values}) where user_num = ?`, ...userCounts(counts), userRef)
 }
 
 function saveRefusal(tx: Transaction, deviceRef: DeviceRef, { refused }: DeviceChanges): void {

@@ -2,19 +2,19 @@
 import { unknownToken } from '../../matrix-error.ts'
 import type { Identity } from '../../pool/identity.ts'
 import type { Session } from '../../session.ts'
+import { DEVICE_COUNTS, type DeviceCountsRow } from '../day-counts.ts'
 import type { Transaction } from './database.ts'
 
 export type IdentityRow = { readonly ed25519: string | null; readonly curve25519: string | null }
 
-export type DeviceRow = IdentityRow & {
-  readonly device_keys: string | null
-  readonly identity_changed: number
-  readonly day_start_ts: number
-  readonly day_stored: number
-  /** The last upload that was refused because of a conflict (pool/conflict.ts). */
-  readonly refused_materials: string | null
-  readonly refused_ts: number | null
-}
+export type DeviceRow = IdentityRow &
+  DeviceCountsRow & {
+    readonly device_keys: string | null
+    readonly identity_changed: number
+    /** The last upload that was refused because of a conflict (pool/conflict.ts). */
+    readonly refused_materials: string | null
+    readonly refused_ts: number | null
+  }
 
 declare const proof: unique symbol
 /** A session that exists in the running transaction. Only `proveSession` and `proveSender` make one. */
@@ -30,7 +30,7 @@ export function proveSession(
   session: Session,
 ): { readonly session: ProvedSession; readonly device: DeviceRow } {
   const device = tx.one<DeviceRow>(
-    `select device_keys, ed25519, curve25519, identity_changed, day_start_ts, day_stored,
+    `select device_keys, ed25519, curve25519, identity_changed, ${DEVICE_COUNTS},
        conflicts.materials as refused_materials, conflicts.ts as refused_ts
      from access_tokens join devices using (device_num) left join conflicts using (device_num)
      where token_hash = ? and device_num = ? and removed_ts is null`,

@@ -1,7 +1,8 @@
 /**
- * Deletion of rows past their retention, in small steps: the details of keys that left their pool (their text, their
- * claimers), removed devices with their records, old answers to resets. The fact that a key of an existing device was
- * issued, evicted or purged is kept (key-pool.md "Enter once").
+ * Deletion of rows past their retention, in small steps: the claimers and texts of issued keys, removed devices with
+ * their records, old answers to resets. The text of an issued key goes before that if its device was removed. Other
+ * keys lose it when they leave; in older databases here. The fact that a key of an existing device was issued, evicted
+ * or purged is kept (key-pool.md "Enter once").
  */
 import { HEAL_WITHIN_MS } from '../../pool/conflict.ts'
 import { REPLAY_RESET_MS } from '../../pool/reset-replay.ts'
@@ -58,11 +59,16 @@ function forgetFallbackIssues(tx: Transaction, cutoff: number): void {
   )
 }
 
+/** The text of an issued key is kept for `keys/pool`, the claimer for the operator. */
 function forgetDetails(tx: Transaction, cutoff: number, cursor: number): number {
   const end = cursor + KEYS_PER_STEP
   tx.run(
-    `update one_time_keys set json = null, claimer_num = null
-     where num > ? and num <= ? and state <> ${STATE_CODE.available} and left_ts < ? and json is not null`,
+    `update one_time_keys set json = null, claimer_num = case when left_ts >= ?3 then claimer_num end
+     where num > ?1 and num <= ?2 and state <> ${STATE_CODE.available}
+       and (coalesce(json, claimer_num) is not null and left_ts < ?3
+         or json is not null and (state <> ${STATE_CODE.issued} or (
+           select removed_ts from pools join devices using (device_num)
+           where pools.pool_num = one_time_keys.pool_num) is not null))`,
     cursor,
     end,
     cutoff,

@@ -114,6 +114,27 @@ export const DIRECTED: readonly DirectedHistory[] = [
     ],
   },
   {
+    name: 'the second heal of a day is over the budget of both stores, across a restart',
+    policy: { healsPerDeviceAndDay: 1 },
+    steps: [
+      upload([key('a', 1)]),
+      ...[2, 3].flatMap((n) => [
+        upload([key('a', n)]),
+        wait(2_500),
+        upload([key('a', n)]),
+        { do: 'restart' } as const,
+      ]),
+      wait(2_500),
+      upload([key('a', 3)]),
+      pool(),
+      wait(DAY_MS),
+      upload([key('a', 3)]),
+      wait(2_500),
+      upload([key('a', 3)]),
+      pool(),
+    ],
+  },
+  {
     name: 'a second try that is refused for another reason does not forget the first',
     shows: 'refusal-after-failed-heal',
     policy: { onConflict: 'heal', keysPerDeviceAndDay: 2 },

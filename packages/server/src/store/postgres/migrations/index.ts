@@ -4,5 +4,13 @@ import { fence } from './002-fence.ts'
 import { compactKeys } from './003-compact-keys.ts'
 import { authSessions } from './004-auth-sessions.ts'
 import { deactivatedAccounts } from './005-deactivated-accounts.ts'
+import { dailyBudgets } from './006-daily-budgets.ts'
 
-export const migrations: readonly string[] = [initial, fence, compactKeys, authSessions, deactivatedAccounts]
+export const migrations: readonly string[] = [
+  initial,
+  fence,
+  compactKeys,
+  authSessions,
+  deactivatedAccounts,
+  dailyBudgets,
+]
