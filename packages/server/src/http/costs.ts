@@ -122,6 +122,7 @@ export const COSTS: Readonly<Record<string, Cost>> = {
   'POST /logout': { request: LIST_CHANGE },
   'POST /logout/all': { request: LIST_CHANGE },
   'POST /account/password': { request: LIST_CHANGE },
+  'POST /account/deactivate': { request: LIST_CHANGE },
   'GET /sync': { request: 8, waits: true },
   'GET /keys/changes': { request: 10 },
   'GET /_matrix/client/unstable/dev.latchkey/keys/pool': { request: 20 },
