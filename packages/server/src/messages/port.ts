@@ -14,15 +14,15 @@ export type OutgoingMessage = {
 
 export type SendCommand = {
   readonly session: Session
-  /** Event type and transaction ID. A repeat from the same device changes nothing (send.ts). */
-  readonly transactionId: string
+  /** From `transactionRecord`. A repeat from the same device changes nothing (transaction-memory.ts). */
+  readonly transaction: string
   readonly messages: readonly OutgoingMessage[]
   readonly now: number
 }
 
 export interface MessageStore {
   /**
-   * Puts messages into inboxes, once per transaction ID. Unknown devices are ignored, as the specification requires.
+   * Puts messages into inboxes, once per transaction. Unknown devices are ignored, as the specification requires.
    */
   send(command: SendCommand): Promise<void>
 }

@@ -6,6 +6,7 @@ import { type MatrixError, tooLarge } from '../matrix-error.ts'
 import type { DeviceRef } from '../session.ts'
 import { type Delivery, messageLength } from './inbox.ts'
 import type { OutgoingMessage } from './port.ts'
+import { isRemembered } from './transaction-memory.ts'
 
 /**
  * Characters that one request may write in all, `*` expanded: what a request body can carry, and half as much again.
@@ -15,14 +16,6 @@ export const MAX_FAN_OUT_LENGTH = 16 * 1024 * 1024
 const MIN_EVENT_LENGTH = 32
 /** More recipients than this exceed `MAX_FAN_OUT_LENGTH` with any messages, so a store need not load more. */
 export const MAX_RECIPIENTS = MAX_FAN_OUT_LENGTH / MIN_EVENT_LENGTH
-/** Lifetime of a transaction ID. After it the same ID is a new transaction. */
-export const REMEMBER_TRANSACTION_MS = 24 * 60 * 60 * 1000
-
-/** A transaction that was carried out before this time counts as forgotten at `now`, whether or not it is swept. */
-export function transactionsForgottenBefore(now: number): number {
-  return now - REMEMBER_TRANSACTION_MS
-}
-
 /** `Ref`: a store may require that recipients are locked. */
 export type KnownDevice<Ref extends DeviceRef = DeviceRef> = {
   readonly deviceRef: Ref
@@ -41,16 +34,17 @@ export type SendFacts<Ref extends DeviceRef = DeviceRef> = {
 }
 
 export type SendDecision<Ref extends DeviceRef = DeviceRef> =
-  | { readonly kind: 'repeat' }
+  /** A repeat, or no message has a recipient: nothing changes, and the transaction is not remembered. */
+  | { readonly kind: 'nothing' }
   | { readonly kind: 'refused'; readonly error: MatrixError }
   | { readonly kind: 'deliver'; readonly deliveries: readonly Delivery<Ref>[] }
 
-/** A repeat changes nothing, even if it would be refused now. A refused transaction is not remembered. */
+/** A repeat changes nothing, even if it would be refused now. Only a transaction with deliveries is remembered. */
 export function decideSend<Ref extends DeviceRef>(
   { sentTs, messages }: SendFacts<Ref>,
   now: number,
 ): SendDecision<Ref> {
-  if (isRemembered(sentTs, now)) return { kind: 'repeat' }
+  if (isRemembered(sentTs, now)) return { kind: 'nothing' }
   let length = 0
   const deliveries: Delivery<Ref>[] = []
   for (const message of messages) {
@@ -62,17 +56,13 @@ export function decideSend<Ref extends DeviceRef>(
       deliveries.push({ device, event, length: inboxLength })
     }
   }
-  return { kind: 'deliver', deliveries }
+  return deliveries.length === 0 ? { kind: 'nothing' } : { kind: 'deliver', deliveries }
 }
 
 export function fanOutTooLarge(): MatrixError {
   return tooLarge(
     `With all its recipients the request has more than ${MAX_FAN_OUT_LENGTH} characters of messages.`,
   )
-}
-
-function isRemembered(sentTs: number | undefined, now: number): boolean {
-  return sentTs !== undefined && sentTs >= transactionsForgottenBefore(now)
 }
 
 /**

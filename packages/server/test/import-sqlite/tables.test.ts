@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { DatabaseSync } from 'node:sqlite'
 import { test } from 'node:test'
 import { TABLE_COPIES } from '../../src/store/import-sqlite/table-copy.ts'
-import { migrations } from '../../src/store/sqlite/migrations/index.ts'
+import { addMigrationFunctions, migrations } from '../../src/store/sqlite/migrations/index.ts'
 
 const LEFT_OUT: Readonly<Record<string, string>> = {
   auth_sessions: 'last a quarter of an hour; clients begin new ones',
@@ -21,6 +21,7 @@ const LEFT_OUT_COLUMNS: Readonly<Record<string, string>> = {
 }
 
 const db = new DatabaseSync(':memory:')
+addMigrationFunctions(db)
 for (const sql of migrations) db.exec(sql)
 
 const tables = db

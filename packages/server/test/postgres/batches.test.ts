@@ -63,7 +63,7 @@ async function send(
 ): Promise<void> {
   await store.messages.send({
     session,
-    transactionId: `m.test\0${id}`,
+    transaction: `m.test ${id}`,
     messages: [{ userId: to.userId, ...(!everyDevice && { deviceId: to.deviceId }), event: text }],
     now: Date.now(),
   })

@@ -11,6 +11,7 @@ import type { DeviceId, UserId } from '@latchkey/protocol'
 import { DEFAULT_CONFIG, postgresConnection, postgresOptions } from '../../src/config/config.ts'
 import { REPLAYED_RESETS_PER_DEVICE } from '../../src/pool/reset-replay.ts'
 import type { UploadedKey } from '../../src/pool/key.ts'
+import { TRANSACTIONS_PER_DEVICE } from '../../src/messages/transaction-memory.ts'
 import type { Session } from '../../src/session.ts'
 import type { Store } from '../../src/store.ts'
 import { Postgres } from '../../src/store/postgres/database.ts'
@@ -18,6 +19,7 @@ import { openPostgresStore } from '../../src/store/postgres/index.ts'
 import { START, sweepOnce } from '../../src/store/postgres/sweep.ts'
 import { claimer, DEVICE, login, makeKey, poolStatus, USER } from '../store-contract/test-device.ts'
 import { openTestSchema } from '@latchkey/testing/test-schema.ts'
+import { NOW, sendMany } from '../support/store-calls.ts'
 import { assertInboxFollowsDomain, INBOX_BOUNDS } from '../support/inbox-model.ts'
 
 const skip =
@@ -54,7 +56,7 @@ async function send(store: Store, session: Session, n: number, to = session): Pr
   const event = JSON.stringify({ sender: session.userId, type: 'm.test', content: { n, ü: 'ü' } })
   await store.messages.send({
     session,
-    transactionId: `m.test\0${n}`,
+    transaction: `m.test ${n}`,
     messages: [{ userId: to.userId, deviceId: to.deviceId, event }],
     now: Date.now(),
   })
@@ -270,4 +272,24 @@ test('a name that is awaited while its account is created becomes tracked', { sk
   const tracked = await opened.db.all(`select 1 from tracked_users`)
   const awaited = await opened.db.all(`select 1 from awaited_users`)
   assert.deepEqual([tracked.length, awaited.length], [names.length, 0])
+})
+
+test('a device with more transactions than it may have forgets the oldest', { skip }, async () => {
+  await using opened = await open(1)
+  const [store] = opened.stores
+  assert.ok(store)
+  const session = await login(store, 1)
+  await opened.db.run(
+    `insert into sent_transactions (device_num, transaction_id, ts)
+     select $1, 'old ' || n, $3::bigint - 100000 + n from generate_series(1, $2::int) as n`,
+    session.deviceRef,
+    TRANSACTIONS_PER_DEVICE + 500,
+    NOW,
+  )
+  await sendMany(store, session, 1_000)
+  const kept = await opened.db.one(
+    `select count(*)::int as n, (min(ts) - $1::bigint)::int as oldest from sent_transactions`,
+    NOW - 100_000,
+  )
+  assert.deepEqual(kept, { n: TRANSACTIONS_PER_DEVICE, oldest: 1_501 })
 })

@@ -19,8 +19,10 @@ import { StoreError } from '../../src/store/store-error.ts'
 import type { Database, Reader, Transaction } from '../../src/store/sqlite/database.ts'
 import { openDatabase } from '../../src/store/sqlite/open-database.ts'
 import { openSqliteStore, storeOver } from '../../src/store/sqlite/index.ts'
+import { TRANSACTIONS_PER_DEVICE } from '../../src/messages/transaction-memory.ts'
 import { sweepOnce } from '../../src/store/sqlite/sweep.ts'
 import { claimer, DEVICE, login, makeKey, poolStatus, USER } from '../store-contract/test-device.ts'
+import { NOW, sendMany } from '../support/store-calls.ts'
 import { assertInboxFollowsDomain, INBOX_BOUNDS } from '../support/inbox-model.ts'
 
 let directory = ''
@@ -244,7 +246,7 @@ suite('after a rolled-back commit', () => {
     const other = await login(store, 1, USER, 'OTHER' as typeof DEVICE)
     const command = (from: Session): Parameters<Store['messages']['send']>[0] => ({
       session: from,
-      transactionId: 'm.test/1',
+      transaction: 'm.test/1',
       messages: [{ userId: USER, deviceId: other.deviceId, event: '{"n":1}' }],
       now: 2,
     })
@@ -447,4 +449,20 @@ test('an inbox over its bound loses the messages that the domain drops', async (
       await store.close()
     }
   }
+})
+
+test('a device with more transactions than it may have forgets the oldest', async () => {
+  const { db, store } = openCore()
+  const session = await login(store, 1)
+  db.transaction((tx) =>
+    tx.script(
+      `insert into sent_transactions (device_num, transaction_id, ts)
+       with n (n) as (select 1 union all select n + 1 from n where n < ${TRANSACTIONS_PER_DEVICE + 500})
+       select ${session.deviceRef}, 'old ' || n, ${NOW} - 100000 + n from n`,
+    ),
+  )
+  await sendMany(store, session, 1_000)
+  const kept = db.one(`select count(*) as n, min(ts) - ${NOW - 100_000} as oldest from sent_transactions`)
+  assert.deepEqual({ ...(kept as object) }, { n: TRANSACTIONS_PER_DEVICE, oldest: 1_501 })
+  db.close()
 })

@@ -23,7 +23,7 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
   send: ({ messages }, session) =>
     messages.send({
       session,
-      transactionId: 'm.test\0late',
+      transaction: 'm.test late',
       messages: [{ userId: USER, deviceId: DEVICE, event: '{}' }],
       now: 3,
     }),

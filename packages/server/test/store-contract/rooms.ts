@@ -24,7 +24,7 @@ const CASES: Readonly<Record<string, Case>> = {
     session,
   ) => {
     const send = (n: number, id: string, now: number): Promise<void> =>
-      store.messages.send({ session, transactionId: `m.test\0${id}`, messages: [message(n)], now })
+      store.messages.send({ session, transaction: `m.test ${id}`, messages: [message(n)], now })
     // More forgotten transactions than one send sweeps; the tested one is the newest of them.
     for (let n = 0; n < 30; n++) await send(n, `older ${n}`, NOW - 1)
     await send(100, 'same', NOW)
@@ -36,10 +36,26 @@ const CASES: Readonly<Record<string, Case>> = {
 
   'a transaction ID sent several times concurrently is applied once': async (store, session) => {
     const send = (n: number): Promise<void> =>
-      store.messages.send({ session, transactionId: 'm.test\0once', messages: [message(n)], now: NOW })
+      store.messages.send({ session, transaction: 'm.test once', messages: [message(n)], now: NOW })
     await Promise.all([1, 2, 3, 4].map(send))
     assert.equal((await received(store, session)).length, 1)
   },
+
+  'a request that delivers nothing is not remembered: repeated, it delivers once there is a recipient':
+    async (store, session) => {
+      const send = (n: number): Promise<void> =>
+        store.messages.send({
+          session,
+          transaction: 'm.test early',
+          messages: [{ ...message(n), deviceId: OTHER }],
+          now: NOW,
+        })
+      await send(1)
+      const other = await login(store, NOW, USER, OTHER)
+      await send(2)
+      await send(3)
+      assert.deepEqual(await received(store, other), [2])
+    },
 
   'a request over the fan-out limit delivers nothing, and a concurrent one is delivered': async (
     store,
@@ -47,7 +63,7 @@ const CASES: Readonly<Record<string, Case>> = {
   ) => {
     const text = 'x'.repeat(9 * 1024 * 1024)
     const send = (id: string, messages: ReturnType<typeof message>[]): Promise<void> =>
-      store.messages.send({ session, transactionId: `m.test\0${id}`, messages, now: NOW })
+      store.messages.send({ session, transaction: `m.test ${id}`, messages, now: NOW })
     const [refused, sent] = await Promise.allSettled([
       send('large', [message(1, text), message(2, text)]),
       send('small', [message(3)]),
@@ -63,7 +79,7 @@ const CASES: Readonly<Record<string, Case>> = {
     session,
   ) => {
     const send = (from: Session, n: number): Promise<void> =>
-      store.messages.send({ session: from, transactionId: 'm.test\0t', messages: [message(n)], now: NOW })
+      store.messages.send({ session: from, transaction: 'm.test t', messages: [message(n)], now: NOW })
     await send(session, 1)
     const renewed = await login(store, NOW)
     await send(renewed, 2)

@@ -27,7 +27,7 @@ export async function assertInboxFollowsDomain(
     const event = JSON.stringify({ n: pos, text: '😀'.repeat((pos * 7) % 23) })
     await store.messages.send({
       session,
-      transactionId: `m.model\0${pos}`,
+      transaction: `m.model ${pos}`,
       messages: [{ userId: session.userId, deviceId: session.deviceId, event }],
       now: pos,
     })

@@ -59,10 +59,15 @@ export function tokenOf({ epoch, position }: SyncReading): SyncToken {
 export async function send(store: Store, session: Session, n: number): Promise<void> {
   await store.messages.send({
     session,
-    transactionId: `m.test\0${n}`,
+    transaction: `m.test ${n}`,
     messages: [{ userId: USER, deviceId: DEVICE, event: JSON.stringify({ n }) }],
     now: NOW,
   })
+}
+
+/** Sends this many transactions at once. */
+export async function sendMany(store: Store, session: Session, count: number): Promise<void> {
+  await Promise.all(Array.from({ length: count }, (_, n) => send(store, session, n)))
 }
 
 export const countOf = (status: PoolStatus): number | undefined => status.algorithms[0]?.count

@@ -86,9 +86,9 @@ class SlowReadings {
 }
 
 async function message(session: Session, event: string): Promise<void> {
-  const transactionId = `t${++transactions}`
+  const transaction = `t${++transactions}`
   const { deviceId } = session
-  await store.messages.send({ session, transactionId, messages: [{ userId: USER, deviceId, event }], now: 1 })
+  await store.messages.send({ session, transaction, messages: [{ userId: USER, deviceId, event }], now: 1 })
 }
 
 test('a commit during the first read of a long-poll is in its answer', async () => {

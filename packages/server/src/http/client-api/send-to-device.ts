@@ -8,6 +8,7 @@ import type { Context } from '../../context.ts'
 import { invalidParam, quoted, tooLarge } from '../../matrix-error.ts'
 import { tooFast } from '../../pool/limits.ts'
 import type { OutgoingMessage } from '../../messages/port.ts'
+import { transactionRecord } from '../../messages/transaction-memory.ts'
 import type { Session } from '../../session.ts'
 import { endpoint, largeBody } from '../endpoint.ts'
 
@@ -40,8 +41,7 @@ export const sendToDevice = endpoint({
     const messages = collect(context, session, eventType, body.messages)
     await context.store.messages.send({
       session,
-      // Unambiguous: neither part can contain U+0000.
-      transactionId: `${eventType}\0${txnId}`,
+      transaction: transactionRecord(eventType, txnId),
       messages,
       now: context.now(),
     })

@@ -5,7 +5,6 @@
  * Not imported: `issue_log`, which is settled first; `writers`, whose counters belong to one database; `auth_sessions`,
  * which last a quarter of an hour; `wakes`, which only PostgreSQL has.
  */
-import { hash } from 'node:crypto'
 import { messageLength } from '../../messages/inbox.ts'
 import type { Value } from './fingerprint.ts'
 import { issues, oneTimeKeys, pools } from './key-log.ts'
@@ -82,12 +81,7 @@ export const TABLE_COPIES: readonly TableCopy[] = [
   alike('inbox', { device_num: 'bigint', pos: 'bigint', event: 'text', length: 'int' }, ({ event }) => ({
     length: messageLength(textOf(event)),
   })),
-  alike(
-    'sent_transactions',
-    { device_num: 'bigint', transaction_id: 'text', ts: 'bigint' },
-    // postgres/send-messages.ts stores the hash.
-    ({ transaction_id: id }) => ({ transaction_id: hash('sha256', textOf(id), 'base64url') }),
-  ),
+  alike('sent_transactions', { device_num: 'bigint', transaction_id: 'text', ts: 'bigint' }),
   alike('tracked_users', { observer_num: 'bigint', target_num: 'bigint', pos: 'bigint' }),
   alike('awaited_users', { awaited_num: 'bigint', user_id: 'text', observer_num: 'bigint' }),
   alike('cross_signing_keys', { user_num: 'bigint', usage: 'text', public_key: 'text', json: 'text' }),

@@ -2,6 +2,7 @@
  * The context of the operations of the PostgreSQL store, and its write transaction. Each operation is a function that
  * takes the core first, in a file of this folder. It loads facts in the transaction and the domain decides.
  */
+import type { AddedTransactions } from '../../messages/transaction-memory.ts'
 import type { DepletionDefence } from '../../pool/depletion.ts'
 import type { PoolPolicy } from '../../pool/policy.ts'
 import type { AdvertisedCounts } from '../advertised-counts.ts'
@@ -23,6 +24,7 @@ export type Core = {
   readonly advertised: AdvertisedCounts<AdvertisedPools>
   readonly digests: DigestCache
   readonly inboxes: Inboxes
+  readonly addedTransactions: AddedTransactions
   readonly lastSeen: LastSeen
   readonly policy: PoolPolicy
   /** Undefined: claims are not limited. */

@@ -18,6 +18,7 @@ import type { Core } from './core.ts'
 import { Postgres, type PostgresOptions } from './database.ts'
 import { DigestCache } from './digests.ts'
 import { Fence } from './fence.ts'
+import { AddedTransactions } from '../../messages/transaction-memory.ts'
 import { Inboxes } from './inboxes.ts'
 import { LastSeen } from './last-seen.ts'
 import { databaseId, readOrCreateMeta } from './meta.ts'
@@ -87,6 +88,7 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
       advertised,
       digests,
       inboxes,
+      addedTransactions: new AddedTransactions(),
       lastSeen: new LastSeen(db),
       policy: options.pools,
       depletion: options.depletion,

@@ -9,7 +9,6 @@
  * The locks are KEY SHARE: senders do not wait for each other, no device is removed during a delivery to it, and a
  * removed device receives nothing.
  */
-import { hash } from 'node:crypto'
 import { unknownToken } from '../../matrix-error.ts'
 import { type Delivery, loadsOf } from '../../messages/inbox.ts'
 import type { OutgoingMessage, SendCommand } from '../../messages/port.ts'
@@ -19,10 +18,13 @@ import {
   type KnownDevice,
   MAX_FAN_OUT_LENGTH,
   MAX_RECIPIENTS,
-  REMEMBER_TRANSACTION_MS,
   type SendDecision,
-  transactionsForgottenBefore,
 } from '../../messages/send.ts'
+import {
+  REMEMBER_TRANSACTION_MS,
+  TRANSACTIONS_PER_DEVICE,
+  transactionsForgottenBefore,
+} from '../../messages/transaction-memory.ts'
 import type { DeviceRef, Position, Session } from '../../session.ts'
 import { Batches, type Outcome, type Ran } from './batches.ts'
 import { commit, type Core, type Write } from './core.ts'
@@ -54,12 +56,8 @@ async function send(core: Core, commands: readonly SendCommand[]): Promise<Ran<v
   return { outcomes, acknowledged }
 }
 
-/** A command of a batch, the hash of its transaction ID, and the decision about it. */
-type Decided = {
-  readonly command: SendCommand
-  readonly transactionHash: string
-  readonly decision: SendDecision<RecipientRef>
-}
+/** A command of a batch, and the decision about it. */
+type Decided = { readonly command: SendCommand; readonly decision: SendDecision<RecipientRef> }
 
 async function sendTogether(
   core: Core,
@@ -69,9 +67,11 @@ async function sendTogether(
   const devices = await lockRecipients(tx, commands)
   const decided = decideTogether(await readSenders(tx, commands, devices), devices)
   requireBatchFits(decided)
-  const noted = await rememberTransactions(tx, decided)
+  const noted = await rememberTransactions(core, tx, decided)
   const deliveries = decided.flatMap((one) =>
-    one.decision.kind === 'deliver' && noted.has(nameOfTransaction(one)) ? one.decision.deliveries : [],
+    one.decision.kind === 'deliver' && noted.has(nameOfTransaction(one.command))
+      ? one.decision.deliveries
+      : [],
   )
   if (deliveries.length > 0) await deliver(core, tx, deliveries)
   return decided.map(({ decision }) =>
@@ -135,7 +135,6 @@ function nameOf(userId: string, deviceId: string): string {
 
 type Sender = {
   readonly command: SendCommand
-  readonly transactionHash: string
   /** False when the session has ended. */
   readonly holds: boolean
   /** When the session's device carried out this transaction. */
@@ -148,7 +147,6 @@ async function readSenders(
   commands: readonly SendCommand[],
   _lock: Recipients,
 ): Promise<Sender[]> {
-  const hashes = commands.map(hashOf)
   const rows = await tx.all<{ place: number; ts: number | null }>(
     `select place, ts
      from unnest($1::int[], $2::text[], $3::bigint[], $4::text[])
@@ -162,27 +160,21 @@ async function readSenders(
     commands.map((_, place) => place),
     commands.map(({ session }) => session.tokenHash),
     commands.map(({ session }) => session.deviceRef),
-    hashes,
+    commands.map(({ transaction }) => transaction),
   )
   const byPlace = new Map(rows.map((row) => [row.place, row]))
   return commands.map((command, place) => ({
     command,
-    transactionHash: hashes[place] ?? '',
     holds: byPlace.has(place),
     sentTs: byPlace.get(place)?.ts ?? undefined,
   }))
 }
 
-/** PostgreSQL's text cannot hold the U+0000 that separates the parts of the ID. */
-function hashOf({ transactionId }: SendCommand): string {
-  return hash('sha256', transactionId, 'base64url')
-}
-
 /** Decides in order: a transaction that an earlier command of the batch carries out counts as carried out. */
 function decideTogether(senders: readonly Sender[], devices: Recipients): readonly Decided[] {
   const sent = new Map<string, number>()
-  return senders.map(({ command, transactionHash, holds, sentTs }) => {
-    const name = nameOfTransaction({ command, transactionHash })
+  return senders.map(({ command, holds, sentTs }) => {
+    const name = nameOfTransaction(command)
     const decision = holds
       ? decideSend(
           {
@@ -196,7 +188,7 @@ function decideTogether(senders: readonly Sender[], devices: Recipients): readon
         )
       : ({ kind: 'refused', error: unknownToken() } as const)
     if (decision.kind === 'deliver') sent.set(name, command.now)
-    return { command, transactionHash, decision }
+    return { command, decision }
   })
 }
 
@@ -214,7 +206,11 @@ function requireBatchFits(decided: readonly Decided[]): void {
  * Remembers the transactions to carry out, and returns the new ones: another process may have carried out some since
  * they were read. In order, because this waits for another process that inserts the same ones.
  */
-async function rememberTransactions(tx: Write, decided: readonly Decided[]): Promise<ReadonlySet<string>> {
+async function rememberTransactions(
+  core: Core,
+  tx: Write,
+  decided: readonly Decided[],
+): Promise<ReadonlySet<string>> {
   const carriedOut = decided.filter(({ decision }) => decision.kind === 'deliver')
   if (carriedOut.length === 0) return new Set()
   const times = carriedOut.map(({ command }) => command.now)
@@ -230,24 +226,36 @@ async function rememberTransactions(tx: Write, decided: readonly Decided[]): Pro
        where sent.ts < excluded.ts - $4::bigint
      returning device_num, transaction_id`,
     carriedOut.map(({ command }) => command.session.deviceRef),
-    carriedOut.map(({ transactionHash }) => transactionHash),
+    carriedOut.map(({ command }) => command.transaction),
     times,
     REMEMBER_TRANSACTION_MS,
     transactionsForgottenBefore(Math.min(...times)),
     SWEPT_PER_SEND * carriedOut.length,
   )
+  for (const { device_num: device } of rows) {
+    if (core.addedTransactions.add(device)) await forgetOldest(tx, device)
+  }
   return new Set(rows.map((row) => transactionName(row.device_num, row.transaction_id)))
 }
 
-function nameOfTransaction({
-  command,
-  transactionHash,
-}: Pick<Decided, 'command' | 'transactionHash'>): string {
-  return transactionName(command.session.deviceRef, transactionHash)
+/** Rows that another process deletes or renews at this moment are skipped, so that no process waits. */
+async function forgetOldest(tx: Write, device: DeviceRef): Promise<void> {
+  await tx.run(
+    `delete from sent_transactions where device_num = $1 and transaction_id in
+       (select transaction_id from sent_transactions where device_num = $1 and ts <=
+          (select ts from sent_transactions where device_num = $1 order by ts desc limit 1
+           offset ${TRANSACTIONS_PER_DEVICE})
+        for update skip locked)`,
+    device,
+  )
 }
 
-function transactionName(device: DeviceRef, transactionHash: string): string {
-  return `${device} ${transactionHash}`
+function nameOfTransaction({ session, transaction }: SendCommand): string {
+  return transactionName(session.deviceRef, transaction)
+}
+
+function transactionName(device: DeviceRef, transaction: string): string {
+  return `${device} ${transaction}`
 }
 
 async function deliver(core: Core, tx: Write, deliveries: readonly Delivery<RecipientRef>[]): Promise<void> {

@@ -4,6 +4,7 @@
  * of its transaction if it runs inside one.
  */
 import type { OnFence } from '../../fence/events.ts'
+import { AddedTransactions } from '../../messages/transaction-memory.ts'
 import type { DepletionDefence } from '../../pool/depletion.ts'
 import type { PoolPolicy } from '../../pool/policy.ts'
 import type { DeviceRef, Position, UserRef } from '../../session.ts'
@@ -36,6 +37,7 @@ export type Core = {
   /** Undefined: claims are not limited. */
   readonly depletion: DepletionDefence | undefined
   readonly inboxes: Inboxes
+  readonly addedTransactions: AddedTransactions
   readonly claimers: Claimers
   readonly lastSeen: LastSeen
   readonly sessions: SessionCache
@@ -98,6 +100,7 @@ export function createCore(db: Database, options: CoreOptions, witness?: Witness
     policy,
     depletion: options.depletion,
     inboxes,
+    addedTransactions: new AddedTransactions(),
     claimers,
     lastSeen: new LastSeen(queue),
     sessions: new SessionCache(),

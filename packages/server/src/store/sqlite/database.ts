@@ -6,7 +6,7 @@ import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlit
 import { preparePrivateFile } from '../data-directory.ts'
 import { StoreError } from '../store-error.ts'
 import { Checkpoints, repeatStamp } from './checkpoints.ts'
-import { migrations } from './migrations/index.ts'
+import { addMigrationFunctions, migrations } from './migrations/index.ts'
 import { requireOwnLog } from './require-own-log.ts'
 
 export type Param = SQLInputValue
@@ -227,6 +227,7 @@ class Connection {
   constructor(file: string) {
     this.#file = file
     this.#db = new DatabaseSync(file, { timeout: BUSY_TIMEOUT_MS })
+    addMigrationFunctions(this.#db)
   }
 
   get isInTransaction(): boolean {

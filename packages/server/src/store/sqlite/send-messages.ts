@@ -1,13 +1,14 @@
 /** To-device messages: delivered once per transaction ID, deleted when the device's next token confirms them. */
 import type { Delivery } from '../../messages/inbox.ts'
 import type { OutgoingMessage, SendCommand } from '../../messages/port.ts'
-import { decideSend, type KnownDevice, transactionsForgottenBefore } from '../../messages/send.ts'
+import { decideSend, type KnownDevice } from '../../messages/send.ts'
+import { TRANSACTIONS_PER_DEVICE, transactionsForgottenBefore } from '../../messages/transaction-memory.ts'
 import type { DeviceRef, Position, Session } from '../../session.ts'
 import type { Core } from './core.ts'
 import type { Transaction } from './database.ts'
 import { type ProvedSession, proveSender } from './session-device.ts'
 
-/** Expired transaction IDs that each send deletes. */
+/** Expired transactions that each send deletes. */
 const SWEEP = 20
 
 export function sendMessages(core: Core, command: SendCommand): Promise<void> {
@@ -20,8 +21,8 @@ export function sendMessages(core: Core, command: SendCommand): Promise<void> {
 }
 
 function send(core: Core, tx: Transaction, command: SendCommand, changed: Set<DeviceRef>): void {
-  const { messages, transactionId, now } = command
-  const { session, sentTs } = proveSender(tx, command.session, transactionId)
+  const { messages, transaction, now } = command
+  const { session, sentTs } = proveSender(tx, command.session, transaction)
   const decision = decideSend(
     {
       sentTs,
@@ -30,8 +31,8 @@ function send(core: Core, tx: Transaction, command: SendCommand, changed: Set<De
     now,
   )
   if (decision.kind === 'refused') throw decision.error
-  if (decision.kind === 'repeat') return
-  rememberTransaction(tx, session, transactionId, now)
+  if (decision.kind === 'nothing') return
+  rememberTransaction(core, tx, session, transaction, now)
   for (const delivery of decision.deliveries) {
     changed.add(delivery.device)
     deliver(core, tx, delivery)
@@ -39,9 +40,10 @@ function send(core: Core, tx: Transaction, command: SendCommand, changed: Set<De
 }
 
 function rememberTransaction(
+  core: Core,
   tx: Transaction,
-  session: ProvedSession,
-  transactionId: string,
+  { deviceRef }: ProvedSession,
+  transaction: string,
   now: number,
 ): void {
   tx.run(
@@ -52,10 +54,17 @@ function rememberTransaction(
   tx.run(
     `insert into sent_transactions (device_num, transaction_id, ts) values (?, ?, ?)
      on conflict do update set ts = excluded.ts`,
-    session.deviceRef,
-    transactionId,
+    deviceRef,
+    transaction,
     now,
   )
+  if (core.addedTransactions.add(deviceRef)) {
+    tx.run(
+      `delete from sent_transactions where device_num = ?1 and ts <=
+         (select ts from sent_transactions where device_num = ?1 order by ts desc limit 1 offset ${TRANSACTIONS_PER_DEVICE})`,
+      deviceRef,
+    )
+  }
 }
 
 function candidatesOf(core: Core, { userId, deviceId }: OutgoingMessage): KnownDevice[] {

@@ -43,20 +43,20 @@ export function proveSession(
 
 /**
  * As `proveSession`, for a sender of to-device messages. The same statement returns when the device carried out this
- * transaction ID; undefined when it did not.
+ * transaction; undefined when it did not.
  *
  * @throws {MatrixError} 401 when the session has ended.
  */
 export function proveSender(
   tx: Transaction,
   session: Session,
-  transactionId: string,
+  transaction: string,
 ): { readonly session: ProvedSession; readonly sentTs: number | undefined } {
   const row = tx.one<{ ts: number | null }>(
     `select ts from access_tokens join devices using (device_num)
        left join sent_transactions as sent on sent.device_num = devices.device_num and transaction_id = ?
      where token_hash = ? and devices.device_num = ? and removed_ts is null`,
-    transactionId,
+    transaction,
     session.tokenHash,
     session.deviceRef,
   )

@@ -207,6 +207,10 @@ export const DIRECTED: readonly DirectedHistory[] = [
     ],
   },
   {
+    name: 'a transaction that delivered nothing is not remembered',
+    steps: [send(1), { do: 'login', by: BOB }, send(2), send(3), { do: 'sync', by: BOB }],
+  },
+  {
     name: 'unusual texts in paths, queries and bodies, some of which a database may refuse',
     steps: ODD_TEXTS.flatMap(requestsWith),
   },

@@ -1,10 +1,12 @@
 /** The schema's history: append-only, applied in order, the count kept in `pragma user_version`. */
+import type { DatabaseSync } from 'node:sqlite'
 import { initial } from './001-initial.ts'
 import { fence } from './002-fence.ts'
 import { conflicts } from './003-conflicts.ts'
 import { authSessions } from './004-auth-sessions.ts'
 import { deactivatedAccounts } from './005-deactivated-accounts.ts'
 import { dailyBudgets } from './006-daily-budgets.ts'
+import { transactionRecordOf, transactionRecords } from './007-transaction-records.ts'
 
 export const migrations: readonly string[] = [
   initial,
@@ -13,4 +15,10 @@ export const migrations: readonly string[] = [
   authSessions,
   deactivatedAccounts,
   dailyBudgets,
+  transactionRecords,
 ]
+
+/** Adds the SQL functions that migrations call. */
+export function addMigrationFunctions(db: DatabaseSync): void {
+  db.function('transaction_record', { deterministic: true }, transactionRecordOf)
+}
