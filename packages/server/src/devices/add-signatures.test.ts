@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import test from 'node:test'
 import type { UserId } from '@latchkey/protocol'
 import type { UserRef } from '../session.ts'
-import { decideSignatures } from './add-signatures.ts'
+import { decideSignatures, type SignatureFacts } from './add-signatures.ts'
 import type { KeySignature } from './port.ts'
 
 const [ALICE, BOB] = [1 as UserRef, 2 as UserRef]
@@ -14,6 +14,7 @@ function signature(keyId: string, by: string, text: string): KeySignature {
 }
 
 const [first, second, other] = [signature('K', 'A', '1'), signature('K', 'A', '2'), signature('K', 'B', '3')]
+const EXISTING: SignatureFacts = { ofTarget: new Set(['K', 'L']), ofSigner: new Set(['A', 'B']) }
 const elsewhere = signature('L', 'A', '4')
 
 const rows = [
@@ -24,14 +25,21 @@ const rows = [
   ['none stay none', ALICE, [], []],
 ] as const
 for (const [name, target, signatures, put] of rows)
-  test(name, () => assert.deepEqual(decideSignatures(ALICE, target, signatures).put, put))
+  test(name, () => assert.deepEqual(decideSignatures(ALICE, target, signatures, EXISTING).put, put))
 
 test('a signature on an own key leaves others in place, and everyone learns of it', () => {
-  const { replacesOthers, audience } = decideSignatures(ALICE, ALICE, [first])
+  const { replacesOthers, audience } = decideSignatures(ALICE, ALICE, [first], EXISTING)
   assert.deepEqual({ replacesOthers, audience }, { replacesOthers: false, audience: 'everyone' })
 })
 
 test('a signature on another user’s key replaces the signer’s others, and the signer alone learns of it', () => {
-  const { replacesOthers, audience } = decideSignatures(ALICE, BOB, [first])
+  const { replacesOthers, audience } = decideSignatures(ALICE, BOB, [first], EXISTING)
   assert.deepEqual({ replacesOthers, audience }, { replacesOthers: true, audience: 'user' })
+})
+
+test('a signature on or by a key that was removed since it was checked is not stored', () => {
+  const without = (removed: Partial<SignatureFacts>): unknown =>
+    decideSignatures(ALICE, ALICE, [first, other, elsewhere], { ...EXISTING, ...removed }).put
+  assert.deepEqual(without({ ofTarget: new Set(['L']) }), [elsewhere])
+  assert.deepEqual(without({ ofSigner: new Set(['B']) }), [other])
 })

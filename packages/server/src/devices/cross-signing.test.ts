@@ -1,7 +1,7 @@
 /** Checks of uploaded cross-signing keys. */
 import assert from 'node:assert/strict'
 import test, { describe } from 'node:test'
-import { canonicalJson, type JsonObject, type UserId } from '@latchkey/protocol'
+import { canonicalJson, type DeviceId, type JsonObject, type UserId } from '@latchkey/protocol'
 import { crossSigningKey, crossSigningPairs, signingKeyPair } from '@latchkey/testing/signing.ts'
 import { MatrixError } from '../matrix-error.ts'
 import { changedCrossSigning, type UploadedCrossSigning } from './cross-signing.ts'
@@ -15,8 +15,10 @@ const objects = {
   user_signing: crossSigningKey(ALICE, 'user_signing', pairs.userSigning, pairs.master) as JsonObject,
 }
 
+const NOTHING = { crossSigning: [], devices: [] }
+
 function stored(usages: readonly CrossSigningUsage[]): CrossSigningKey[] {
-  return changedCrossSigning(ALICE, objects, []).filter(({ usage }) => usages.includes(usage))
+  return changedCrossSigning(ALICE, objects, NOTHING).keys.filter(({ usage }) => usages.includes(usage))
 }
 
 /** The usages of the changed keys, or the errcode. */
@@ -25,7 +27,9 @@ function outcome(
   before: readonly CrossSigningKey[] = [],
 ): readonly string[] | string {
   try {
-    return changedCrossSigning(ALICE, uploaded, before).map(({ usage }) => usage)
+    return changedCrossSigning(ALICE, uploaded, { crossSigning: before, devices: [] }).keys.map(
+      ({ usage }) => usage,
+    )
   } catch (error) {
     if (error instanceof MatrixError) return error.errcode
     throw error
@@ -100,16 +104,66 @@ describe('the form of a cross-signing key', () => {
     ['has 32 bytes of base64', key(`ed25519:${own.slice(1)}`), 'M_INVALID_PARAM'],
     ['can be signed', { ...master, half: 0.5 }, 'M_BAD_JSON'],
     [
-      'has at most 64 KiB',
-      { ...master, text: 'x'.repeat(65_536 - canonicalJson({ ...master, text: '' }).length + 1) },
+      'has at most 4 KiB',
+      { ...master, text: 'x'.repeat(4_096 - canonicalJson({ ...master, text: '' }).length + 1) },
       'M_TOO_LARGE',
     ],
   ]
   for (const [name, object, errcode] of rows)
     test(name, () => assert.equal(outcome({ master: object }), errcode))
 
-  test('of exactly 64 KiB is accepted', () => {
-    const text = 'x'.repeat(65_536 - canonicalJson({ ...master, text: '' }).length)
+  test('of exactly 4 KiB is accepted', () => {
+    const text = 'x'.repeat(4_096 - canonicalJson({ ...master, text: '' }).length)
     assert.deepEqual(outcome({ master: { ...master, text } }), ['master'])
+  })
+})
+
+describe('signatures that come with a cross-signing key', () => {
+  const device = signingKeyPair()
+  const devices = [
+    {
+      deviceId: 'DEV' as DeviceId,
+      json: canonicalJson({ user_id: ALICE, device_id: 'DEV', keys: { 'ed25519:DEV': device.publicKey } }),
+    },
+  ]
+  const upload = (uploaded: UploadedCrossSigning): ReturnType<typeof changedCrossSigning> =>
+    changedCrossSigning(ALICE, uploaded, { crossSigning: [], devices })
+  const signaturesIn = (json: string | undefined): unknown => JSON.parse(json ?? '').signatures
+  const invented = (object: JsonObject): JsonObject => ({
+    ...object,
+    signatures: {
+      ...(object['signatures'] as JsonObject | undefined),
+      '@bob:test.example': { 'ed25519:B': 'x'.repeat(60_000) },
+    },
+  })
+
+  test('are kept on the master key if a known device of its owner made them', () => {
+    const { keys, signatures } = upload({ master: device.sign(ALICE, objects.master, 'DEV') as JsonObject })
+    assert.deepEqual(
+      signatures.map(({ keyId, signer, signerKeyId }) => [keyId, signer, signerKeyId]),
+      [[pairs.master.publicKey, ALICE, 'ed25519:DEV']],
+    )
+    assert.deepEqual(signaturesIn(keys[0]?.json), {})
+  })
+
+  const dropped = [
+    ['of an unknown device', device.sign(ALICE, objects.master, 'OTHER')],
+    ['of another key than the device has', signingKeyPair().sign(ALICE, objects.master, 'DEV')],
+    ['of another user', device.sign('@bob:test.example', objects.master, 'DEV')],
+    ['of the master key itself', pairs.master.sign(ALICE, objects.master)],
+    ['that are invented', invented(objects.master)],
+  ] as const
+  for (const [name, master] of dropped) {
+    test(`are dropped from the master key if they are ${name}`, () => {
+      const { keys, signatures } = upload({ master: master as JsonObject })
+      assert.deepEqual(signatures, [])
+      assert.deepEqual(signaturesIn(keys[0]?.json), {})
+    })
+  }
+
+  test('are dropped from the other keys, except that of the master key', () => {
+    const { keys } = upload({ ...objects, self_signing: invented(objects.self_signing) })
+    const text = keys.find(({ usage }) => usage === 'self_signing')?.json
+    assert.deepEqual(signaturesIn(text), objects.self_signing['signatures'])
   })
 })

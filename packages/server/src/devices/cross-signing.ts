@@ -1,6 +1,8 @@
 /**
  * The checks of `/keys/device_signing/upload` (client-server API, "Cross-signing"): the form of each key, and that
- * self-signing and user-signing keys are signed by the master key that comes with them, or else by the stored one.
+ * self-signing and user-signing keys are signed by the master key that comes with them, or else by the stored one. Only
+ * signatures that belong on a key are kept: the master key's, and on the master key those of the user's own devices,
+ * which are stored apart, so that they end with their device. Others of any number could be invented (issue 11, B5).
  */
 import {
   canonicalJson,
@@ -14,13 +16,20 @@ import {
 } from '@latchkey/protocol'
 import { verifyEd25519 } from '../lib/ed25519.ts'
 import { badJson, invalidParam, invalidSignature, missingParam, quoted, tooLarge } from '../matrix-error.ts'
-import type { CrossSigningKey, CrossSigningUsage } from './port.ts'
+import type {
+  CrossSigningKey,
+  CrossSigningUsage,
+  KeySignature,
+  PublishedKeys,
+  SignedCrossSigning,
+} from './port.ts'
 import { parse } from './query-keys.ts'
+import { deviceSigningKeys, verifiedSignatures } from './signatures.ts'
 
 /** Public keys are part of JSON keys and of signature names, so their text must have one normal form. */
 const UNPADDED_BASE64_OF_32_BYTES = /^[A-Za-z0-9+/]{43}$/
 /** A cross-signing key with one signature has about 300 bytes. */
-const MAX_KEY_BYTES = 65_536
+const MAX_KEY_BYTES = 4_096
 
 /** The member of the request that carries each key. */
 export type UploadedCrossSigning = Readonly<Partial<Record<CrossSigningUsage, JsonObject>>>
@@ -33,8 +42,9 @@ export type UploadedCrossSigning = Readonly<Partial<Record<CrossSigningUsage, Js
 export function changedCrossSigning(
   owner: UserId,
   uploaded: UploadedCrossSigning,
-  stored: readonly CrossSigningKey[],
-): readonly CrossSigningKey[] {
+  published: Pick<PublishedKeys, 'crossSigning' | 'devices'>,
+): SignedCrossSigning {
+  const stored = published.crossSigning
   const keys = (['master', 'self_signing', 'user_signing'] as const).flatMap((usage) => {
     const object = uploaded[usage]
     return object === undefined ? [] : [decode(owner, usage, object)]
@@ -43,7 +53,42 @@ export function changedCrossSigning(
   for (const key of keys) {
     if (key.usage !== 'master') requireSignedBy(owner, master, key)
   }
-  return keys.filter((key) => !stored.some((other) => isSameKey(owner, master, key, other)))
+  const changed = keys.filter((key) => !stored.some((other) => isSameKey(owner, master, key, other)))
+  return {
+    keys: changed.map((key) => withSignatureOf(owner, master, key)),
+    signatures: changed.flatMap((key) => deviceSignatures(owner, published, key)),
+  }
+}
+
+/** The key with no other signature than that of the master key. The master key keeps none: it does not sign itself. */
+function withSignatureOf(
+  owner: UserId,
+  master: CrossSigningKey | undefined,
+  key: CrossSigningKey,
+): CrossSigningKey {
+  const object = parse(key.json)
+  if (object['signatures'] === undefined) return key
+  const by = key.usage === 'master' ? undefined : master
+  const signature = by && masterSignature(owner, by, object)
+  const signatures =
+    by === undefined || signature === undefined ? {} : { [owner]: { [`ed25519:${by.publicKey}`]: signature } }
+  return { ...key, json: canonicalJson({ ...object, signatures }) }
+}
+
+/** Signatures on an uploaded master key by devices of the user whose keys are known and who did sign it. */
+function deviceSignatures(
+  owner: UserId,
+  { devices }: Pick<PublishedKeys, 'devices'>,
+  { usage, publicKey, json }: CrossSigningKey,
+): KeySignature[] {
+  if (usage !== 'master') return []
+  const object = parse(json)
+  return verifiedSignatures(owner, deviceSigningKeys(devices), object).map(({ name, signature }) => ({
+    keyId: publicKey,
+    signer: owner,
+    signerKeyId: name,
+    signature,
+  }))
 }
 
 function decode(owner: UserId, usage: CrossSigningUsage, object: JsonObject): CrossSigningKey {
@@ -59,9 +104,10 @@ function decode(owner: UserId, usage: CrossSigningUsage, object: JsonObject): Cr
   }
   const publicKey = publicKeyOf(member, object)
   try {
-    const json = canonicalJson(object)
-    if (utf8Length(json) > MAX_KEY_BYTES) throw tooLarge(`${member} is larger than ${MAX_KEY_BYTES} bytes.`)
-    return { usage, publicKey, json }
+    if (utf8Length(signedText(object)) > MAX_KEY_BYTES)
+      throw tooLarge(`${member} is larger than ${MAX_KEY_BYTES} bytes without its signatures.`)
+    const { unsigned: _, ...signed } = object
+    return { usage, publicKey, json: canonicalJson(signed) }
   } catch (error) {
     if (error instanceof CanonicalJsonError)
       throw badJson(`${member} cannot be signed JSON: ${error.message}.`)

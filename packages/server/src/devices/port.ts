@@ -41,11 +41,18 @@ export type KeySignature = {
   readonly signature: string
 }
 
-/** All published keys of one user. */
+/** Published keys of one user. */
 export type PublishedKeys = {
   readonly userRef: UserRef
   readonly devices: readonly PublishedDevice[]
   readonly crossSigning: readonly CrossSigningKey[]
+  /** By the user, and by the viewer for whom they were read. */
+  readonly signatures: readonly KeySignature[]
+}
+
+/** Cross-signing keys to store, and signatures by the user's devices on the master key among them. */
+export type SignedCrossSigning = {
+  readonly keys: readonly CrossSigningKey[]
   readonly signatures: readonly KeySignature[]
 }
 
@@ -64,7 +71,7 @@ export interface DeviceStore {
   removeAll(session: Session, now: number): Promise<void>
 
   /** Published keys of local users, at one instant. Users that do not exist are missing. */
-  published(userIds: readonly UserId[]): Promise<ReadonlyMap<UserId, PublishedKeys>>
+  published(userIds: readonly UserId[], viewer: UserRef): Promise<ReadonlyMap<UserId, PublishedKeys>>
   /**
    * Makes the session's user track local users, so that their changes reach the user's syncs: first keys too, when
    * there is no account of that name yet (tracking.ts). Durable before it resolves.
@@ -81,7 +88,7 @@ export interface DeviceStore {
    */
   putCrossSigning(
     session: Session,
-    keys: readonly CrossSigningKey[],
+    changed: SignedCrossSigning,
     seenMaster: string | undefined,
     finishes?: FinishedAuth,
   ): Promise<void>

@@ -31,6 +31,18 @@ const PUBLISHED: PublishedKeys = {
   ],
 }
 
+test('a cross-signing key that an earlier version stored shows no signature of a removed device or another user', () => {
+  const signatures = {
+    '@alice:h': { 'ed25519:A': 'device', 'ed25519:GONE': 'removed', 'ed25519:M': 'master' },
+    '@bob:h': { 'ed25519:B': 'other' },
+  }
+  const crossSigning = [{ usage: 'master' as const, publicKey: 'M', json: JSON.stringify({ signatures }) }]
+  const shown = visibleKeys({ ...PUBLISHED, crossSigning, signatures: [] }, ALICE, [], BOB).crossSigning
+  assert.deepEqual(shown.get('master'), {
+    signatures: { '@alice:h': { 'ed25519:A': 'device', 'ed25519:M': 'master' } },
+  })
+})
+
 const signersOf = (object: unknown): string[] =>
   Object.keys((object as { signatures?: object } | undefined)?.signatures ?? {})
 

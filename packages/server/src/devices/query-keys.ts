@@ -2,7 +2,7 @@
  * One user's part of the answer to `/keys/query`: stored signatures join those in the uploaded objects. Visibility
  * (client-server API, "Cross-signing", "Key and signature security"): everyone sees the signatures of users on their
  * own keys. A signature on another user's master key is visible to its signer alone, and a user-signing key to its user
- * alone.
+ * alone. No signature by a device that does not exist any more is visible.
  */
 import { isJsonObject, type JsonObject, type UserId } from '@latchkey/protocol'
 import type { CrossSigningUsage, KeySignature, PublishedDevice, PublishedKeys } from './port.ts'
@@ -20,18 +20,36 @@ export function visibleKeys(
   wanted: readonly string[],
   viewer: UserId,
 ): VisibleKeys {
-  const signatures = Map.groupBy(
+  const added = Map.groupBy(
     published.signatures.filter(({ signer }) => signer === owner || signer === viewer),
     ({ keyId }) => keyId,
   )
   const only = wanted.length === 0 ? undefined : new Set(wanted)
   const devices = published.devices
     .filter((device) => only?.has(device.deviceId) ?? true)
-    .map((device) => [device.deviceId, deviceKeys(device, signatures.get(device.deviceId))] as const)
+    .map((device) => [device.deviceId, deviceKeys(device, added.get(device.deviceId))] as const)
+  const signers = new Set([
+    ...published.devices.map(({ deviceId }) => `ed25519:${deviceId}`),
+    ...published.crossSigning.map(({ publicKey }) => `ed25519:${publicKey}`),
+  ])
   const crossSigning = published.crossSigning
     .filter((key) => key.usage !== 'user_signing' || owner === viewer)
-    .map((key) => [key.usage, withSignatures(parse(key.json), signatures.get(key.publicKey))] as const)
+    .map((key) => {
+      const object = signedBy(parse(key.json), owner, signers)
+      return [key.usage, withSignatures(object, added.get(key.publicKey))] as const
+    })
   return { devices: Object.fromEntries(devices), crossSigning: new Map(crossSigning) }
+}
+
+/**
+ * A cross-signing key with those signatures in its text that are by existing keys of its owner: earlier versions stored
+ * all that were uploaded with it.
+ */
+function signedBy(object: JsonObject, owner: UserId, signers: ReadonlySet<string>): JsonObject {
+  if (object['signatures'] === undefined) return object
+  const own = Object.entries(asObject(asObject(object['signatures'])[owner]))
+  const kept = Object.fromEntries(own.filter(([name]) => signers.has(name)))
+  return { ...object, signatures: Object.keys(kept).length === 0 ? {} : { [owner]: kept } }
 }
 
 function deviceKeys(device: PublishedDevice, signatures: readonly KeySignature[] | undefined): JsonObject {
@@ -43,12 +61,12 @@ function deviceKeys(device: PublishedDevice, signatures: readonly KeySignature[]
 /** An object with added signatures. An added one replaces one of the same key in the object, because it is later. */
 function withSignatures(object: JsonObject, added: readonly KeySignature[] = []): JsonObject {
   if (added.length === 0) return object
-  const bySigner = new Map(Object.entries(asObject(object['signatures'])))
-  for (const [signer, signatures] of Map.groupBy(added, (signature) => signature.signer)) {
-    const byKey = signatures.map(({ signerKeyId, signature }) => [signerKeyId, signature] as const)
-    bySigner.set(signer, { ...asObject(bySigner.get(signer)), ...Object.fromEntries(byKey) })
+  const signatures = new Map(Object.entries(asObject(object['signatures'])))
+  for (const [signer, ofSigner] of Map.groupBy(added, (signature) => signature.signer)) {
+    const names = ofSigner.map(({ signerKeyId, signature }) => [signerKeyId, signature] as const)
+    signatures.set(signer, { ...asObject(signatures.get(signer)), ...Object.fromEntries(names) })
   }
-  return { ...object, signatures: Object.fromEntries(bySigner) }
+  return { ...object, signatures: Object.fromEntries(signatures) }
 }
 
 function asObject(value: unknown): JsonObject {

@@ -29,7 +29,7 @@ test('a removed device leaves no messages, no memory of requests, no signatures 
     'inbox',
     'reset_answers',
     'sent_transactions',
-    'signatures_on_it',
+    'signatures',
   ]))
 
 test('the row of a removed device has no name, no address and no keys', () =>

@@ -25,10 +25,11 @@ export function chosenDevices(devices: readonly ExistingDevice[], choice: Choice
 
 /**
  * Deleted with a device, besides its access tokens and the keys of its pools: signatures on its keys say nothing about
- * another device with its ID, and a device that returns has neither messages nor memory of requests.
+ * another device with its ID, those by it vouch no longer for the master key, and a device that returns has neither
+ * messages nor memory of requests.
  */
 export const DELETED_WITH_DEVICE = [
-  'signatures_on_it',
+  'signatures',
   'former_identities',
   'inbox',
   'sent_transactions',

@@ -14,6 +14,9 @@ import { parse } from './query-keys.ts'
 /** A key that may have signed: its public half and its name in `signatures`. */
 type SigningKey = { readonly name: string; readonly publicKey: string }
 
+/** 64 bytes in base64, with or without padding. The decoder accepts other characters, which would take any space. */
+const SIGNATURE = /^[A-Za-z0-9+/]{86}(?:==)?$/
+
 /** A user and the user's published keys. */
 export type KeyOwner = { readonly userId: UserId; readonly published: PublishedKeys }
 
@@ -49,7 +52,7 @@ export function newSignatures(
     ({ key, signature }) =>
       signatureBy(object, signer.userId, key.name) !== signature && !known.has(`${key.name} ${signature}`),
   )
-  const wrong = added.find(({ key, signature }) => !verifyEd25519(key.publicKey, signature, text))
+  const wrong = added.find(({ key, signature }) => !isSignature(key, signature, text))
   if (wrong !== undefined)
     throw invalidSignature(`The signature by ${quoted(wrong.key.name)} does not verify.`)
   return added.map(({ key, signature }) => ({
@@ -82,7 +85,7 @@ function findTarget(signer: KeyOwner, owner: KeyOwner, keyId: string): Target {
   }
   const object = parse(master.json)
   return own
-    ? { object, signingKeys: deviceKeys(signer), expected: 'a device of yours' }
+    ? { object, signingKeys: deviceSigningKeys(signer.published.devices), expected: 'a device of yours' }
     : { object, signingKeys: crossSigningKey(signer, 'user_signing'), expected: 'your user-signing key' }
 }
 
@@ -92,11 +95,29 @@ function crossSigningKey({ published }: KeyOwner, usage: CrossSigningUsage): Sig
     .map(({ publicKey }) => ({ name: `ed25519:${publicKey}`, publicKey }))
 }
 
-function deviceKeys({ published }: KeyOwner): SigningKey[] {
-  return published.devices.flatMap(({ deviceId, json }) => {
+/** The keys with which devices sign. */
+export function deviceSigningKeys(devices: PublishedKeys['devices']): SigningKey[] {
+  return devices.flatMap(({ deviceId, json }) => {
     const publicKey = identityOf(parse(json), deviceId).ed25519
     return publicKey === undefined ? [] : [{ name: `ed25519:${deviceId}`, publicKey }]
   })
+}
+
+/** The signatures in an object by these keys of a user that verify. */
+export function verifiedSignatures(
+  signer: UserId,
+  keys: readonly SigningKey[],
+  object: JsonObject,
+): { readonly name: string; readonly signature: string }[] {
+  const text = signedText(object)
+  return keys.flatMap((key) => {
+    const signature = signatureBy(object, signer, key.name)
+    return signature !== undefined && isSignature(key, signature, text) ? [{ name: key.name, signature }] : []
+  })
+}
+
+function isSignature({ publicKey }: SigningKey, signature: string, text: string): boolean {
+  return SIGNATURE.test(signature) && verifyEd25519(publicKey, signature, text)
 }
 
 function textOf(keyId: string, object: JsonObject): string {

@@ -361,6 +361,43 @@ suite('signatures/upload', () => {
     assert.deepEqual(seen.device_keys[userId][deviceId], { ...deviceKeys, unsigned: {} })
   })
 
+  test('signatures by a removed device are removed with it, however they were uploaded', async () => {
+    await using server = await startTestServer()
+    const first = await actor(server, 'alice')
+    const { userId } = first.device
+    const master = first.keys.master_key
+    const signersOfMaster = async (): Promise<string[]> => {
+      const seen = (await query(server, first.device, userId)).master_keys[userId]
+      return Object.keys(seen.signatures?.[userId] ?? {})
+    }
+    for (let n = 0; n < 3; n++) {
+      const other = await server.login('alice', `OTHER${n}`)
+      const identity = signingKeyPair()
+      const device_keys = deviceKeysOf(other, identity)
+      await server.call('POST', `${V3}/keys/upload`, { token: other.token, body: { device_keys } })
+      const signed = identity.sign(userId, master, other.deviceId)
+      await uploadSignatures(server, other, { [userId]: { [first.pairs.master.publicKey]: signed } })
+      assert.deepEqual(await signersOfMaster(), [`ed25519:OTHER${n}`])
+      await server.call('POST', `${V3}/logout`, { token: other.token })
+      assert.deepEqual(await signersOfMaster(), [])
+    }
+    const other = await server.login('alice', 'LAST')
+    const identity = signingKeyPair()
+    const body = { device_keys: deviceKeysOf(other, identity) }
+    await server.call('POST', `${V3}/keys/upload`, { token: other.token, body })
+    const pairs = crossSigningPairs()
+    const fresh = crossSigningBody(userId, pairs)
+    const answer = await uploadKeys(server, first.device, {
+      ...fresh,
+      master_key: identity.sign(userId, fresh.master_key, 'LAST'),
+      auth: password(first.device),
+    })
+    assert.equal(answer.status, 200)
+    assert.deepEqual(await signersOfMaster(), ['ed25519:LAST'])
+    await server.call('POST', `${V3}/logout`, { token: other.token })
+    assert.deepEqual(await signersOfMaster(), [])
+  })
+
   test('a malformed request is refused with M_INVALID_PARAM', async () => {
     await using server = await startTestServer()
     const { token, userId } = await server.login('alice')

@@ -101,7 +101,7 @@ export function testAuthSessions(under: StoreUnderTest): void {
         AuthSessionEnded,
       )
       await assert.rejects(
-        store.devices.putCrossSigning(session, [], undefined, finishing('unknown')),
+        store.devices.putCrossSigning(session, { keys: [], signatures: [] }, undefined, finishing('unknown')),
         AuthSessionEnded,
       )
       await remove('first')

@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { DeviceId, UserId } from '@latchkey/protocol'
+import type { CrossSigningKey, SignedCrossSigning } from '../../src/devices/port.ts'
 import { MAX_AWAITED } from '../../src/devices/tracking.ts'
 import { DEFAULT_POOL_POLICY } from '../../src/pool/policy.ts'
 import type { Session, TokenHash } from '../../src/session.ts'
@@ -94,7 +95,7 @@ const CASES: Readonly<Record<string, Case>> = {
   'a login checks the password, then the name, then the number of devices': async (store, session) => {
     const account = await store.accounts.find(USER)
     assert.ok(account)
-    await store.devices.putCrossSigning(session, [masterKey('KEY')], undefined)
+    await store.devices.putCrossSigning(session, unsigned([masterKey('KEY')]), undefined)
     const openAs = (deviceId: string, passwordHash = account.passwordHash): Promise<Session> =>
       store.accounts.openSession({
         account: { ...account, passwordHash },
@@ -117,15 +118,15 @@ const CASES: Readonly<Record<string, Case>> = {
       ...masterKey(publicKey),
       usage: place === 0 ? ('master' as const) : ('self_signing' as const),
     }))
-    await assert.rejects(store.devices.putCrossSigning(session, keys, undefined), {
+    await assert.rejects(store.devices.putCrossSigning(session, unsigned(keys), undefined), {
       status: 403,
       message: /"OTHER"/,
     })
-    assert.deepEqual((await store.devices.published([USER])).get(USER)?.crossSigning, [])
+    assert.deepEqual((await store.devices.published([USER], session.userRef)).get(USER)?.crossSigning, [])
   },
 
   'replacing a master key removes the signatures on it and by it': async (store, session) => {
-    await store.devices.putCrossSigning(session, [masterKey('M1')], undefined)
+    await store.devices.putCrossSigning(session, unsigned([masterKey('M1'), selfSigningKey('S1')]), undefined)
     const sign = (keyId: string, by: string): Promise<void> =>
       store.devices.addSignatures(session, session.userRef, [
         { keyId, signer: USER, signerKeyId: `ed25519:${by}`, signature: `${by} on ${keyId}` },
@@ -133,12 +134,57 @@ const CASES: Readonly<Record<string, Case>> = {
     await sign('M1', DEVICE)
     await sign(DEVICE, 'M1')
     await sign(DEVICE, 'S1')
-    await store.devices.putCrossSigning(session, [masterKey('M2')], 'M1')
-    const left = (await store.devices.published([USER])).get(USER)?.signatures
+    await store.devices.putCrossSigning(session, unsigned([masterKey('M2')]), 'M1')
+    const left = (await store.devices.published([USER], session.userRef)).get(USER)?.signatures
     assert.deepEqual(
       left?.map(({ signature }) => signature),
       [`S1 on ${DEVICE}`],
     )
+  },
+
+  'signatures by a removed device, and on it, are removed with it': async (store, session) => {
+    const other = await login(store, NOW, USER, OTHER)
+    const keys = unsigned([masterKey('M1'), selfSigningKey('S1')])
+    await store.devices.putCrossSigning(session, keys, undefined)
+    const sign = (keyId: string, by: string): Promise<void> =>
+      store.devices.addSignatures(session, session.userRef, [
+        { keyId, signer: USER, signerKeyId: `ed25519:${by}`, signature: `${by} on ${keyId}` },
+      ])
+    const left = async (): Promise<string[]> => {
+      const published = (await store.devices.published([USER], session.userRef)).get(USER)
+      return (published?.signatures ?? []).map(({ signature }) => signature).sort()
+    }
+    await sign('M1', OTHER)
+    await sign(OTHER, 'S1')
+    await sign('M1', DEVICE)
+    assert.deepEqual(await left(), [`${DEVICE} on M1`, `${OTHER} on M1`, `S1 on ${OTHER}`])
+    await store.devices.remove(other, [OTHER], NOW)
+    assert.deepEqual(await left(), [`${DEVICE} on M1`])
+    // A request that was checked before the removal.
+    await sign('M1', OTHER)
+    await sign(OTHER, 'S1')
+    assert.deepEqual(await left(), [`${DEVICE} on M1`])
+  },
+
+  'signatures of others are read for their signer alone': async (store, session) => {
+    await store.devices.putCrossSigning(session, unsigned([masterKey('M1')]), undefined)
+    const signers = ['@bob:test.example', '@carol:test.example'] as UserId[]
+    const refs: Session['userRef'][] = []
+    for (const userId of signers) {
+      const signer = await login(store, NOW, userId, OTHER)
+      refs.push(signer.userRef)
+      await store.devices.putCrossSigning(signer, unsigned([masterKey(`of ${userId}`)]), undefined)
+      await store.devices.addSignatures(signer, session.userRef, [
+        { keyId: 'M1', signer: userId, signerKeyId: `ed25519:of ${userId}`, signature: userId },
+      ])
+    }
+    const seenBy = async (viewer: Session['userRef'] | undefined): Promise<string[]> => {
+      const published = await store.devices.published([USER], viewer ?? session.userRef)
+      return (published.get(USER)?.signatures ?? []).map(({ signer }) => signer)
+    }
+    assert.deepEqual(await seenBy(session.userRef), [])
+    assert.deepEqual(await seenBy(refs[0]), [signers[0]])
+    assert.deepEqual(await seenBy(refs[1]), [signers[1]])
   },
 
   'over the limit of tracked unregistered names, the first ones in byte order are forgotten': async (
@@ -218,4 +264,12 @@ async function received(store: Store, session: Session): Promise<number[]> {
 
 function masterKey(publicKey: string): { usage: 'master'; publicKey: string; json: string } {
   return { usage: 'master', publicKey, json: JSON.stringify({ publicKey }) }
+}
+
+function selfSigningKey(publicKey: string): CrossSigningKey {
+  return { ...masterKey(publicKey), usage: 'self_signing' }
+}
+
+function unsigned(keys: readonly CrossSigningKey[]): SignedCrossSigning {
+  return { keys, signatures: [] }
 }

@@ -24,19 +24,20 @@ export const deviceSigningUpload = endpoint({
   }),
   async handle({ context, session, body, confirm, origin }) {
     const { devices } = context.store
-    const stored = (await devices.published([session.userId])).get(session.userId)?.crossSigning ?? []
+    const published = (await devices.published([session.userId], session.userRef)).get(session.userId)
+    if (published === undefined) throw new Error('the user of a session does not exist')
     const uploaded = {
       ...member('master', body.master_key),
       ...member('self_signing', body.self_signing_key),
       ...member('user_signing', body.user_signing_key),
     }
-    const changed = changedCrossSigning(session.userId, uploaded, stored)
-    if (changed.length === 0) return {}
-    const master = stored.find((key) => key.usage === 'master')
+    const changed = changedCrossSigning(session.userId, uploaded, published)
+    if (changed.keys.length === 0) return {}
+    const master = published.crossSigning.find((key) => key.usage === 'master')
     const proof = master && (await confirm(['m.login.password']))
     await devices.putCrossSigning(session, changed, master?.publicKey, proof?.finishing({}).finishes)
     if (master !== undefined) {
-      const usages = changed.map(({ usage }) => usage)
+      const usages = changed.keys.map(({ usage }) => usage)
       context.securityLog.note('cross_signing_replaced', origin, { usages })
     }
     return {}

@@ -34,7 +34,10 @@ export const keysQuery = endpoint({
     const deviceKeys: string[] = []
     const keys: Record<CrossSigningUsage, string[]> = { master: [], self_signing: [], user_signing: [] }
     for await (const some of inTurns(queries, USERS_PER_TURN)) {
-      const published = await devices.published(some.map(({ userId }) => userId))
+      const published = await devices.published(
+        some.map(({ userId }) => userId),
+        session.userRef,
+      )
       for (const { userId, deviceIds } of some) {
         const ofUser = published.get(userId)
         const visible = ofUser && visibleKeys(ofUser, userId, deviceIds, session.userId)

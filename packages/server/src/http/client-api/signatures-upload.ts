@@ -9,6 +9,7 @@ import type { KeySignature } from '../../devices/port.ts'
 import { type KeyOwner, newSignatures } from '../../devices/signatures.ts'
 import { inTurns } from '../../lib/turns.ts'
 import { invalidParam, MatrixError, notFound, quoted } from '../../matrix-error.ts'
+import type { Session } from '../../session.ts'
 import { endpoint, largeBody } from '../endpoint.ts'
 
 /** Keys per turn of the event loop, and per read: verifying a signature takes about 0.1 ms. */
@@ -23,11 +24,11 @@ export const signaturesUpload = endpoint({
   body: Type.Object({}),
   async handle({ context, session, body }) {
     const { devices } = context.store
-    const signer = (await owners(context, [session.userId]))(session.userId)
+    const signer = (await owners(context, session, [session.userId]))(session.userId)
     const failures = new Map<string, Record<string, Json>>()
     for await (const some of inTurns(decode(body), KEYS_PER_TURN)) {
       const byUser = Map.groupBy(some, ({ user }) => user)
-      const ownerOf = await owners(context, [...byUser.keys()])
+      const ownerOf = await owners(context, session, [...byUser.keys()])
       const writes = [...byUser].map(async ([user, keys]) => {
         const owner = ownerOf(user)
         const { signatures, failed } = verifySignatures(signer, owner, keys)
@@ -55,13 +56,14 @@ function decode(body: object): Uploaded[] {
 /** Published keys of local users; undefined for unknown and remote users. */
 async function owners(
   { store }: Context,
+  { userRef }: Session,
   users: readonly string[],
 ): Promise<(user: string) => KeyOwner | undefined> {
   const userIds = users.flatMap((user): UserId[] => {
     const userId = parseUserId(user)?.userId
     return userId === undefined ? [] : [userId]
   })
-  const byUser = await store.devices.published(userIds)
+  const byUser = await store.devices.published(userIds, userRef)
   return (user) => {
     const userId = parseUserId(user)?.userId
     const published = userId && byUser.get(userId)

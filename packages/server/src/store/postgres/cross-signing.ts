@@ -3,8 +3,13 @@
  * by one user happen one after the other, under the lock of the user's row.
  */
 import type { FinishedAuth } from '../../accounts/port.ts'
-import { decideSignatures } from '../../devices/add-signatures.ts'
-import type { CrossSigningKey, CrossSigningUsage, KeySignature } from '../../devices/port.ts'
+import { decideSignatures, signerName } from '../../devices/add-signatures.ts'
+import type {
+  CrossSigningKey,
+  CrossSigningUsage,
+  KeySignature,
+  SignedCrossSigning,
+} from '../../devices/port.ts'
 import { type Audience, decideReplacement, type ReplacementFacts } from '../../devices/replace-keys.ts'
 import type { Session, UserRef } from '../../session.ts'
 import { finishAuth } from './auth-sessions.ts'
@@ -16,7 +21,7 @@ import { lockSessionUser } from './session-device.ts'
 export function putCrossSigning(
   core: Core,
   session: Session,
-  keys: readonly CrossSigningKey[],
+  { keys, signatures }: SignedCrossSigning,
   seenMaster: string | undefined,
   finishes?: FinishedAuth,
 ): Promise<void> {
@@ -27,6 +32,7 @@ export function putCrossSigning(
     const { put, replaced, audience } = decideReplacement(facts, keys, seenMaster)
     for (const publicKey of replaced) await dropSignatures(tx, user, publicKey)
     for (const key of put) await putKey(tx, user, key)
+    if (signatures.length > 0) await storeSignatures(tx, user, user, signatures)
     if (audience !== undefined) notify(tx, audience, user, user)
   })
 }
@@ -89,12 +95,47 @@ export function addSignatures(
   target: UserRef,
   signatures: readonly KeySignature[],
 ): Promise<void> {
-  const { put, replacesOthers, audience } = decideSignatures(session.userRef, target, signatures)
   return write(core, async (tx) => {
     const signer = await lockSessionUser(tx, session)
-    if (replacesOthers) await dropOthers(tx, target, signer, put)
-    if (await storeSignatures(tx, target, signer, put)) notify(tx, audience, signer, target)
+    const { changed, audience } = await storeSignatures(tx, target, signer, signatures)
+    if (changed) notify(tx, audience, signer, target)
   })
+}
+
+/** Devices and keys of the signer cannot end meanwhile, because the signer is locked. */
+async function storeSignatures(
+  tx: Transaction,
+  target: UserRef,
+  signer: LockedUser,
+  signatures: readonly KeySignature[],
+): Promise<{ readonly changed: boolean; readonly audience: Audience }> {
+  const { put, replacesOthers, audience } = decideSignatures(signer, target, signatures, {
+    ofTarget: await existingNames(
+      tx,
+      target,
+      signatures.map(({ keyId }) => keyId),
+    ),
+    ofSigner: await existingNames(tx, signer, signatures.map(signerName)),
+  })
+  if (replacesOthers) await dropOthers(tx, target, signer, put)
+  return { changed: await addSignatureRows(tx, target, signer, put), audience }
+}
+
+/** Those of the names that are devices or cross-signing keys of the user. */
+async function existingNames(
+  tx: Transaction,
+  user: UserRef,
+  names: readonly string[],
+): Promise<ReadonlySet<string>> {
+  const rows = await tx.all<{ name: string }>(
+    `select device_id as name from devices
+     where user_num = $1 and device_id = any($2::text[]) and removed_ts is null
+     union all
+     select public_key from cross_signing_keys where user_num = $1 and public_key = any($2::text[])`,
+    user,
+    names,
+  )
+  return new Set(rows.map(({ name }) => name))
 }
 
 /** Marks the device list of `target` as changed by `user`. Changes that everyone learns are those of one's own list. */
@@ -123,7 +164,7 @@ async function dropOthers(
 }
 
 /** Returns whether one of the signatures is new. */
-async function storeSignatures(
+async function addSignatureRows(
   tx: Transaction,
   target: UserRef,
   signer: LockedUser,
@@ -144,7 +185,10 @@ async function storeSignatures(
   return changes > 0
 }
 
-/** Deletes the signatures on devices of a user: they say nothing about later devices with the same IDs. */
+/**
+ * Deletes the signatures on and by the keys of devices of a user: they do not hold for other installations with their
+ * IDs, or for other identities.
+ */
 export async function dropDeviceSignatures(
   tx: Transaction,
   user: LockedUser,
@@ -153,6 +197,13 @@ export async function dropDeviceSignatures(
   await tx.run(
     `delete from key_signatures using devices
      where device_num = any($1::bigint[]) and key_signatures.user_num = $2 and key_id = device_id`,
+    devices,
+    user,
+  )
+  await tx.run(
+    `delete from key_signatures using devices
+     where device_num = any($1::bigint[]) and key_signatures.user_num = $2 and signer_num = $2
+       and signer_key_id = 'ed25519:' || device_id`,
     devices,
     user,
   )

@@ -35,6 +35,7 @@ type Collected = {
 export async function publishedKeys(
   core: Core,
   userIds: readonly UserId[],
+  viewer: UserRef,
 ): Promise<ReadonlyMap<UserId, PublishedKeys>> {
   const rows = await core.db.all<PublishedRow>(
     `with wanted as materialized (select user_id, user_num from users where user_id = any($1::text[]))
@@ -47,8 +48,11 @@ export async function publishedKeys(
      from wanted join cross_signing_keys using (user_num)
      union all
      select 'signature', wanted.user_id, wanted.user_num, key_id, signer_key_id, signature, signers.user_id
-     from wanted join key_signatures using (user_num) join users as signers on signers.user_num = signer_num`,
+     from wanted cross join lateral (select wanted.user_num union select $2::bigint) as signer (num)
+       join key_signatures on key_signatures.user_num = wanted.user_num and signer_num = signer.num
+       join users as signers on signers.user_num = signer_num`,
     userIds,
+    viewer,
   )
   const byUser = new Map<UserId, Collected>()
   for (const row of rows) {

@@ -104,7 +104,7 @@ export async function removeInTransaction(
 type Delete = (tx: Transaction, user: LockedUser, devices: readonly LockedDeviceRef[]) => Promise<void>
 
 const DELETE: Readonly<Record<DeletedWithDevice, Delete>> = {
-  signatures_on_it: dropDeviceSignatures,
+  signatures: dropDeviceSignatures,
   former_identities: from('former_identities'),
   inbox: from('inbox'),
   sent_transactions: from('sent_transactions'),

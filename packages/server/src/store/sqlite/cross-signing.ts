@@ -1,7 +1,7 @@
 /** Cross-signing keys and the signatures between keys (devices/replace-keys.ts, devices/add-signatures.ts). */
 import type { FinishedAuth } from '../../accounts/port.ts'
-import { decideSignatures } from '../../devices/add-signatures.ts'
-import type { CrossSigningKey, KeySignature } from '../../devices/port.ts'
+import { decideSignatures, signerName } from '../../devices/add-signatures.ts'
+import type { CrossSigningKey, KeySignature, SignedCrossSigning } from '../../devices/port.ts'
 import { type Audience, decideReplacement } from '../../devices/replace-keys.ts'
 import type { DeviceRef, Session, UserRef } from '../../session.ts'
 import { finishAuth } from './auth-sessions.ts'
@@ -14,7 +14,7 @@ import { listChangedFor } from './tracked-users.ts'
 export function putCrossSigning(
   core: Core,
   session: Session,
-  keys: readonly CrossSigningKey[],
+  { keys, signatures }: SignedCrossSigning,
   seenMaster: string | undefined,
   finishes?: FinishedAuth,
 ): Promise<void> {
@@ -28,6 +28,7 @@ export function putCrossSigning(
     const { put, replaced, audience } = decideReplacement(facts, keys, seenMaster)
     for (const publicKey of replaced) dropSignatures(tx, userRef, publicKey)
     for (const key of put) putKey(tx, userRef, key)
+    if (signatures.length > 0) storeSignatures(tx, userRef, userRef, signatures)
     if (audience !== undefined) markListChanged(core, tx, audience, userRef, userRef)
   })
 }
@@ -70,16 +71,47 @@ export function addSignatures(
   target: UserRef,
   signatures: readonly KeySignature[],
 ): Promise<void> {
-  const { put, replacesOthers, audience } = decideSignatures(session.userRef, target, signatures)
   return core.queue.guarded((tx) => {
     const signer = proveSession(tx, session).session.userRef
-    let changed = false
-    for (const signature of put) {
-      if (replacesOthers) dropOthers(tx, target, signer, signature)
-      changed = addSignature(tx, target, signer, signature) || changed
-    }
+    const { changed, audience } = storeSignatures(tx, target, signer, signatures)
     if (changed) markListChanged(core, tx, audience, signer, target)
   })
+}
+
+function storeSignatures(
+  tx: Transaction,
+  target: UserRef,
+  signer: UserRef,
+  signatures: readonly KeySignature[],
+): { readonly changed: boolean; readonly audience: Audience } {
+  const { put, replacesOthers, audience } = decideSignatures(signer, target, signatures, {
+    ofTarget: existingNames(
+      tx,
+      target,
+      signatures.map(({ keyId }) => keyId),
+    ),
+    ofSigner: existingNames(tx, signer, signatures.map(signerName)),
+  })
+  let changed = false
+  for (const signature of put) {
+    if (replacesOthers) dropOthers(tx, target, signer, signature)
+    changed = addSignature(tx, target, signer, signature) || changed
+  }
+  return { changed, audience }
+}
+
+/** Those of the names that are devices or cross-signing keys of the user. */
+function existingNames(db: Reader, user: UserRef, names: readonly string[]): ReadonlySet<string> {
+  const rows = db.all<{ name: string }>(
+    `select device_id as name from devices
+     where user_num = ?1 and device_id in (select value from json_each(?2)) and removed_ts is null
+     union all
+     select public_key from cross_signing_keys
+     where user_num = ?1 and public_key in (select value from json_each(?2))`,
+    user,
+    JSON.stringify(names),
+  )
+  return new Set(rows.map(({ name }) => name))
 }
 
 /** Marks the device list of `target` as changed by `user`. */
@@ -104,11 +136,19 @@ function dropOthers(tx: Transaction, target: UserRef, signer: UserRef, signature
   )
 }
 
-/** Deletes the signatures on a device, because they do not hold for another installation with its ID. */
+/**
+ * Deletes the signatures on and by the keys of a device: they do not hold for another installation with its ID, or for
+ * another identity.
+ */
 export function dropDeviceSignatures(tx: Transaction, device: DeviceRef): void {
   tx.run(
     `delete from key_signatures where (user_num, key_id) in
        (select user_num, device_id from devices where device_num = ?)`,
+    device,
+  )
+  tx.run(
+    `delete from key_signatures where (signer_num, user_num, signer_key_id) in
+       (select user_num, user_num, 'ed25519:' || device_id from devices where device_num = ?)`,
     device,
   )
 }

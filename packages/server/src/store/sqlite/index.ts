@@ -142,11 +142,11 @@ function deviceStore(core: Core): DeviceStore {
     remove: (session, deviceIds, now, finishes) =>
       removeDevices(core, session, { kind: 'named', deviceIds }, now, finishes),
     removeAll: (session, now) => removeDevices(core, session, { kind: 'all' }, now),
-    published: async (userIds) => publishedKeys(core, userIds),
+    published: async (userIds, viewer) => publishedKeys(core, userIds, viewer),
     track: (session, userIds) => trackUsers(core, session, userIds),
     changedSince: async (user, since, upTo) => changedSince(core, user, since, upTo),
-    putCrossSigning: (session, keys, seenMaster, finishes) =>
-      putCrossSigning(core, session, keys, seenMaster, finishes),
+    putCrossSigning: (session, changed, seenMaster, finishes) =>
+      putCrossSigning(core, session, changed, seenMaster, finishes),
     addSignatures: (session, target, signatures) => addSignatures(core, session, target, signatures),
   }
 }

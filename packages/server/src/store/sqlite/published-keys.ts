@@ -8,16 +8,20 @@ import type { Reader } from './database.ts'
 type DeviceKeysRow = { device_id: DeviceId; display_name: string | null; device_keys: string }
 type SignatureRow = { key_id: string; user_id: UserId; signer_key_id: string; signature: string }
 
-export function publishedKeys(core: Core, userIds: readonly UserId[]): ReadonlyMap<UserId, PublishedKeys> {
+export function publishedKeys(
+  core: Core,
+  userIds: readonly UserId[],
+  viewer: UserRef,
+): ReadonlyMap<UserId, PublishedKeys> {
   return new Map(
     userIds.flatMap((userId) => {
-      const keys = keysOf(core, userId)
+      const keys = keysOf(core, userId, viewer)
       return keys === undefined ? [] : [[userId, keys] as const]
     }),
   )
 }
 
-function keysOf(core: Core, userId: UserId): PublishedKeys | undefined {
+function keysOf(core: Core, userId: UserId, viewer: UserRef): PublishedKeys | undefined {
   const user = core.db.one<{ user_num: UserRef }>(`select user_num from users where user_id = ?`, userId)
   if (user === undefined) return undefined
   const devices = core.db.all<DeviceKeysRow>(
@@ -28,8 +32,9 @@ function keysOf(core: Core, userId: UserId): PublishedKeys | undefined {
   const signatures = core.db.all<SignatureRow>(
     `select key_id, users.user_id, signer_key_id, signature
      from key_signatures join users on users.user_num = signer_num
-     where key_signatures.user_num = ?`,
+     where key_signatures.user_num = ?1 and signer_num in (?1, ?2)`,
     user.user_num,
+    viewer,
   )
   return {
     userRef: user.user_num,

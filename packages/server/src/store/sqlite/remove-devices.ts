@@ -92,7 +92,7 @@ export function removeChosen(
 }
 
 const DELETE: Readonly<Record<DeletedWithDevice, (tx: Transaction, device: DeviceRef) => void>> = {
-  signatures_on_it: dropDeviceSignatures,
+  signatures: dropDeviceSignatures,
   former_identities: from('former_identities'),
   inbox: from('inbox'),
   sent_transactions: from('sent_transactions'),

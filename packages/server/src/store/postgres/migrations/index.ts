@@ -5,6 +5,7 @@ import { compactKeys } from './003-compact-keys.ts'
 import { authSessions } from './004-auth-sessions.ts'
 import { deactivatedAccounts } from './005-deactivated-accounts.ts'
 import { dailyBudgets } from './006-daily-budgets.ts'
+import { signaturesBySigner } from './007-signatures-by-signer.ts'
 
 export const migrations: readonly string[] = [
   initial,
@@ -13,4 +14,5 @@ export const migrations: readonly string[] = [
   authSessions,
   deactivatedAccounts,
   dailyBudgets,
+  signaturesBySigner,
 ]

@@ -7,6 +7,7 @@ import { authSessions } from './004-auth-sessions.ts'
 import { deactivatedAccounts } from './005-deactivated-accounts.ts'
 import { dailyBudgets } from './006-daily-budgets.ts'
 import { transactionRecordOf, transactionRecords } from './007-transaction-records.ts'
+import { signaturesBySigner } from './008-signatures-by-signer.ts'
 
 export const migrations: readonly string[] = [
   initial,
@@ -16,6 +17,7 @@ export const migrations: readonly string[] = [
   deactivatedAccounts,
   dailyBudgets,
   transactionRecords,
+  signaturesBySigner,
 ]
 
 /** Adds the SQL functions that migrations call. */
