@@ -1,6 +1,6 @@
 /**
- * An index of the signatures by a key, which end with it (devices/remove.ts), and of those that one viewer sees. Earlier
- * versions kept signatures by removed devices on the master key: they are deleted.
+ * An index of the signatures by a key, which end with it (devices/remove.ts), and of those that one viewer sees.
+ * Earlier versions kept signatures by removed devices on the master key: they are deleted.
  */
 export const signaturesBySigner = `
 create index key_signatures_by_signer on key_signatures (signer_num, user_num, signer_key_id);
