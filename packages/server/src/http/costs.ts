@@ -148,10 +148,9 @@ export const COSTS: Readonly<Record<string, Cost>> = {
   'GET /health/ready': { request: 0 },
 }
 
+/** An endpoint that the table lacks is expensive; a test finds it. */
 export function costOf({ method, path }: Pick<Endpoint, 'method' | 'path'>): Cost {
-  const cost = COSTS[`${method} ${path}`]
-  if (cost === undefined) throw new Error(`costs.ts lacks ${method} ${path}`)
-  return cost
+  return COSTS[`${method} ${path}`] ?? { request: LIST_CHANGE }
 }
 
 export function maxValuesOf({ values }: Cost, config: Config): number {
