@@ -3,6 +3,9 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { TokenBuckets } from './lib/token-bucket.ts'
 import type { Config } from './config/config.ts'
 import type { InteractiveAuth } from './accounts/interactive-auth.ts'
+import type { HashNetwork } from './accounts/known-networks.ts'
+import type { LoginLimits } from './accounts/login-limits.ts'
+import type { NetworkBuckets } from './lib/network-buckets.ts'
 import type { Passwords } from './accounts/passwords.ts'
 import type { Metrics } from './observe/metrics.ts'
 import type { SecurityLog } from './observe/security-log.ts'
@@ -14,10 +17,9 @@ import type { SyncWaiters } from './sync/waiters.ts'
 
 /** Rate limiters; each undefined if limits are off. */
 export type Limiters = {
-  readonly loginPerAddress?: TokenBuckets
-  readonly loginPerAccount?: TokenBuckets
-  readonly loginPerAccountInAll?: TokenBuckets
-  readonly registrationPerAddress?: TokenBuckets
+  /** Requests for the flows, for a free name and for an account. */
+  readonly registerRequestPerAddress?: NetworkBuckets
+  readonly registrationPerAddress?: NetworkBuckets
   readonly sendToDevicePerDevice?: TokenBuckets
   /** In units of http/costs.ts. */
   readonly workPerUser?: TokenBuckets
@@ -29,6 +31,9 @@ export type Context = {
   readonly serverName: string
   readonly store: Store
   readonly limiters: Limiters
+  /** Undefined if limits are off. */
+  readonly loginLimits?: LoginLimits
+  readonly hashNetwork: HashNetwork
   readonly pools: Pick<KeyPools, keyof KeyPools>
   readonly limitedClaims: LimitedClaims
   readonly passwords: Passwords

@@ -5,6 +5,8 @@ import { AnswersInFlight } from './http/answers-in-flight.ts'
 import { closeApp } from './http/close-app.ts'
 import { watchConnections } from './http/connections.ts'
 import { InteractiveAuth } from './accounts/interactive-auth.ts'
+import { networkHasher } from './accounts/known-networks.ts'
+import { LoginLimits } from './accounts/login-limits.ts'
 import { Passwords } from './accounts/passwords.ts'
 import {
   type Config,
@@ -16,6 +18,7 @@ import {
 } from './config/config.ts'
 import type { Context, Limiters } from './context.ts'
 import type { OnFence } from './fence/events.ts'
+import { NetworkBuckets } from './lib/network-buckets.ts'
 import { TokenBuckets } from './lib/token-bucket.ts'
 import { countRequests } from './observe/count-requests.ts'
 import { countPools, countStore } from './observe/count-store.ts'
@@ -90,6 +93,7 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
     store = await openStore(config, { now, onLost, onFence: reportFence(app.log, metrics) })
     const serverName = await store.claimServerName(config.serverName)
     const passwords = new Passwords()
+    const hashNetwork = networkHasher(store.sync.tokenSecret)
     const waiters = new SyncWaiters(sizes)
     const answers = new AnswersInFlight(sizes, () => performance.now())
     watchConnections(app.server, sizes.answerTimeoutMs)
@@ -103,6 +107,8 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
       serverName,
       store: metrics === undefined ? store : countStore(store, metrics),
       limiters,
+      ...(rates && { loginLimits: new LoginLimits(store.accounts, hashNetwork, rates) }),
+      hashNetwork,
       pools: metrics === undefined ? pools : countPools(pools, metrics),
       limitedClaims: new LimitedClaims(),
       passwords,
@@ -183,10 +189,8 @@ function openStore(config: Config, { onLost, ...events }: StoreEvents): Promise<
 
 function limitersOf(rates: RateLimits): Limiters {
   return {
-    loginPerAddress: new TokenBuckets(rates.loginPerAddress),
-    loginPerAccount: new TokenBuckets(rates.loginPerAccount),
-    loginPerAccountInAll: new TokenBuckets(rates.loginPerAccountInAll),
-    registrationPerAddress: new TokenBuckets(rates.registrationPerAddress),
+    registerRequestPerAddress: new NetworkBuckets(rates.loginPerAddress),
+    registrationPerAddress: new NetworkBuckets(rates.registrationPerAddress),
     sendToDevicePerDevice: new TokenBuckets(rates.sendToDevicePerDevice),
     workPerUser: new TokenBuckets(rates.workPerUser),
     workPerAddress: new TokenBuckets(rates.workPerAddress),

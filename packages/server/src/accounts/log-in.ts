@@ -3,6 +3,7 @@ import { MAX_DEVICE_ID_BYTES, type DeviceId, parseDeviceId } from '@latchkey/pro
 import { invalidParam } from '../matrix-error.ts'
 import { hashToken, newAccessToken, newDeviceId } from './access-token.ts'
 import { requireDisplayName } from './display-name.ts'
+import type { HashNetwork } from './known-networks.ts'
 import type { Account, AccountStore, NewLogin } from './port.ts'
 
 /** The address of all devices of a user (client-server API, "Send-to-device messaging"). */
@@ -31,26 +32,29 @@ export function loginDevice(
   }
 }
 
+export type LoginDeps = { readonly now: () => number; readonly hashNetwork: HashNetwork }
+
 /** A login of a device, and the access token that only the client gets. */
 export function newLogin(
   device: LoginDevice,
   ip: string,
-  now: number,
+  { now, hashNetwork }: LoginDeps,
 ): { readonly login: NewLogin; readonly accessToken: string } {
   const accessToken = newAccessToken()
-  return { login: { ...device, tokenHash: hashToken(accessToken), ip, now }, accessToken }
+  const login = { ...device, tokenHash: hashToken(accessToken), ip, networkHash: hashNetwork(ip), now: now() }
+  return { login, accessToken }
 }
 
 /**
  * @throws {MatrixError} 400 when the account has as many devices as it may, 403 when its password has changed since.
  */
 export async function logIn(
-  { accounts, now }: { readonly accounts: AccountStore; readonly now: () => number },
+  deps: LoginDeps & { readonly accounts: AccountStore },
   account: Account,
   device: LoginDevice,
   ip: string,
 ): Promise<{ readonly accessToken: string }> {
-  const { login, accessToken } = newLogin(device, ip, now())
-  await accounts.openSession({ account, ...login })
+  const { login, accessToken } = newLogin(device, ip, deps)
+  await deps.accounts.openSession({ account, ...login })
   return { accessToken }
 }

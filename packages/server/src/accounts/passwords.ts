@@ -15,7 +15,8 @@ const WAITING = 200
 
 export class Passwords {
   #running = 0
-  readonly #waiting: (() => void)[] = []
+  /** Calls of known clients, which go first, and others: a flood of strangers fills only the second list. */
+  readonly #waiting = { known: new Array<() => void>(), others: new Array<() => void>() }
 
   /** @throws {MatrixError} 429 when too many wait. */
   async hash(password: string): Promise<string> {
@@ -26,19 +27,22 @@ export class Passwords {
   }
 
   /**
-   * Whether a password belongs to a hash. Takes as long for a missing account, so that the two cannot be distinguished.
+   * @param isKnown puts the call ahead of those of clients that are not known
+   * @returns whether a password belongs to a hash. Takes as long for a missing account, so that the two cannot be
+   *   distinguished.
    */
-  async verify(password: string, stored: string | undefined): Promise<boolean> {
+  async verify(password: string, stored: string | undefined, isKnown = true): Promise<boolean> {
     const [, salt, tag] = /^\$argon2id\$v=19\$m=19456,t=2,p=1\$([^$]+)\$([^$]+)$/.exec(stored ?? '') ?? []
     const derived = await this.#derive(
       password,
       salt === undefined ? randomBytes(16) : Buffer.from(salt, 'base64'),
+      isKnown,
     )
     return tag !== undefined && timingSafeEqual(derived, Buffer.from(tag, 'base64'))
   }
 
-  async #derive(password: string, salt: Buffer): Promise<Buffer> {
-    await this.#enter()
+  async #derive(password: string, salt: Buffer, isKnown = false): Promise<Buffer> {
+    await this.#enter(isKnown ? this.#waiting.known : this.#waiting.others)
     try {
       return await argon2Async('argon2id', { message: password, nonce: salt, ...COST })
     } finally {
@@ -46,18 +50,18 @@ export class Passwords {
     }
   }
 
-  async #enter(): Promise<void> {
+  async #enter(waiting: (() => void)[]): Promise<void> {
     if (this.#running < RUNNING) {
       this.#running++
       return
     }
-    if (this.#waiting.length >= WAITING) throw limitExceeded('Too many logins at once.', 2000)
-    await new Promise<void>((resolve) => this.#waiting.push(resolve))
+    if (waiting.length >= WAITING) throw limitExceeded('Too many logins at once.', 2000)
+    await new Promise<void>((resolve) => waiting.push(resolve))
   }
 
-  /** Passes the place to the call that has waited longest. */
+  /** Passes the place to the known client that has waited longest, or else to another. */
   #leave(): void {
-    const next = this.#waiting.shift()
+    const next = this.#waiting.known.shift() ?? this.#waiting.others.shift()
     if (next === undefined) this.#running--
     else next()
   }

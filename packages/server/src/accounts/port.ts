@@ -30,6 +30,8 @@ export type NewLogin = {
   readonly tokenHash: TokenHash
   /** The address of the login, which is the first time a device is seen. */
   readonly ip?: string
+  /** The network, which is then known to the account (known-networks.ts). */
+  readonly networkHash?: string
   readonly now: number
 }
 
@@ -61,6 +63,8 @@ export interface AccountStore {
    */
   create(account: NewAccount): Promise<Account>
   find(userId: UserId): Promise<Account | undefined>
+  /** Whether the account, or without one any account, has logged in from a network. */
+  knowsNetwork(networkHash: string, userId?: UserId): Promise<boolean>
   /** Whether a registration token can create an account now (registration.ts). */
   registrationTokenValid(tokenHash: string, now: number): Promise<boolean>
   createRegistrationToken(token: NewRegistrationToken): Promise<void>

@@ -412,21 +412,25 @@ export const RATES_ENABLED: Key<boolean> = {
 }
 
 export const RATE_KEYS: RateKeys = {
-  loginPerAddress: rate('login_per_address', DEFAULT_RATES.loginPerAddress, 'Logins from one address'),
+  loginPerAddress: rate(
+    'login_per_address',
+    DEFAULT_RATES.loginPerAddress,
+    'Logins from one address; an IPv6 /56 has twice and a /48 four times as much',
+  ),
   loginPerAccount: rate(
     'login_per_account',
     DEFAULT_RATES.loginPerAccount,
-    'Logins to one account from one address, and confirmations by password of one user',
+    'Logins to one account from one address (twice and four times as above), and confirmations by password of one user',
   ),
   loginPerAccountInAll: rate(
     'login_per_account_in_all',
     DEFAULT_RATES.loginPerAccountInAll,
-    'Logins to one account from all addresses together',
+    'Logins to one account from all addresses together; a client that the account knows is exempt',
   ),
   registrationPerAddress: rate(
     'registration_per_address',
     DEFAULT_RATES.registrationPerAddress,
-    'Registrations from one address',
+    'Registrations from one address (twice and four times as above)',
   ),
   resetPerDevice: rate('reset_per_device', DEFAULT_RATES.resetPerDevice, 'Key resets of one device'),
   claimPerTarget: rate(

@@ -19,9 +19,9 @@ import { networkOf } from '../lib/client-network.ts'
 import { unknownToken } from '../matrix-error.ts'
 import type { Origin, SecurityLog } from '../observe/security-log.ts'
 import type { Session } from '../session.ts'
-import { authenticate } from './authenticate.ts'
+import { authenticate, presentedSession } from './authenticate.ts'
 import { BodyBudget } from './body-budget.ts'
-import { clientAddress, trustedProxies } from './client-address.ts'
+import { clientAddress, proxyWarning, trustedProxies } from './client-address.ts'
 import { clientApi } from './client-api/index.ts'
 import { answerClientError } from './client-error.ts'
 import { type Cost, costOf, maxValuesOf, unitsOfBytes, unitsOfNames, unitsOfValues } from './costs.ts'
@@ -50,6 +50,8 @@ declare module 'fastify' {
   interface FastifyRequest {
     /** Session of the request's access token; undefined at public endpoints. */
     session: Session | undefined
+    /** Session of an access token that the endpoint does not require. */
+    presented: Session | undefined
     /** Body limits of the endpoint; undefined for requests without a route. */
     bodyRules: BodyRules | undefined
     /** Whether it can be refused when its answer is known to be too large. */
@@ -114,6 +116,7 @@ export function createApp(
   })
   app.server.maxConnections = options.connections
   app.decorateRequest('session', undefined)
+  app.decorateRequest('presented', undefined)
   app.decorateRequest('bodyRules', undefined)
   app.decorateRequest('repeatable', false)
   app.decorateRequest('payer', undefined)
@@ -159,6 +162,7 @@ export async function addRoutes(app: App, context: Context): Promise<void> {
     allowedHeaders: ['X-Requested-With', 'Content-Type', 'Authorization', 'Date'],
     strictPreflight: false,
   })
+  app.addHook('onRequest', proxyWarning(context))
   const { sizes } = context.config
   const anonymousBytes = sizes.bodyBytesInFlight * ANONYMOUS_SHARE
   const anonymous = new BodyBudget(anonymousBytes)
@@ -218,6 +222,9 @@ function addRoute(app: App, { context, endpoint, url, bodyRules, inFlight }: Rou
       request.repeatable = endpoint.repeatable ?? endpoint.method === 'GET'
       if (endpoint.auth)
         request.session = await authenticate(context.store.accounts, request, queryOf(request))
+      if (endpoint.presentsToken) request.presented = await presentedSession(context.store.accounts, request)
+      const { presented } = request
+      await endpoint.admit?.({ context, ip: clientAddress(request), presented })
       request.payer = payerOf(context, request, cost)
       request.payer?.pay(cost.request + unitsOfBytes(announcedBytes(request.raw, bodyRules)))
     },
@@ -309,6 +316,10 @@ class RequestCall implements Call<unknown> {
         authRequest(this.#endpoint, this.#request, this.body as JsonObject),
         stages,
       )
+  }
+
+  get presented(): Session | undefined {
+    return this.#request.presented
   }
 
   get origin(): Origin {

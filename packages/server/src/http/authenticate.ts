@@ -30,6 +30,15 @@ export async function authenticate(
   return session
 }
 
+/** The session of the access token in the header of a request that does not need one; undefined without a valid token. */
+export async function presentedSession(
+  accounts: AccountStore,
+  { headers: { authorization } }: FastifyRequest,
+): Promise<Session | undefined> {
+  const token = authorization === undefined ? undefined : bearer(authorization)
+  return token === undefined ? undefined : accounts.session(hashToken(token))
+}
+
 function bearer(header: string): string | undefined {
   return /^Bearer +(\S+)$/i.exec(header)?.[1]
 }

@@ -38,6 +38,8 @@ export type Call<Body> = {
   readonly ip: string
   /** The request, its address and user, for the logs. */
   readonly origin: Origin
+  /** The session of the access token at an endpoint that does not require one (`presentsToken`). */
+  readonly presented: Session | undefined
   /** Aborted when the client disconnects. */
   readonly signal: AbortSignal
   /**
@@ -46,6 +48,8 @@ export type Call<Body> = {
    */
   readonly confirm: (stages: readonly Stage[]) => Promise<Proof>
 }
+
+export type Admission = Pick<Call<unknown>, 'context' | 'ip' | 'presented'>
 
 export type Result = object | JsonText | Answer
 
@@ -62,6 +66,13 @@ type Common = {
    * has arrived, because the session may have ended meanwhile.
    */
   readonly sessionProvedByStore?: true
+  /**
+   * Runs before the body is read, and may refuse the request: a refusal costs no parse. For endpoints without
+   * authentication.
+   */
+  readonly admit?: (admission: Admission) => void | Promise<void>
+  /** A public endpoint at which an access token, if one is sent and valid, proves something. */
+  readonly presentsToken?: true
   /** Has user-interactive authentication; the second request may leave out the rest of the body (interactive.ts). */
   readonly interactive?: true
   /** For bodies with signed JSON: numbers outside canonical JSON become Infinity, which the decoder refuses. */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { networkOf } from './client-network.ts'
+import { networkOf, networksOf } from './client-network.ts'
 
 test('an IPv4 address is its own network in every notation', () => {
   for (const address of ['192.0.2.1', '::ffff:192.0.2.1', '::FFFF:c000:201', '0:0:0:0:0:ffff:192.0.2.1'])
@@ -24,4 +24,13 @@ test('addresses of one IPv6 /64 are one network, those of the next another', () 
 
 test('text that is not an address is returned unchanged', () => {
   for (const text of ['', 'unknown', '192.0.2.1:80']) assert.equal(networkOf(text), text)
+})
+
+test('an IPv6 address has three networks, an IPv4 address one', () => {
+  assert.deepEqual(networksOf('2001:db8:0:7a1::1'), [
+    '2001:db8:0:7a1::/64',
+    '2001:db8:0:700::/56',
+    '2001:db8:0::/48',
+  ])
+  assert.deepEqual(networksOf('::ffff:192.0.2.1'), ['192.0.2.1'])
 })

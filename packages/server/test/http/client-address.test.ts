@@ -4,6 +4,7 @@ import { test } from 'node:test'
 import { DEFAULT_RATES, type TrustedProxies } from '../../src/config/config.ts'
 import { CLIENT } from '@latchkey/testing/test-client.ts'
 import { startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
+import { proxyWarning } from '../../src/http/client-address.ts'
 
 /** One login per address, then none for a long time. */
 function oneLogin(trustProxy: TrustedProxies): Promise<TestServer> {
@@ -70,4 +71,16 @@ test('the addresses of one IPv6 network share their logins and registrations', a
   }
   assert.equal(await available('2001:db8:0:3::1'), 200)
   assert.equal(await available('2001:db8:0:3::2'), 429)
+})
+
+test('X-Forwarded-For without a trusted proxy is one warning, however often it comes', async () => {
+  const warnings: string[] = []
+  await using server = await startTestServer()
+  const { context } = server
+  const log = { ...context.log, warn: (text: string) => void warnings.push(text) }
+  const hook = proxyWarning({ config: context.config, log: log as typeof context.log })
+  for (let n = 0; n < 3; n++)
+    hook({ headers: { 'x-forwarded-for': '192.0.2.1' } } as never, undefined as never, () => {})
+  assert.equal(warnings.length, 1)
+  assert.match(warnings[0] ?? '', /trust_proxy is off/)
 })

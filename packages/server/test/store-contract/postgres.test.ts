@@ -5,6 +5,7 @@ import { testConcurrentClaims } from './concurrent-claims.ts'
 import { testDailyBudgets } from './daily-budgets.ts'
 import { testDepletion } from './depletion.ts'
 import { testEndedSession } from './ended-session.ts'
+import { testKnownNetworks } from './known-networks.ts'
 import { testPoolAgainstModel } from './pool-against-model.ts'
 import { testPoolOrder } from './pool-order.ts'
 import { postgres } from './postgres-store.ts'
@@ -19,6 +20,7 @@ if (process.env['LATCHKEY_TEST_POSTGRES']) {
   testDailyBudgets(postgres)
   testEndedSession(postgres)
   testAuthSessions(postgres)
+  testKnownNetworks(postgres)
   testRooms(postgres)
   testSeveralStores()
 } else {

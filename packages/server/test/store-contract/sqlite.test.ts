@@ -12,6 +12,7 @@ import { testConcurrentClaims } from './concurrent-claims.ts'
 import { testDailyBudgets } from './daily-budgets.ts'
 import { testDepletion } from './depletion.ts'
 import { testEndedSession } from './ended-session.ts'
+import { testKnownNetworks } from './known-networks.ts'
 import { testPoolAgainstModel } from './pool-against-model.ts'
 import { testPoolOrder } from './pool-order.ts'
 import { testRooms } from './rooms.ts'
@@ -61,4 +62,5 @@ testDepletion(sqlite)
 testDailyBudgets(sqlite)
 testEndedSession(sqlite)
 testAuthSessions(sqlite)
+testKnownNetworks(sqlite)
 testRooms(sqlite)

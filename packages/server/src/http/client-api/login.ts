@@ -1,17 +1,9 @@
 /** GET and POST /login: password logins (client-server API, "Login"). */
 import { Type } from 'typebox'
-import { checkPassword, countLogin } from '../../accounts/check-password.ts'
+import { checkPassword } from '../../accounts/check-password.ts'
 import { logIn, loginDevice } from '../../accounts/log-in.ts'
 import { meantUserId, requireUserIdentifier } from '../../accounts/user-name.ts'
-import { networkOf } from '../../lib/client-network.ts'
-import {
-  forbidden,
-  invalidParam,
-  limitExceeded,
-  MatrixError,
-  missingParam,
-  quoted,
-} from '../../matrix-error.ts'
+import { forbidden, invalidParam, MatrixError, missingParam, quoted } from '../../matrix-error.ts'
 import { publicEndpoint } from '../endpoint.ts'
 import { encodeLogin } from './encode-login.ts'
 import { OptionalString } from './optional-string.ts'
@@ -27,6 +19,9 @@ export const loginFlows = publicEndpoint({
 export const login = publicEndpoint({
   method: 'POST',
   path: '/login',
+  presentsToken: true,
+  admit: async ({ context, ip, presented }) =>
+    context.loginLimits?.admit({ address: ip, presented, now: context.now() }),
   body: Type.Object({
     type: Type.String(),
     identifier: Type.Optional(
@@ -37,8 +32,8 @@ export const login = publicEndpoint({
     device_id: OptionalString,
     initial_device_display_name: OptionalString,
   }),
-  async handle({ context, body, ip, origin }) {
-    const { store, passwords, limiters, serverName, now, securityLog } = context
+  async handle({ context, body, ip, presented, origin }) {
+    const { store, passwords, serverName, now, securityLog } = context
     if (body.type !== PASSWORD) {
       throw invalidParam(`The login type ${quoted(body.type)} is not supported; expected "${PASSWORD}".`)
     }
@@ -46,13 +41,10 @@ export const login = publicEndpoint({
     const { password } = body
     if (password === undefined) throw missingParam('"the body" lacks the member "password".')
     const device = loginDevice(body.device_id, body.initial_device_display_name)
-    const network = networkOf(ip)
-    const waitMs = limiters.loginPerAddress?.take(network, now()) ?? 0
-    if (waitMs > 0) throw limitExceeded('Too many logins from this address.', waitMs)
     const { accounts } = store
     const userId = meantUserId(user, serverName)
-    if (userId !== undefined) countLogin(limiters, userId, network, now())
-    const account = await checkPassword({ accounts, passwords }, userId, password)
+    const isKnown = await context.loginLimits?.count({ userId, address: ip, presented, now: now() })
+    const account = await checkPassword({ accounts, passwords }, userId, password, isKnown)
     if (account === undefined) {
       const known = userId && (await accounts.find(userId))
       securityLog.note('login_failed', origin, { ...(known && { userId: known.userId }) })
@@ -60,7 +52,7 @@ export const login = publicEndpoint({
       throw forbidden('Invalid user name or password.')
     }
     const { deviceId } = device
-    const { accessToken } = await logIn({ accounts, now }, account, device, ip)
+    const { accessToken } = await logIn({ ...context, accounts }, account, device, ip)
     securityLog.note('login', origin, { userId: account.userId, deviceId })
     return encodeLogin(context, { userId: account.userId, deviceId, accessToken })
   },

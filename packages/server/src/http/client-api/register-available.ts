@@ -7,9 +7,9 @@ import { limitRegistration, requireRegistration } from './register.ts'
 export const registerAvailable = publicEndpoint({
   method: 'GET',
   path: '/register/available',
-  async handle({ context, query, ip }) {
+  admit: ({ context, ip }) => limitRegistration(context, ip),
+  async handle({ context, query }) {
     requireRegistration(context)
-    limitRegistration(context, ip, false)
     const name = query['username']
     if (name === undefined) throw missingParam('The query lacks the parameter "username".')
     await requireFreeName({ accounts: context.store.accounts, serverName: context.serverName }, name)

@@ -10,7 +10,6 @@ import { registerAccount, requireFreeName } from '../../accounts/register-accoun
 import { randomLocalpart } from '../../accounts/user-name.ts'
 import type { Registration } from '../../config/config.ts'
 import type { Context } from '../../context.ts'
-import { networkOf } from '../../lib/client-network.ts'
 import {
   forbidden,
   invalidParam,
@@ -27,6 +26,7 @@ export const register = publicEndpoint({
   method: 'POST',
   path: '/register',
   interactive: true,
+  admit: ({ context, ip }) => limitRegistration(context, ip),
   body: Type.Object({
     auth: Type.Optional(Type.Unknown()),
     username: OptionalString,
@@ -39,7 +39,7 @@ export const register = publicEndpoint({
     requireUserKind(query['kind'])
     requireRegistration(context)
     const isAttempt = body.auth !== undefined && body.auth !== null
-    limitRegistration(context, ip, isAttempt)
+    if (isAttempt) limitAttempt(context, ip)
     const { store, passwords, serverName, now, config } = context
     const { passwordMinLength } = config
     const deps = { accounts: store.accounts, passwords, serverName, now, passwordMinLength }
@@ -51,7 +51,7 @@ export const register = publicEndpoint({
     if (isAttempt && password === undefined) throw missingParam('"the body" lacks the member "password".')
     const proof = await confirm(stagesOf(config.registration))
     if (password === undefined) throw missingParam('"the body" lacks the member "password".')
-    const { login, accessToken } = newLogin(device, ip, now())
+    const { login, accessToken } = newLogin(device, ip, context)
     const answer =
       body.inhibit_login === true
         ? { user_id: userId, home_server: serverName }
@@ -77,17 +77,21 @@ export function requireRegistration({ config }: Context): void {
 }
 
 /**
- * Rate limits registration: attempts have their own limit; requests for the flows or for a free name have another.
+ * Limits requests for the flows, for a free name and for an account, before their body is read.
  *
  * @throws {MatrixError} 429
  */
-export function limitRegistration({ limiters, now }: Context, ip: string, isAttempt: boolean): void {
-  const network = networkOf(ip)
-  const waitMs = isAttempt
-    ? limiters.registrationPerAddress?.take(network, now())
-    : limiters.loginPerAddress?.take(`register ${network}`, now())
-  if (waitMs !== undefined && waitMs > 0)
-    throw limitExceeded('Too many registrations from this address.', waitMs)
+export function limitRegistration({ limiters, now }: Context, ip: string): void {
+  refuseOver(limiters.registerRequestPerAddress?.take(ip, now()))
+}
+
+/** @throws {MatrixError} 429 */
+function limitAttempt({ limiters, now }: Context, ip: string): void {
+  refuseOver(limiters.registrationPerAddress?.take(ip, now()))
+}
+
+function refuseOver(waitMs = 0): void {
+  if (waitMs > 0) throw limitExceeded('Too many registrations from this address.', waitMs)
 }
 
 function requireUserKind(kind: string | undefined): void {

@@ -53,6 +53,7 @@ export const TABLE_COPIES: readonly TableCopy[] = [
     heals_used: 'int',
   }),
   alike('former_identities', { device_num: 'bigint', ed25519: 'text', curve25519: 'text' }),
+  alike('known_networks', { user_num: 'bigint', network_hash: 'text', seen_ts: 'bigint' }),
   alike('access_tokens', { token_hash: 'text', device_num: 'bigint', created_ts: 'bigint' }),
   pools,
   oneTimeKeys,

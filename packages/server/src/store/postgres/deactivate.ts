@@ -37,6 +37,7 @@ const DELETE: Readonly<Record<DeletedWithAccount, Delete>> = {
   account_data: from('account_data', 'user_num'),
   tracked_users: from('tracked_users', 'observer_num'),
   awaited_users: from('awaited_users', 'observer_num'),
+  known_networks: from('known_networks', 'user_num'),
   auth_sessions: (tx, user) =>
     tx.run(`delete from auth_sessions where owner_kind = 'user' and owner = $1::text`, String(user)),
 }

@@ -6,6 +6,7 @@ import { decideLogin, type LoginFacts } from '../../accounts/open-session.ts'
 import type { NewSession } from '../../accounts/port.ts'
 import type { DeviceRef, Session } from '../../session.ts'
 import { type Core, type Write, write } from './core.ts'
+import { noteNetwork } from './known-networks.ts'
 import type { LockedDeviceRef, LockedUser } from './locks.ts'
 import { endTokens } from './remove-devices.ts'
 import { lockUser } from './session-device.ts'
@@ -24,6 +25,7 @@ export async function openSessionIn(core: Core, tx: Write, session: NewSession):
     deviceRef,
     now,
   )
+  await noteNetwork(tx, session)
   return { tokenHash, userRef: account.userRef, userId: account.userId, deviceRef, deviceId }
 }
 

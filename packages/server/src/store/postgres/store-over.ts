@@ -21,6 +21,7 @@ import { deactivateAccount } from './deactivate.ts'
 import { getDevice, listDevices, renameDevice } from './device-rows.ts'
 import { sessionLookUps } from './find-sessions.ts'
 import { inspectPool } from './inspect-pool.ts'
+import { knowsNetwork } from './known-networks.ts'
 import { claimServerName } from './meta.ts'
 import { publishedKeys } from './published-keys.ts'
 import { endOfStream, readSync } from './read-sync.ts'
@@ -59,6 +60,7 @@ function accountStore(core: Core): AccountStore {
   return {
     create: (account) => createAccount(core, account),
     find: (userId) => findAccount(core.db, userId),
+    knowsNetwork: (networkHash, userId) => knowsNetwork(core.db, networkHash, userId),
     registrationTokenValid: (tokenHash, now) => registrationTokenValid(core.db, tokenHash, now),
     createRegistrationToken: (token) => createRegistrationToken(core.db, token),
     openSession: (session) => openSession(core, session),

@@ -10,6 +10,7 @@ import { forgetAuthSessions } from './auth-sessions.ts'
 import type { Core } from './core.ts'
 import type { Transaction } from './database.ts'
 import { STATE_CODE } from '../key-row.ts'
+import { forgetNetworks } from './known-networks.ts'
 import type { LockedDeviceRef, LockedPoolNum } from './locks.ts'
 
 /** Rows read in one step: a few milliseconds. */
@@ -61,6 +62,7 @@ export function sweepOnce(
     await forgetDevices(tx, cutoff)
     await forgetAnswers(tx, now)
     await forgetAuthSessions(tx, now)
+    await forgetNetworks(tx, cutoff)
     await forgetFallbackIssues(tx, cutoff)
     return forgetDetails(tx, cutoff, cursor)
   })

@@ -35,6 +35,7 @@ const DELETE: Readonly<Record<DeletedWithAccount, (tx: Transaction, user: UserRe
   account_data: from('account_data', 'user_num'),
   tracked_users: from('tracked_users', 'observer_num'),
   awaited_users: from('awaited_users', 'observer_num'),
+  known_networks: from('known_networks', 'user_num'),
   auth_sessions: (tx, user) =>
     void tx.run(`delete from auth_sessions where owner_kind = 'user' and owner = ?`, String(user)),
 }

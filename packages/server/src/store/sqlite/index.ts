@@ -26,6 +26,7 @@ import { DEFAULT_SERVER_NAME, requireServerName } from '../server-name.ts'
 import { lockDirectory } from '../lock-file.ts'
 import { openDatabase } from './open-database.ts'
 import { getDevice, listDevices, renameDevice } from './device-rows.ts'
+import { knowsNetwork } from './known-networks.ts'
 import { readOrCreateMeta, readText } from './meta.ts'
 import { openFence, type OpenFenceOptions } from './open-fence.ts'
 import { Owner, OwnerLostError } from './owner.ts'
@@ -121,6 +122,7 @@ function accountStore(core: Core, requireOwner: () => void): AccountStore {
   return {
     create: (account) => createAccount(core, account),
     find: async (userId) => findAccount(core.db, userId),
+    knowsNetwork: async (networkHash, userId) => knowsNetwork(core.db, networkHash, userId),
     registrationTokenValid: async (tokenHash, now) => registrationTokenValid(core, tokenHash, now),
     createRegistrationToken: (token) => createRegistrationToken(core, token),
     openSession: (session) => openSession(core, session),

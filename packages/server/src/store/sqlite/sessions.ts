@@ -5,6 +5,7 @@ import type { NewSession } from '../../accounts/port.ts'
 import type { DeviceRef, Session, TokenHash, UserRef } from '../../session.ts'
 import { type Core, deviceListChanged } from './core.ts'
 import type { Reader, Transaction } from './database.ts'
+import { noteNetwork } from './known-networks.ts'
 import { endTokens } from './remove-devices.ts'
 
 export function openSession(core: Core, session: NewSession): Promise<Session> {
@@ -21,6 +22,7 @@ export function openSessionIn(core: Core, tx: Transaction, session: NewSession):
     deviceRef,
     now,
   )
+  noteNetwork(tx, session)
   return { tokenHash, userRef: account.userRef, userId: account.userId, deviceRef, deviceId }
 }
 

@@ -10,6 +10,7 @@ import type { DeviceRef } from '../../session.ts'
 import { forgetAuthSessions } from './auth-sessions.ts'
 import type { Core } from './core.ts'
 import type { Transaction } from './database.ts'
+import { forgetNetworks } from './known-networks.ts'
 import { STATE_CODE } from '../key-row.ts'
 
 /** Rows examined per step: about a millisecond. */
@@ -47,6 +48,7 @@ export function sweepOnce(core: Core, cutoff: number, now: number, cursor: numbe
     )
     forgetFallbackIssues(tx, cutoff)
     forgetAuthSessions(tx, now)
+    forgetNetworks(tx, cutoff)
     return forgetDetails(tx, cutoff, cursor)
   })
 }

@@ -6,6 +6,7 @@ import { authSessions } from './004-auth-sessions.ts'
 import { deactivatedAccounts } from './005-deactivated-accounts.ts'
 import { dailyBudgets } from './006-daily-budgets.ts'
 import { signaturesBySigner } from './007-signatures-by-signer.ts'
+import { knownNetworks } from './008-known-networks.ts'
 
 export const migrations: readonly string[] = [
   initial,
@@ -15,4 +16,5 @@ export const migrations: readonly string[] = [
   deactivatedAccounts,
   dailyBudgets,
   signaturesBySigner,
+  knownNetworks,
 ]

@@ -8,6 +8,7 @@ import { deactivatedAccounts } from './005-deactivated-accounts.ts'
 import { dailyBudgets } from './006-daily-budgets.ts'
 import { transactionRecordOf, transactionRecords } from './007-transaction-records.ts'
 import { signaturesBySigner } from './008-signatures-by-signer.ts'
+import { knownNetworks } from './009-known-networks.ts'
 
 export const migrations: readonly string[] = [
   initial,
@@ -18,6 +19,7 @@ export const migrations: readonly string[] = [
   dailyBudgets,
   transactionRecords,
   signaturesBySigner,
+  knownNetworks,
 ]
 
 /** Adds the SQL functions that migrations call. */
