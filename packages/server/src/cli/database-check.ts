@@ -28,7 +28,7 @@ export function databaseCheckCommand(): Command {
       return
     }
     process.stdout.write(`${file} is damaged:\n${findings.map((finding) => `  ${finding}\n`).join('')}`)
-    process.stdout.write('Stop the server and restore the data directory from a backup.\n')
+    process.stdout.write('Stop the server, and replace it by a backup with "latchkey restore FILE".\n')
     process.exitCode = 1
   })
 }

@@ -76,7 +76,7 @@ function describeSqliteError(error: SystemError): string | undefined {
     case 10: // SQLITE_IOERR
     case 11: // SQLITE_CORRUPT
     case 26: // SQLITE_NOTADB
-      return `The database cannot be read (${error.message}). Run "latchkey database check" for details; restore the database from a backup if it is damaged.`
+      return `The database cannot be read (${error.message}). Run "latchkey database check" for details; restore a backup with "latchkey restore FILE" if it is damaged.`
     default:
       return undefined
   }

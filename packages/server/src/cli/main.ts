@@ -1,5 +1,6 @@
 /** The command line: its commands, and the reporting of their failures. */
 import { Command } from 'commander'
+import { backupCommand } from './backup.ts'
 import { configCheckCommand } from './config-check.ts'
 import { databaseCheckCommand } from './database-check.ts'
 import { describeFailure } from './describe-failure.ts'
@@ -7,6 +8,7 @@ import { fenceCommands } from './fence.ts'
 import { importSqliteCommand } from './import-sqlite.ts'
 import { migrateCommand } from './migrate.ts'
 import { registrationTokenCreateCommand } from './registration-token-create.ts'
+import { restoreCommand } from './restore.ts'
 import { serveCommand } from './serve.ts'
 import { version } from '../version.ts'
 import { userAddCommand } from './user-add.ts'
@@ -16,6 +18,7 @@ Examples:
   $ latchkey serve                                  run the server on http://127.0.0.1:8008
   $ latchkey user add alice                         create an account; prompts for the password
   $ latchkey registration-token create --uses 5     let five people register
+  $ latchkey backup /backup/latchkey.db             copy the embedded database; the server may be running
   $ latchkey config check --config latchkey.yaml    effective settings and their sources
 
 Settings come from flags, LATCHKEY_* variables or a YAML file; docs/reference/configuration.md lists all
@@ -46,6 +49,8 @@ export async function main(argv: readonly string[]): Promise<void> {
     .addCommand(group('config', 'Configuration: config check.', configCheckCommand()))
     .addCommand(migrateCommand())
     .addCommand(group('import', 'Migration to PostgreSQL: import sqlite.', importSqliteCommand()))
+    .addCommand(backupCommand())
+    .addCommand(restoreCommand())
     .addCommand(group('fence', 'Rollback fence: fence status, raise, adopt.', ...fenceCommands()))
     .addCommand(group('database', 'Embedded database: database check.', databaseCheckCommand()))
   try {

@@ -2,7 +2,7 @@
  * The data directory and its permissions: only the owner may read it, regardless of the umask. SQLite gives its log and
  * its shared memory the mode of their database.
  */
-import { accessSync, closeSync, constants, mkdirSync, openSync, statSync } from 'node:fs'
+import { accessSync, closeSync, constants, fsyncSync, mkdirSync, openSync, statSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 
 /**
@@ -31,4 +31,14 @@ function makeDirectory(directory: string): void {
 /** Creates a file that only its owner can read. The mode of an existing file is the operator's choice. */
 export function preparePrivateFile(file: string): void {
   closeSync(openSync(file, 'a', 0o600))
+}
+
+/** Makes the content of a file durable; of a directory: the names of its files. */
+export function sync(path: string): void {
+  const fd = openSync(path, 'r')
+  try {
+    fsyncSync(fd)
+  } finally {
+    closeSync(fd)
+  }
 }

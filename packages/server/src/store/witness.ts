@@ -21,7 +21,7 @@ import {
 import { basename, dirname, join } from 'node:path'
 import type { Mark, Marks } from '../fence/judge.ts'
 import { shuttingDown, unavailable } from '../matrix-error.ts'
-import { prepareDirectory, preparePrivateFile } from './data-directory.ts'
+import { prepareDirectory, preparePrivateFile, sync } from './data-directory.ts'
 import { type Lock, tryLock } from './lock-file.ts'
 import { StoreError } from './store-error.ts'
 
@@ -107,7 +107,7 @@ export class Witness {
       const room = Buffer.alloc(2 * PLACE_BYTES)
       if (writeSync(this.#fd, room, 0, room.length, 0) < room.length) throw new Error('the disk is full')
       fsyncSync(this.#fd)
-      syncDirectory(dirname(this.file))
+      sync(dirname(this.file))
     } catch (error) {
       closeSync(this.#fd)
       throw error
@@ -259,14 +259,4 @@ function decode(bytes: Buffer): Content | undefined {
   const [digest, text] = bytes.toString('utf8').split('\n', 2)
   if (text === undefined || hash('sha256', text) !== digest) return undefined
   return JSON.parse(text) as Content
-}
-
-/** Makes the names of new files durable. */
-function syncDirectory(directory: string): void {
-  const fd = openSync(directory, 'r')
-  try {
-    fsyncSync(fd)
-  } finally {
-    closeSync(fd)
-  }
 }

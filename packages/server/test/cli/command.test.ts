@@ -337,6 +337,8 @@ test('help of every command has examples; a wrong flag or command is reported wi
     ['registration-token', 'create'],
     ['config', 'check'],
     ['database', 'check'],
+    ['backup'],
+    ['restore'],
     ['migrate'],
   ]
   for (const command of commands) {

@@ -22,6 +22,6 @@ export function checkDatabase(directory: string): { file: string; findings: read
 }
 
 /** SQLITE_CORRUPT and SQLITE_NOTADB: damage so bad that the check itself could not run. */
-function isDamage(error: unknown): error is Error {
+export function isDamage(error: unknown): error is Error {
   return error instanceof Error && 'errcode' in error && [11, 26].includes(Number(error.errcode) & 0xff)
 }

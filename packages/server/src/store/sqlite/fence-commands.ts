@@ -149,7 +149,8 @@ async function withDatabase<T>(directory: string, run: (db: Database) => T | Pro
   }
 }
 
-function settleLog(db: Database): void {
+/** Writes the issues that a crash left in the log into their rows. */
+export function settleLog(db: Database): void {
   const keys = new KeyStates(db, readFence(db), 'upload')
   keys.reload()
   db.transaction((tx) => keys.settleAll(tx))

@@ -40,6 +40,8 @@ import { startSweeping } from './sweep.ts'
 import { changedSince, trackUsers } from './tracked-users.ts'
 import { accountData, findFilter, putAccountData, putFilter } from './user-data.ts'
 
+export { backUpDatabase, type BackupSummary } from './backup.ts'
+export { restoreDatabase, type RestoreStep, type RestoreSummary } from './restore.ts'
 export { adoptFence, fenceStatus, raiseFence } from './fence-commands.ts'
 
 export type SqliteOptions = CoreOptions &

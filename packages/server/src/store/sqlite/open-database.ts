@@ -9,6 +9,8 @@ import { createIdentity } from './fence-rows.ts'
 import { readOrCreateMeta } from './meta.ts'
 import { requireNotMoved } from './migration-marker.ts'
 
+export const DATABASE_FILE = 'latchkey.db'
+
 /**
  * Opens `latchkey.db` in a directory, checks its structure and brings its schema up to date.
  *
@@ -17,7 +19,11 @@ import { requireNotMoved } from './migration-marker.ts'
 export function openDatabase(directory: string): Database {
   prepareDirectory(directory)
   requireLocalFileSystem(directory)
-  const file = join(directory, 'latchkey.db')
+  return openDatabaseFile(join(directory, DATABASE_FILE))
+}
+
+/** As `openDatabase`, for a file with another name. */
+export function openDatabaseFile(file: string): Database {
   const db = openFile(file)
   try {
     requireSound(db, file)
@@ -50,6 +56,6 @@ function requireSound(db: Database, file: string): void {
   const [finding] = checkStructure(db, 'quick')
   if (finding === undefined) return
   throw new StoreError(
-    `${file} is damaged: ${finding}. Restore it from a backup; "latchkey database check" lists everything found.`,
+    `${file} is damaged: ${finding}. Restore a backup with "latchkey restore FILE"; "latchkey database check" lists everything found.`,
   )
 }

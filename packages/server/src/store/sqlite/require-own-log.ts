@@ -28,32 +28,52 @@ const READS = 10
  * @throws {StoreError} when they do not belong together.
  */
 export function requireOwnLog(file: string): void {
-  let finding: string | undefined
-  for (let read = 0; read < READS; read++) {
-    const header = readHeader(file)
-    finding = mismatch(file, header)
-    if (finding === undefined) return
-    if (header?.stamp === readHeader(file)?.stamp) break
+  if (existsSync(`${file}.restoring`)) {
+    throw new StoreError(
+      `A restore of ${file} did not end: run "latchkey restore FILE" again. Nothing was opened or changed.`,
+    )
   }
+  const { kind, finding } = logOf(file)
+  if (kind !== 'foreign' && kind !== 'missing') return
   throw new StoreError(
     `${finding} Keys could be issued twice, so nothing was opened or changed. ` +
       `Restore a backup with "latchkey restore FILE", which moves these files aside (in ${dirname(file)}).`,
   )
 }
 
-function mismatch(file: string, header: Header | undefined): string | undefined {
+export type LogOf =
+  /** `absent`: the file is complete alone. */
+  | { readonly kind: 'present' | 'absent'; readonly finding?: never }
+  | { readonly kind: 'missing' | 'foreign'; readonly finding: string }
+
+/** Compares a database file with the log that is next to it. */
+export function logOf(file: string): LogOf {
+  let log: LogOf = { kind: 'absent' }
+  for (let read = 0; read < READS; read++) {
+    const header = readHeader(file)
+    log = compare(file, header)
+    if (log.finding === undefined || header?.stamp === readHeader(file)?.stamp) break
+  }
+  return log
+}
+
+function compare(file: string, header: Header | undefined): LogOf {
   const log = `${file}-wal`
   const logged = readLoggedHeaders(log)
   if (header === undefined) {
-    if (logged === undefined) return undefined
-    return `${log} has writes of a database, but ${file} is ${existsSync(file) ? 'empty, or not a database' : 'missing'}.`
+    if (logged === undefined) return { kind: 'absent' }
+    const state = existsSync(file) ? 'empty, or not a database' : 'missing'
+    return { kind: 'foreign', finding: `${log} has writes of a database, but ${file} is ${state}.` }
   }
-  if (header.stamp !== 0 && hasRollbackJournal(file))
-    return `${file}-journal is not a file of this database, and SQLite would write it over ${file}.`
+  if (header.stamp !== 0 && hasRollbackJournal(file)) {
+    const finding = `${file}-journal is not a file of this database, and SQLite would write it over ${file}.`
+    return { kind: 'foreign', finding }
+  }
   if (logged === undefined) {
     const isComplete = header.stamp === 0 || header.stamp % 2 === 1
-    if (isComplete || sizeOf(log) >= LOG_HEADER_BYTES) return undefined
-    return `${file} is incomplete: it was copied, or left by a crash, with a log ${log} that is missing.`
+    if (isComplete || sizeOf(log) >= LOG_HEADER_BYTES) return { kind: 'absent' }
+    const finding = `${file} is incomplete: it was copied, or left by a crash, with a log ${log} that is missing.`
+    return { kind: 'missing', finding }
   }
   const belongs =
     header.stamp === 0
@@ -61,8 +81,9 @@ function mismatch(file: string, header: Header | undefined): string | undefined 
       : logged.some(
           ({ stamp, schemaCookie }) => stamp === header.stamp && schemaCookie === header.schemaCookie,
         )
-  if (belongs) return undefined
-  return `${file} and ${log} do not belong together: one of them was restored or copied without the other.`
+  if (belongs) return { kind: 'present' }
+  const finding = `${file} and ${log} do not belong together: one of them was restored or copied without the other.`
+  return { kind: 'foreign', finding }
 }
 
 /** Whether there is a rollback journal that SQLite would apply. A database in WAL mode has none. */
