@@ -17,6 +17,7 @@ export const ERRCODES = {
   M_UNRECOGNIZED: 'Unknown endpoint (404), or unsupported method (405).',
   M_USER_DEACTIVATED: 'The account was deactivated by its user or the operator.',
   M_USER_IN_USE: 'The user name is taken.',
+  M_USER_LOCKED: 'The operator has locked the account; `soft_logout` is true, and only logout is allowed.',
   M_WEAK_PASSWORD: 'The password is shorter than this server allows.',
   'DEV.LATCHKEY.M_POOL_CHANGED':
     'A precondition of `/keys/reset` does not hold; the answer includes the current `key_pool`.',

@@ -143,7 +143,8 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
     await addRoutes(app, context)
     if (!usesPostgres(config)) {
       const { passwordMinLength } = config
-      const deps = { accounts: store.accounts, passwords, serverName, passwordMinLength, now }
+      const { accounts, devices, admin } = store
+      const deps = { accounts, devices, admin, passwords, serverName, passwordMinLength, now }
       control = await openControlSocket(config.dataDir, { deps, securityLog: security.log, log: app.log })
     }
     if (metrics !== undefined && metricsPort !== undefined && overrides.metrics === undefined) {

@@ -1,4 +1,5 @@
 /** The store behind all domain modules: a single database, so that one request can be one transaction. */
+import type { AdminStore } from './admin/port.ts'
 import type { AccountStore, AuthSessionStore } from './accounts/port.ts'
 import type { DeviceStore } from './devices/port.ts'
 import type { MessageStore } from './messages/port.ts'
@@ -10,6 +11,7 @@ export type ConnectionCounts = { readonly idle: number; readonly busy: number; r
 
 export interface Store {
   readonly accounts: AccountStore
+  readonly admin: AdminStore
   readonly authSessions: AuthSessionStore
   readonly devices: DeviceStore
   readonly messages: MessageStore

@@ -10,7 +10,13 @@ const LOGIN = {
   account: { userRef: 1 as UserRef, userId: '@alice:test.example' as UserId, passwordHash: 'hash' },
   deviceId: 'DEV' as DeviceId,
 }
-const FACTS: LoginFacts = { passwordHash: 'hash', device: undefined, namesKey: false, deviceCount: 0 }
+const FACTS: LoginFacts = {
+  passwordHash: 'hash',
+  isLocked: false,
+  device: undefined,
+  namesKey: false,
+  deviceCount: 0,
+}
 const EXISTING = { deviceRef: 7 as DeviceRef, isRemoved: false }
 const REMOVED = { deviceRef: 8 as DeviceRef, isRemoved: true }
 
@@ -35,6 +41,7 @@ const RESTORE = {
 
 const OTHER_PASSWORD = '403 M_FORBIDDEN: The password'
 const NAME_OF_KEY = '400 M_INVALID_PARAM: device_id "DEV"'
+const LOCKED = '403 M_USER_LOCKED: This account'
 const TOO_MANY = '400 M_INVALID_PARAM: This account'
 
 describe('a login', () => {
@@ -56,6 +63,9 @@ describe('a login', () => {
       { passwordHash: 'new', device: EXISTING },
       OTHER_PASSWORD,
     ],
+    ['of a locked user is refused', { isLocked: true }, LOCKED],
+    ['of a locked user renews no device', { isLocked: true, device: EXISTING }, LOCKED],
+    ['checks the password before the lock', { isLocked: true, passwordHash: 'new' }, OTHER_PASSWORD],
     ['checks the password first', { passwordHash: 'new', namesKey: true, deviceCount: 3 }, OTHER_PASSWORD],
   ]
   for (const [name, facts, expected] of rows) test(name, () => assert.deepEqual(decide(facts), expected))

@@ -7,7 +7,11 @@ import type { AccountStore } from './port.ts'
 const ID_LENGTH = 12
 
 export function registrationTokenId(token: string): string {
-  return hashToken(token).slice(0, ID_LENGTH)
+  return idOfHash(hashToken(token))
+}
+
+export function idOfHash(tokenHash: string): string {
+  return tokenHash.slice(0, ID_LENGTH)
 }
 
 /**

@@ -5,9 +5,13 @@
 import type { Static, TSchema } from 'typebox'
 import type { Passwords } from '../accounts/passwords.ts'
 import type { AccountStore } from '../accounts/port.ts'
+import type { DeviceStore } from '../devices/port.ts'
+import type { AdminStore } from './port.ts'
 
 export type AdminDeps = {
   readonly accounts: AccountStore
+  readonly devices: Pick<DeviceStore, 'list'>
+  readonly admin: AdminStore
   readonly passwords: Passwords
   readonly serverName: string
   /** In characters. */

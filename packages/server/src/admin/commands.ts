@@ -1,38 +1,13 @@
 /** The table of administration commands, by the name that they have on the control socket and in the security log. */
-import { Type } from 'typebox'
 import { Check, Errors } from 'typebox/value'
-import { registerAccount, requireFreeName } from '../accounts/register-account.ts'
-import { createRegistrationToken, registrationTokenId } from '../accounts/registration-token.ts'
 import { badJson, quoted } from '../matrix-error.ts'
-import { adminCommand, type AdminCommand, type AdminDeps, type Ran } from './command.ts'
-import { localpartOf } from './named-user.ts'
+import type { AdminCommand, AdminDeps, Ran } from './command.ts'
+import { TOKEN_COMMANDS } from './token-commands.ts'
+import { USER_COMMANDS } from './user-commands.ts'
 
-const Name = Type.String({ maxLength: 255 })
-const Whole = Type.Integer({ minimum: 0 })
-
-export const ADMIN_COMMANDS = {
-  /** The ID that a new account of this name would have; refuses a name that is taken, ahead of the password prompt. */
-  'user free-name': adminCommand({
-    input: Type.Object({ name: Name }),
-    run: async (deps, { name }) => ({
-      output: { userId: await requireFreeName(deps, localpartOf(deps, name)) },
-    }),
-  }),
-  'user add': adminCommand({
-    input: Type.Object({ name: Name, password: Type.String() }),
-    async run(deps, { name, password }) {
-      const { userId } = await registerAccount(deps, { localpart: localpartOf(deps, name), password })
-      return { output: { userId }, changed: userId }
-    },
-  }),
-  'registration-token create': adminCommand({
-    input: Type.Object({ usesAllowed: Type.Optional(Whole), expiresTs: Type.Optional(Whole) }),
-    async run(deps, limits) {
-      const token = await createRegistrationToken(deps, limits)
-      return { output: { token }, changed: registrationTokenId(token) }
-    },
-  }),
-} as const satisfies Readonly<Record<string, AdminCommand>>
+export const ADMIN_COMMANDS = { ...USER_COMMANDS, ...TOKEN_COMMANDS } as const satisfies Readonly<
+  Record<string, AdminCommand>
+>
 
 type Commands = typeof ADMIN_COMMANDS
 export type AdminCommandName = keyof Commands

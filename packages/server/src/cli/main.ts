@@ -7,11 +7,13 @@ import { describeFailure } from './describe-failure.ts'
 import { fenceCommands } from './fence.ts'
 import { importSqliteCommand } from './import-sqlite.ts'
 import { migrateCommand } from './migrate.ts'
+import { registrationTokenCommands } from './registration-token.ts'
 import { registrationTokenCreateCommand } from './registration-token-create.ts'
 import { restoreCommand } from './restore.ts'
 import { serveCommand } from './serve.ts'
 import { version } from '../version.ts'
 import { userAddCommand } from './user-add.ts'
+import { deviceCommands, sessionRevokeCommand, userCommands } from './user.ts'
 
 const EXAMPLES = `
 Examples:
@@ -38,12 +40,22 @@ export async function main(argv: readonly string[]): Promise<void> {
     .helpCommand(false)
     .addHelpText('after', EXAMPLES)
     .addCommand(serveCommand())
-    .addCommand(group('user', 'Accounts: user add.', userAddCommand()))
+    .addCommand(
+      group(
+        'user',
+        'Accounts: user add, list, show, lock, unlock, deactivate, reset-password.',
+        userAddCommand(),
+        ...userCommands(),
+      ),
+    )
+    .addCommand(group('device', 'Devices: device list, delete.', ...deviceCommands()))
+    .addCommand(group('session', 'Sessions: session revoke.', sessionRevokeCommand()))
     .addCommand(
       group(
         'registration-token',
-        'Registration tokens: registration-token create.',
+        'Registration tokens: registration-token create, list, revoke.',
         registrationTokenCreateCommand(),
+        ...registrationTokenCommands(),
       ),
     )
     .addCommand(group('config', 'Configuration: config check.', configCheckCommand()))

@@ -8,7 +8,7 @@ export async function askPassword(userName: string): Promise<string> {
   if (!process.stdin.isTTY) throw new UsageError('No terminal for the password prompt: use --password-stdin.')
   const password = await ask(`Password for ${userName}: `)
   if ((await ask('Again: ')) !== password)
-    throw new UsageError('The two passwords differ; no account was created.')
+    throw new UsageError('The two passwords differ; nothing was changed.')
   return password
 }
 
@@ -19,7 +19,7 @@ function ask(question: string): Promise<string> {
   process.stderr.write(question)
   return new Promise((resolve, reject) => {
     editor.once('line', resolve)
-    editor.once('close', () => reject(new UsageError('No password was entered; no account was created.')))
+    editor.once('close', () => reject(new UsageError('No password was entered; nothing was changed.')))
   }).finally(() => {
     editor.close()
     process.stderr.write('\n')

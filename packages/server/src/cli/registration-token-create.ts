@@ -4,6 +4,7 @@ import { duration, type Kind, whole } from '../config/kinds.ts'
 import { quoted } from '../matrix-error.ts'
 import { addDatabaseOptions, configOf } from './config-options.ts'
 import { UsageError } from './describe-failure.ts'
+import { printResult } from './output.ts'
 import { databaseName, runAdmin } from './run-admin.ts'
 
 const MINUTE_MS = 60_000
@@ -24,27 +25,31 @@ export function registrationTokenCreateCommand(): Command {
     .description('Create a token that lets people register accounts.')
     .option('--uses <N>', 'how many accounts it can create (default: no limit)')
     .option('--expires-in <TIME>', 'lifetime: 30m, 12h, 7d (default: no expiry)')
+    .option('--json', 'print JSON')
     .option('--create', 'create an empty database if there is none')
     .addHelpText('after', HELP)
   return addDatabaseOptions(command).action(() => createToken(command))
 }
 
+type Options = {
+  readonly uses?: string
+  readonly expiresIn?: string
+  readonly json?: boolean
+  readonly create?: boolean
+}
+
 async function createToken(command: Command): Promise<void> {
   const { config } = configOf(command)
-  const { uses, expiresIn, ...options } = command.opts<{
-    uses?: string
-    expiresIn?: string
-    create?: boolean
-  }>()
+  const { uses, expiresIn, json, ...options } = command.opts<Options>()
   const usesAllowed = parse('--uses', USES, uses)
   const lifetimeMs = parse('--expires-in', EXPIRES_IN, expiresIn)
   const limits = {
     ...(usesAllowed !== undefined && { usesAllowed }),
     ...(lifetimeMs !== undefined && { expiresTs: Date.now() + lifetimeMs }),
   }
-  const { token } = await runAdmin(config, 'registration-token create', limits, options)
+  const created = await runAdmin(config, 'registration-token create', limits, options)
   process.stderr.write(`Created a registration token in ${databaseName(config)}.\n`)
-  process.stdout.write(`${token}\n`)
+  printResult(json, created, () => `${created.token}\n`)
 }
 
 function parse<T>(flag: string, kind: Kind<T>, text: string | undefined): T | undefined {

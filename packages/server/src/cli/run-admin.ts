@@ -62,8 +62,16 @@ async function runHere(config: Config, name: string, input: object, create: bool
   try {
     const serverName = await store.claimServerName(config.serverName)
     const { passwordMinLength } = config
-    const { accounts } = store
-    const deps = { accounts, passwords: new Passwords(), serverName, passwordMinLength, now: Date.now }
+    const { accounts, devices, admin } = store
+    const deps = {
+      accounts,
+      devices,
+      admin,
+      passwords: new Passwords(),
+      serverName,
+      passwordMinLength,
+      now: Date.now,
+    }
     const { output, changed } = await runAdminCommand(deps, name, input)
     if (changed !== undefined) security.log.note('admin_command', {}, { command: name, target: changed })
     return output

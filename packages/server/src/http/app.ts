@@ -16,10 +16,10 @@ import type { JsonObject } from '@latchkey/protocol'
 import type { SizeLimits, TrustedProxies } from '../config/config.ts'
 import type { Context } from '../context.ts'
 import { networkOf } from '../lib/client-network.ts'
-import { unknownToken } from '../matrix-error.ts'
+import { MatrixError, unknownToken } from '../matrix-error.ts'
 import type { Origin, SecurityLog } from '../observe/security-log.ts'
 import type { Session } from '../session.ts'
-import { authenticate, presentedSession } from './authenticate.ts'
+import { authenticate, presentedSession, sessionEnded } from './authenticate.ts'
 import { BodyBudget } from './body-budget.ts'
 import { clientAddress, proxyWarning, trustedProxies } from './client-address.ts'
 import { clientApi } from './client-api/index.ts'
@@ -221,7 +221,7 @@ function addRoute(app: App, { context, endpoint, url, bodyRules, inFlight }: Rou
       request.bodyRules = bodyRules
       request.repeatable = endpoint.repeatable ?? endpoint.method === 'GET'
       if (endpoint.auth)
-        request.session = await authenticate(context.store.accounts, request, queryOf(request))
+        request.session = await authenticate(context.store.accounts, request, queryOf(request), endpoint)
       if (endpoint.presentsToken) request.presented = await presentedSession(context.store.accounts, request)
       const { presented } = request
       await endpoint.admit?.({ context, ip: clientAddress(request), presented })
@@ -241,7 +241,8 @@ function addRoute(app: App, { context, endpoint, url, bodyRules, inFlight }: Rou
     ],
     handler: (request, reply) => {
       const { session, payer } = request
-      const work = (): Promise<FastifyReply> => handle(request, reply)
+      const work = (): Promise<FastifyReply> =>
+        handle(request, reply).catch((error: unknown) => explainEnd(context, session, error))
       if (inFlight === undefined || session === undefined || cost.waits) return work()
       return inFlight.run(session, payer?.paid ?? 0, work)
     },
@@ -279,6 +280,12 @@ function payerOf({ limiters, now }: Context, request: FastifyRequest, cost: Cost
 async function requireValidSession({ store }: Context, session: Session | undefined): Promise<void> {
   if (session === undefined) return
   if ((await store.accounts.session(session.tokenHash)) === undefined) throw unknownToken()
+}
+
+/** A session that ended during its request, as that of a waiting sync: its user may have been locked. */
+async function explainEnd({ store }: Context, session: Session | undefined, error: unknown): Promise<never> {
+  const hasEnded = error instanceof MatrixError && error.errcode === 'M_UNKNOWN_TOKEN'
+  throw hasEnded && session !== undefined ? await sessionEnded(store.accounts, session) : error
 }
 
 /** A call over a Fastify request. The signal is created on first use, because it costs as much as a claim. */

@@ -4,15 +4,18 @@
  */
 import type { FastifyRequest } from 'fastify'
 import { hashToken } from '../accounts/access-token.ts'
+import { lockedSession, userLocked } from '../accounts/locked-users.ts'
 import type { AccountStore } from '../accounts/port.ts'
 import { MatrixError, missingToken, unknownToken } from '../matrix-error.ts'
 import type { Session } from '../session.ts'
+import type { Endpoint } from './endpoint.ts'
 
-/** @throws {MatrixError} 401 M_MISSING_TOKEN or M_UNKNOWN_TOKEN. */
+/** @throws {MatrixError} 401 M_MISSING_TOKEN, M_UNKNOWN_TOKEN or M_USER_LOCKED. */
 export async function authenticate(
   accounts: AccountStore,
   request: FastifyRequest,
   query: Readonly<Record<string, string>>,
+  { allowsLocked }: Pick<Endpoint, 'allowsLocked'>,
 ): Promise<Session> {
   const header = request.headers.authorization
   const parameter = query['access_token']
@@ -25,9 +28,20 @@ export async function authenticate(
   }
   const token = header === undefined ? parameter : bearer(header)
   if (token === undefined || token === '') throw missingToken()
-  const session = await accounts.session(hashToken(token))
-  if (session === undefined) throw unknownToken()
-  return session
+  const tokenHash = hashToken(token)
+  const session = await accounts.session(tokenHash)
+  if (session !== undefined) return session
+  const locked = await lockedSession(accounts, tokenHash)
+  if (allowsLocked !== true) throw userLocked(401)
+  return locked
+}
+
+/** The error for a session that ended during its request. */
+export async function sessionEnded(accounts: AccountStore, { tokenHash }: Session): Promise<MatrixError> {
+  return lockedSession(accounts, tokenHash).then(
+    () => userLocked(401),
+    () => unknownToken(),
+  )
 }
 
 /** The session of the access token in the header of a request that does not need one; undefined without a valid token. */

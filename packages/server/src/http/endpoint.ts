@@ -75,6 +75,8 @@ type Common = {
   readonly presentsToken?: true
   /** Has user-interactive authentication; the second request may leave out the rest of the body (interactive.ts). */
   readonly interactive?: true
+  /** Locked users may call it (accounts/locked-users.ts). */
+  readonly allowsLocked?: true
   /** For bodies with signed JSON: numbers outside canonical JSON become Infinity, which the decoder refuses. */
   readonly exactNumbers?: boolean
   /** Size of an answer that may be large; the request is refused ahead while its user has no room for it. */

@@ -1,5 +1,6 @@
 /** The contract suite against PostgreSQL. `npm run test:postgres` starts a server for it; without one it is skipped. */
 import { test } from 'node:test'
+import { testAdmin } from './admin.ts'
 import { testAuthSessions } from './auth-sessions.ts'
 import { testConcurrentClaims } from './concurrent-claims.ts'
 import { testDailyBudgets } from './daily-budgets.ts'
@@ -21,6 +22,7 @@ if (process.env['LATCHKEY_TEST_POSTGRES']) {
   testEndedSession(postgres)
   testAuthSessions(postgres)
   testKnownNetworks(postgres)
+  testAdmin(postgres)
   testRooms(postgres)
   testSeveralStores()
 } else {

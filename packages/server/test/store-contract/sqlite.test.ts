@@ -7,6 +7,7 @@ import { DEFAULT_CONFIG, storeOptions } from '../../src/config/config.ts'
 import type { DepletionDefence } from '../../src/pool/depletion.ts'
 import type { PoolPolicy } from '../../src/pool/policy.ts'
 import { openSqliteStore } from '../../src/store/sqlite/index.ts'
+import { testAdmin } from './admin.ts'
 import { testAuthSessions } from './auth-sessions.ts'
 import { testConcurrentClaims } from './concurrent-claims.ts'
 import { testDailyBudgets } from './daily-budgets.ts'
@@ -63,4 +64,5 @@ testDailyBudgets(sqlite)
 testEndedSession(sqlite)
 testAuthSessions(sqlite)
 testKnownNetworks(sqlite)
+testAdmin(sqlite)
 testRooms(sqlite)

@@ -5,6 +5,7 @@ export const logout = endpoint({
   method: 'POST',
   path: '/logout',
   sessionProvedByStore: true,
+  allowsLocked: true,
   async handle({ context, session, origin }) {
     const { deviceId } = session
     await context.store.devices.remove(session, [deviceId], context.now())
@@ -17,6 +18,7 @@ export const logoutAll = endpoint({
   method: 'POST',
   path: '/logout/all',
   sessionProvedByStore: true,
+  allowsLocked: true,
   async handle({ context, session, origin }) {
     await context.store.devices.removeAll(session, context.now())
     context.securityLog.note('devices_removed', origin, { devices: ['*'] })

@@ -22,6 +22,7 @@ export const TABLE_COPIES: readonly TableCopy[] = [
     keys_used: 'bigint',
     bytes_day_start_ts: 'bigint',
     bytes_used: 'bigint',
+    locked_ts: 'bigint',
   }),
   alike('registration_tokens', {
     token_hash: 'text',

@@ -137,13 +137,15 @@ export async function requireToken(
 export async function lockUser(
   tx: Transaction,
   user: UserRef,
-): Promise<LockedOwner & { readonly passwordHash: string }> {
-  const row = await tx.one<UserCountsRow & { user_num: LockedUser; password_hash: string }>(
-    `select user_num, password_hash, ${USER_COUNTS} from users where user_num = $1 for update`,
+): Promise<LockedOwner & { readonly passwordHash: string; readonly isLocked: boolean }> {
+  type Row = UserCountsRow & { user_num: LockedUser; password_hash: string; locked_ts: number | null }
+  const row = await tx.one<Row>(
+    `select user_num, password_hash, locked_ts, ${USER_COUNTS} from users where user_num = $1 for update`,
     user,
   )
   if (row === undefined) throw new Error(`user ${user} has no row`)
-  return { user: row.user_num, passwordHash: row.password_hash, counts: row }
+  const { user_num: locked, password_hash: passwordHash, locked_ts: lockedTs } = row
+  return { user: locked, passwordHash, isLocked: lockedTs !== null, counts: row }
 }
 
 /**

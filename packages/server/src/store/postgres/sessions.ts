@@ -46,7 +46,7 @@ async function loginFacts(
   tx: Write,
   { account: { userRef }, deviceId }: NewSession,
 ): Promise<{ readonly user: LockedUser; readonly facts: LoginFacts<LockedDeviceRef> }> {
-  const { user, passwordHash } = await lockUser(tx, userRef)
+  const { user, passwordHash, isLocked } = await lockUser(tx, userRef)
   const row = await tx.one<{
     device_num: LockedDeviceRef | null
     removed_ts: number | null
@@ -68,6 +68,7 @@ async function loginFacts(
     user,
     facts: {
       passwordHash,
+      isLocked,
       device: deviceRef === null ? undefined : { deviceRef, isRemoved: row.removed_ts !== null },
       namesKey: row.names_key,
       deviceCount: row.device_count,

@@ -13,6 +13,7 @@ import {
   setPassword,
 } from './accounts.ts'
 import { authSessionStore } from './auth-sessions.ts'
+import { adminStore } from './admin.ts'
 import { changePools } from './change-pools.ts'
 import type { ClaimBatcher } from './claim-batcher.ts'
 import type { Core } from './core.ts'
@@ -41,6 +42,7 @@ export function storeOver(
   let closing: Promise<void> | undefined
   return {
     accounts: accountStore(core),
+    admin: adminStore(core),
     authSessions: authSessionStore(core),
     devices: deviceStore(core),
     messages: messageStore(core),

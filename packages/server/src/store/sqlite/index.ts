@@ -15,6 +15,7 @@ import {
   registrationTokenValid,
   setPassword,
 } from './accounts.ts'
+import { adminStore } from './admin.ts'
 import { authSessionStore } from './auth-sessions.ts'
 import { changePools } from './change-pools.ts'
 import { claimKeys } from './claim-keys.ts'
@@ -95,6 +96,7 @@ export async function openSqliteStore(options: SqliteOptions): Promise<Store> {
 export function storeOver(core: Core, db: Database, requireOwner: () => void = () => {}): Store {
   return {
     accounts: accountStore(core, requireOwner),
+    admin: adminStore(core),
     authSessions: authSessionStore(core),
     devices: deviceStore(core),
     messages: messageStore(core),

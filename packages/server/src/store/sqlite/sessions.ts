@@ -40,12 +40,13 @@ function openDevice(core: Core, tx: Transaction, session: NewSession): DeviceRef
 function loginFacts(db: Reader, { account: { userRef }, deviceId }: NewSession): LoginFacts {
   const row = db.one<{
     password_hash: string
+    locked_ts: number | null
     device_num: DeviceRef | null
     removed_ts: number | null
     names_key: number
     device_count: number
   }>(
-    `select password_hash, device_num, removed_ts,
+    `select password_hash, locked_ts, device_num, removed_ts,
        exists (select 1 from cross_signing_keys where user_num = ?1 and public_key = ?2) as names_key,
        (select count(*) from devices where user_num = ?1 and removed_ts is null) as device_count
      from users left join devices on devices.user_num = users.user_num and device_id = ?2
@@ -56,6 +57,7 @@ function loginFacts(db: Reader, { account: { userRef }, deviceId }: NewSession):
   if (row === undefined) throw new Error(`user ${userRef} does not exist`)
   return {
     passwordHash: row.password_hash,
+    isLocked: row.locked_ts !== null,
     device:
       row.device_num === null ? undefined : { deviceRef: row.device_num, isRemoved: row.removed_ts !== null },
     namesKey: row.names_key === 1,

@@ -7,6 +7,7 @@ import { deactivatedAccounts } from './005-deactivated-accounts.ts'
 import { dailyBudgets } from './006-daily-budgets.ts'
 import { signaturesBySigner } from './007-signatures-by-signer.ts'
 import { knownNetworks } from './008-known-networks.ts'
+import { lockedUsers } from './009-locked-users.ts'
 
 export const migrations: readonly string[] = [
   initial,
@@ -17,4 +18,5 @@ export const migrations: readonly string[] = [
   dailyBudgets,
   signaturesBySigner,
   knownNetworks,
+  lockedUsers,
 ]

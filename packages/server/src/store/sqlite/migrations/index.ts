@@ -9,6 +9,7 @@ import { dailyBudgets } from './006-daily-budgets.ts'
 import { transactionRecordOf, transactionRecords } from './007-transaction-records.ts'
 import { signaturesBySigner } from './008-signatures-by-signer.ts'
 import { knownNetworks } from './009-known-networks.ts'
+import { lockedUsers } from './010-locked-users.ts'
 
 export const migrations: readonly string[] = [
   initial,
@@ -20,6 +21,7 @@ export const migrations: readonly string[] = [
   transactionRecords,
   signaturesBySigner,
   knownNetworks,
+  lockedUsers,
 ]
 
 /** Adds the SQL functions that migrations call. */
