@@ -318,6 +318,7 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
       "if (passwordHash !== account.passwordHash) throw forbidden('The password was changed during this login.')",
       '',
     ],
+    ['if (isLocked) throw userLocked(403)', ''],
     ['requireFreeDeviceId(deviceId, namesKey)', ''],
     ['enforceDeviceLimit(deviceCount, limits)', ''],
     ['if (device !== undefined && !device.isRemoved) {', 'if (device !== undefined) {'],

@@ -117,7 +117,7 @@ function resetPassword(): Command {
         .option('--password-stdin', 'read the password from standard input')
         .option('--keep-sessions', 'do not remove the devices of the user'),
     help: `Prompts for the password twice; --password-stdin reads it from standard input instead. Removes all devices of
-the user, so that whoever knew the old password is logged out; --keep-sessions does not.`,
+the user, so that anyone who knew the old password is logged out; --keep-sessions does not.`,
     examples: [
       'user reset-password alice',
       'user reset-password alice --keep-sessions',

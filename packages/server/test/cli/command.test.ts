@@ -334,6 +334,8 @@ test('help of every command has examples; a wrong flag or command is reported wi
     [],
     ['serve'],
     ['user', 'add'],
+    ['user', 'lock'],
+    ['device', 'delete'],
     ['registration-token', 'create'],
     ['config', 'check'],
     ['database', 'check'],

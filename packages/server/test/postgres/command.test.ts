@@ -74,9 +74,10 @@ test('serve and commands during it use the database, and none of them prints its
     })
     assert.match(added.stdout, /^Created the account @alice:test\.example in postgres:.*\.\n$/, added.stderr)
     assert.ok(!(added.stdout + added.stderr).includes(url.password))
-    const token = await runLatchkey(['registration-token', 'create', '--uses', '1'], { environment })
-    assert.equal(token.code, 0, token.stderr)
-    const { status } = await clientOf(server.url).call('POST', '/_matrix/client/v3/login', {
+    const created = await runLatchkey(['registration-token', 'create', '--uses', '1'], { environment })
+    assert.equal(created.code, 0, created.stderr)
+    const client = clientOf(server.url)
+    const { status, body: session } = await client.call('POST', '/_matrix/client/v3/login', {
       body: {
         type: 'm.login.password',
         identifier: { type: 'm.id.user', user: 'alice' },
@@ -84,6 +85,17 @@ test('serve and commands during it use the database, and none of them prints its
       },
     })
     assert.equal(status, 200)
+    const token = session.access_token
+    const sync = '/_matrix/client/v3/sync'
+    const { body: first } = await client.call('GET', sync, { token })
+    const waiting = client.call('GET', `${sync}?since=${first.next_batch}&timeout=60000`, { token })
+    const locked = await runLatchkey(['user', 'lock', 'alice'], { environment })
+    assert.match(locked.stdout, /^Locked @alice:test\.example in postgres:/)
+    assert.equal(
+      (await waiting).body.errcode,
+      'M_USER_LOCKED',
+      'the server notices a lock by another process',
+    )
     server.child.kill('SIGTERM')
     const { code, stdout, stderr } = await server.ended
     assert.equal(code, 0)
