@@ -11,6 +11,7 @@ import { Passwords } from './accounts/passwords.ts'
 import {
   type Config,
   fenceOptions,
+  hashCost,
   postgresOptions,
   type RateLimits,
   storeOptions,
@@ -92,7 +93,7 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
     }
     store = await openStore(config, { now, onLost, onFence: reportFence(app.log, metrics) })
     const serverName = await store.claimServerName(config.serverName)
-    const passwords = new Passwords()
+    const passwords = new Passwords(hashCost(config))
     const hashNetwork = networkHasher(store.sync.tokenSecret)
     const waiters = new SyncWaiters(sizes)
     const answers = new AnswersInFlight(sizes, () => performance.now())

@@ -7,7 +7,7 @@
  *
  * A known client is exempt from those that strangers can use up (issue 11, C5): in a network with an earlier login of
  * the account only the narrowest bucket of account and network counts, and with an access token of the account only
- * that of the token's device. A device ID alone is no proof: it is public.
+ * that of the token's device. A device ID alone proves nothing: it is public.
  */
 import type { UserId } from '@latchkey/protocol'
 import { NetworkBuckets } from '../lib/network-buckets.ts'

@@ -1,50 +1,74 @@
 /**
- * Passwords as argon2id hashes (RFC 9106, in the PHC text form), made by node:crypto off the main thread.
- * Each takes 19 MiB and about 30 ms, so only a few run at once and few wait.
+ * Passwords as argon2id hashes (RFC 9106; password-hash.ts), made by node:crypto off the main thread. Each takes 19 MiB
+ * and about 30 ms by default, so only a few run at once and few wait.
  */
 import { argon2, randomBytes, timingSafeEqual } from 'node:crypto'
 import { promisify } from 'node:util'
 import { limitExceeded } from '../matrix-error.ts'
+import {
+  DEFAULT_COST,
+  formatHash,
+  type HashCost,
+  isCheaper,
+  parseHash,
+  type PasswordHash,
+} from './password-hash.ts'
 
 const argon2Async = promisify(argon2)
 
-/** OWASP's second recommendation: 19 MiB, two passes, one lane. */
-const COST = { memory: 19_456, passes: 2, parallelism: 1, tagLength: 32 } as const
 const RUNNING = 2
 const WAITING = 200
+const TAG_BYTES = 32
 
 export class Passwords {
+  readonly #cost: HashCost
   #running = 0
   /** Calls of known clients, which go first, and others: a flood of strangers fills only the second list. */
   readonly #waiting = { known: new Array<() => void>(), others: new Array<() => void>() }
 
-  /** @throws {MatrixError} 429 when too many wait. */
-  async hash(password: string): Promise<string> {
-    const salt = randomBytes(16)
-    const tag = await this.#derive(password, salt)
-    const { memory, passes, parallelism } = COST
-    return `$argon2id$v=19$m=${memory},t=${passes},p=${parallelism}$${base64(salt)}$${base64(tag)}`
+  /** @param cost of new hashes */
+  constructor(cost: HashCost = DEFAULT_COST) {
+    this.#cost = cost
   }
 
   /**
    * @param isKnown puts the call ahead of those of clients that are not known
-   * @returns whether a password belongs to a hash. Takes as long for a missing account, so that the two cannot be
-   *   distinguished.
+   * @throws {MatrixError} 429 when too many wait.
    */
-  async verify(password: string, stored: string | undefined, isKnown = true): Promise<boolean> {
-    const [, salt, tag] = /^\$argon2id\$v=19\$m=19456,t=2,p=1\$([^$]+)\$([^$]+)$/.exec(stored ?? '') ?? []
-    const derived = await this.#derive(
-      password,
-      salt === undefined ? randomBytes(16) : Buffer.from(salt, 'base64'),
-      isKnown,
-    )
-    return tag !== undefined && timingSafeEqual(derived, Buffer.from(tag, 'base64'))
+  async hash(password: string, isKnown = false): Promise<string> {
+    const { memory, passes } = this.#cost
+    const unhashed = { memory, passes, salt: randomBytes(16), tag: Buffer.alloc(TAG_BYTES) }
+    return formatHash({ ...unhashed, tag: await this.#derive(password, unhashed, isKnown) })
   }
 
-  async #derive(password: string, salt: Buffer, isKnown = false): Promise<Buffer> {
+  /** Whether a hash was made with less than the present cost. */
+  isOutdated(stored: string): boolean {
+    const hash = parseHash(stored)
+    return hash !== undefined && isCheaper(hash, this.#cost)
+  }
+
+  /**
+   * Whether a password belongs to a hash. Takes as long for a missing account as for one with a hash of the present
+   * cost, so that the two cannot be distinguished.
+   *
+   * @param isKnown as for `hash`
+   */
+  async verify(password: string, stored: string | undefined, isKnown = true): Promise<boolean> {
+    const hash = parseHash(stored ?? '')
+    const missing = { ...this.#cost, salt: randomBytes(16), tag: Buffer.alloc(TAG_BYTES) }
+    const derived = await this.#derive(password, hash ?? missing, isKnown)
+    return hash !== undefined && timingSafeEqual(derived, hash.tag)
+  }
+
+  async #derive(
+    password: string,
+    { memory, passes, salt, tag }: PasswordHash,
+    isKnown: boolean,
+  ): Promise<Buffer> {
     await this.#enter(isKnown ? this.#waiting.known : this.#waiting.others)
     try {
-      return await argon2Async('argon2id', { message: password, nonce: salt, ...COST })
+      const parameters = { memory, passes, parallelism: 1, tagLength: tag.length }
+      return await argon2Async('argon2id', { message: password, nonce: salt, ...parameters })
     } finally {
       this.#leave()
     }
@@ -65,8 +89,4 @@ export class Passwords {
     if (next === undefined) this.#running--
     else next()
   }
-}
-
-function base64(bytes: Buffer): string {
-  return bytes.toString('base64').replaceAll('=', '')
 }

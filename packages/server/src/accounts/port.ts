@@ -77,6 +77,12 @@ export interface AccountStore {
   openSession(session: NewSession): Promise<Session>
   /** The session of a token; undefined when it has ended or never was one. */
   session(tokenHash: TokenHash): Promise<Session | undefined>
+  /** Replaces a hash by one of the same password, unless it has changed. */
+  replaceHash(change: {
+    readonly userRef: UserRef
+    readonly from: string
+    readonly to: string
+  }): Promise<void>
   /** Sets a password; with `endOthers`, removes every device but the session's. */
   setPassword(change: {
     readonly session: Session

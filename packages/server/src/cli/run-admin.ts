@@ -12,7 +12,14 @@ import {
   type AdminOutput,
   runAdminCommand,
 } from '../admin/commands.ts'
-import { type Config, fenceOptions, postgresOptions, storeOptions, usesPostgres } from '../config/config.ts'
+import {
+  type Config,
+  fenceOptions,
+  hashCost,
+  postgresOptions,
+  storeOptions,
+  usesPostgres,
+} from '../config/config.ts'
 import { GENERAL_KEYS } from '../config/keys.ts'
 import { callServer } from '../control/control-client.ts'
 import { reportFence } from '../observe/report-fence.ts'
@@ -67,7 +74,7 @@ async function runHere(config: Config, name: string, input: object, create: bool
       accounts,
       devices,
       admin,
-      passwords: new Passwords(),
+      passwords: new Passwords(hashCost(config)),
       serverName,
       passwordMinLength,
       now: Date.now,

@@ -1,5 +1,6 @@
 /** The validated configuration. docs/reference/configuration.md lists the same keys; a test compares the two. */
 import { DEFAULT_POOL_POLICY, type PoolPolicy } from '../pool/policy.ts'
+import { DEFAULT_COST, type HashCost } from '../accounts/password-hash.ts'
 import type { BucketRate } from '../lib/token-bucket.ts'
 
 export type Registration = 'open' | 'token' | 'closed'
@@ -84,6 +85,9 @@ export type Config = {
   /** Also serve `/keys/reset` under `/v3`, although MSC4162 is not merged. */
   readonly stableReset: boolean
   readonly passwordMinLength: number
+  /** The cost of new password hashes: bytes of memory, and passes over it. */
+  readonly passwordHashMemory: number
+  readonly passwordHashPasses: number
   /** Retention of details of issued keys and of records of removed devices. */
   readonly retentionDays: number
   /** Proxies whose X-Forwarded-For header is trusted. */
@@ -151,6 +155,8 @@ export const DEFAULT_CONFIG: Config = {
   openRegistrationConfirmed: false,
   stableReset: true,
   passwordMinLength: 8,
+  passwordHashMemory: DEFAULT_COST.memory * 1024,
+  passwordHashPasses: DEFAULT_COST.passes,
   retentionDays: 90,
   trustProxy: 'off',
   logLevel: 'warn',
@@ -188,6 +194,11 @@ export function postgresConnection({
 /** Directory of a server's witness; empty if the fence is off. Other commands keep no witness. */
 export function fenceOptions({ fence, fenceDir, dataDir }: Config) {
   return fence ? { fence: { directory: fenceDir ?? dataDir } } : {}
+}
+
+/** The cost of new password hashes. */
+export function hashCost({ passwordHashMemory, passwordHashPasses: passes }: Config): HashCost {
+  return { memory: Math.floor(passwordHashMemory / 1024), passes }
 }
 
 /** Whether the configuration uses a PostgreSQL database. */

@@ -3,6 +3,7 @@
  * require a key for every member of Config; docs/reference/configuration.md has the same table, and a test compares the
  * two.
  */
+import { DEFAULT_COST, MAX_COST } from '../accounts/password-hash.ts'
 import type { BucketRate } from '../lib/token-bucket.ts'
 import { type Config, DEFAULT_CONFIG, DEFAULT_RATES, type RateLimits, type SizeLimits } from './config.ts'
 import {
@@ -136,6 +137,18 @@ export const GENERAL_KEYS: Keys<Omit<Config, 'pools' | 'rates' | 'sizes'>> = {
     whole(6, 128),
     DEFAULT_CONFIG.passwordMinLength,
     'Minimum length of a new password, in characters.',
+  ),
+  passwordHashMemory: key(
+    'password_hash_memory',
+    bytes(DEFAULT_COST.memory * KIB, MAX_COST.memory * KIB),
+    DEFAULT_CONFIG.passwordHashMemory,
+    'Memory of a new password hash (argon2id); two are made at once. Raised values take effect at the next login of a user.',
+  ),
+  passwordHashPasses: key(
+    'password_hash_passes',
+    whole(DEFAULT_COST.passes, MAX_COST.passes),
+    DEFAULT_CONFIG.passwordHashPasses,
+    'Passes over the memory of a new password hash.',
   ),
   retentionDays: key(
     'retention_days',

@@ -18,7 +18,7 @@ export const accountPassword = endpoint({
     const endOthers = body.logout_devices ?? true
     await context.store.accounts.setPassword({
       session,
-      passwordHash: await context.passwords.hash(body.new_password),
+      passwordHash: await context.passwords.hash(body.new_password, true),
       endOthers,
       ...proof.finishing({}),
       now: context.now(),

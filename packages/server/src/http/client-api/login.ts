@@ -1,7 +1,7 @@
 /** GET and POST /login: password logins (client-server API, "Login"). */
 import { Type } from 'typebox'
-import { checkPassword } from '../../accounts/check-password.ts'
-import { logIn, loginDevice } from '../../accounts/log-in.ts'
+import { loginDevice } from '../../accounts/log-in.ts'
+import { logInWithPassword } from '../../accounts/password-login.ts'
 import { meantUserId, requireUserIdentifier } from '../../accounts/user-name.ts'
 import { forbidden, invalidParam, MatrixError, missingParam, quoted } from '../../matrix-error.ts'
 import { publicEndpoint } from '../endpoint.ts'
@@ -33,7 +33,7 @@ export const login = publicEndpoint({
     initial_device_display_name: OptionalString,
   }),
   async handle({ context, body, ip, presented, origin }) {
-    const { store, passwords, serverName, now, securityLog } = context
+    const { store, serverName, now, securityLog } = context
     if (body.type !== PASSWORD) {
       throw invalidParam(`The login type ${quoted(body.type)} is not supported; expected "${PASSWORD}".`)
     }
@@ -44,15 +44,16 @@ export const login = publicEndpoint({
     const { accounts } = store
     const userId = meantUserId(user, serverName)
     const isKnown = await context.loginLimits?.count({ userId, address: ip, presented, now: now() })
-    const account = await checkPassword({ accounts, passwords }, userId, password, isKnown)
-    if (account === undefined) {
+    const deps = { ...context, accounts }
+    const opened = await logInWithPassword(deps, { userId, password, isKnown, device, ip })
+    if (opened === undefined) {
       const known = userId && (await accounts.find(userId))
       securityLog.note('login_failed', origin, { ...(known && { userId: known.userId }) })
       if (known?.isDeactivated) throw deactivated()
       throw forbidden('Invalid user name or password.')
     }
     const { deviceId } = device
-    const { accessToken } = await logIn({ ...context, accounts }, account, device, ip)
+    const { account, accessToken } = opened
     securityLog.note('login', origin, { userId: account.userId, deviceId })
     return encodeLogin(context, { userId: account.userId, deviceId, accessToken })
   },

@@ -97,6 +97,16 @@ export async function createRegistrationToken(db: Queries, token: NewRegistratio
   )
 }
 
+export function replaceHash(
+  core: Core,
+  { userRef, from, to }: Parameters<AccountStore['replaceHash']>[0],
+): Promise<void> {
+  return write(core, async (tx) => {
+    const sql = `update users set password_hash = $3 where user_num = $1 and password_hash = $2`
+    await tx.run(sql, userRef, from, to)
+  })
+}
+
 export function setPassword(
   core: Core,
   { session, passwordHash, endOthers, finishes, now }: Parameters<AccountStore['setPassword']>[0],

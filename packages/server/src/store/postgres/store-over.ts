@@ -10,6 +10,7 @@ import {
   createRegistrationToken,
   findAccount,
   registrationTokenValid,
+  replaceHash,
   setPassword,
 } from './accounts.ts'
 import { authSessionStore } from './auth-sessions.ts'
@@ -67,6 +68,7 @@ function accountStore(core: Core): AccountStore {
     createRegistrationToken: (token) => createRegistrationToken(core.db, token),
     openSession: (session) => openSession(core, session),
     session: (tokenHash) => lookUps.submit(tokenHash),
+    replaceHash: (change) => replaceHash(core, change),
     setPassword: (change) => setPassword(core, change),
     deactivate: (deactivation) => deactivateAccount(core, deactivation),
     seen: (session, ip, now) => core.lastSeen.note(session, ip, now),

@@ -87,6 +87,15 @@ export function createRegistrationToken(core: Core, token: NewRegistrationToken)
   })
 }
 
+export function replaceHash(
+  core: Core,
+  { userRef, from, to }: Parameters<AccountStore['replaceHash']>[0],
+): Promise<void> {
+  return core.queue.guarded((tx) => {
+    tx.run(`update users set password_hash = ? where user_num = ? and password_hash = ?`, to, userRef, from)
+  })
+}
+
 export function setPassword(
   core: Core,
   { session, passwordHash, endOthers, finishes, now }: Parameters<AccountStore['setPassword']>[0],

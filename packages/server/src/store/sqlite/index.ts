@@ -13,6 +13,7 @@ import {
   createRegistrationToken,
   findAccount,
   registrationTokenValid,
+  replaceHash,
   setPassword,
 } from './accounts.ts'
 import { adminStore } from './admin.ts'
@@ -134,6 +135,7 @@ function accountStore(core: Core, requireOwner: () => void): AccountStore {
       requireOwner()
       return findSession(core, tokenHash)
     },
+    replaceHash: (change) => replaceHash(core, change),
     setPassword: (change) => setPassword(core, change),
     deactivate: (deactivation) => deactivateAccount(core, deactivation),
     seen: (session, ip, now) => core.lastSeen.note(session, ip, now),
