@@ -95,7 +95,7 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
     const serverName = await store.claimServerName(config.serverName)
     const passwords = new Passwords(hashCost(config))
     const hashNetwork = networkHasher(store.sync.tokenSecret)
-    const waiters = new SyncWaiters(sizes)
+    const waiters = new SyncWaiters(sizes, () => performance.now())
     const answers = new AnswersInFlight(sizes, () => performance.now())
     watchConnections(app.server, sizes.answerTimeoutMs)
     const limiters: Limiters = rates === undefined ? {} : limitersOf(rates)

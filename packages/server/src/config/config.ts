@@ -43,8 +43,9 @@ export type SizeLimits = {
   readonly inboxMessages: number
   readonly inboxLength: number
   readonly toDevicePerSync: number
-  /** Concurrently waiting syncs, in total and per device. */
+  /** Concurrently waiting syncs, in total, per user and per device. */
   readonly waitingSyncs: number
+  readonly waitingSyncsPerUser: number
   readonly waitingSyncsPerDevice: number
   readonly syncTimeoutMs: number
   /** Time limit for a request's headers and body to arrive. */
@@ -130,6 +131,7 @@ export const DEFAULT_SIZES: SizeLimits = {
   inboxLength: 64 * 1024 * 1024,
   toDevicePerSync: 100,
   waitingSyncs: 20_000,
+  waitingSyncsPerUser: 100,
   waitingSyncsPerDevice: 8,
   syncTimeoutMs: 5 * 60_000,
   requestTimeoutMs: 60_000,

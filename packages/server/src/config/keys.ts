@@ -346,13 +346,19 @@ export const SIZE_KEYS: Keys<SizeLimits> = {
     'limits.waiting_syncs',
     whole(1, 1_000_000),
     sizes.waitingSyncs,
-    'Syncs that wait at the same time; over it they are answered without waiting.',
+    'Syncs that wait at the same time; over it the user with the most of them gives way.',
+  ),
+  waitingSyncsPerUser: key(
+    'limits.waiting_syncs_per_user',
+    whole(1, 1_000_000),
+    sizes.waitingSyncsPerUser,
+    'Syncs of one user that wait at the same time; over it the oldest is answered after 5 s, and at twice as many they are refused with 429.',
   ),
   waitingSyncsPerDevice: key(
     'limits.waiting_syncs_per_device',
     whole(1, 1000),
     sizes.waitingSyncsPerDevice,
-    'Syncs of one device that wait at the same time; over it the oldest is answered.',
+    'Syncs of one device that wait at the same time; over it the oldest is answered after 5 s, and at twice as many they are refused with 429.',
   ),
   syncTimeoutMs: key(
     'limits.sync_timeout',

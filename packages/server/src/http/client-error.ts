@@ -3,10 +3,10 @@
  * Node passes the raw socket; the connection closes after the response, which has Matrix's error format and CORS. It
  * never overtakes the answers to earlier requests of the connection: it waits for them (RFC 9112, section 9.3.2).
  */
-import { STATUS_CODES } from 'node:http'
+import { type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import { MatrixError } from '../matrix-error.ts'
-import { type Exchange, exchangesOn } from './connections.ts'
+import { answersOn } from './connections.ts'
 
 /** Connections whose input is unreadable. Node reports each further piece of it. */
 const refused = new WeakSet<Socket>()
@@ -18,30 +18,26 @@ export function answerClientError(error: Error & { readonly code?: string }, soc
   }
   if (refused.has(socket)) return
   refused.add(socket)
-  const { pending, newest } = exchangesOn(socket)
+  const { pending, newest } = answersOn(socket)
   // The request whose own body is malformed waits for it without end: this is its answer, unless it has one already.
-  const broken = newest?.request.complete === false ? newest : undefined
-  const ahead = new Set([...pending].filter((exchange) => exchange !== broken || hasAnswer(exchange)))
+  const broken = newest?.req.complete === false ? newest : undefined
+  const ahead = new Set(pending.filter((answer) => answer !== broken || answer.headersSent))
   if (ahead.size === 0) return refuse(socket, error.code, broken)
   // A client that stops sending has gone.
   if (socket.readableEnded) return void socket.destroy()
   socket.once('end', () => socket.destroy())
-  for (const exchange of ahead) {
-    exchange.response.once('close', () => {
-      ahead.delete(exchange)
+  for (const answer of ahead) {
+    answer.once('close', () => {
+      ahead.delete(answer)
       if (ahead.size === 0 && socket.writable) refuse(socket, error.code, broken)
     })
   }
 }
 
-/** @param broken the request whose body is malformed; undefined if the input is not a request */
-function refuse(socket: Socket, code: string | undefined, broken: Exchange | undefined): void {
-  if (broken !== undefined && hasAnswer(broken)) socket.end()
+/** @param broken the answer to the request whose body is malformed; undefined if the input is not a request */
+function refuse(socket: Socket, code: string | undefined, broken: ServerResponse | undefined): void {
+  if (broken?.headersSent === true) socket.end()
   else socket.end(responseTo(code))
-}
-
-function hasAnswer({ response }: Exchange): boolean {
-  return response.headersSent
 }
 
 function responseTo(code: string | undefined): string {

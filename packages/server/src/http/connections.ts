@@ -8,20 +8,17 @@ import type { Socket } from 'node:net'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { limitExceeded, type MatrixError } from '../matrix-error.ts'
 
-/** A request, and the answer that is pending. */
-export type Exchange = { readonly request: IncomingMessage; readonly response: ServerResponse }
-
-type Exchanges = {
-  /** The requests that are not answered completely, in their order. */
-  readonly pending: Set<Exchange>
-  /** The newest request, answered or not. */
-  newest: Exchange | undefined
+type Answers = {
+  /** The answers that are not complete, in the order of their requests. */
+  readonly pending: ServerResponse[]
+  /** The answer to the newest request, unless both are complete. */
+  newest: ServerResponse | undefined
 }
 
-const exchangesBySocket = new WeakMap<Socket, Exchanges>()
+const answersBySocket = new WeakMap<Socket, Answers>()
 
-export function exchangesOn(socket: Socket): Readonly<Exchanges> {
-  return exchangesBySocket.get(socket) ?? { pending: new Set(), newest: undefined }
+export function answersOn(socket: Socket): Readonly<Answers> {
+  return answersBySocket.get(socket) ?? { pending: [], newest: undefined }
 }
 
 /**
@@ -31,24 +28,28 @@ export function exchangesOn(socket: Socket): Readonly<Exchanges> {
  */
 export function watchConnections(server: Server, timeoutMs: number): void {
   // Before the application sees the request: it may answer within the call.
-  server.prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
-    const { socket } = request
-    const exchanges = exchangesBySocket.get(socket) ?? { pending: new Set(), newest: undefined }
-    exchangesBySocket.set(socket, exchanges)
-    const exchange: Exchange = { request, response }
-    exchanges.newest = exchange
-    exchanges.pending.add(exchange)
-    response.once('close', () => {
-      exchanges.pending.delete(exchange)
-      // Thousands of idle connections would keep their last request in memory.
-      if (exchanges.newest === exchange && request.complete) exchanges.newest = undefined
-    })
+  server.prependListener('request', ({ socket }: IncomingMessage, response: ServerResponse) => {
+    const answers = answersBySocket.get(socket)
+    if (answers === undefined) answersBySocket.set(socket, { pending: [response], newest: response })
+    else {
+      answers.pending.push(response)
+      answers.newest = response
+    }
+    response.on('close', forget)
   })
   // Node restarts the time at each write, and while the kernel takes bytes of a large one.
   server.setTimeout(timeoutMs)
   server.on('timeout', (socket: Socket) => {
-    if (isStalled(socket) || exchangesOn(socket).pending.size === 0) socket.destroy()
+    if (isStalled(socket) || answersOn(socket).pending.length === 0) socket.destroy()
   })
+}
+
+/** Forgets an answer that is complete. Thousands of idle connections would keep their last request in memory. */
+function forget(this: ServerResponse): void {
+  const answers = answersBySocket.get(this.req.socket)
+  if (answers === undefined) return
+  answers.pending.splice(answers.pending.indexOf(this), 1)
+  if (answers.newest === this && this.req.complete) answers.newest = undefined
 }
 
 /** Whether bytes wait for the kernel to take them. */
@@ -64,7 +65,7 @@ const MAX_PENDING = 32
  * in line exceed its buffer; requests that wait themselves, such as syncs, have no answer yet.
  */
 export function refusePipelined({ raw }: FastifyRequest, reply: FastifyReply): MatrixError | undefined {
-  if (exchangesOn(raw.socket).pending.size <= MAX_PENDING) return undefined
+  if (answersOn(raw.socket).pending.length <= MAX_PENDING) return undefined
   reply.header('connection', 'close')
   return limitExceeded(
     `This connection has ${MAX_PENDING} unanswered requests; read their answers before the next request.`,

@@ -1,26 +1,26 @@
 /**
- * Syncs that wait for news, by device and by user. A registered sync is woken from that moment on, waiting or not. The
- * number of waiting syncs is bounded in total and per device: above the bound of a device its oldest one is answered,
- * above the total a new one does not wait.
+ * Syncs that wait for news, by device and by user. A registered sync is woken from that moment on, waiting or not.
+ * wait-places.ts bounds those that wait.
  */
 import type { DeviceRef, Session, UserRef } from '../session.ts'
-
-type Limits = { readonly waitingSyncs: number; readonly waitingSyncsPerDevice: number }
+import { type WaitingSync, type WaitLimits, WaitPlaces } from './wait-places.ts'
 
 export class SyncWaiters {
-  readonly #limits: Limits
+  readonly #places: WaitPlaces
+  readonly #now: () => number
   readonly #byDevice = new Map<DeviceRef, Set<Waiter>>()
   readonly #byUser = new Map<UserRef, Set<Waiter>>()
-  #count = 0
   #closed = false
 
-  constructor(limits: Limits) {
-    this.#limits = limits
+  /** @param now milliseconds of a clock that only goes forwards */
+  constructor(limits: WaitLimits, now: () => number) {
+    this.#places = new WaitPlaces(limits)
+    this.#now = now
   }
 
   /** Waiting syncs. */
   get count(): number {
-    return this.#count
+    return this.#places.count
   }
 
   /**
@@ -29,9 +29,10 @@ export class SyncWaiters {
    */
   register(session: Session, timeoutMs: number, clientGone: () => AbortSignal): Waiter {
     const { deviceRef, userRef } = session
-    const waiter: Waiter = new Waiter(timeoutMs, clientGone, {
-      begin: () => this.#begin(deviceRef),
-      end: () => this.#count--,
+    const sync: WaitingSync = { deviceRef, userRef, endAfter: (ms) => waiter.endAfter(ms) }
+    const waiter: Waiter = new Waiter(timeoutMs, clientGone, this.#now, {
+      begin: () => this.#places.take(sync),
+      end: () => this.#places.leave(sync),
       gone: () => {
         remove(this.#byDevice, deviceRef, waiter)
         remove(this.#byUser, userRef, waiter)
@@ -67,33 +68,27 @@ export class SyncWaiters {
     this.#closed = true
     for (const waiters of this.#byDevice.values()) for (const waiter of waiters) waiter.finish()
   }
-
-  /** Takes a place among the waiting syncs. False when there is none. */
-  #begin(device: DeviceRef): boolean {
-    if (this.#count >= this.#limits.waitingSyncs) return false
-    const waiting = [...(this.#byDevice.get(device) ?? [])].filter((waiter) => waiter.waits)
-    if (waiting.length >= this.#limits.waitingSyncsPerDevice) waiting[0]?.finish()
-    this.#count++
-    return true
-  }
 }
 
-type Places = { readonly begin: () => boolean; readonly end: () => void; readonly gone: () => void }
+type Places = { readonly begin: () => void; readonly end: () => void; readonly gone: () => void }
 
 /** One sync. A wake-up during a reading is kept for the next wait, so that none is lost. */
 class Waiter implements Disposable {
   readonly #timeoutMs: number
   readonly #clientGone: () => AbortSignal
+  readonly #now: () => number
   readonly #places: Places
   #state: 'registered' | 'waits' | 'over' = 'registered'
   #woken = false
   #resume: (() => void) | undefined
   #timer: NodeJS.Timeout | undefined
+  #beganMs = 0
   #signal: AbortSignal | undefined
 
-  constructor(timeoutMs: number, clientGone: () => AbortSignal, places: Places) {
+  constructor(timeoutMs: number, clientGone: () => AbortSignal, now: () => number, places: Places) {
     this.#timeoutMs = timeoutMs
     this.#clientGone = clientGone
+    this.#now = now
     this.#places = places
   }
 
@@ -107,7 +102,11 @@ class Waiter implements Disposable {
     return this.#state === 'waits'
   }
 
-  /** Resolves at the next wake-up, or at once if there was one since the last or the wait has ended. */
+  /**
+   * Resolves at the next wake-up, or at once if there was one since the last or the wait has ended.
+   *
+   * @throws {MatrixError} 429 or 503 when there is no place to wait (wait-places.ts)
+   */
   next(): Promise<void> {
     if (this.#state === 'registered' && !this.#woken) this.#begin()
     if (this.#woken || this.over) {
@@ -128,6 +127,15 @@ class Waiter implements Disposable {
     setTimeout(() => this.wake(), Math.random() * ms).unref()
   }
 
+  /** Ends the wait when it has lasted this long, at once if it already has. */
+  endAfter(ms: number): void {
+    const leftMs = this.#beganMs + ms - this.#now()
+    if (leftMs <= 0) return this.finish()
+    if (ms >= this.#timeoutMs) return
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(this.finish, leftMs)
+  }
+
   /** Ends the wait. */
   readonly finish = (): void => {
     if (this.over) return
@@ -145,7 +153,9 @@ class Waiter implements Disposable {
 
   #begin(): void {
     const signal = this.#clientGone()
-    if (signal.aborted || !this.#places.begin()) return this.finish()
+    if (signal.aborted) return this.finish()
+    this.#places.begin()
+    this.#beganMs = this.#now()
     this.#state = 'waits'
     this.#timer = setTimeout(this.finish, this.#timeoutMs)
     this.#signal = signal

@@ -11,6 +11,7 @@ import {
   longPoll,
   ok,
   sync,
+  trySync,
   until,
   upload,
   UPLOAD,
@@ -34,7 +35,7 @@ async function pollBySocket(server: TestServer, device: TestDevice, since: strin
 
 describe('2 000 idle long-polls', () => {
   test('use little memory each, do not block other requests, and are all answered by one event', async (t) => {
-    const limits = { waitingSyncs: POLLS, waitingSyncsPerDevice: POLLS }
+    const limits = { waitingSyncs: POLLS, waitingSyncsPerUser: POLLS, waitingSyncsPerDevice: POLLS }
     const base = await startTestServer()
     const sizes = { ...base.context.config.sizes, ...limits }
     await base[Symbol.asyncDispose]()
@@ -59,17 +60,22 @@ describe('2 000 idle long-polls', () => {
       await upload(server, alice, { one_time_keys: keys([`K${round}`]) })
       assert.ok(await claim(server, bob, alice))
     }
-    const beyond = await sync(server, alice, {
-      since: (await sync(server, alice)).next_batch,
-      timeout: '60000',
-    })
-    assert.ok(beyond.next_batch, 'a sync over the limit is answered without waiting')
+    const [oldest, ...others] = sockets
+    assert.ok(oldest)
+    const first = once(oldest, 'data')
+    const caughtUp = (await sync(server, alice)).next_batch
+    const beyond = trySync(server, alice, { since: caughtUp, timeout: '60000' })
+    await first
+    assert.equal(server.context.waiters.count, POLLS, 'the user with the most waiting syncs gives way')
 
-    const answered = sockets.map((socket) => once(socket, 'data'))
+    const answered = others.map((socket) => once(socket, 'data'))
     const path = `${CLIENT}/sendToDevice/m.wake/1`
     const body = { messages: { [idle.userId]: { '*': { wake: 'up' } } } }
     ok(await server.call('PUT', path, { token: bob.token, body }))
     await Promise.all(answered)
+    assert.equal(server.context.waiters.count, 1)
+    server.context.waiters.close()
+    assert.equal((await beyond).status, 200)
     assert.equal(server.context.waiters.count, 0)
     for (const socket of sockets) socket.destroy()
   })

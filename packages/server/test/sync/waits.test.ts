@@ -13,6 +13,7 @@ import type { Session } from '../../src/session.ts'
 import { openSqliteStore } from '../../src/store/sqlite/index.ts'
 import type { SyncStore } from '../../src/sync/port.ts'
 import { sync, type SyncAnswer } from '../../src/sync/sync.ts'
+import { SHORTEST_WAIT_MS } from '../../src/sync/wait-places.ts'
 import { SyncWaiters } from '../../src/sync/waiters.ts'
 import { login, USER } from '../store-contract/test-device.ts'
 import { until } from '@latchkey/testing/test-client.ts'
@@ -28,12 +29,13 @@ after(async () => {
   rmSync(directory, { recursive: true, force: true })
 })
 
-const LIMITS = { waitingSyncs: 100, waitingSyncsPerDevice: 2 }
+const LIMITS = { waitingSyncs: 100, waitingSyncsPerUser: 100, waitingSyncsPerDevice: 2 }
 let transactions = 0
 
 /** A store that holds the results of its reads at a gate, and the syncs that wait for its commits. */
 class SlowReadings {
-  readonly waiters = new SyncWaiters(LIMITS)
+  now = 0
+  readonly waiters = new SyncWaiters(LIMITS, () => this.now)
   readonly sync: SyncStore
   readonly #unsubscribe: () => void
   #held: (() => void)[] = []
@@ -191,7 +193,7 @@ test('a server that stops during a read ends the wait, and no later sync waits',
   assert.equal((await slow.poll(session, since)).nextBatch, since)
 })
 
-test('a wait over the limit per device ends the oldest one', async () => {
+test('a wait over the limit of a device ends the oldest one that has lasted a shortest wait', async () => {
   using slow = new SlowReadings()
   const session = await login(store, 1)
   const since = await slow.token(session)
@@ -199,9 +201,27 @@ test('a wait over the limit per device ends the oldest one', async () => {
   const poll = (n: number): Promise<unknown> => slow.poll(session, since).then(() => ended.push(n))
   const polls = [poll(1), poll(2)]
   await until(() => slow.waiters.count === 2)
+  slow.now = SHORTEST_WAIT_MS
   polls.push(poll(3))
   await until(() => ended.length === 1)
   assert.deepEqual([ended, slow.waiters.count], [[1], 2])
+  slow.waiters.close()
+  await Promise.all(polls)
+  assert.equal(slow.waiters.count, 0)
+})
+
+test('waits over the limit of a device go on for a shortest wait, and are refused at twice the limit', async () => {
+  using slow = new SlowReadings()
+  const session = await login(store, 1)
+  const since = await slow.token(session)
+  const polls = [1, 2, 3, 4].map(() => slow.poll(session, since))
+  await until(() => slow.waiters.count === 4)
+  const reads = slow.count
+  await assert.rejects(
+    slow.poll(session, since),
+    (error) => error instanceof MatrixError && error.status === 429,
+  )
+  assert.equal(slow.count, reads + 1, 'no sync was answered for it')
   slow.waiters.close()
   await Promise.all(polls)
   assert.equal(slow.waiters.count, 0)
