@@ -31,6 +31,7 @@ export function serveCommand(): Command {
 }
 
 async function serve(command: Command): Promise<void> {
+  ignoreDebuggerSignal()
   if (cluster.isWorker) return runWorker()
   const { config } = configOf(command)
   const serving = await (config.workers === 1 ? serveAlone(config) : serveWithWorkers(config))
@@ -38,6 +39,14 @@ async function serve(command: Command): Promise<void> {
     `Latchkey is ready: ${serving.url}, server name ${serving.serverName}, ${placeOf(config)}${extrasOf(config, serving)}. ` +
       `Create an account: npx latchkey user add NAME${flagsFor(config)}\n`,
   )
+}
+
+/**
+ * Node opens its debugger to the whole machine on SIGUSR1, and any program that connects runs code in this process. A listener
+ * of our own takes its place, also when Node was started without `--disable-sigusr1`.
+ */
+function ignoreDebuggerSignal(): void {
+  process.on('SIGUSR1', () => {})
 }
 
 async function serveAlone(config: Config): Promise<Serving> {

@@ -172,6 +172,16 @@ test('an account added while the server runs can log in at once', async () => {
   assert.match(await problem('carol', 'one line\nanother'), /more than one line/)
 })
 
+test('SIGUSR1 does not open the debugger', async () => {
+  using directory = temporaryDirectory()
+  await using server = await startLatchkey(['--data', directory.path])
+  server.child.kill('SIGUSR1')
+  assert.equal((await fetch(`${server.url}/_matrix/client/versions`)).status, 200)
+  server.child.kill('SIGTERM')
+  const { code, stderr } = await server.ended
+  assert.deepEqual([code, stderr], [0, ''])
+})
+
 test('user add without a terminal asks for --password-stdin', async () => {
   using directory = temporaryDirectory()
   const { code, stderr } = await runLatchkey(['user', 'add', 'alice', '--create', '--data', directory.path])
