@@ -248,13 +248,16 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
     ['this.#formerFallback !== undefined ||', ''],
   ],
   'pool/claim.ts': [
+    ["if (available === 0) return hasFallback ? 'fallback' : 'none'", "if (available === 0) return 'none'"],
+    ["if (hasFallback) return 'rate_limited'", ''],
     [
-      "if (!pool.available) return pool.hasFallback ? 'fallback' : 'none'",
-      "if (!pool.available) return 'none'",
+      "return available > reserveOf(filled) || budget.takesOfReserve() ? 'one_time_key' : 'withheld'",
+      "return available >= reserveOf(filled) || budget.takesOfReserve() ? 'one_time_key' : 'withheld'",
     ],
+    ['const MIN_RESERVE = 5', 'const MIN_RESERVE = 4'],
     [
-      "return takesBudget() || !pool.hasFallback ? 'one_time_key' : 'rate_limited'",
-      "return takesBudget() ? 'one_time_key' : 'rate_limited'",
+      'return Math.max(MIN_RESERVE, Math.ceil(filled / 5))',
+      'return Math.max(MIN_RESERVE, Math.floor(filled / 5))',
     ],
   ],
   'pool/wake.ts': [
@@ -266,9 +269,15 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
     ['return Math.min(acknowledged, advertised)', 'return advertised'],
   ],
   'pool/depletion.ts': [
-    ['if (this.#ofUser.peek(ofUser, now) > 0) return false', ''],
-    ['if (this.#ofOrigin.take(`${device} ${origin}`, now) > 0) return false', ''],
-    ['this.#ofUser.take(ofUser, now)', ''],
+    [
+      'return this.#buckets[by].take(`${device} ${id}`, now) === 0',
+      'return this.#buckets.server.take(`${device} ${id}`, now) === 0',
+    ],
+    [
+      "return by === 'server' && this.#ofReserve.take(`${device} ${id}`, now) === 0",
+      'return this.#ofReserve.take(`${device} ${id}`, now) === 0',
+    ],
+    ['const USERS_PER_SERVER = 10', 'const USERS_PER_SERVER = 9'],
   ],
   'pool/issued-pages.ts': [
     ['if (first === -1) return []', ''],

@@ -39,6 +39,8 @@ export type MemoryPool = {
   /** Issued keys before this place belonged to another installation. */
   firstShown: number
   acknowledged: number
+  /** The available keys after the last upload. */
+  filled: number
 }
 
 export type MemoryDevice = {
@@ -95,6 +97,7 @@ export function newMemoryPool(algorithm: Algorithm): MemoryPool {
     formerFallbacks: new Set(),
     firstShown: 0,
     acknowledged: 0,
+    filled: 0,
   }
 }
 
@@ -244,6 +247,7 @@ function savePool(device: MemoryDevice, change: PoolChange, now: number): void {
   pool.count = change.count
   pool.digest = Uint8Array.from(change.digest)
   pool.acknowledged = change.count
+  if (change.filled !== undefined) pool.filled = change.filled
   requireTrueSums(pool)
 }
 

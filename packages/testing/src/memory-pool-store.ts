@@ -18,7 +18,7 @@ import type {
   PoolInspection,
   PoolStatus,
 } from '../../server/src/pool/commands.ts'
-import type { DepletionDefence } from '../../server/src/pool/depletion.ts'
+import { budgetFor, type DepletionDefence } from '../../server/src/pool/depletion.ts'
 import { DevicePools } from '../../server/src/pool/device-pools.ts'
 import { pagesFrom, readCursor, writeCursor } from '../../server/src/pool/issued-pages.ts'
 import { keyHash, shareOf } from '../../server/src/pool/key.ts'
@@ -181,7 +181,7 @@ export class MemoryPoolStore implements PoolStore {
     return device
   }
 
-  #claimOne({ claimer, now }: ClaimCommand, target: ClaimTarget): ClaimedKey | undefined {
+  #claimOne({ claimer, now }: ClaimCommand, target: ClaimTarget): ClaimedKey | null | undefined {
     const { userId, deviceId, algorithm } = target
     const device = this.#devices.find(
       (one) => !one.removed && one.userId === userId && one.deviceId === deviceId,
@@ -191,10 +191,11 @@ export class MemoryPoolStore implements PoolStore {
     const { fallback } = pool
     const next = this.#inIssueOrder(pool)[0]
     const kind = chooseKey(
-      { available: next !== undefined, hasFallback: fallback !== undefined },
-      () => this.#depletion?.takesOneTimeKey(claimer, device.ref, now) ?? true,
+      { available: pool.count, filled: pool.filled, hasFallback: fallback !== undefined },
+      budgetFor(this.#depletion, claimer, device.ref, now),
     )
     if (kind === 'none') return undefined
+    if (kind === 'withheld') return null
     device.version++
     if (kind === 'one_time_key') {
       assert.ok(next)

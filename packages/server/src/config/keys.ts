@@ -455,7 +455,7 @@ export const RATE_KEYS: RateKeys = {
   claimPerTarget: rate(
     'claim_per_target',
     DEFAULT_RATES.claimPerTarget,
-    'One-time keys of one device that one user may claim; over it the fallback key is returned',
+    'One-time keys of one device that one user may claim; another server may claim ten times as many; over it the fallback key is returned',
   ),
   sendToDevicePerDevice: rate(
     'send_to_device_per_device',

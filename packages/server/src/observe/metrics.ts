@@ -10,7 +10,7 @@ import type { ConnectionCounts } from '../store.ts'
 /** Seconds. A claim takes a few milliseconds; a sync as long as it waits. */
 const DURATION_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
 
-const CLAIM_OUTCOMES = ['one_time_key', 'fallback', 'rate_limited', 'none'] as const
+const CLAIM_OUTCOMES = ['one_time_key', 'fallback', 'rate_limited', 'withheld', 'none'] as const
 const CUT_CAUSES = ['stalled', 'slow', 'budget'] as const
 const PURGE_CAUSES = ['conflict_healed', 'identity_changed'] as const
 
@@ -58,7 +58,7 @@ export class Metrics {
     this.#claims = new Counter({
       registers,
       name: 'latchkey_claims_total',
-      help: 'Claims by result, one per device asked. `rate_limited` is a fallback key returned although one-time keys are left.',
+      help: 'Claims by result, one per device asked. `rate_limited` is a fallback key returned although one-time keys are left, `withheld` no key although some are left.',
       labelNames: ['outcome'],
     })
     this.#uploads = new Counter({
@@ -188,9 +188,10 @@ export class Metrics {
   }
 
   claimed(keys: ClaimResult): void {
-    const counts = { one_time_key: 0, fallback: 0, rate_limited: 0, none: 0 }
+    const counts = { one_time_key: 0, fallback: 0, rate_limited: 0, withheld: 0, none: 0 }
     for (const key of keys) {
       if (key === undefined) counts.none++
+      else if (key === null) counts.withheld++
       else if (key.rateLimited) counts.rate_limited++
       else if (key.fallback) counts.fallback++
       else counts.one_time_key++

@@ -43,7 +43,7 @@ export const SECURITY_EVENTS = {
   claim_budget_exceeded: {
     members: ['targetUserId', 'targetDeviceId', 'count'],
     meaning:
-      'A user over their budget received the fallback key of a device; `count` claims since the previous line.',
+      'A user over their budget received the fallback key of a device, or no key of its reserve; `count` claims since the previous line.',
   },
   keys_evicted: {
     members: ['count'],

@@ -47,11 +47,12 @@ export type ClaimTarget = {
   readonly algorithm: Algorithm
 }
 
+/** A user of this server, or another server, which does not name the user that it claims for. */
 export type Claimer = {
-  readonly user: UserId
-  /** The server that the claim came through. */
-  readonly origin: string
-  /** For the record: a user and device. */
+  readonly by: 'user' | 'server'
+  /** A user ID, or the name of a server. */
+  readonly id: string
+  /** For the record: a user and device, or a server. */
   readonly name: string
 }
 
@@ -70,8 +71,11 @@ export type ClaimedKey = {
   readonly rateLimited: boolean
 }
 
-/** Same order and length as the targets; undefined where there was no key. */
-export type ClaimResult = readonly (ClaimedKey | undefined)[]
+/**
+ * Same order and length as the targets; undefined where there was no key, null where one was withheld from a claimer
+ * over its budget (claim.ts).
+ */
+export type ClaimResult = readonly (ClaimedKey | null | undefined)[]
 
 /** Which keys a reset withdraws. */
 export type Withdrawal = { readonly all: true } | { readonly all: false; readonly names: readonly KeyName[] }

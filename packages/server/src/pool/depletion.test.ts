@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import test from 'node:test'
 import type { DeviceId, UserId } from '@latchkey/protocol'
 import type { DeviceRef } from '../session.ts'
-import { ClaimBudgets } from './depletion.ts'
+import { budgetFor, ClaimBudgets } from './depletion.ts'
 import type { Claimer } from './commands.ts'
 import { LimitedClaims } from './limited-claims.ts'
 
@@ -12,10 +12,12 @@ const DEVICE = 1 as DeviceRef
 const OTHER_DEVICE = 2 as DeviceRef
 const RATE = { burst: 60, perSecond: 1 / 60 }
 
-function claimer(name: string, origin = 'test.example'): Claimer {
-  const user = `@${name}:${origin}` as UserId
-  return { user, origin, name: user }
+function claimer(name: string): Claimer {
+  const id = `@${name}:test.example`
+  return { by: 'user', id, name: id }
 }
+
+const SERVER: Claimer = { by: 'server', id: 'remote.example', name: 'remote.example' }
 
 /** How many of `tries` claims take a one-time key. */
 function taken(
@@ -42,25 +44,33 @@ test('other users, and other devices, have budgets of their own', () => {
   assert.equal(taken(budgets, claimer('bob'), 100), 60)
 })
 
-test('the users of one server together take ten times as many; those of another are not held back', () => {
+test('a hundred users of this server have no bucket together', () => {
   const budgets = new ClaimBudgets(RATE)
-  const each = Array.from({ length: 12 }, (_, i) => taken(budgets, claimer(`user${i}`), 60))
-  assert.deepEqual(each, [...Array.from({ length: 10 }, () => 60), 0, 0])
-  assert.equal(taken(budgets, claimer('user0', 'elsewhere.example'), 60), 60)
-  assert.equal(taken(budgets, claimer('user11'), 60, DEVICE, START + MINUTE_MS), 10)
+  for (let n = 0; n < 100; n++) assert.equal(taken(budgets, claimer(`user${n}`), 100), 60)
 })
 
-test('a user past its own budget uses up nothing of its server, nor the other way round', () => {
+test('another server takes ten times as many for its users, and the next server as many', () => {
   const budgets = new ClaimBudgets(RATE)
-  taken(budgets, claimer('eve'), 10_000)
-  const others = Array.from({ length: 9 }, (_, i) => taken(budgets, claimer(`user${i}`), 60))
-  assert.deepEqual(
-    others,
-    others.map(() => 60),
-  )
-  assert.equal(taken(budgets, claimer('late'), 100), 0)
-  // The server has 600 back after an hour; all 60 of a user that was refused meanwhile are still there.
-  assert.equal(taken(budgets, claimer('late'), 100, DEVICE, START + 60 * MINUTE_MS), 60)
+  assert.equal(taken(budgets, SERVER, 1000), 600)
+  assert.equal(taken(budgets, SERVER, 100, DEVICE, START + MINUTE_MS), 10)
+  assert.equal(taken(budgets, { ...SERVER, id: 'elsewhere.example' }, 1000), 600)
+  assert.equal(taken(budgets, SERVER, 1000, OTHER_DEVICE), 600)
+})
+
+test('a user gets no key of a reserve, another server one per device and minute', () => {
+  const budgets = new ClaimBudgets(RATE)
+  const ofReserve = (who: Claimer, now = START, device = DEVICE): boolean[] =>
+    [1, 2].map(() => budgets.takesOfReserve(who, device, now))
+  assert.deepEqual(ofReserve(claimer('eve')), [false, false])
+  assert.deepEqual(ofReserve(SERVER), [true, false])
+  assert.deepEqual(ofReserve(SERVER, START, OTHER_DEVICE), [true, false])
+  assert.deepEqual(ofReserve({ ...SERVER, id: 'elsewhere.example' }), [true, false])
+  assert.deepEqual(ofReserve(SERVER, START + MINUTE_MS), [true, false])
+})
+
+test('without a defence no budget is used up', () => {
+  const budget = budgetFor(undefined, claimer('eve'), DEVICE, START)
+  assert.deepEqual([budget.takesOneTimeKey(), budget.takesOfReserve()], [true, true])
 })
 
 test('claims from a million other devices do not give an emptied budget back', () => {

@@ -174,6 +174,7 @@ export class Pool implements PoolMemory {
       isNew: this.#isNew,
       count: this.#count,
       digest: this.#digest,
+      filled: this.#added.length > 0 ? this.#count : undefined,
       removed: this.#removed,
       cleared: this.#cleared && { as: this.#cleared.as, kept: [...this.#cleared.kept.keys()] },
       hidesIssued: this.#hidesIssued,

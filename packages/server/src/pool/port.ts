@@ -146,6 +146,8 @@ export type PoolChange = {
   /** After the change. */
   readonly count: number
   readonly digest: Uint8Array
+  /** The count, where keys were added; else undefined. Of it the reserve of the pool is computed (claim.ts). */
+  readonly filled: number | undefined
   /** Keys that leave one by one. */
   readonly removed: ReadonlyMap<number, Removal>
   /** After those: every available key except the kept ones leaves. */

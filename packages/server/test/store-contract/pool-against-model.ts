@@ -25,10 +25,15 @@ const ALGORITHMS = ['curve25519', 'signed_curve25519'] as const
 // Base64 order, code-point order and creation order all differ among these.
 const IDS = ['AAAAHg', 'AAAAAQ', 'AAAAAA', '0', 'a', 'Z', '\u{1F511}', '\uFFFD']
 const MATERIALS = 12
-/** A claimer without any budget; all others have an unlimited one. */
-const DRAINER = 'drainer'
+/** Claimers by what they have left of their budget, and of the keys of a reserve. */
+const CLAIMERS = {
+  within: claimer('bob'),
+  over: claimer('drainer'),
+  reserve: { by: 'server', id: 'remote.example', name: 'remote.example' },
+} as const
 const depletion: DepletionDefence = {
-  takesOneTimeKey: ({ user }) => user !== claimer(DRAINER).user,
+  takesOneTimeKey: ({ id }) => id === CLAIMERS.within.id,
+  takesOfReserve: ({ id }) => id === CLAIMERS.reserve.id,
 }
 /** Histories per policy, unless PROPERTY_RUNS says otherwise. */
 const RUNS = 30
@@ -57,7 +62,7 @@ type Operation =
       readonly fallbacks: KeyPick[]
       readonly stale: boolean
     }
-  | { readonly type: 'claim'; readonly algorithms: string[]; readonly spare: boolean }
+  | { readonly type: 'claim'; readonly algorithms: string[]; readonly budget: keyof typeof CLAIMERS }
   | { readonly type: 'remove' }
 /** `again`: repeats the last upload, as a stuck client does; `again soon`: as a stray duplicate does. */
 type Step =
@@ -92,7 +97,7 @@ const anyOperation: fc.Arbitrary<Operation> = fc.oneof(
     arbitrary: fc.record({
       type: fc.constant('claim' as const),
       algorithms: fc.subarray([...ALGORITHMS], { minLength: 1 }),
-      spare: fc.nat(5).map((n) => n === 0),
+      budget: fc.constantFrom('within', 'within', 'within', 'within', 'over', 'reserve'),
     }),
   },
   {
@@ -289,10 +294,10 @@ class History {
           deviceId: DEVICE,
           algorithm: algorithm as UploadedKey['algorithm'],
         }))
-        const who = claimer(operation.spare ? DRAINER : 'bob')
+        const who = CLAIMERS[operation.budget]
         const answer = store.pools.claim({ claimer: who, targets, now }).then((claimed) => {
           for (const [i, k] of claimed.entries()) {
-            if (k === undefined || k.fallback) continue
+            if (k === undefined || k === null || k.fallback) continue
             const id = `${operation.algorithms[i]} ${JSON.parse(k.json).key}`
             assert.ok(!this.#issued.has(id), `issued twice: ${id}`)
             this.#issued.add(id)
@@ -301,7 +306,8 @@ class History {
         })
         return {
           answer,
-          expect: (model) => operation.algorithms.map((algorithm) => model.claim(algorithm, operation.spare)),
+          expect: (model) =>
+            operation.algorithms.map((algorithm) => model.claim(algorithm, operation.budget)),
         }
       }
       case 'upload': {

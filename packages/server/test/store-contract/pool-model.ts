@@ -25,6 +25,8 @@ type Pool = {
   readonly log: Entry[]
   fallback: (ModelKey & { used: boolean; issueCount: number }) | undefined
   readonly formerFallbacks: Set<string>
+  /** The available keys after the last upload. */
+  filled: number
 }
 
 export type ModelOutcome =
@@ -75,7 +77,13 @@ export class ModelDevice {
   state(): string {
     const pools = [...this.pools]
       .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([name, { log, fallback, formerFallbacks }]) => [name, log, fallback, [...formerFallbacks].sort()])
+      .map(([name, { log, fallback, formerFallbacks, filled }]) => [
+        name,
+        log,
+        fallback,
+        [...formerFallbacks].sort(),
+        filled,
+      ])
     const { exists, identity, formerIdentities, version, generation } = this
     const numbers = [version, generation]
     return JSON.stringify([exists, identity, [...formerIdentities].sort(), pools, this.#conflict, numbers])
@@ -160,20 +168,25 @@ export class ModelDevice {
   }
 
   /**
-   * Returns the key's JSON, if any, and whether it is a fallback key although one-time keys are left. `spare`: the
-   * claimer has no budget left.
+   * Returns the key's JSON, if any, and whether it is a fallback key although one-time keys are left; null if they are
+   * withheld. `over`: the claimer has no budget left; `reserve`: but may have a key of the reserve.
    */
-  claim(algorithm: string, spare: boolean): { json: string; rateLimited: boolean } | undefined {
+  claim(
+    algorithm: string,
+    budget: 'within' | 'over' | 'reserve',
+  ): { json: string; rateLimited: boolean } | null | undefined {
     const pool = this.exists ? this.pools.get(algorithm) : undefined
     if (pool === undefined) return undefined
     const next = this.inIssueOrder(algorithm)[0]
-    if (pool.fallback !== undefined && (spare || next === undefined)) {
+    if (pool.fallback !== undefined && (budget !== 'within' || next === undefined)) {
       pool.fallback.used = true
       pool.fallback.issueCount++
       this.version++
       return { json: pool.fallback.json, rateLimited: next !== undefined }
     }
     if (next === undefined) return undefined
+    const available = pool.log.filter(isAvailable).length
+    if (budget === 'over' && available <= Math.max(5, pool.filled / 5)) return null
     next.state = 'issued'
     this.version++
     return { json: next.json, rateLimited: false }
@@ -219,7 +232,12 @@ export class ModelDevice {
   }
 
   #pool(algorithm: string): Pool {
-    const pool = this.pools.get(algorithm) ?? { log: [], fallback: undefined, formerFallbacks: new Set() }
+    const pool = this.pools.get(algorithm) ?? {
+      log: [],
+      fallback: undefined,
+      formerFallbacks: new Set<string>(),
+      filled: 0,
+    }
     this.pools.set(algorithm, pool)
     return pool
   }
@@ -247,6 +265,7 @@ export class ModelDevice {
     }
     const result = { outcomes: {}, fallbackOutcomes: {}, storedAs: {}, evicted: [] as string[] }
     const touched = new Set<string>()
+    const added = new Set<string>()
     for (const key of request.keys.toSorted(byCodePoints)) {
       touched.add(key.algorithm)
       const pool = this.#pool(key.algorithm)
@@ -261,6 +280,7 @@ export class ModelDevice {
       else {
         outcome(pool.log.some((e) => e.id === key.id && e.state === 'issued') ? 'id_reused' : 'stored')
         pool.log.push({ ...key, state: 'available' })
+        added.add(key.algorithm)
         this.#changed = true
       }
     }
@@ -270,6 +290,10 @@ export class ModelDevice {
         entry.state = 'evicted'
         result.evicted.push(`${algorithm}:${entry.id}`)
         this.#left = true
+      }
+      if (added.has(algorithm)) {
+        const pool = this.#pool(algorithm)
+        pool.filled = pool.log.filter(isAvailable).length
       }
     }
     for (const key of request.fallbacks) {

@@ -216,7 +216,7 @@ function uploadOf(count: number): UploadedKey[] {
 
 async function claim(store: Store, n: number): Promise<ClaimedKey | undefined> {
   const targets = [{ userId: USER, deviceId: DEVICE, algorithm: SIGNED_CURVE25519 }]
-  return (await store.pools.claim({ claimer: claimer(`claimer${n}`), targets, now: 3 }))[0]
+  return (await store.pools.claim({ claimer: claimer(`claimer${n}`), targets, now: 3 }))[0] ?? undefined
 }
 
 function idOf(key: ClaimedKey | undefined): string | undefined {

@@ -40,8 +40,8 @@ export async function poolStatus(
 
 /** A claimer of the same server. */
 export function claimer(localpart: string): Claimer {
-  const user = `@${localpart}:test.example` as UserId
-  return { user, origin: 'test.example', name: `${user} DEV` }
+  const id = `@${localpart}:test.example`
+  return { by: 'user', id, name: `${id} DEV` }
 }
 
 type Identity = {

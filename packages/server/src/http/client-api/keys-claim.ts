@@ -41,8 +41,8 @@ export const keysClaim = endpoint({
     const { targets, failures } = sortTargets(context, body.one_time_keys ?? {})
     const now = context.now()
     const { userId: user, deviceId } = session
-    const claimer = { user, origin: context.serverName, name: `${user} ${deviceId}` }
-    const keys: (ClaimedKey | undefined)[] = []
+    const claimer = { by: 'user', id: user, name: `${user} ${deviceId}` } as const
+    const keys: (ClaimedKey | null | undefined)[] = []
     for await (const some of inTurns(targets, DEVICES_PER_TURN)) {
       keys.push(...(await context.pools.claim({ claimer, targets: some, now })))
     }
@@ -84,7 +84,7 @@ function reportRateLimited(
   now: number,
 ): void {
   for (const [i, target] of targets.entries()) {
-    if (keys[i]?.rateLimited !== true) continue
+    if (keys[i] !== null && keys[i]?.rateLimited !== true) continue
     const count = limitedClaims.note(origin.userId ?? '', target, now)
     if (count === 0) continue
     const { userId, deviceId } = target
@@ -99,7 +99,7 @@ function encode(targets: readonly ClaimTarget[], keys: ClaimResult): string {
   let user: UserId | undefined
   for (const [i, target] of targets.entries()) {
     const key = keys[i]
-    if (key === undefined) continue
+    if (key === undefined || key === null) continue
     const name = JSON.stringify(keyName(target.algorithm, key.keyId))
     const device = `${JSON.stringify(target.deviceId)}:{${name}:${key.json}}`
     if (target.userId === user) text += `,${device}`

@@ -18,6 +18,7 @@ type PoolRow = {
   readonly count: number
   readonly changes: number
   readonly told: number
+  readonly filled: number
   readonly fallback_key_id: string | null
   readonly fallback_json: string | null
   readonly fallback_material: string | null
@@ -29,7 +30,7 @@ type PoolRow = {
 
 /** `seq` is the number of keys up to a `num`. The head of a pool without an available key is after its last key. */
 const POOLS = `
-  select pool_num, device_num, algorithm, count, changes, told, fallback_key_id, fallback_json, fallback_material,
+  select pool_num, device_num, algorithm, count, changes, told, filled, fallback_key_id, fallback_json, fallback_material,
     fallback_used, fallback_issue_count, fallback_first_issued_ts, fallback_uploaded_ts,
     (select count(*) from one_time_keys as k where k.pool_num = pools.pool_num) as last_seq,
     1 + (select count(*) from one_time_keys as k where k.pool_num = pools.pool_num and k.num < pools.first_num) as first_seq,
@@ -50,6 +51,7 @@ export const pools: TableCopy = {
     count: 'int',
     changes: 'bigint',
     told: 'int',
+    filled: 'int',
     fallback_key_id: 'text',
     fallback_json: 'text',
     fallback_material: 'text',
@@ -71,6 +73,7 @@ export const pools: TableCopy = {
         row.count,
         row.changes,
         row.told,
+        row.filled,
         row.fallback_key_id,
         row.fallback_json,
         row.fallback_material,

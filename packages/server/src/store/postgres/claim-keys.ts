@@ -11,6 +11,7 @@
  */
 import type { KeyId, KeyMaterial } from '@latchkey/protocol'
 import { chooseKey } from '../../pool/claim.ts'
+import { budgetFor } from '../../pool/depletion.ts'
 import type { ClaimCommand, ClaimedKey, ClaimResult, ClaimTarget } from '../../pool/commands.ts'
 import type { PoolPolicy } from '../../pool/policy.ts'
 import { acknowledgedAfterIssue, reachedLowWater } from '../../pool/wake.ts'
@@ -32,6 +33,8 @@ type PoolRow = {
   readonly name: string
   readonly head: number
   readonly count: number
+  /** The available keys after the last upload. */
+  readonly filled: number
   /** The acknowledged count. */
   readonly acknowledged: number
   readonly fallback_key_id: KeyId | null
@@ -85,7 +88,7 @@ async function lockPools(tx: Write, targets: readonly ClaimTarget[]): Promise<Ma
 
 async function lockExisting(tx: Write, targets: readonly ClaimTarget[]): Promise<Pool[]> {
   const rows = await tx.all<PoolRow & { i: number }>(
-    `select i, pool_num, device_num, fence, head, count, told as acknowledged,
+    `select i, pool_num, device_num, fence, head, count, filled, told as acknowledged,
        fallback_key_id, fallback_json, fallback_material, fallback_used
      from unnest($1::text[], $2::text[], $3::text[]) with ordinality as wanted (user_id, device_id, algorithm, i)
      join users using (user_id)
@@ -115,16 +118,19 @@ function decide(
   { claimer, now }: ClaimCommand,
   claimerNum: number,
   at: readonly [number, number],
-): ClaimedKey | undefined {
+): ClaimedKey | null | undefined {
   if (pool === undefined) return undefined
   const { fallback_key_id: keyId, fallback_json: json } = pool
-  const takesBudget = (): boolean => depletion?.takesOneTimeKey(claimer, pool.device_num, now) ?? true
-  const kind = chooseKey({ available: pool.left > 0, hasFallback: json !== null }, takesBudget)
+  const kind = chooseKey(
+    { available: pool.left, filled: pool.filled, hasFallback: json !== null },
+    budgetFor(depletion, claimer, pool.device_num, now),
+  )
   if (kind === 'one_time_key') {
     pool.left--
     pool.takers.push({ at, ts: now, claimerNum })
     return undefined
   }
+  if (kind === 'withheld') return null
   if (kind === 'none' || keyId === null || json === null) return undefined
   const taken = pool.fallbackTakers.get(claimerNum)
   pool.fallbackTakers.set(claimerNum, { count: (taken?.count ?? 0) + 1, ts: now })
@@ -141,7 +147,7 @@ async function takeKeys(
   { policy }: Core,
   tx: Write,
   pools: readonly Pool[],
-  results: (ClaimedKey | undefined)[][],
+  results: (ClaimedKey | null | undefined)[][],
 ): Promise<void> {
   const takers = pools.flatMap((pool) => pool.takers)
   const fallbacks = pools.map((pool) => fallbackIssues(pool))

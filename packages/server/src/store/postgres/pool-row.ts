@@ -13,6 +13,7 @@ export type PoolRow = {
   readonly head: number
   readonly last_seq: number
   readonly count: number
+  readonly filled: number
   readonly changes: number
   readonly acknowledged: number
   readonly fallback_key_id: KeyId | null
@@ -24,8 +25,8 @@ export type PoolRow = {
   readonly fallback_uploaded_ts: number | null
 }
 
-export const POOL_COLUMNS = `pool_num, algorithm, head, last_seq, count, changes, told as acknowledged, fallback_key_id,
-  fallback_json, fallback_material, fallback_used, fallback_issue_count, fallback_first_issued_ts, fallback_uploaded_ts`
+export const POOL_COLUMNS = `pool_num, algorithm, head, last_seq, count, filled, changes, told as acknowledged,
+  fallback_key_id, fallback_json, fallback_material, fallback_used, fallback_issue_count, fallback_first_issued_ts, fallback_uploaded_ts`
 
 /** The row of a pool that this transaction has inserted. */
 export function emptyPoolRow(poolNum: LockedPoolNum, algorithm: Algorithm): PoolRow {
@@ -35,6 +36,7 @@ export function emptyPoolRow(poolNum: LockedPoolNum, algorithm: Algorithm): Pool
     head: 1,
     last_seq: 0,
     count: 0,
+    filled: 0,
     changes: 0,
     acknowledged: 0,
     fallback_key_id: null,

@@ -100,10 +100,11 @@ function rowAfter(
   now: number,
 ): PoolRow {
   if (change === undefined) return countsAcknowledged ? { ...before, acknowledged: before.count } : before
-  const { count, added, fallback, formerFallback } = change
+  const { count, filled = before.filled, added, fallback, formerFallback } = change
   const row = {
     ...before,
     count,
+    filled,
     acknowledged: count,
     last_seq: before.last_seq + added.length,
     changes: before.changes + 1,
@@ -229,13 +230,14 @@ async function saveRows(
             order by seq limit 1), pools.last_seq + 1)
          else pools.head end,
        first_seq = case when saved.hides_issued then pools.last_seq + 1 else first_seq end,
-       last_seq = saved.last_seq, count = saved.count, changes = saved.changes, told = saved.told,
+       last_seq = saved.last_seq, count = saved.count, filled = saved.filled,
+       changes = saved.changes, told = saved.told,
        fallback_key_id = saved.key_id, fallback_json = saved.json, fallback_material = saved.material,
        fallback_used = saved.used, fallback_issue_count = saved.issue_count,
        fallback_first_issued_ts = saved.first_issued_ts, fallback_uploaded_ts = saved.uploaded_ts
-     from unnest($1::bigint[], $2::text[], $29::boolean[], $3::bigint[], $4::int[], $5::bigint[], $30::int[],
+     from unnest($1::bigint[], $2::text[], $29::boolean[], $3::bigint[], $4::int[], $5::bigint[], $30::int[], $32::int[],
          $6::text[], $7::text[], $8::text[], $9::boolean[], $10::bigint[], $11::bigint[], $12::bigint[])
-       as saved (pool_num, moves, hides_issued, last_seq, count, changes, told, key_id, json, material, used,
+       as saved (pool_num, moves, hides_issued, last_seq, count, changes, told, filled, key_id, json, material, used,
          issue_count, first_issued_ts, uploaded_ts)
      where pools.pool_num = saved.pool_num`,
     rows.map((row) => row.pool_num),
@@ -269,6 +271,7 @@ async function saveRows(
     pools.map(({ change: own }) => own?.hidesIssued ?? false),
     rows.map((row) => row.acknowledged),
     counts === undefined ? null : requireUser(locked),
+    rows.map((row) => row.filled),
   )
 }
 

@@ -4,6 +4,7 @@
  * back is not refunded; it refills over time.
  */
 import { chooseKey } from '../../pool/claim.ts'
+import { budgetFor } from '../../pool/depletion.ts'
 import type { ClaimCommand, ClaimedKey, ClaimResult, ClaimTarget } from '../../pool/commands.ts'
 import { acknowledgedAfterIssue, reachedLowWater } from '../../pool/wake.ts'
 import { type Core, signalDevice } from './core.ts'
@@ -28,13 +29,15 @@ function claimOne(
   { claimer, now }: ClaimCommand,
   target: ClaimTarget,
   claimerNum: number,
-): ClaimedKey | undefined {
+): ClaimedKey | null | undefined {
   const device = freshPools(core, tx, core.keys.byName(target.userId, target.deviceId))
   const pool = device?.pools.get(target.algorithm)
   if (device === undefined || pool === undefined) return undefined
   const { fallback } = pool
-  const takesBudget = (): boolean => core.depletion?.takesOneTimeKey(claimer, device.deviceRef, now) ?? true
-  const kind = chooseKey({ available: pool.count > 0, hasFallback: fallback !== undefined }, takesBudget)
+  const kind = chooseKey(
+    { available: pool.count, filled: pool.filled, hasFallback: fallback !== undefined },
+    budgetFor(core.depletion, claimer, device.deviceRef, now),
+  )
   switch (kind) {
     case 'one_time_key': {
       const key = core.keys.next(pool)
@@ -58,6 +61,8 @@ function claimOne(
         rateLimited: kind === 'rate_limited',
       }
     }
+    case 'withheld':
+      return null
     case 'none':
       return undefined
   }

@@ -45,6 +45,8 @@ export type PoolState = PoolSums & {
   readonly settled: PoolSums & FallbackUse
   /** The acknowledged count (pool/wake.ts); the column is `told`. */
   acknowledged: number
+  /** The available keys after the last upload. */
+  readonly filled: number
   fallback: FallbackState | undefined
   /** The next keys in issue order, read ahead; `aheadFrom` is the first not yet issued. */
   ahead: readonly NextKey[]
@@ -74,6 +76,7 @@ type PoolRow = {
   digest: Uint8Array
   changes: number
   told: number
+  filled: number
   fallback_key_id: KeyId | null
   fallback_json: string | null
   fallback_material: KeyMaterial | null
@@ -100,7 +103,7 @@ export function loadDevice(db: Reader, ref: DeviceRef): DeviceState | undefined 
   )
   if (device === undefined) return undefined
   const rows = db.all<PoolRow>(
-    `select pool_num, algorithm, count, digest, changes, told, fallback_key_id, fallback_json,
+    `select pool_num, algorithm, count, digest, changes, told, filled, fallback_key_id, fallback_json,
        fallback_material, fallback_used, fallback_issue_count, fallback_first_issued_ts
      from pools where device_num = ? order by algorithm`,
     ref,
@@ -149,11 +152,12 @@ function availableByKeyId(db: Reader, pool: PoolState): NextKey[] {
 }
 
 function poolState(row: PoolRow): PoolState {
-  const { count, digest, changes } = row
+  const { count, digest, changes, filled } = row
   const state = newPoolState(row.pool_num, row.algorithm, {
     count,
     digest,
     changes,
+    filled,
     fallback: fallbackOf(row),
   })
   return { ...state, acknowledged: row.told }
@@ -177,8 +181,15 @@ function fallbackOf(row: PoolRow): FallbackState | undefined {
 export function newPoolState(
   poolNum: number,
   algorithm: Algorithm,
-  { count, digest, changes, fallback }: Pick<PoolState, 'count' | 'digest' | 'changes' | 'fallback'> = {
+  {
+    count,
+    digest,
+    changes,
+    filled,
+    fallback,
+  }: Pick<PoolState, 'count' | 'digest' | 'changes' | 'filled' | 'fallback'> = {
     count: 0,
+    filled: 0,
     digest: emptyDigest(),
     changes: 0,
     fallback: undefined,
@@ -193,6 +204,7 @@ export function newPoolState(
     changes,
     settled: { count, digest: Uint8Array.from(digest), changes, used, issueCount, firstIssuedTs },
     acknowledged: count,
+    filled,
     fallback,
     ahead: [],
     aheadFrom: 0,

@@ -111,17 +111,18 @@ function savePool(tx: Transaction, pool: PoolState, change: PoolChange, now: num
   }
   appendKeys(tx, poolNum, change.added, now)
   if (change.formerFallback !== undefined) rememberFallback(tx, poolNum, pool, change.formerFallback, now)
-  const { count, digest } = change
+  const { count, digest, filled = pool.filled } = change
   const fallback = newFallback(change) ?? (change.formerFallback === undefined ? pool.fallback : undefined)
   const isReplaced = change.fallback !== undefined || change.formerFallback !== undefined
   if (isReplaced) {
     tx.run(
-      `update pools set count = ?, digest = ?, told = ?, fallback_key_id = ?, fallback_json = ?, fallback_material = ?,
+      `update pools set count = ?, digest = ?, told = ?, filled = ?, fallback_key_id = ?, fallback_json = ?, fallback_material = ?,
          fallback_uploaded_ts = ?, fallback_used = 0, fallback_issue_count = 0, fallback_first_issued_ts = null
        where pool_num = ?`,
       count,
       digest,
       count,
+      filled,
       fallback?.keyId ?? null,
       fallback?.json ?? null,
       fallback?.material ?? null,
@@ -130,15 +131,16 @@ function savePool(tx: Transaction, pool: PoolState, change: PoolChange, now: num
     )
   } else {
     tx.run(
-      `update pools set count = ?, digest = ?, told = ? where pool_num = ?`,
+      `update pools set count = ?, digest = ?, told = ?, filled = ? where pool_num = ?`,
       count,
       digest,
       count,
+      filled,
       poolNum,
     )
   }
   return {
-    ...newPoolState(poolNum, pool.algorithm, { ...pool, count, digest, fallback }),
+    ...newPoolState(poolNum, pool.algorithm, { ...pool, count, digest, filled, fallback }),
     acknowledged: count,
   }
 }

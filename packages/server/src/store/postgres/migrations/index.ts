@@ -8,6 +8,7 @@ import { dailyBudgets } from './006-daily-budgets.ts'
 import { signaturesBySigner } from './007-signatures-by-signer.ts'
 import { knownNetworks } from './008-known-networks.ts'
 import { lockedUsers } from './009-locked-users.ts'
+import { filledPools } from './010-filled-pools.ts'
 
 export const migrations: readonly string[] = [
   initial,
@@ -19,4 +20,5 @@ export const migrations: readonly string[] = [
   signaturesBySigner,
   knownNetworks,
   lockedUsers,
+  filledPools,
 ]

@@ -10,6 +10,7 @@ import { transactionRecordOf, transactionRecords } from './007-transaction-recor
 import { signaturesBySigner } from './008-signatures-by-signer.ts'
 import { knownNetworks } from './009-known-networks.ts'
 import { lockedUsers } from './010-locked-users.ts'
+import { filledPools } from './011-filled-pools.ts'
 
 export const migrations: readonly string[] = [
   initial,
@@ -22,6 +23,7 @@ export const migrations: readonly string[] = [
   signaturesBySigner,
   knownNetworks,
   lockedUsers,
+  filledPools,
 ]
 
 /** Adds the SQL functions that migrations call. */
