@@ -86,6 +86,12 @@ test('a flood from many networks has a bound, and no event is lost from the coun
   )
 })
 
+test('no command of the operator is left out', () => {
+  const { log, lines } = logAt({ value: START_MS })
+  for (let n = 0; n < 1000; n++) log.note('admin_command', {}, { command: 'user lock', target: `@u${n}:b` })
+  assert.equal(lines().length, 1000)
+})
+
 test('every event is counted, written or not', () => {
   const counted: string[] = []
   const log = new SecurityLog({ now: () => START_MS, count: (event) => counted.push(event) })

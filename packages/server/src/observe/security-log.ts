@@ -32,6 +32,8 @@ const LEVEL = 30
 const PER_SUBJECT = { burst: 20, perSecond: 0.1 }
 /** Bounds one kind of event to about 90 MB a day, however many networks take part. */
 const PER_EVENT = { burst: 500, perSecond: 2 }
+/** Only the operator causes them, and each is a change that someone may look for later. */
+const UNLIMITED: ReadonlySet<SecurityEvent> = new Set(['admin_command'])
 /** Subjects with a count of their own until the next summary; events of further ones are counted together. */
 const MAX_SUPPRESSED = 100
 const OTHERS = '*'
@@ -55,8 +57,9 @@ export class SecurityLog {
     const { write, now, count } = this.#options
     count?.(event)
     if (write === undefined) return
-    const subject = origin.userId ?? networkOf(origin.address ?? '')
     const nowMs = now()
+    if (UNLIMITED.has(event)) return write(lineOf(nowMs, event, origin, details))
+    const subject = origin.userId ?? networkOf(origin.address ?? '')
     const isOver =
       this.#perSubject.take(`${event} ${subject}`, nowMs) > 0 || this.#perEvent.take(event, nowMs) > 0
     if (isOver) this.#suppress(event, subject)
