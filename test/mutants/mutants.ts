@@ -318,6 +318,10 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
     ],
     ['return now - lastWriteTs > KEEP_FALLBACK_KEYS_MS', 'return now - lastWriteTs >= KEEP_FALLBACK_KEYS_MS'],
     [
+      'if (Math.max(lastWriteTs, newestTs ?? 0) > now + CLOCK_STEP_MS) return true',
+      'if (lastWriteTs > now + CLOCK_STEP_MS) return true',
+    ],
+    [
       "if (!hasEnded) return { kind: 'behind', lane, acknowledged: mark.n, found }",
       "if (!isKnown) return { kind: 'behind', lane, acknowledged: mark.n, found }",
     ],

@@ -100,16 +100,28 @@ for (const { name, marks, rows, former = [], kind, lane } of ROWS) {
 const DAY_MS = 24 * 60 * 60 * 1000
 const NOW = 1_700_000_000_000
 
-for (const [name, lastWriteTs, purged] of [
-  ['nothing was ever written', undefined, true],
-  ['at most six days are lost', NOW - 6 * DAY_MS, false],
-  ['more than six days are lost', NOW - 6 * DAY_MS - 1, true],
-  ['the last write was a moment ago', NOW, false],
-  ['the last write is up to a day in the future', NOW + DAY_MS, false],
-  ['the last write is more than a day in the future', NOW + DAY_MS + 1, true],
+const MINUTE_MS = 60_000
+const YEAR_2099 = Date.UTC(2099, 0)
+
+for (const [name, lastWriteTs, newestTs, purged] of [
+  ['nothing was ever written', undefined, undefined, true],
+  ['at most six days are lost', NOW - 6 * DAY_MS, undefined, false],
+  ['more than six days are lost', NOW - 6 * DAY_MS - 1, NOW, true],
+  ['the last write was a moment ago', NOW, NOW, false],
+  ['the clock was set back by a few seconds', NOW + 5_000, NOW + 5_000, false],
+  ['the clock is a minute behind the last write', NOW + MINUTE_MS, NOW + MINUTE_MS, false],
+  ['the clock is more than a minute behind the last write', NOW + MINUTE_MS + 1, undefined, true],
+  [
+    'the clock is behind a later write, though not behind the last certain one',
+    NOW,
+    NOW + MINUTE_MS + 1,
+    true,
+  ],
+  ['a write carried the year 2099 once', NOW, YEAR_2099, true],
+  ['the last write carried the year 1970', 0, 0, true],
 ] as const) {
   test(`fallback keys are ${purged ? 'purged' : 'kept'} if ${name}`, () => {
-    assert.equal(outlivesFallbackKeys(lastWriteTs, NOW), purged)
+    assert.equal(outlivesFallbackKeys({ lastWriteTs, newestTs, now: NOW }), purged)
   })
 }
 

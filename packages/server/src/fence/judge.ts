@@ -48,15 +48,25 @@ const DAY_MS = 24 * 60 * 60 * 1000
 /** Clients keep the private key of a fallback key for one or two rotations, which are a week apart. */
 const KEEP_FALLBACK_KEYS_MS = 6 * DAY_MS
 
+/** Clocks are adjusted by seconds all the time. A larger step backwards may be of any size. */
+const CLOCK_STEP_MS = 60_000
+
+export type LostTime = {
+  /** The last write that is certainly not lost; milliseconds since 1970, as all of these. Absent without any write. */
+  readonly lastWriteTs: number | null | undefined
+  /** The newest time that the database has. */
+  readonly newestTs: number | null | undefined
+  readonly now: number
+}
+
 /**
  * Whether to purge fallback keys as well: clients retry when a key is absent, but not when its private key was deleted.
- * The lost writes happened between the last remaining write and now.
- *
- * @param lastWriteTs milliseconds since 1970; undefined without any write
+ * The lost writes happened between the last remaining write and now. A clock in doubt, which is behind a time that the
+ * database has, proves no age.
  */
-export function outlivesFallbackKeys(lastWriteTs: number | undefined, now: number): boolean {
-  // A timestamp in the future proves nothing either.
-  if (lastWriteTs === undefined || lastWriteTs > now + DAY_MS) return true
+export function outlivesFallbackKeys({ lastWriteTs, newestTs, now }: LostTime): boolean {
+  if (typeof lastWriteTs !== 'number') return true
+  if (Math.max(lastWriteTs, newestTs ?? 0) > now + CLOCK_STEP_MS) return true
   return now - lastWriteTs > KEEP_FALLBACK_KEYS_MS
 }
 

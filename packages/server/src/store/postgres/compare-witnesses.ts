@@ -3,9 +3,7 @@ import { type Judgement, judge, type Marks } from '../../fence/judge.ts'
 import { unavailable } from '../../matrix-error.ts'
 import type { Queries } from './database.ts'
 import type { Evidence } from './raise-fence.ts'
-
-/** The time when the database server was started, as text. */
-export const SERVER_START = `extract(epoch from pg_postmaster_start_time())::text`
+import { SERVER_START } from './verified-starts.ts'
 
 /** The acknowledged writes of one process. */
 export type Witnessed = { readonly writerId: string; readonly marks: Marks }

@@ -81,10 +81,12 @@ async function attemptCommit<T>(
       const tx: Write = { ...transaction, changes: new Changes(), fence: snapshot }
       const result = await work(tx)
       const used = lane ?? 0
+      const woken = await tx.changes.finish(tx, now())
+      const committingAtMs = performance.now()
       return {
         answer: result,
-        woken: await tx.changes.finish(tx, now()),
-        acknowledge: () => fence.acknowledge(used, mark),
+        woken,
+        acknowledge: () => fence.acknowledge(used, mark, committingAtMs),
       }
     },
     {

@@ -67,7 +67,7 @@ export function raisePostgresFence(
         await purgeDevice(tx, device, dropFallbackKeys ?? false, now)
         return { number: (await readStream(tx)).fence }
       }
-      const raised = await raiseFence(tx, now, async ({ position }) => ({
+      const raised = await raiseFence(tx, async ({ position }) => ({
         reason,
         epochs: [],
         position,

@@ -11,14 +11,23 @@ import { setTimeout as wait } from 'node:timers/promises'
 import { LRUCache } from 'lru-cache'
 import type { OnFence } from '../../fence/events.ts'
 import type { Mark } from '../../fence/judge.ts'
-import { VERIFY_WITHIN_MS, WROTE_WITHIN_MS } from '../../fence/verification.ts'
+import { ANSWER_WITHIN_MS, ASK_EVERY_MS, VERIFY_ROUNDS } from '../../fence/verification.ts'
+import { unavailable } from '../../matrix-error.ts'
 import type { Position } from '../../session.ts'
 import { continueFrom, type SyncToken } from '../../sync/token.ts'
 import type { Witness } from '../witness.ts'
-import { type Comparison, compareWitnesses, SERVER_START, type Witnessed } from './compare-witnesses.ts'
-import type { Connection, Queries } from './database.ts'
+import { type Comparison, compareWitnesses, type Witnessed } from './compare-witnesses.ts'
+import type { Connection, Postgres, Queries } from './database.ts'
 import { FenceLanes } from './fence-lanes.ts'
 import { type Evidence, type FenceRow, raiseFence } from './raise-fence.ts'
+import {
+  DATABASE_NOW,
+  endWait,
+  noteStart,
+  noteVerified,
+  SERVER_START,
+  verifiedStart,
+} from './verified-starts.ts'
 
 /** The fence at the start of a write transaction; it stays the same until its end. */
 export type FenceSnapshot = {
@@ -43,8 +52,6 @@ export type FenceOptions = {
   readonly onNewEpoch: () => void
   /** The database may have been replaced by an older copy: drop all caches. */
   readonly forget: () => void
-  /** Milliseconds since 1970. */
-  readonly now: () => number
 }
 
 /**
@@ -55,8 +62,6 @@ export class FenceMismatchError extends Error {}
 
 /** Another process may know of acknowledged writes that this database server lacks. */
 export class UnverifiedServerError extends Error {}
-
-const ASK_EVERY_MS = 100
 
 export class Fence {
   readonly lanes: FenceLanes
@@ -70,6 +75,9 @@ export class Fence {
   #start: string | undefined
   /** The last server start that all other processes have verified. */
   #startVerifiedByAll: string | undefined
+  /** Rounds that this process has waited for the others on one server start. */
+  #rounds = { start: '', count: 0 }
+  #waitForAll: Promise<void> | undefined
 
   constructor(options: FenceOptions) {
     this.#options = options
@@ -79,12 +87,12 @@ export class Fence {
 
   /** The first statements of a write transaction in this lane; `readOpening` takes their results. */
   opening(lane: number): string {
-    const { witness, now } = this.#options
+    const { witness } = this.#options
     const count =
       witness === undefined
         ? // Only the lock that a raise waits for.
           `lock table writers in row exclusive mode`
-        : `update writers set n = n + 1, ts = ${Math.trunc(now())} where writer_id = '${witness.writerId}'
+        : `update writers set n = n + 1, ts = ${DATABASE_NOW} where writer_id = '${witness.writerId}'
              and lane = ${lane} and n >= ${this.#marks.get(lane)?.n ?? 0} returning n`
     return `begin; ${count};
       select epoch, fence as number, fallback_fence as "fallbackNumber", ${SERVER_START} as start from stream`
@@ -114,11 +122,18 @@ export class Fence {
     await this.#options.witness?.ready()
   }
 
-  /** After a commit. Resolves when the answer may be sent. @throws {MatrixError} 503 */
-  async acknowledge(lane: number, mark: Mark | undefined): Promise<void> {
+  /**
+   * After a commit. Resolves when the answer may be sent.
+   *
+   * @param committingAtMs before the commit, on the clock of `performance.now`
+   * @throws {MatrixError} 503
+   */
+  async acknowledge(lane: number, mark: Mark | undefined, committingAtMs: number): Promise<void> {
     if (mark === undefined) return
     this.#marks.set(lane, mark)
     await this.#options.witness?.record(lane, mark)
+    if (performance.now() - committingAtMs > ANSWER_WITHIN_MS)
+      throw unavailable('The commit took too long to be confirmed, or this process was stopped meanwhile.')
   }
 
   /** Reports an epoch that the poll or a verification found, once. */
@@ -142,7 +157,9 @@ export class Fence {
     // Copied before the query, so that all marks were committed by then.
     let marks = new Map(this.#marks)
     let found = await this.#compare(connection, marks)
-    await this.#noteStart(connection, found.start)
+    await noteStart(connection, found.start)
+    if (this.#start !== undefined && this.#start !== found.start) this.#options.forget()
+    this.#start = found.start
     if (found.evidence !== undefined) {
       await this.#raise(connection, async ({ position }) => {
         const { evidence } = await this.#compare(connection, new Map(this.#marks))
@@ -155,7 +172,8 @@ export class Fence {
     this.noteEpoch(found)
     this.#epoch = found.epoch
     await this.#addLanes(connection, found.rows)
-    await this.#noteVerified(connection, found.start)
+    const { witness } = this.#options
+    if (witness !== undefined) await noteVerified(connection, witness.writerId, found.start)
   }
 
   /**
@@ -168,24 +186,27 @@ export class Fence {
       throw new UnverifiedServerError('other processes have not verified this server start')
   }
 
-  /** Resolves when keys may be issued on the server of the last verification. */
-  async verifiedByAll(db: Queries): Promise<void> {
+  /** Resolves when keys may be issued on the server of the last verification. Claims that wait share the rounds. */
+  verifiedByAll(db: Postgres): Promise<void> {
+    this.#waitForAll ??= this.#askUntilVerified(db).finally(() => (this.#waitForAll = undefined))
+    return this.#waitForAll
+  }
+
+  async #askUntilVerified(db: Postgres): Promise<void> {
     for (;;) {
-      const row = await db.one<{ start: string; waits: boolean }>(
-        `select server_start as start,
-           server_start_noted > clock_timestamp() - make_interval(secs => ${VERIFY_WITHIN_MS / 1000}) and exists (
-             select 1 from writers
-             where ts > coalesce(server_start_written_ts, 0) - ${WROTE_WITHIN_MS} and not exists (
-               select 1 from looks
-               where looks.writer_id = writers.writer_id and looks.server_start = stream.server_start)) as waits
-         from stream`,
-      )
-      if (row === undefined) throw new Error('the stream has no row')
-      if (!row.waits) {
-        this.#startVerifiedByAll = row.start
+      const { start, verified, waits } = await verifiedStart(db)
+      if (verified) {
+        this.#startVerifiedByAll = start
         return
       }
-      await wait(ASK_EVERY_MS)
+      if (this.#rounds.start !== start) this.#rounds = { start, count: 0 }
+      if (!waits) await endWait(db, start)
+      else if (++this.#rounds.count < VERIFY_ROUNDS) await wait(ASK_EVERY_MS)
+      else {
+        // Processes with the same directory may have acknowledged writes of the former server since the last look.
+        await db.withConnection((connection) => this.verify(connection))
+        await endWait(db, start)
+      }
     }
   }
 
@@ -207,8 +228,8 @@ export class Fence {
     connection: Connection,
     evidenceIn: (found: FenceRow) => Promise<Evidence | undefined>,
   ): Promise<void> {
-    const { now, onFence, onNewEpoch, forget } = this.#options
-    const raised = await connection.transaction((tx) => raiseFence(tx, now(), evidenceIn))
+    const { onFence, onNewEpoch, forget } = this.#options
+    const raised = await connection.transaction((tx) => raiseFence(tx, evidenceIn))
     if (raised === undefined) return
     const { epoch, fence: number, reason, droppedFallbackKeys } = raised
     this.#reported.set(epoch, true)
@@ -231,34 +252,6 @@ export class Fence {
       this.#marks.set(lane, { n: Math.min(mark.n, rows.get(lane) ?? 0), epoch })
     }
     await this.#options.witness?.replace(this.#marks)
-  }
-
-  /**
-   * Notes a server start, and the state of the database before anything is written after it: a database is restored by
-   * starting a server on it.
-   */
-  async #noteStart(db: Queries, start: string): Promise<void> {
-    await db.run(
-      `update stream set server_start = $1, server_start_pos = pos, server_start_noted = clock_timestamp(),
-         server_start_written_ts = (select max(ts) from writers where ts > 0)
-       where server_start is distinct from $1`,
-      start,
-    )
-    if (this.#start !== undefined && this.#start !== start) this.#options.forget()
-    this.#start = start
-  }
-
-  /** For `verifiedByAll` of other processes: this one has verified the server start, and raised the fence if needed. */
-  async #noteVerified(db: Queries, start: string): Promise<void> {
-    const { witness } = this.#options
-    if (witness === undefined) return
-    await db.run(
-      `insert into looks (writer_id, server_start) values ($1, $2)
-       on conflict (writer_id) do update set server_start = excluded.server_start
-       where looks.server_start <> excluded.server_start`,
-      witness.writerId,
-      start,
-    )
   }
 
   async #addLanes(db: Queries, rows: ReadonlyMap<number, number>): Promise<void> {

@@ -76,7 +76,6 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
       forget() {
         for (const memory of [claimers, inboxes, advertised, digests]) memory.forgetAll()
       },
-      now,
     })
     await db.withConnection((connection) => fence.verify(connection))
     opened.fence = fence

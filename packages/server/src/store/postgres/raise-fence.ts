@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto'
 import { outlivesFallbackKeys, POSITION_JUMP } from '../../fence/judge.ts'
 import type { Position } from '../../session.ts'
 import type { Transaction } from './database.ts'
+import { DATABASE_NOW } from './verified-starts.ts'
 
 export type Evidence = {
   /** Human-readable; stored. */
@@ -36,6 +37,10 @@ export type FenceRow = {
   readonly server_start_pos: Position
   /** Milliseconds since 1970: the last write before the server start. */
   readonly server_start_written_ts: number | null
+  /** Of all writes. */
+  readonly newest_ts: number | null
+  /** The time of the database. */
+  readonly now: number
 }
 
 /**
@@ -45,18 +50,20 @@ export type FenceRow = {
  */
 export async function raiseFence(
   tx: Transaction,
-  now: number,
   evidenceIn: (found: FenceRow) => Promise<Evidence | undefined>,
 ): Promise<Raised | undefined> {
   await tx.run(`lock table writers in exclusive mode`)
   const found = await tx.one<FenceRow>(
-    `select epoch, fence, pos as position, server_start_pos, server_start_written_ts from stream for update`,
+    `select epoch, fence, pos as position, server_start_pos, server_start_written_ts,
+       (select max(ts) from writers where ts > 0) as newest_ts, ${DATABASE_NOW} as now
+     from stream for update`,
   )
   if (found === undefined) throw new Error('the stream has no row')
   const evidence = await evidenceIn(found)
   if (evidence === undefined) return undefined
-  const lastWriteTs = evidence.byCommand === true ? await lastWrite(tx) : found.server_start_written_ts
-  const dropsFallbackKeys = evidence.dropFallbackKeys ?? outlivesFallbackKeys(lastWriteTs ?? undefined, now)
+  const { now, newest_ts: newestTs } = found
+  const lastWriteTs = evidence.byCommand === true ? newestTs : found.server_start_written_ts
+  const dropsFallbackKeys = evidence.dropFallbackKeys ?? outlivesFallbackKeys({ lastWriteTs, newestTs, now })
   const epoch = randomBytes(12).toString('base64url')
   await tx.run(
     `insert into former_epochs (epoch, end_pos, ended_ts, reason)
@@ -79,9 +86,4 @@ export async function raiseFence(
     reason: evidence.reason,
     droppedFallbackKeys: dropsFallbackKeys,
   }
-}
-
-/** Milliseconds since 1970. */
-async function lastWrite(tx: Transaction): Promise<number | null> {
-  return (await tx.one<{ ts: number | null }>(`select max(ts) as ts from writers where ts > 0`))?.ts ?? null
 }

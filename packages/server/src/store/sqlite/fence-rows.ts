@@ -77,7 +77,8 @@ export function raiseFence(tx: Transaction, positions: Positions, evidence: Evid
   end(ended.epoch, trusted.position)
   for (const epoch of evidence.epochs) end(epoch, endOfLost)
   const writtenTs = evidence.byCommand === true ? lastWriteTs(tx) : trusted.writtenTs
-  const droppedFallbackKeys = evidence.dropFallbackKeys ?? outlivesFallbackKeys(writtenTs, now)
+  const droppedFallbackKeys =
+    evidence.dropFallbackKeys ?? outlivesFallbackKeys({ lastWriteTs: writtenTs, newestTs: newestTs(tx), now })
   const epoch = newEpoch()
   writeMeta(tx, 'epoch', epoch)
   writeMeta(tx, 'fence', number)
@@ -143,6 +144,14 @@ export function hasHistory(db: Reader): boolean {
 /** Milliseconds since 1970; undefined when no write was ever counted. */
 export function lastWriteTs(db: Reader): number | undefined {
   return db.one<{ ts: number | null }>(`select max(ts) as ts from writers`)?.ts ?? undefined
+}
+
+/** The newest time of a write or of a raise; milliseconds since 1970. */
+function newestTs(db: Reader): number | undefined {
+  const row = db.one<{ ts: number | null }>(
+    `select max(ts) as ts from (select ts from writers union all select ended_ts from former_epochs)`,
+  )
+  return row?.ts ?? undefined
 }
 
 function newEpoch(): string {

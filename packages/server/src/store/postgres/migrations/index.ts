@@ -9,6 +9,7 @@ import { signaturesBySigner } from './007-signatures-by-signer.ts'
 import { knownNetworks } from './008-known-networks.ts'
 import { lockedUsers } from './009-locked-users.ts'
 import { filledPools } from './010-filled-pools.ts'
+import { verifiedStarts } from './011-verified-starts.ts'
 
 export const migrations: readonly string[] = [
   initial,
@@ -21,4 +22,5 @@ export const migrations: readonly string[] = [
   knownNetworks,
   lockedUsers,
   filledPools,
+  verifiedStarts,
 ]
