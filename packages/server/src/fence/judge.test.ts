@@ -108,7 +108,7 @@ for (const [name, lastWriteTs, newestTs, purged] of [
   ['at most six days are lost', NOW - 6 * DAY_MS, undefined, false],
   ['more than six days are lost', NOW - 6 * DAY_MS - 1, NOW, true],
   ['the last write was a moment ago', NOW, NOW, false],
-  ['the clock was set back by a few seconds', NOW + 5_000, NOW + 5_000, false],
+  ['the clock is a few seconds behind the last write', NOW + 5_000, NOW + 5_000, false],
   ['the clock is a minute behind the last write', NOW + MINUTE_MS, NOW + MINUTE_MS, false],
   ['the clock is more than a minute behind the last write', NOW + MINUTE_MS + 1, undefined, true],
   [

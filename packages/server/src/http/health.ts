@@ -27,15 +27,27 @@ const ready = publicEndpoint({
 
 export const healthApi = [live, ready] as const
 
+/** One probe at a time, shared by all callers, so that a flood of them takes one connection to the database. */
+const probes = new WeakMap<Store, Promise<boolean>>()
+
+function probe(store: Store): Promise<boolean> {
+  const running = probes.get(store)
+  if (running !== undefined) return running
+  const started = store
+    .ready()
+    .then(
+      () => true,
+      () => false,
+    )
+    .finally(() => probes.delete(store))
+  probes.set(store, started)
+  return started
+}
+
 async function answers(store: Store): Promise<boolean> {
   const timer = new AbortController()
   try {
-    return await Promise.race([
-      store.ready().then(() => true),
-      wait(READY_WITHIN_MS, false, { signal: timer.signal }),
-    ])
-  } catch {
-    return false
+    return await Promise.race([probe(store), wait(READY_WITHIN_MS, false, { signal: timer.signal })])
   } finally {
     timer.abort()
   }

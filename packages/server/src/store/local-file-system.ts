@@ -25,7 +25,7 @@ const NETWORK_TYPES: ReadonlyMap<number, string> = new Map([
   [0x20030528, 'OrangeFS'],
 ])
 
-/** Of FUSE and virtiofs: local ones (encryption, unions, the disk of a virtual machine) have the same number. */
+/** The number of FUSE and virtiofs. Local ones (encryption, unions, the disk of a virtual machine) have it too. */
 const FUSE = 0x65735546
 
 /** The type that a mount names; `virtiofs` passes, because one machine's kernel serves all locks of the mount. */

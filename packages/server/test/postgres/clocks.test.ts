@@ -61,8 +61,8 @@ suite('the first claim after a restore waits until the process that lost writes 
     ['a third process is 11 minutes behind', NOW - 11 * MINUTE_MS, undefined],
     ['a third process wrote in the year 2099 once', Date.UTC(2099, 0), undefined],
     ['a third process wrote in the year 1970', 0, undefined],
-    ["the database's clock was set forward by a day", NOW, `interval '1 day'`],
-    ["the database's clock was set back by a day", NOW, `interval '-1 day'`],
+    ["the database's clock is a day ahead", NOW, `interval '1 day'`],
+    ["the database's clock is a day behind", NOW, `interval '-1 day'`],
     ["the database's clock jumps at every look", NOW, `(random() - 0.5) * interval '1 day'`],
   ] as const) {
     test(name, async () => {

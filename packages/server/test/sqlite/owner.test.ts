@@ -37,7 +37,7 @@ class Directory {
     return { store, losses: () => losses }
   }
 
-  /** What an operator does who believes that a lock is left over. */
+  /** The mistake of an operator who believes that a lock is left over. */
   deleteLocks(): void {
     for (const name of readdirSync(this.path)) if (name.includes('lock')) rmSync(join(this.path, name))
   }

@@ -81,11 +81,11 @@ async function attemptCommit<T>(
       const tx: Write = { ...transaction, changes: new Changes(), fence: snapshot }
       const result = await work(tx)
       const used = lane ?? 0
-      const woken = await tx.changes.finish(tx, now())
+      const wakes = await tx.changes.finish(tx, now())
       const committingAtMs = performance.now()
       return {
         answer: result,
-        woken,
+        woken: wakes,
         acknowledge: () => fence.acknowledge(used, mark, committingAtMs),
       }
     },

@@ -8,7 +8,9 @@ import pg from 'pg'
 import { shuttingDown, unavailable } from '../../matrix-error.ts'
 import type { ConnectionCounts } from '../../store.ts'
 import { StoreError } from '../store-error.ts'
+import { asOtherBackend, BACKEND, requireBackend } from './backends.ts'
 import { asUnavailable, isSilence, isStalePlan, isTryAgain } from './faults.ts'
+import { prepareConnection, STATEMENT_TIMEOUT_MS } from './prepare-connection.ts'
 
 export type PostgresOptions = {
   /** `postgres://user@host:port/database` */
@@ -45,14 +47,10 @@ export type TransactionWork<T> = (tx: Transaction, opened: readonly pg.QueryResu
 /** Requests that may wait for a connection. Further ones are refused with 503. */
 const MAX_WAITING = 2_000
 const CONNECT_TIMEOUT_MS = 5_000
-const STATEMENT_TIMEOUT_MS = 10_000
-const LOCK_TIMEOUT_MS = 5_000
 /** PostgreSQL ends a slow statement itself; on a silent network its answer never arrives. */
 const SILENCE_MS = STATEMENT_TIMEOUT_MS + 2_000
 /** After this long a transaction begins no further statement, because waits for several locks add up. */
 const TRANSACTION_MS = 10_000
-/** A transaction whose process hangs or lost its network must not hold its locks without limit. */
-const IDLE_IN_TRANSACTION_MS = 15_000
 const MAX_ATTEMPTS = 5
 
 const INT8 = 20
@@ -121,8 +119,8 @@ export class Postgres implements Queries {
    * @param opening the statements that it begins with, without parameters; `work` receives their results
    * @throws {MatrixError} 503 when the database cannot be reached or the outcome of the commit is unknown
    */
-  transaction<T>(work: TransactionWork<T>, opening: Opening = { begin: () => BEGIN }): Promise<T> {
-    return this.#attempt((connection) => connection.transaction(work, opening.begin()), opening.ended)
+  transaction<T>(work: TransactionWork<T>, opening: Opening = {}): Promise<T> {
+    return this.#attempt((connection) => connection.transaction(work, opening.begin?.()), opening.ended)
   }
 
   /**
@@ -174,6 +172,8 @@ export class Postgres implements Queries {
       return await this.#pool.connect()
     } catch (error) {
       if (error instanceof StoreError) throw error
+      const otherBackend = asOtherBackend(error)
+      if (otherBackend !== undefined) throw otherBackend
       const failure = unavailable('The database cannot be reached; nothing of this request was stored.')
       failure.cause = error
       throw failure
@@ -181,13 +181,21 @@ export class Postgres implements Queries {
   }
 }
 
-const BEGIN = 'begin'
+/** Named, because a database or a role may have another default. */
+export const BEGIN = 'begin isolation level read committed'
 const BEGIN_SNAPSHOT = 'begin isolation level repeatable read read only'
+
+/** The column of the last statement of an opening that names the session of the server (backends.ts). */
+const WHICH_BACKEND = `; select ${BACKEND}`
 
 /** Called at the end of each attempt; `broken`: the connection is lost, and the server may not have noticed. */
 type Ended = (broken: boolean) => void
 
-type Opening = { readonly begin: () => string; readonly ended?: Ended }
+type Opening = {
+  /** The statements that it begins with: the first is `BEGIN`, the last one returns `BACKEND` among its columns. */
+  readonly begin?: () => string
+  readonly ended?: Ended
+}
 
 export class Connection implements Queries {
   readonly #client: pg.ClientBase
@@ -214,14 +222,14 @@ export class Connection implements Queries {
     return (await this.#query(statement(sql, values))).rowCount ?? 0
   }
 
-  /** Runs `work` in a transaction that begins with `begin` (`Postgres.transaction`). */
-  transaction<T>(work: TransactionWork<T>, begin = BEGIN): Promise<T> {
+  /** Runs `work` in a transaction that begins with `begin` (`Opening`). */
+  transaction<T>(work: TransactionWork<T>, begin = `${BEGIN}${WHICH_BACKEND}`): Promise<T> {
     return this.#within(begin, (queries, opened) => work(queries as Transaction, opened))
   }
 
   /** As `Postgres.snapshot`. */
   snapshot<T>(work: (snapshot: Snapshot) => Promise<T>): Promise<T> {
-    return this.#within(BEGIN_SNAPSHOT, (queries) => work(queries as Snapshot))
+    return this.#within(`${BEGIN_SNAPSHOT}${WHICH_BACKEND}`, (queries) => work(queries as Snapshot))
   }
 
   async #within<T>(
@@ -231,13 +239,15 @@ export class Connection implements Queries {
     if (!this.#isPatient) this.#endsAtMs = performance.now() + TRANSACTION_MS
     try {
       // Without parameters several statements go in one message, and their results come as a list.
-      const opened: pg.QueryResult | pg.QueryResult[] = await this.#query({ text: begin, types: TYPES })
+      const found: pg.QueryResult | pg.QueryResult[] = await this.#query({ text: begin, types: TYPES })
+      const opened = Array.isArray(found) ? found : [found]
+      requireBackend(this.#client, opened.at(-1)?.rows[0])
       const queries: Queries = {
         all: (sql, ...values) => this.all(sql, ...values),
         one: (sql, ...values) => this.one(sql, ...values),
         run: (sql, ...values) => this.run(sql, ...values),
       }
-      const result = await work(queries, Array.isArray(opened) ? opened : [opened])
+      const result = await work(queries, opened)
       await this.#commit()
       return result
     } catch (error) {
@@ -303,35 +313,4 @@ function connectionConfig({ url, patient }: PostgresOptions): pg.ClientConfig {
     keepAlive: true,
     ...(patient !== true && { query_timeout: SILENCE_MS }),
   }
-}
-
-/**
- * Settings of a connection, made by a statement because poolers refuse start-up options. `synchronous_commit` is only
- * made stronger: a cluster that is set to lose commits must not weaken "durable", and one that waits for its replicas
- * keeps doing so.
- *
- * Requests find all rows by key, regardless of the values, so their statements are planned once. A cached plan must not
- * scan a table because the table was small at planning time (`enable_seqscan`). A statement without an index then looks
- * so expensive that PostgreSQL would compile it each time (`jit`).
- */
-async function prepareConnection(
-  client: pg.ClientBase,
-  { schema, patient = false }: PostgresOptions,
-): Promise<void> {
-  await client.query({
-    text: `select set_config('lock_timeout', $1, false), set_config('statement_timeout', $2, false),
-      set_config('idle_in_transaction_session_timeout', $3, false),
-      set_config('search_path', coalesce($4, current_setting('search_path')), false),
-      set_config('plan_cache_mode', $5, false), set_config('enable_seqscan', $6, false), set_config('jit', $6, false),
-      set_config('synchronous_commit', case when current_setting('synchronous_commit') in ('off', 'local')
-        then 'on' else current_setting('synchronous_commit') end, false)`,
-    values: [
-      `${LOCK_TIMEOUT_MS}`,
-      `${patient ? 0 : STATEMENT_TIMEOUT_MS}`,
-      `${patient ? 0 : IDLE_IN_TRANSACTION_MS}`,
-      schema ?? null,
-      patient ? 'auto' : 'force_generic_plan',
-      patient ? 'on' : 'off',
-    ],
-  })
 }

@@ -2,6 +2,7 @@
 import pg from 'pg'
 import { MatrixError, unavailable } from '../../matrix-error.ts'
 import { StoreError } from '../store-error.ts'
+import { asOtherBackend } from './backends.ts'
 
 /** Deadlock, serialization failure. */
 export function isTryAgain(error: unknown): boolean {
@@ -18,6 +19,8 @@ const FAULTS = /^(?:08|53|57|58|XX|40)|^(?:55P03|25006|0A000)$/
 /** 503 for a fault; any other error unchanged. */
 export function asUnavailable(error: unknown): unknown {
   if (error instanceof MatrixError || error instanceof StoreError) return error
+  const otherBackend = asOtherBackend(error)
+  if (otherBackend !== undefined) return otherBackend
   const isFault = error instanceof pg.DatabaseError ? FAULTS.test(error.code ?? '') : isConnectionFault(error)
   if (!isFault) return error
   const failure = unavailable('The database failed; nothing of this request was acknowledged.')

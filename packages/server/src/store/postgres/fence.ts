@@ -17,7 +17,8 @@ import type { Position } from '../../session.ts'
 import { continueFrom, type SyncToken } from '../../sync/token.ts'
 import type { Witness } from '../witness.ts'
 import { type Comparison, compareWitnesses, type Witnessed } from './compare-witnesses.ts'
-import type { Connection, Postgres, Queries } from './database.ts'
+import { BACKEND } from './backends.ts'
+import { BEGIN, type Connection, type Postgres, type Queries } from './database.ts'
 import { FenceLanes } from './fence-lanes.ts'
 import { type Evidence, type FenceRow, raiseFence } from './raise-fence.ts'
 import {
@@ -94,8 +95,9 @@ export class Fence {
           `lock table writers in row exclusive mode`
         : `update writers set n = n + 1, ts = ${DATABASE_NOW} where writer_id = '${witness.writerId}'
              and lane = ${lane} and n >= ${this.#marks.get(lane)?.n ?? 0} returning n`
-    return `begin; ${count};
-      select epoch, fence as number, fallback_fence as "fallbackNumber", ${SERVER_START} as start from stream`
+    return `${BEGIN}; ${count};
+      select epoch, fence as number, fallback_fence as "fallbackNumber", ${SERVER_START} as start, ${BACKEND}
+        from stream`
   }
 
   /**

@@ -37,7 +37,7 @@ export type FenceRow = {
   readonly server_start_pos: Position
   /** Milliseconds since 1970: the last write before the server start. */
   readonly server_start_written_ts: number | null
-  /** Of all writes. */
+  /** The time of the newest write. */
   readonly newest_ts: number | null
   /** The time of the database. */
   readonly now: number

@@ -15,12 +15,19 @@ export const KNOWN_SCHEMA = migrations.length
 /**
  * The number of the schema that a database has; 0 when it has none yet.
  *
- * @throws {StoreError} when the database has tables of another program.
+ * @throws {StoreError} when the schema does not exist, or has tables of another program.
  */
 export async function schemaOf(db: Queries): Promise<number> {
-  const names = await db.one<{ meta: boolean; devices: boolean }>(
-    `select to_regclass('meta') is not null as meta, to_regclass('devices') is not null as devices`,
+  const names = await db.one<{ meta: boolean; devices: boolean; schema: string | null; path: string }>(
+    `select to_regclass('meta') is not null as meta, to_regclass('devices') is not null as devices,
+       current_schema() as schema, current_setting('search_path') as path`,
   )
+  if (names?.schema === null) {
+    throw new StoreError(
+      `The database has no schema ${names.path}, or this role may not use it. ` +
+        'Run "create schema NAME authorization ROLE" there, or correct "?schema=NAME" in the database URL.',
+    )
+  }
   if (names?.meta !== true) {
     if (names?.devices !== true) return 0
     throw new StoreError(

@@ -1,7 +1,7 @@
 /**
- * The starts of the database server, and which processes have verified them (fence/verification.ts). A start is the time
- * at which the server began, as an identity, and the file of the table `stream`: a database that is restored into a
- * running server has another file.
+ * The starts of the database server, and which processes have verified them (fence/verification.ts). A start is the
+ * time at which the server began, as an identity, and the file of the table `stream`: a database that is restored into
+ * a running server has another file.
  */
 import type { Queries } from './database.ts'
 
