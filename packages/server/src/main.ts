@@ -130,8 +130,8 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
     }
     store.sync.subscribe({
       device: (ref) => waiters.wakeDevice(ref),
-      user: (ref) => waiters.wakeUser(ref),
-      everyone: () => waiters.wakeEveryone(Math.min(MAX_SPREAD_MS, waiters.count * SPREAD_MS)),
+      users: (refs) => waiters.wakeUsers(refs),
+      everyone: () => waiters.wakeEveryone(),
     })
     if (metrics !== undefined) {
       metrics.watch({
@@ -173,10 +173,6 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
     throw error
   }
 }
-
-/** After the fence is raised, waiting clients are answered at this interval, and all of them within MAX_SPREAD_MS. */
-const SPREAD_MS = 5
-const MAX_SPREAD_MS = 30_000
 
 type StoreEvents = { readonly now: () => number; readonly onLost: () => void; readonly onFence: OnFence }
 

@@ -47,7 +47,8 @@ export type SyncQuery = {
 
 export type WakeListener = {
   readonly device: (ref: DeviceRef) => void
-  readonly user: (ref: UserRef) => void
+  /** All users of one commit: those whom a change of a device list concerns can be thousands. */
+  readonly users: (refs: readonly UserRef[]) => void
   /** The fence was raised: the pools of all devices are purged. */
   readonly everyone: () => void
 }

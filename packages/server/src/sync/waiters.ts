@@ -5,6 +5,12 @@
 import type { DeviceRef, Session, UserRef } from '../session.ts'
 import { type WaitingSync, type WaitLimits, WaitPlaces } from './wait-places.ts'
 
+/** Syncs that one change wakes without delay. */
+const AT_ONCE = 20
+/** Delay of a change that concerns more, for each of them: a woken sync takes less than a tenth of it. */
+const SPREAD_MS = 5
+const MAX_SPREAD_MS = 30_000
+
 export class SyncWaiters {
   readonly #places: WaitPlaces
   readonly #now: () => number
@@ -48,19 +54,13 @@ export class SyncWaiters {
     for (const waiter of this.#byDevice.get(ref) ?? []) waiter.wake()
   }
 
-  wakeUser(ref: UserRef): void {
-    for (const waiter of this.#byUser.get(ref) ?? []) waiter.wake()
+  /** Wakes the syncs of users, for a change of account data or of device lists. */
+  wakeUsers(refs: readonly UserRef[]): void {
+    wakeSpread(refs.flatMap((ref) => [...(this.#byUser.get(ref) ?? [])]))
   }
 
-  /**
-   * Wakes all syncs, spread over a while, so that not all clients come back at once.
-   *
-   * @param spreadMs the longest delay of a sync
-   */
-  wakeEveryone(spreadMs: number): void {
-    for (const waiters of this.#byDevice.values()) {
-      for (const waiter of waiters) waiter.wakeWithin(spreadMs)
-    }
+  wakeEveryone(): void {
+    wakeSpread([...this.#byDevice.values()].flatMap((waiters) => [...waiters]))
   }
 
   /** Answers all syncs. None waits from now on. */
@@ -68,6 +68,15 @@ export class SyncWaiters {
     this.#closed = true
     for (const waiters of this.#byDevice.values()) for (const waiter of waiters) waiter.finish()
   }
+}
+
+/**
+ * Wakes many syncs over a while, because each one is answered and comes back: 600 at once would delay all other
+ * requests by their work together (issue 11, C2). A message or a signal for its device wakes a sync earlier.
+ */
+function wakeSpread(waiters: readonly Waiter[]): void {
+  const spreadMs = waiters.length <= AT_ONCE ? 0 : Math.min(MAX_SPREAD_MS, waiters.length * SPREAD_MS)
+  for (const waiter of waiters) waiter.wakeWithin(spreadMs)
 }
 
 type Places = { readonly begin: () => void; readonly end: () => void; readonly gone: () => void }
@@ -83,6 +92,8 @@ class Waiter implements Disposable {
   #resume: (() => void) | undefined
   #timer: NodeJS.Timeout | undefined
   #beganMs = 0
+  /** A wake-up that is spread. */
+  #later: NodeJS.Timeout | undefined
   #signal: AbortSignal | undefined
 
   constructor(timeoutMs: number, clientGone: () => AbortSignal, now: () => number, places: Places) {
@@ -103,28 +114,28 @@ class Waiter implements Disposable {
   }
 
   /**
-   * Resolves at the next wake-up, or at once if there was one since the last or the wait has ended.
+   * Resolves at the next wake-up, or at once if there was one since the last or the wait has ended. The reading that
+   * follows sees everything that woke it so far, so several wake-ups in a turn cause one reading.
    *
    * @throws {MatrixError} 429 or 503 when there is no place to wait (wait-places.ts)
    */
-  next(): Promise<void> {
+  async next(): Promise<void> {
     if (this.#state === 'registered' && !this.#woken) this.#begin()
-    if (this.#woken || this.over) {
-      this.#woken = false
-      return Promise.resolve()
-    }
-    return new Promise((resolve) => (this.#resume = resolve))
+    if (!this.#woken && !this.over) await new Promise<void>((resolve) => (this.#resume = resolve))
+    this.#woken = false
+    clearTimeout(this.#later)
+    this.#later = undefined
   }
 
   wake(): void {
-    if (this.#resume === undefined) this.#woken = true
-    else this.#release()
+    this.#woken = true
+    this.#release()
   }
 
-  /** Wakes it at a random moment, at once if it does not wait yet. */
+  /** Wakes it at a random moment, at once if it does not wait yet. The moment for an earlier change serves later ones. */
   wakeWithin(ms: number): void {
     if (!this.waits || ms === 0) return this.wake()
-    setTimeout(() => this.wake(), Math.random() * ms).unref()
+    this.#later ??= setTimeout(() => this.wake(), Math.random() * ms).unref()
   }
 
   /** Ends the wait when it has lasted this long, at once if it already has. */
@@ -142,6 +153,7 @@ class Waiter implements Disposable {
     if (this.waits) this.#places.end()
     this.#state = 'over'
     clearTimeout(this.#timer)
+    clearTimeout(this.#later)
     this.#signal?.removeEventListener('abort', this.finish)
     this.#release()
   };

@@ -296,7 +296,7 @@ suite('a sync token', () => {
     assert.deepEqual(kindsOf(events), ['stands'])
     await upload(store, session, keys(10, 15))
     const notified: string[] = []
-    store.sync.subscribe({ device() {}, user() {}, everyone: () => notified.push('everyone') })
+    store.sync.subscribe({ device() {}, users() {}, everyone: () => notified.push('everyone') })
     const readings = await Promise.all([
       sync(store, session, mine),
       sync(store, session, mine),

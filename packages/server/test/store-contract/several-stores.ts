@@ -133,12 +133,43 @@ export function testSeveralStores(): void {
         const { promise: notified, resolve: notify } = Promise.withResolvers<string | undefined>()
         client.once('notification', ({ payload }) => notify(payload))
         await claim(store, 0)
-        assert.equal(await within('the notification', notified), JSON.stringify([[session.deviceRef], []]))
+        const payload = JSON.parse((await within('the notification', notified)) ?? '') as unknown[]
+        assert.deepEqual(payload.slice(0, 2), [[session.deviceRef], []])
         const unused = 1_000_000 as DeviceRef
         const woken = wakeOf(store, unused)
         await client.query('select pg_notify($1, $2)', [channel, JSON.stringify([[unused], []])])
         await within('the wake', woken)
       })
+    }))
+
+  test('a commit wakes the syncs of a device once on each process, and the poll does not repeat it', () =>
+    withStores(2, async (stores, schema) => {
+      const [{ store: first }] = stores
+      const session = await login(first, 0)
+      await keyPools(first).upload({ session, oneTimeKeys: uploadOf(1), fallbackKeys: [], now: 1 })
+      const unused = 1_000_000 as DeviceRef
+      const woken: number[] = []
+      const polled = stores.map(({ store }, n) => {
+        store.sync.subscribe({
+          device: (ref) => ref === session.deviceRef && woken.push(n),
+          users: () => {},
+          everyone: () => {},
+        })
+        return wakeOf(store, unused)
+      })
+      const wakes = stores.map(({ store }) => wakeOf(store, session.deviceRef))
+      await claim(first, 0)
+      await within('the wakes', Promise.all(wakes))
+      // A row without a notification: the poll reads it after the row of the claim.
+      await withClient(schema, (client) =>
+        client.query(
+          `with ended as (update stream set pos = pos + 1 returning pos)
+           insert into wakes (pos, ts, devices, users) select pos, 9999999999999, $1, '{}' from ended`,
+          [[unused]],
+        ),
+      )
+      await within('the polls', Promise.all(polled))
+      assert.deepEqual(woken.toSorted(), [0, 1])
     }))
 
   test('a claim wakes a listener of another store whose LISTEN connection was cut, and after it is back', () =>
@@ -258,7 +289,7 @@ function wakeOf(store: Store, device: DeviceRef): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>()
   const unsubscribe = store.sync.subscribe({
     device: (ref) => ref === device && resolve(),
-    user: () => {},
+    users: () => {},
     everyone: () => {},
   })
   return promise.finally(unsubscribe)

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after, test } from 'node:test'
+import { after, mock, test } from 'node:test'
 import { DEFAULT_CONFIG, storeOptions } from '../../src/config/config.ts'
 import { MatrixError } from '../../src/matrix-error.ts'
 import type { Session } from '../../src/session.ts'
@@ -35,7 +35,7 @@ let transactions = 0
 /** A store that holds the results of its reads at a gate, and the syncs that wait for its commits. */
 class SlowReadings {
   now = 0
-  readonly waiters = new SyncWaiters(LIMITS, () => this.now)
+  readonly waiters: SyncWaiters
   readonly sync: SyncStore
   readonly #unsubscribe: () => void
   #held: (() => void)[] = []
@@ -43,7 +43,8 @@ class SlowReadings {
   /** Reads so far. */
   count = 0
 
-  constructor() {
+  constructor(limits = LIMITS) {
+    this.waiters = new SyncWaiters(limits, () => this.now)
     this.sync = {
       ...store.sync,
       read: async (session, query) => {
@@ -55,8 +56,8 @@ class SlowReadings {
     }
     this.#unsubscribe = store.sync.subscribe({
       device: (ref) => this.waiters.wakeDevice(ref),
-      user: (ref) => this.waiters.wakeUser(ref),
-      everyone: () => this.waiters.wakeEveryone(0),
+      users: (refs) => this.waiters.wakeUsers(refs),
+      everyone: () => this.waiters.wakeEveryone(),
     })
   }
 
@@ -85,6 +86,11 @@ class SlowReadings {
     this.waiters.close()
     this.#unsubscribe()
   }
+}
+
+/** Lets everything that is due run. */
+async function turns(): Promise<void> {
+  for (let n = 0; n < 10; n++) await new Promise((resolve) => setImmediate(resolve))
 }
 
 async function message(session: Session, event: string): Promise<void> {
@@ -131,13 +137,53 @@ test('several wakes during one read cause one more read, and a read without chan
   const before = slow.count
   slow.waiters.wakeDevice(session.deviceRef)
   await until(() => slow.count === before + 1)
-  for (let i = 0; i < 5; i++) slow.waiters.wakeUser(session.userRef)
+  for (let i = 0; i < 5; i++) slow.waiters.wakeUsers([session.userRef])
   slow.release()
   await until(() => slow.count === before + 2)
   assert.equal(slow.waiters.count, 1)
   await message(session, '{"n":3}')
   assert.deepEqual((await answer).toDevice, ['{"n":3}'])
   assert.equal(slow.count, before + 3)
+})
+
+test('several wakes in one turn cause one read', async () => {
+  using slow = new SlowReadings()
+  const session = await login(store, 1)
+  const answer = slow.poll(session, await slow.token(session))
+  await until(() => slow.waiters.count === 1)
+  const before = slow.count
+  for (let i = 0; i < 5; i++) slow.waiters.wakeDevice(session.deviceRef)
+  slow.waiters.wakeUsers([session.userRef])
+  await turns()
+  assert.equal(slow.count, before + 1)
+  await message(session, '{"n":4}')
+  await answer
+  assert.equal(slow.count, before + 2)
+})
+
+test('a change that concerns many wakes each once, over a while; a message wakes its device at once', async () => {
+  using slow = new SlowReadings({ ...LIMITS, waitingSyncsPerDevice: 100 })
+  const session = await login(store, 1)
+  const since = await slow.token(session)
+  const answers = Array.from({ length: 50 }, () => slow.poll(session, since))
+  await until(() => slow.waiters.count === 50)
+  mock.timers.enable({ apis: ['setTimeout'] })
+  try {
+    const before = slow.count
+    for (let i = 0; i < 3; i++) slow.waiters.wakeUsers([session.userRef])
+    await turns()
+    assert.equal(slow.count, before, 'none is woken at once')
+    mock.timers.tick(50 * 5)
+    await turns()
+    assert.equal(slow.count, before + 50, 'each reads once for the three changes')
+    slow.waiters.wakeUsers([session.userRef])
+    await message(session, '{"n":5}')
+    await Promise.all(answers)
+    assert.equal(slow.count, before + 100, 'each reads once for the message')
+    mock.timers.tick(50 * 5)
+  } finally {
+    mock.timers.reset()
+  }
 })
 
 test('a timeout during a read ends the wait after another read', async () => {

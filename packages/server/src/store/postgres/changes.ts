@@ -15,7 +15,12 @@ import type { DeviceRef, Position, UserRef } from '../../session.ts'
 import type { Transaction } from './database.ts'
 import type { LastStep, LockedDeviceRef, LockedUser, RecipientRef } from './locks.ts'
 
-export type Woken = { readonly devices: readonly DeviceRef[]; readonly users: readonly UserRef[] }
+export type Woken = {
+  readonly devices: readonly DeviceRef[]
+  readonly users: readonly UserRef[]
+  /** Position of their row in `wakes`. */
+  readonly position: Position
+}
 
 /** A message to a device that is locked against removal. */
 type LockedDelivery = Delivery<RecipientRef>
@@ -95,7 +100,7 @@ export class Changes {
       )
     }
     for (const write of this.#writes) await write(last, position)
-    const woken = { devices: [...this.#devices], users: [...this.#users] }
+    const woken = { devices: [...this.#devices], users: [...this.#users], position: end }
     if (wakes && !wakesAtOnce) {
       await last.run(
         `insert into wakes (pos, ts, devices, users) values ($1, $2, $3, $4)`,
@@ -159,4 +164,4 @@ export class Changes {
   }
 }
 
-const NONE_WOKEN: Woken = { devices: [], users: [] }
+const NONE_WOKEN: Woken = { devices: [], users: [], position: 0 }

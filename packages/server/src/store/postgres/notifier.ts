@@ -5,7 +5,7 @@
  * at worst.
  */
 import type { Client } from 'pg'
-import type { DeviceRef, UserRef } from '../../session.ts'
+import type { DeviceRef, Position, UserRef } from '../../session.ts'
 import type { WakeListener } from '../../sync/port.ts'
 import type { Woken } from './changes.ts'
 import type { Postgres } from './database.ts'
@@ -30,6 +30,9 @@ export class Notifier {
   #channel = ''
   #devices = new Set<DeviceRef>()
   #users = new Set<UserRef>()
+  #positions: Position[] = []
+  /** Rows that the poll has not read yet and that have woken their syncs. */
+  readonly #known = new Set<Position>()
   #client: Client | undefined
   #sending = false
   #closed = false
@@ -69,9 +72,10 @@ export class Notifier {
   }
 
   /** After a commit: wakes syncs of this process at once and notifies the others. Does not fail or wait. */
-  notify({ devices, users }: Woken): void {
+  notify({ devices, users, position }: Woken): void {
     if (devices.length + users.length === 0) return
-    this.#wake(devices, users)
+    this.#wakeAt([position], devices, users)
+    this.#positions.push(position)
     for (const device of devices) this.#devices.add(device)
     for (const user of users) this.#users.add(user)
     void this.#send()
@@ -88,10 +92,16 @@ export class Notifier {
     await this.#client?.end().catch(() => {})
   }
 
+  /** Wakes syncs for the rows at these positions. The poll skips those rows: each sync is woken once. */
+  #wakeAt(positions: readonly Position[], devices: readonly DeviceRef[], users: readonly UserRef[]): void {
+    for (const position of positions) if (position > this.#readUpTo) this.#known.add(position)
+    this.#wake(devices, users)
+  }
+
   #wake(devices: readonly DeviceRef[], users: readonly UserRef[]): void {
     for (const listener of this.#listeners) {
       for (const device of devices) listener.device(device)
-      for (const user of users) listener.user(user)
+      if (users.length > 0) listener.users(users)
     }
   }
 
@@ -100,15 +110,17 @@ export class Notifier {
     if (this.#sending) return
     this.#sending = true
     while (this.#devices.size + this.#users.size > 0 && this.#client !== undefined) {
-      const payload = JSON.stringify([[...this.#devices], [...this.#users]])
+      const payload = JSON.stringify([[...this.#devices], [...this.#users], this.#positions])
       this.#devices = new Set()
       this.#users = new Set()
+      this.#positions = []
       // Too long for a notification: the others read the table within one second.
       if (payload.length > MAX_PAYLOAD_BYTES) continue
       await this.#client.query('select pg_notify($1, $2)', [this.#channel, payload]).catch(() => {})
     }
     this.#devices.clear()
     this.#users.clear()
+    this.#positions = []
     this.#sending = false
   }
 
@@ -135,8 +147,16 @@ export class Notifier {
 
   #onNotification(payload: string | undefined): void {
     try {
-      const [devices, users] = JSON.parse(payload ?? '') as [DeviceRef[], UserRef[]]
-      this.#wake(devices, users)
+      // Processes of earlier versions send no positions.
+      const [devices, users, positions = []] = JSON.parse(payload ?? '') as [
+        DeviceRef[],
+        UserRef[],
+        Position[]?,
+      ]
+      const isWoken = (position: Position): boolean => position <= this.#readUpTo || this.#known.has(position)
+      // This process receives its own notifications as well.
+      if (positions.length > 0 && positions.every(isWoken)) return
+      this.#wakeAt(positions, devices, users)
     } catch {
       // Not a notification of Latchkey; wakes are read from the table as well.
     }
@@ -175,7 +195,11 @@ export class Notifier {
     if (stream !== undefined) {
       this.#onPoll(stream)
       // A rolled-back database has lower positions; its next wakes must be read as well.
-      if (stream.pos < this.#readUpTo) this.#readUpTo = stream.pos
+      if (stream.pos < this.#readUpTo) {
+        this.#readUpTo = stream.pos
+        this.#known.clear()
+      }
+      for (const position of this.#known) if (position <= this.#readUpTo) this.#known.delete(position)
     }
     this.#polledAtMs = performance.now()
     if (wasAway) this.notifyAll()
@@ -190,6 +214,7 @@ export class Notifier {
       )
       for (const { pos, devices, users } of rows) {
         this.#readUpTo = pos
+        if (this.#known.delete(pos)) continue
         this.#wake(
           devices.map((ref) => Number(ref) as DeviceRef),
           users.map((ref) => Number(ref) as UserRef),

@@ -121,11 +121,12 @@ export function signalDevice(core: Stream, tx: Transaction, device: DeviceRef): 
 
 /** Marks a user's device list as changed, for the user and for everyone who tracks the user. */
 export function deviceListChanged(core: Stream, tx: Transaction, user: UserRef): void {
-  tx.run(`update users set list_pos = ? where user_num = ?`, core.positions.next(tx), user)
-  core.wakes.user(tx, user)
+  const position = core.positions.next(tx)
+  tx.run(`update users set list_pos = ? where user_num = ?`, position, user)
+  core.wakes.user(tx, user, position)
   const observers = tx.all<{ observer_num: UserRef }>(
     `select observer_num from tracked_users where target_num = ?`,
     user,
   )
-  for (const { observer_num } of observers) core.wakes.user(tx, observer_num)
+  for (const { observer_num } of observers) core.wakes.user(tx, observer_num, position)
 }

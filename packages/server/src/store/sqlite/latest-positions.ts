@@ -1,6 +1,6 @@
 /**
  * The newest position that a sync of a device or user can report, so that an idle sync reads no rows. A cache: every
- * write that adds a position also wakes its device or user (wakes.ts), which drops the entry.
+ * write that adds a position also wakes its device or user (wakes.ts), which drops or raises the entry.
  */
 import { LRUCache } from 'lru-cache'
 import type { DeviceRef, Position, UserRef } from '../../session.ts'
@@ -48,6 +48,14 @@ export class LatestPositions {
 
   forgetDevice(device: DeviceRef): void {
     this.#messages.delete(device)
+  }
+
+  /**
+   * A change at this position concerns the user. It is the newest one, so nothing has to be read again: thousands of
+   * users may track the one whose list changed. Too high a position costs a reading and loses nothing.
+   */
+  changedForUser(user: UserRef, position: Position): void {
+    if (this.#users.has(user)) this.#users.set(user, position)
   }
 
   forgetUser(user: UserRef): void {

@@ -10,6 +10,9 @@ import type { Core } from './core.ts'
 import type { Reader, Transaction } from './database.ts'
 import { proveSession } from './session-device.ts'
 
+/** Changed lists that are looked at one by one; with more, the lists that the user tracks are. */
+const MAX_RECENT = 256
+
 /** A query for users who are all tracked, the usual case, costs one read per user and no commit. */
 export function trackUsers(core: Core, session: Session, userIds: readonly UserId[]): Promise<void> {
   const seen = trackingOf(core.db, session, userIds)
@@ -19,7 +22,7 @@ export function trackUsers(core: Core, session: Session, userIds: readonly UserI
     const observer = proved.userRef
     // An account may have been created since.
     const { targets, names } = trackingOf(tx, proved, userIds)
-    core.latestPositions.forgetUser(observer)
+    core.latestPositions.changedForUser(observer, core.positions.last)
     for (const target of targets) {
       tx.run(`insert into tracked_users (observer_num, target_num) values (?, ?)`, observer, target)
     }
@@ -82,29 +85,50 @@ export function trackAwaited(tx: Transaction, userId: UserId, target: UserRef): 
   tx.run(`delete from awaited_users where user_id = ?`, userId)
 }
 
-/** `since` -1 means everyone whom the user tracks, and the user. */
+/**
+ * `since` -1 means everyone whom the user tracks, and the user. A sync that was woken looks at the few lists that changed
+ * since its token, not at everyone whom its user tracks: one change may wake thousands of syncs (issue 11, C2).
+ */
 export function changedSince(core: Core, user: UserRef, since: Position, upTo: Position): readonly UserId[] {
-  return core.db
-    .all<{ user_id: UserId }>(
-      `select user_id from users where user_num = ?1 and list_pos > ?2 and list_pos <= ?3
-       union
-       select user_id from tracked_users join users on user_num = target_num
-       where observer_num = ?1 and ((list_pos > ?2 and list_pos <= ?3) or (pos > ?2 and pos <= ?3))`,
-      user,
-      since,
-      upTo,
-    )
-    .map((row) => row.user_id)
+  const recent = core.db.all<{ user_id: UserId; concerns: number }>(
+    `select user_id, user_num = ?1 or exists (
+       select 1 from tracked_users where observer_num = ?1 and target_num = user_num) as concerns
+     from users indexed by users_by_list_pos where list_pos > ?2 and list_pos <= ?3 limit ${MAX_RECENT + 1}`,
+    user,
+    since,
+    upTo,
+  )
+  const lists =
+    recent.length <= MAX_RECENT
+      ? recent.filter(({ concerns }) => concerns === 1)
+      : core.db.all<{ user_id: UserId }>(
+          `select user_id from users where user_num = ?1 and list_pos > ?2 and list_pos <= ?3
+           union
+           select user_id from tracked_users join users on user_num = target_num
+           where observer_num = ?1 and list_pos > ?2 and list_pos <= ?3`,
+          user,
+          since,
+          upTo,
+        )
+  const pairs = core.db.all<{ user_id: UserId }>(
+    `select user_id from tracked_users indexed by tracked_users_by_pos join users on user_num = target_num
+     where observer_num = ?1 and pos > ?2 and pos <= ?3`,
+    user,
+    Math.max(since, 0),
+    upTo,
+  )
+  return [...new Set([...lists, ...pairs].map((row) => row.user_id))]
 }
 
 /** Marks a user's device list as changed for a single observer, who may be the same user. */
 export function listChangedFor(core: Core, tx: Transaction, observer: UserRef, target: UserRef): void {
+  const position = core.positions.next(tx)
   tx.run(
     `insert into tracked_users (observer_num, target_num, pos) values (?1, ?2, ?3)
      on conflict do update set pos = ?3`,
     observer,
     target,
-    core.positions.next(tx),
+    position,
   )
-  core.wakes.user(tx, observer)
+  core.wakes.user(tx, observer, position)
 }

@@ -50,15 +50,16 @@ export function putAccountData(core: Core, session: Session, type: string, conte
   return core.queue.guarded((tx) => {
     const user = proveSession(tx, session).session.userRef
     enforceAccountDataLimits(otherAccountData(tx, user, type), { type, content }, core.limits)
+    const position = core.positions.next(tx)
     tx.run(
       `insert into account_data (user_num, type, content, pos) values (?1, ?2, ?3, ?4)
        on conflict do update set content = ?3, pos = ?4`,
       user,
       type,
       content,
-      core.positions.next(tx),
+      position,
     )
-    core.wakes.user(tx, user)
+    core.wakes.user(tx, user, position)
   })
 }
 

@@ -2,7 +2,7 @@
  * Devices and users that a transaction has news for. They are collected while it runs; the listeners are notified after
  * its commit, once per device and user.
  */
-import type { DeviceRef, UserRef } from '../../session.ts'
+import type { DeviceRef, Position, UserRef } from '../../session.ts'
 import type { WakeListener } from '../../sync/port.ts'
 import type { Transaction } from './database.ts'
 import type { LatestPositions } from './latest-positions.ts'
@@ -29,9 +29,9 @@ export class Wakes {
     this.#devices.add(ref)
   }
 
-  /** Wakes every device of a user. */
-  user(_tx: Transaction, ref: UserRef): void {
-    this.#latestPositions.forgetUser(ref)
+  /** Wakes every device of a user, for a change at a position. */
+  user(_tx: Transaction, ref: UserRef, position: Position): void {
+    this.#latestPositions.changedForUser(ref, position)
     this.#users.add(ref)
   }
 
@@ -46,7 +46,7 @@ export class Wakes {
     for (const listener of this.#listeners) {
       if (this.#everyone) listener.everyone()
       for (const ref of this.#devices) listener.device(ref)
-      for (const ref of this.#users) listener.user(ref)
+      if (this.#users.size > 0) listener.users([...this.#users])
     }
     this.discard()
   }

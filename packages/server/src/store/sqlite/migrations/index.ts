@@ -11,6 +11,7 @@ import { signaturesBySigner } from './008-signatures-by-signer.ts'
 import { knownNetworks } from './009-known-networks.ts'
 import { lockedUsers } from './010-locked-users.ts'
 import { filledPools } from './011-filled-pools.ts'
+import { changedLists } from './012-changed-lists.ts'
 
 export const migrations: readonly string[] = [
   initial,
@@ -24,6 +25,7 @@ export const migrations: readonly string[] = [
   knownNetworks,
   lockedUsers,
   filledPools,
+  changedLists,
 ]
 
 /** Adds the SQL functions that migrations call. */
