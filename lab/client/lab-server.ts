@@ -1,8 +1,9 @@
 /** The real server that runs share, with libolm and the senders. It can be restored from a backup. */
-import { cpSync, mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
+import { copyInPlace } from '@latchkey/testing/directory-snapshot.ts'
 import { REFUSING, startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
 import { loadOlm, type Olm } from './load-olm.ts'
 import { Senders } from './senders.ts'
@@ -41,7 +42,7 @@ export class LabServer {
   /** Copies the data directory, as an operator does every night. */
   async backUpServer(): Promise<void> {
     await this.#whileStopped(() => {
-      cpSync(join(this.#directory, 'data'), join(this.#directory, 'copy'), { recursive: true })
+      copyInPlace(join(this.#directory, 'data'), join(this.#directory, 'copy'))
     })
   }
 
@@ -52,8 +53,7 @@ export class LabServer {
   async restoreServer(): Promise<void> {
     await this.#whileStopped(() => {
       const data = join(this.#directory, 'data')
-      rmSync(data, { recursive: true })
-      cpSync(join(this.#directory, 'copy'), data, { recursive: true })
+      copyInPlace(join(this.#directory, 'copy'), data)
       const db = new DatabaseSync(join(data, 'latchkey.db'))
       db.exec(`update meta set value = 'another' where key = 'token_secret'`)
       db.close()

@@ -3,7 +3,7 @@
  * is issued twice. If the witness was restored too, only the first sync can detect it. CRASH_ROUNDS sets the rounds.
  */
 import assert from 'node:assert/strict'
-import { cpSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -60,8 +60,11 @@ class Installation {
     await this.#running.kill()
     const chosen = (name: string): boolean =>
       !name.includes('lock') && (witness || !name.startsWith('fence-'))
-    for (const name of readdirSync(this.#data).filter(chosen)) rmSync(join(this.#data, name))
-    for (const name of readdirSync(copy).filter(chosen)) cpSync(join(copy, name), join(this.#data, name))
+    for (const name of readdirSync(this.#data).filter((file) => file.startsWith('latchkey.db')))
+      rmSync(join(this.#data, name))
+    // In place, as a snapshot: a witness that was restored as a file is refused.
+    for (const name of readdirSync(copy).filter(chosen))
+      writeFileSync(join(this.#data, name), readFileSync(join(copy, name)))
   }
 
   async fill(): Promise<void> {

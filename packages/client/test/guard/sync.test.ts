@@ -1,11 +1,12 @@
 /** Syncs behind a guard: counts, messages that name keys, server rollbacks, and no writes without new information. */
 import assert from 'node:assert/strict'
-import { cpSync, mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { MatrixSession } from '@latchkey/testing/matrix-session.ts'
 import { waitForLongPoll } from '@latchkey/testing/long-poll.ts'
+import { copyInPlace } from '@latchkey/testing/directory-snapshot.ts'
 import { startTestServer } from '@latchkey/testing/test-server.ts'
 import { preKeyContent } from '../support/guard/messages.ts'
 import { ModelSdk, publicKey } from '../support/guard/model-sdk.ts'
@@ -233,14 +234,15 @@ test('keys that a server restored from a backup offers again are withdrawn at th
   })
   await sdk.round()
   await current.close()
-  cpSync(dataDir, backupDir, { recursive: true })
+  copyInPlace(dataDir, backupDir)
   current = await startTestServer({ dataDir })
   await claim(12)
   await sdk.round()
   await sdk.sync()
 
   await current.close()
-  current = await startTestServer({ dataDir: backupDir })
+  copyInPlace(backupDir, dataDir)
+  current = await startTestServer({ dataDir })
   const { body } = await sdk.session.call('GET', '/v3/sync?timeout=0')
   assert.equal(body.device_one_time_keys_count.signed_curve25519, 38)
   assert.deepEqual(

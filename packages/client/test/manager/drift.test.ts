@@ -1,10 +1,11 @@
 /** Drift between the server and the account: detection and healing. */
 import assert from 'node:assert/strict'
-import { cpSync, mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { after, before, test } from 'node:test'
+import { copyInPlace } from '@latchkey/testing/directory-snapshot.ts'
 import { REFUSING, startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
 import { memoryStore, type Store, StoreError } from '../../src/index.ts'
 import { ManagerDevice, PICKLE_KEY } from '../support/manager/device.ts'
@@ -124,14 +125,13 @@ test('of a server restored from its backup, keys it would issue again are withdr
     const bob = await ManagerDevice.ready(first.url, { user: 'bob', deviceId: 'BOB' })
     const alice = await Sender.signIn(first.url, 'alice')
     await first.close()
-    cpSync(dataDir, backup, { recursive: true })
+    copyInPlace(dataDir, backup)
     const second = await startTestServer({ ...REFUSING, dataDir, port: Number(new URL(first.url).port) })
     await untilReachable(second.url)
     const claimed = await alice.session.claimMany(bob.userId, bob.deviceId, 10)
     await bob.catchUp()
     await second.close()
-    rmSync(dataDir, { recursive: true })
-    cpSync(backup, dataDir, { recursive: true })
+    copyInPlace(backup, dataDir)
     await using third = await startTestServer({ ...REFUSING, dataDir, port: Number(new URL(first.url).port) })
     assert.equal(third.url, first.url)
     await untilReachable(third.url)

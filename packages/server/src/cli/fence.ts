@@ -14,7 +14,8 @@ const FLAGS = ['--data', '--database', '--fence-dir']
 
 const STATUS_HELP = `
 Prints how often the fence was raised and why, and compares each witness in the directory with the database.
-Exits with 1 if a witness is ahead of the database: the next server that starts with it raises the fence.
+Exits with 1 if a witness is ahead of the database: the next server that starts with it raises the fence; or if a
+witness was copied or restored: a server does not start with it before "fence raise" or "fence adopt".
 Stop the server first if the database is embedded; PostgreSQL servers may be running.
 
 Examples:
@@ -22,7 +23,8 @@ Examples:
   $ latchkey fence status --database postgres://latchkey@db.example.org/latchkey --fence-dir /var/lib/latchkey`
 
 const RAISE_HELP = `
-For a database that lost writes without a witness, such as a backup restored to a new machine. Withdraws all
+For a database that lost writes without a witness, such as a backup restored to a new machine, or whose witness was
+restored with it, such as a snapshot or an archive of the data directory. Withdraws all
 one-time keys in the database, so that none is issued a second time; clients are notified and upload new
 ones. With --user and --device, only the keys of that device are withdrawn.
 Stop the server first if the database is embedded; PostgreSQL servers may be running.
@@ -33,8 +35,9 @@ Examples:
   $ latchkey fence raise --user @alice:example.org --device PHONE`
 
 const ADOPT_HELP = `
-Sets the witnesses in the directory to the state of the database, so that the next start does not raise the
-fence. Use it only if the database has every acknowledged write. Stop the servers first.
+Sets the witnesses in the directory to the state of the database, so that the next start neither raises the fence nor
+refuses a copied witness: after a move of a stopped installation. Use it only if the database has every
+acknowledged write. Stop the servers first.
 
 Examples:
   $ latchkey fence adopt
@@ -54,7 +57,8 @@ function statusCommand(): Command {
       ? await postgresFenceStatus(postgresConnection(config), fenceOptions(config).fence)
       : await fenceStatus(config.dataDir, fenceOptions(config).fence)
     process.stdout.write(describeStatus(status))
-    if (status.witnesses.some(({ judgement }) => judgement.kind === 'behind')) process.exitCode = 1
+    if (status.witnesses.some(({ judgement, isCopy }) => isCopy || judgement.kind === 'behind'))
+      process.exitCode = 1
   })
 }
 
@@ -82,9 +86,10 @@ function raiseCommand(): Command {
       ...(one && { device: one }),
       ...(dropFallbackKeys && { dropFallbackKeys }),
     }
+    const { fence } = fenceOptions(config)
     const { number } = usesPostgres(config)
-      ? await raisePostgresFence(postgresConnection(config), order)
-      : await raiseFence(config.dataDir, order)
+      ? await raisePostgresFence(postgresConnection(config), order, fence)
+      : await raiseFence(config.dataDir, order, fence)
     process.stdout.write(
       one === undefined
         ? `The fence is raised; its number is ${number}. Clients are notified and upload new keys.\n`
@@ -132,7 +137,10 @@ function describeStatus({ epoch, number, position, raised, witnesses }: FenceSta
         `  ${new Date(endedTs).toISOString()}  epoch ${ended} ended at ${endPosition}: ${reason}`,
     ),
     witnesses.length === 0 ? 'The directory has no witness of this database.' : 'Witnesses:',
-    ...witnesses.map(({ file, judgement }) => `  ${file}: ${describeJudgement(judgement)}`),
+    ...witnesses.map(
+      ({ file, judgement, isCopy }) =>
+        `  ${file}: ${describeJudgement(judgement)}${isCopy ? '; but this file was copied or restored, so it proves nothing' : ''}`,
+    ),
   ]
   return `${lines.join('\n')}\n`
 }

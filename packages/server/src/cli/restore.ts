@@ -27,11 +27,11 @@ export function restoreCommand(): Command {
   )
 }
 
-function run(command: Command, file: string): void {
+async function run(command: Command, file: string): Promise<void> {
   const { config } = configOf(command)
   if (usesPostgres(config)) throw new UsageError(POSTGRES_BACKUP)
   const { json = false } = command.opts<{ readonly json?: boolean }>()
-  const summary = restoreDatabase({
+  const summary = await restoreDatabase({
     directory: config.dataDir,
     file,
     fence: fenceOptions(config).fence,

@@ -27,6 +27,8 @@ export type FenceStatus = {
     readonly file: string
     readonly writerId: string
     readonly judgement: Judgement
+    /** Whether the file was copied or restored: a server does not start with it. */
+    readonly isCopy: boolean
   }[]
 }
 

@@ -24,6 +24,7 @@ import { shuttingDown, unavailable } from '../matrix-error.ts'
 import { prepareDirectory, preparePrivateFile, sync } from './data-directory.ts'
 import { type Lock, tryLock } from './lock-file.ts'
 import { StoreError } from './store-error.ts'
+import { type Identity, identityOf, isCopy } from './witness-identity.ts'
 
 /** Room for about 2 000 lanes. */
 const PLACE_BYTES = 64 * 1024
@@ -33,6 +34,8 @@ const MAX_WAITING = 20_000
 
 type Content = {
   readonly writer: string
+  /** Absent in the files of earlier versions. */
+  readonly identity?: Identity
   /** Grows with each write: the place with the higher turn is the newer one. */
   readonly turn: number
   readonly marks: readonly (readonly [lane: number, n: number, epoch: string])[]
@@ -52,6 +55,8 @@ export class Witness {
   readonly isNew: boolean
   readonly #fd: number
   readonly #lock: Lock
+  /** Without a birth time: looked up again at each write (witness-identity.ts). */
+  #identity: Identity | undefined
   #marks: Map<number, Mark>
   #turn: number
   #waiting: { readonly resolve: () => void; readonly reject: (error: unknown) => void }[] = []
@@ -62,10 +67,11 @@ export class Witness {
   /**
    * Takes the first file of a database that no other process has locked.
    *
-   * @throws {StoreError} when the directory cannot be used.
+   * @throws {StoreError} when the directory cannot be used, or one of the files was copied or restored.
    */
   static open({ directory, database }: WitnessOptions): Witness {
     prepareDirectory(directory)
+    requireOriginals(listWitnesses({ directory, database }))
     for (let slot = 1; slot <= MAX_PROCESSES; slot++) {
       const witness = Witness.take(join(directory, `fence-${database}-${slot}`))
       if (witness !== undefined) return witness
@@ -135,6 +141,11 @@ export class Witness {
     return this.#sync()
   }
 
+  /** Makes a copied file the witness of this database: writes its own identity. */
+  recognise(): Promise<void> {
+    return this.#sync()
+  }
+
   /** Replaces all marks by those of the database: after a raise, and after `latchkey fence adopt`. */
   replace(marks: Marks): Promise<void> {
     this.#marks = new Map(marks)
@@ -192,7 +203,8 @@ export class Witness {
     const turn = this.#turn + 1
     const marks = [...this.#marks].map(([lane, { n, epoch }]) => [lane, n, epoch] as const)
     try {
-      const bytes = encode({ writer: this.writerId, turn, marks })
+      if (this.#identity?.born === undefined) this.#identity = identityOf(this.#fd)
+      const bytes = encode({ writer: this.writerId, identity: this.#identity, turn, marks })
       const written = await writeAt(this.#fd, bytes, (turn % 2) * PLACE_BYTES)
       if (written < bytes.length) throw new Error(`only ${written} of ${bytes.length} bytes were written`)
       this.#turn = turn
@@ -208,7 +220,14 @@ export class Witness {
   }
 }
 
-type Listed = { readonly file: string; readonly writerId: string; readonly marks: Marks }
+export type Listed = {
+  readonly file: string
+  readonly writerId: string
+  readonly marks: Marks
+  /** Whether it is not the file that its process wrote, but a copy (witness-identity.ts). */
+  readonly isCopy: boolean
+  readonly writtenOn: string | undefined
+}
 
 /** The witnesses of a database in a directory, whether or not a process has them open. */
 export function listWitnesses({ directory, database }: WitnessOptions): readonly Listed[] {
@@ -223,8 +242,29 @@ function listFiles(directory: string, prefix: string): readonly Listed[] {
       const content = readWitness(join(directory, name))
       if (content === undefined) return []
       const marks = new Map(content.marks.map(([lane, n, epoch]) => [lane, { n, epoch }]))
-      return [{ file: join(directory, name), writerId: content.writer, marks }]
+      const file = join(directory, name)
+      const { writer: writerId, identity } = content
+      return [{ file, writerId, marks, isCopy: isCopy(file, identity), writtenOn: identity?.host }]
     })
+}
+
+/** @throws {StoreError} when one of them was copied or restored. */
+export function requireOriginals(witnesses: readonly Listed[]): void {
+  const copy = witnesses.find((witness) => witness.isCopy)
+  if (copy === undefined) return
+  throw new StoreError(
+    `${copy.file} was copied or restored since it was written on ${copy.writtenOn}, so it cannot show whether the database ` +
+      'has lost writes. After a restore of a backup or a snapshot, run "latchkey fence raise". After a move of the stopped ' +
+      'installation that was not served since, run "latchkey fence adopt". Nothing was changed.',
+  )
+}
+
+/** After the fence was raised: copies become witnesses of this database. Running processes have the originals. */
+export async function recogniseCopies(witnesses: readonly Listed[]): Promise<void> {
+  for (const { file } of witnesses.filter((witness) => witness.isCopy)) {
+    const witness = Witness.take(file)
+    await witness?.recognise().finally(() => witness.close())
+  }
 }
 
 /** The content of the newest intact place; undefined when there is no file, or no intact place. */

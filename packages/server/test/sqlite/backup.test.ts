@@ -44,7 +44,7 @@ class Home {
     })
   }
 
-  restore(onStep: (step: string) => void = () => {}, file = this.backup): RestoreSummary {
+  restore(onStep: (step: string) => void = () => {}, file = this.backup): Promise<RestoreSummary> {
     return restoreDatabase({ directory: join(this.path, 'data'), file, fence: this.fence, now: NOW, onStep })
   }
 
@@ -119,7 +119,7 @@ suite('a backup next to a busy writer', () => {
       ['backup.db'],
     )
     await store.close()
-    home.restore()
+    await home.restore()
   })
 })
 
@@ -135,11 +135,10 @@ suite('a restore that ends at any step', () => {
       await home.backUp()
       const issued = await claims(first.store, 5)
       await first.store.close()
-      assert.throws(
-        () =>
-          home.restore((step) => {
-            if (step === last) throw new Error('killed')
-          }),
+      await assert.rejects(
+        home.restore((step) => {
+          if (step === last) throw new Error('killed')
+        }),
         /killed/,
       )
       if (existsSync(join(home.path, 'data', 'latchkey.db.restoring'))) {
@@ -150,7 +149,7 @@ suite('a restore that ends at any step', () => {
         issued.push(...(await claims(present.store, 1)))
         await present.store.close()
       }
-      const { fence, withdrawnKeys } = home.restore()
+      const { fence, withdrawnKeys } = await home.restore()
       assert.deepEqual([fence, withdrawnKeys], [1, 30])
       const { store, events } = await home.open()
       assert.deepEqual(kindsOf(events), ['stands'], 'the fence was raised by the command')
@@ -176,12 +175,12 @@ suite('a restore', () => {
     for (const part of ['', '-wal'])
       copyFileSync(join(home.path, 'data', `latchkey.db${part}`), `${copy}${part}`)
     await store.close()
-    assert.deepEqual(home.restore(undefined, copy).withdrawnKeys, 25)
+    assert.equal((await home.restore(undefined, copy)).withdrawnKeys, 25)
     const next = await home.open()
     copyFileSync(join(home.path, 'data', 'latchkey.db-wal'), `${copy}-wal`)
     await next.store.close()
-    assert.throws(
-      () => home.restore(undefined, copy),
+    await assert.rejects(
+      home.restore(undefined, copy),
       (error) => error instanceof StoreError && /do not belong together/.test(error.message),
     )
   })
@@ -195,10 +194,10 @@ suite('a restore', () => {
     const alone = join(home.path, 'alone.db')
     copyFileSync(file, alone)
     await store.close()
-    assert.equal(home.restore(undefined, alone).isIncomplete, true)
+    assert.equal((await home.restore(undefined, alone)).isIncomplete, true)
     const restored = await home.open()
     await restored.store.close()
-    assert.equal(home.restore(undefined, file).isIncomplete, false)
+    assert.equal((await home.restore(undefined, file)).isIncomplete, false)
     const again = await home.open()
     const status = await poolStatus(again.store, session).catch(() => undefined)
     assert.ok(status === undefined || countOf(status) === 0 || countOf(status) === undefined)

@@ -1,5 +1,5 @@
 /** A data directory that can be restored: stores are opened in it, its files are copied, and the copies put back. */
-import { cpSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DEFAULT_CONFIG, fenceOptions, storeOptions } from '../../src/config/config.ts'
@@ -38,9 +38,10 @@ export class RewindableDirectory {
   /** Puts a copy back. No store may be open. Files that are not put back are unchanged. */
   putBack({ directory }: Copy, { witness }: { readonly witness: boolean }): void {
     const chosen = (name: string): boolean => witness || !isWitness(name)
-    for (const name of this.#files().filter(chosen)) rmSync(join(this.path, name))
+    for (const name of this.#files().filter((file) => !isWitness(file))) rmSync(join(this.path, name))
+    // In place, as a snapshot of the block device does: a witness that was restored as a file is recognised.
     for (const name of readdirSync(directory).filter(chosen)) {
-      cpSync(join(directory, name), join(this.path, name))
+      writeFileSync(join(this.path, name), readFileSync(join(directory, name)))
     }
   }
 

@@ -1,8 +1,9 @@
 /** A server that can be restored from a backup and raise its epoch: stopped, changed, restarted on the same port. */
-import { cpSync, mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
+import { copyInPlace } from '@latchkey/testing/directory-snapshot.ts'
 import { REFUSING, startTestServer, type TestServer } from '@latchkey/testing/test-server.ts'
 
 export class RestorableServer {
@@ -24,11 +25,11 @@ export class RestorableServer {
   }
 
   backUp(): Promise<void> {
-    return this.#whileStopped(() => copyOver(this.#dataDir, this.#backup))
+    return this.#whileStopped(() => copyInPlace(this.#dataDir, this.#backup))
   }
 
   goBack(): Promise<void> {
-    return this.#whileStopped(() => copyOver(this.#backup, this.#dataDir))
+    return this.#whileStopped(() => copyInPlace(this.#backup, this.#dataDir))
   }
 
   raiseEpoch(): Promise<void> {
@@ -63,9 +64,4 @@ export async function untilReachable(url: string): Promise<void> {
     if (answer?.ok === true) return
   }
   throw new Error(`${url} did not restart`)
-}
-
-function copyOver(from: string, to: string): void {
-  rmSync(to, { recursive: true })
-  cpSync(from, to, { recursive: true })
 }

@@ -53,7 +53,7 @@ export async function importSqlite(options: ImportOptions): Promise<ImportSummar
   let marked = false
   try {
     requireSameTarget(source, options)
-    requireNothingLost(source, options.fenceDirectory)
+    requireNothingLost(source, options)
     return await db.transaction(async (tx) => {
       await prepareTarget(tx, source)
       const summary = await copyAll(source, tx, options)

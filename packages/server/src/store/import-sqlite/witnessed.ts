@@ -5,14 +5,18 @@
 import { dirname } from 'node:path'
 import { judge } from '../../fence/judge.ts'
 import { StoreError } from '../store-error.ts'
-import { listWitnesses } from '../witness.ts'
+import { listWitnesses, requireOriginals } from '../witness.ts'
 import type { Source } from './source.ts'
 
 /**
  * @param fenceDirectory the directory of its witness, if it is not the directory of the database
- * @throws {StoreError} when a witness is ahead of the database.
+ * @param dryRun allows copies of witnesses: a rehearsal may use a copy of the data directory
+ * @throws {StoreError} when a witness is ahead of the database, or was copied or restored.
  */
-export function requireNothingLost(source: Source, fenceDirectory: string | undefined): void {
+export function requireNothingLost(
+  source: Source,
+  { fenceDirectory, dryRun }: { readonly fenceDirectory?: string; readonly dryRun: boolean },
+): void {
   const database = source.meta('database_id')
   if (typeof database !== 'string') return
   const directories = new Set([
@@ -20,7 +24,9 @@ export function requireNothingLost(source: Source, fenceDirectory: string | unde
     ...(fenceDirectory === undefined ? [] : [fenceDirectory]),
   ])
   for (const directory of directories) {
-    for (const { file, writerId, marks } of listWitnesses({ directory, database })) {
+    const witnesses = listWitnesses({ directory, database })
+    if (!dryRun) requireOriginals(witnesses)
+    for (const { file, writerId, marks } of witnesses) {
       const judgement = judge(marks, source.counted(writerId))
       if (judgement.kind !== 'behind') continue
       throw new StoreError(

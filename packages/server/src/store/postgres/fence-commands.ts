@@ -8,7 +8,7 @@ import {
 } from '../../fence/status.ts'
 import type { Position } from '../../session.ts'
 import { StoreError, unknownDevice } from '../store-error.ts'
-import { listWitnesses, Witness } from '../witness.ts'
+import { listWitnesses, recogniseCopies, Witness } from '../witness.ts'
 import { Changes } from './changes.ts'
 import { Postgres, type PostgresOptions, type Queries, type Transaction } from './database.ts'
 import type { LockedDeviceRef } from './locks.ts'
@@ -38,9 +38,10 @@ export function postgresFenceStatus(options: PostgresOptions, fence: WitnessDire
       position: stream.position,
       raised,
       witnesses: await Promise.all(
-        witnesses.map(async ({ file, writerId, marks }) => ({
+        witnesses.map(async ({ file, writerId, marks, isCopy }) => ({
           file,
           writerId,
+          isCopy,
           judgement: judge(marks, {
             epoch: stream.epoch,
             rows: await countersOf(db, writerId),
@@ -60,9 +61,10 @@ export function postgresFenceStatus(options: PostgresOptions, fence: WitnessDire
 export function raisePostgresFence(
   options: PostgresOptions,
   { reason, device, dropFallbackKeys, now }: RaiseCommand,
+  fence?: WitnessDirectory,
 ): Promise<{ readonly number: number }> {
-  return withDatabase(options, (db) =>
-    db.transaction(async (tx) => {
+  return withDatabase(options, async (db) => {
+    const result = await db.transaction(async (tx) => {
       if (device !== undefined) {
         await purgeDevice(tx, device, dropFallbackKeys ?? false, now)
         return { number: (await readStream(tx)).fence }
@@ -75,8 +77,10 @@ export function raisePostgresFence(
         ...(dropFallbackKeys !== undefined && { dropFallbackKeys }),
       }))
       return { number: raised?.fence ?? 0 }
-    }),
-  )
+    })
+    if (device === undefined) await recogniseCopies(await witnessesOf(db, fence))
+    return result
+  })
 }
 
 /**

@@ -14,7 +14,7 @@ import {
 import type { DeviceRef } from '../../session.ts'
 import { lockDirectory } from '../lock-file.ts'
 import { StoreError, unknownDevice } from '../store-error.ts'
-import { listWitnesses, Witness } from '../witness.ts'
+import { listWitnesses, recogniseCopies, Witness } from '../witness.ts'
 import { signalDevice } from './core.ts'
 import type { Database, Reader, Transaction } from './database.ts'
 import { openDatabase } from './open-database.ts'
@@ -49,9 +49,10 @@ export async function fenceStatus(directory: string, fence: WitnessDirectory): P
       number,
       position: new Positions(db).last,
       raised: lastEnded(db, MAX_LISTED_EPOCHS),
-      witnesses: witnessesOf(db, fence).map(({ file, writerId, marks }) => ({
+      witnesses: witnessesOf(db, fence).map(({ file, writerId, marks, isCopy }) => ({
         file,
         writerId,
+        isCopy,
         judgement: judge(marks, { epoch, rows: countersOf(db, writerId), former }),
       })),
     }
@@ -63,9 +64,13 @@ export async function fenceStatus(directory: string, fence: WitnessDirectory): P
  *
  * @throws {StoreError} when there is no database or no such device, or a server has the database open.
  */
-export async function raiseFence(directory: string, command: RaiseCommand): Promise<{ number: number }> {
-  return withDatabase(directory, (db) =>
-    db.transaction((tx) => {
+export async function raiseFence(
+  directory: string,
+  command: RaiseCommand,
+  fence?: WitnessDirectory,
+): Promise<{ number: number }> {
+  return withDatabase(directory, async (db) => {
+    const raised = db.transaction((tx) => {
       const positions = new Positions(tx)
       const { device, reason, dropFallbackKeys, now } = command
       if (device === undefined) {
@@ -82,8 +87,10 @@ export async function raiseFence(directory: string, command: RaiseCommand): Prom
       signalDevice({ positions, wakes: new Wakes(new LatestPositions(tx)) }, tx, ref)
       positions.save(tx)
       return readFence(tx)
-    }),
-  )
+    })
+    if (command.device === undefined) await recogniseCopies(witnessesOf(db, fence))
+    return raised
+  })
 }
 
 /**

@@ -13,9 +13,8 @@ import { join } from 'node:path'
 import { sync } from '../data-directory.ts'
 import { lockDirectory } from '../lock-file.ts'
 import { StoreError } from '../store-error.ts'
-import { listWitnesses } from '../witness.ts'
+import { listWitnesses, recogniseCopies } from '../witness.ts'
 import { makeComplete } from './complete-file.ts'
-import type { Database } from './database.ts'
 import { databaseId, lastWriteTs, raiseFence } from './fence-rows.ts'
 import { settleLog } from './fence-commands.ts'
 import { DATABASE_FILE, openDatabaseFile } from './open-database.ts'
@@ -62,7 +61,7 @@ export type RestoreSummary = {
 const PARTS = ['', '-wal', '-shm', '-journal']
 
 /** @throws {StoreError} when a server runs, or the copy cannot be used; the present database is then unchanged. */
-export function restoreDatabase(options: RestoreOptions): RestoreSummary {
+export async function restoreDatabase(options: RestoreOptions): Promise<RestoreSummary> {
   const { directory, file, now, onStep } = options
   if (!existsSync(file)) throw new StoreError(`${file} does not exist.`)
   const lock = lockDirectory(directory)
@@ -75,7 +74,7 @@ export function restoreDatabase(options: RestoreOptions): RestoreSummary {
     onStep('check')
     makeComplete(incoming)
     onStep('raise the fence')
-    const cost = raise(incoming, options)
+    const cost = await raise(incoming, options)
     sync(incoming)
     onStep('move the present files aside')
     renameSync(incoming, `${present}.restoring`)
@@ -106,30 +105,26 @@ type Cost = Pick<
   'fence' | 'devices' | 'withdrawnKeys' | 'droppedFallbackKeys' | 'lastWriteTs'
 >
 
-function raise(file: string, { fence, now }: RestoreOptions): Cost {
+async function raise(file: string, { fence, now }: RestoreOptions): Promise<Cost> {
   const db = openDatabaseFile(file)
   try {
     Owner.take(db, () => {})
     settleLog(db)
     const written = lastWriteTs(db) ?? null
-    const epochs = epochsOf(db, fence)
+    const witnesses = fence === undefined ? [] : listWitnesses({ ...fence, database: databaseId(db) })
+    // They have ended, so that the next start does not raise the fence again.
+    const epochs = witnesses.flatMap(({ marks }) => [...marks.values()].map(({ epoch }) => epoch))
     const { devices, keys } = db.one<{ devices: number; keys: number }>(
       `select count(distinct device_num) as devices, coalesce(sum(count), 0) as keys from pools where count > 0`,
     ) ?? { devices: 0, keys: 0 }
     const { number, droppedFallbackKeys } = db.transaction((tx) =>
       raiseFence(tx, new Positions(tx), { reason: 'restored by command', epochs, byCommand: true }, now),
     )
+    await recogniseCopies(witnesses)
     return { fence: number, devices, withdrawnKeys: keys, droppedFallbackKeys, lastWriteTs: written }
   } finally {
     db.close()
   }
-}
-
-/** The epochs of the witnesses: they have ended, so that the next start does not raise the fence again. */
-function epochsOf(db: Database, fence: RestoreOptions['fence']): string[] {
-  if (fence === undefined) return []
-  const witnesses = listWitnesses({ ...fence, database: databaseId(db) })
-  return witnesses.flatMap(({ marks }) => [...marks.values()].map(({ epoch }) => epoch))
 }
 
 function moveAside(present: string, now: number): string[] {
