@@ -94,6 +94,7 @@ export const CASES: ReadonlyMap<string, Case> = new Map<string, Case>([
       await ask({ token, status: 200, body: {} })
     },
   ],
+  ['POST /refresh', ({ ask }) => ask({ status: 401, body: { refresh_token: 'lkr_unknown' } })],
   ['GET /account/whoami', ({ ask, alice }) => ask({ token: alice.token, status: 200 })],
   [
     'POST /account/password',

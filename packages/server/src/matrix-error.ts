@@ -75,6 +75,18 @@ export function unknownToken(): MatrixError {
   )
 }
 
+/** The session goes on: the client refreshes its token, or logs in again on the same device, and keeps its keys. */
+export function expiredToken(): MatrixError {
+  return new MatrixError(
+    401,
+    'M_UNKNOWN_TOKEN',
+    'The access token has expired: refresh it, or log in again.',
+    {
+      soft_logout: true,
+    },
+  )
+}
+
 /** 429. SDKs sleep for `retryAfterMs`, so callers keep it short. */
 export function limitExceeded(message: string, retryAfterMs: number): MatrixError {
   return new MatrixError(429, 'M_LIMIT_EXCEEDED', message, { retry_after_ms: Math.ceil(retryAfterMs) })

@@ -17,6 +17,10 @@ export type Session = {
   readonly userId: UserId
   readonly deviceRef: DeviceRef
   readonly deviceId: DeviceId
+  /** Undefined: the access token does not expire. */
+  readonly expiresTs?: number
+  /** The access token that this one replaces, and that ends with its first use (accounts/refresh-tokens.ts). */
+  readonly replaces?: TokenHash
 }
 
 /** A position in the single stream of sync changes: to-device messages, device lists, signals, account data. */

@@ -1,16 +1,22 @@
 /** A login of an authenticated user: a device, new or used before, and a token for it (open-session.ts). */
 import { MAX_DEVICE_ID_BYTES, type DeviceId, parseDeviceId } from '@latchkey/protocol'
 import { invalidParam } from '../matrix-error.ts'
-import { hashToken, newAccessToken, newDeviceId } from './access-token.ts'
+import { newDeviceId } from './access-token.ts'
 import { requireDisplayName } from './display-name.ts'
 import type { HashNetwork } from './known-networks.ts'
 import type { Account, AccountStore, NewLogin } from './port.ts'
+import { newTokens, type SessionTokens, type TokenRules } from './refresh-tokens.ts'
 
 /** The address of all devices of a user (client-server API, "Send-to-device messaging"). */
 const EVERY_DEVICE = '*'
 
 /** The device that logs in, as its client describes it. */
-export type LoginDevice = { readonly deviceId: DeviceId; readonly displayName?: string }
+export type LoginDevice = {
+  readonly deviceId: DeviceId
+  readonly displayName?: string
+  /** Asks for a refresh token. */
+  readonly refreshable: boolean
+}
 
 /**
  * The device of a login request, with a new ID if the request has none.
@@ -20,6 +26,7 @@ export type LoginDevice = { readonly deviceId: DeviceId; readonly displayName?: 
 export function loginDevice(
   deviceId: string | null | undefined,
   displayName: string | null | undefined,
+  refreshable = false,
 ): LoginDevice {
   const parsed = deviceId === null || deviceId === undefined ? newDeviceId() : parseDeviceId(deviceId)
   if (parsed === undefined) throw invalidParam(`device_id: expected 1 to ${MAX_DEVICE_ID_BYTES} bytes.`)
@@ -28,21 +35,22 @@ export function loginDevice(
   }
   return {
     deviceId: parsed,
+    refreshable,
     ...(typeof displayName === 'string' && { displayName: requireDisplayName(displayName) }),
   }
 }
 
-export type LoginDeps = { readonly now: () => number; readonly hashNetwork: HashNetwork }
+export type LoginDeps = TokenRules & { readonly hashNetwork: HashNetwork }
 
-/** A login of a device, and the access token that only the client gets. */
+/** A login of a device, and the tokens that only the client gets. */
 export function newLogin(
-  device: LoginDevice,
+  { refreshable, ...device }: LoginDevice,
   ip: string,
-  { now, hashNetwork }: LoginDeps,
-): { readonly login: NewLogin; readonly accessToken: string } {
-  const accessToken = newAccessToken()
-  const login = { ...device, tokenHash: hashToken(accessToken), ip, networkHash: hashNetwork(ip), now: now() }
-  return { login, accessToken }
+  deps: LoginDeps,
+): { readonly login: NewLogin; readonly tokens: SessionTokens } {
+  const { tokens, stored } = newTokens(deps, refreshable)
+  const login = { ...device, ...stored, ip, networkHash: deps.hashNetwork(ip), now: deps.now() }
+  return { login, tokens }
 }
 
 /**
@@ -53,8 +61,8 @@ export async function logIn(
   account: Account,
   device: LoginDevice,
   ip: string,
-): Promise<{ readonly accessToken: string }> {
-  const { login, accessToken } = newLogin(device, ip, deps)
+): Promise<SessionTokens> {
+  const { login, tokens } = newLogin(device, ip, deps)
   await deps.accounts.openSession({ account, ...login })
-  return { accessToken }
+  return tokens
 }

@@ -7,6 +7,7 @@ import type { UserId } from '@latchkey/protocol'
 import { checkPassword, type PasswordCheckDeps } from './check-password.ts'
 import { logIn, type LoginDeps, type LoginDevice } from './log-in.ts'
 import type { Account } from './port.ts'
+import type { SessionTokens } from './refresh-tokens.ts'
 
 export type PasswordLogin = {
   readonly userId: UserId | undefined
@@ -16,7 +17,7 @@ export type PasswordLogin = {
   readonly ip: string
 }
 
-type OpenedLogin = { readonly account: Account; readonly accessToken: string }
+type OpenedLogin = { readonly account: Account; readonly tokens: SessionTokens }
 
 /**
  * Undefined when the password is wrong, or there is no such account.
@@ -42,9 +43,9 @@ async function attempt(
 ): Promise<OpenedLogin | undefined> {
   const account = await checkPassword(deps, userId, password, isKnown)
   if (account === undefined) return undefined
-  const { accessToken } = await logIn(deps, account, device, ip)
+  const tokens = await logIn(deps, account, device, ip)
   if (deps.passwords.isOutdated(account.passwordHash)) await raiseCost(deps, account, password)
-  return { account, accessToken }
+  return { account, tokens }
 }
 
 /** After a failure the login stands, and the next one tries again. */

@@ -23,11 +23,20 @@ export type NewAccount = {
   readonly now: number
 }
 
-export type NewLogin = {
+/** The hashes of an access token and of its refresh token. */
+export type StoredTokens = {
+  readonly tokenHash: TokenHash
+  readonly expiresTs?: number
+  readonly refreshHash?: TokenHash
+}
+
+/** New tokens for a refresh token. */
+export type Refresh = { readonly refreshHash: TokenHash; readonly next: StoredTokens; readonly now: number }
+
+export type NewLogin = StoredTokens & {
   /** A device of the user, new or used before (open-session.ts). */
   readonly deviceId: DeviceId
   readonly displayName?: string
-  readonly tokenHash: TokenHash
   /** The address of the login, which is the first time a device is seen. */
   readonly ip?: string
   /** The network, which is then known to the account (known-networks.ts). */
@@ -75,8 +84,16 @@ export interface AccountStore {
    *   ID that is the name of a key.
    */
   openSession(session: NewSession): Promise<Session>
-  /** The session of a token; undefined when it has ended or never was one. */
+  /** The session of a token, also if it has expired; undefined when it has ended or never was one. */
   session(tokenHash: TokenHash): Promise<Session | undefined>
+  /**
+   * Adds tokens that replace those of a refresh token (refresh-tokens.ts). Undefined: the refresh token is not valid.
+   *
+   * @throws {MatrixError} 401 M_USER_LOCKED
+   */
+  refresh(refresh: Refresh): Promise<Session | undefined>
+  /** Ends the tokens that a session has replaced. */
+  confirmRefresh(session: Session): Promise<void>
   /** Replaces a hash by one of the same password, unless it has changed. */
   replaceHash(change: {
     readonly userRef: UserRef

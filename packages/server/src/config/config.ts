@@ -85,6 +85,8 @@ export type Config = {
   readonly openRegistrationConfirmed: boolean
   /** Also serve `/keys/reset` under `/v3`, although MSC4162 is not merged. */
   readonly stableReset: boolean
+  /** Undefined: access tokens do not expire. */
+  readonly accessTokenLifetimeMs?: number
   readonly passwordMinLength: number
   /** The cost of new password hashes: bytes of memory, and passes over it. */
   readonly passwordHashMemory: number

@@ -132,6 +132,12 @@ export const GENERAL_KEYS: Keys<Omit<Config, 'pools' | 'rates' | 'sizes'>> = {
     'The confirmation that `registration: open` requires on an address that is not loopback.',
     { name: '--allow-open-registration' },
   ),
+  accessTokenLifetimeMs: key(
+    'access_token_lifetime',
+    duration(60 * SECOND_MS, 8760 * HOUR_MS),
+    undefined,
+    'The time after which an access token expires. Clients that ask for refresh tokens renew it; others log in again, on the same device and with its keys. If not set, access tokens do not expire.',
+  ),
   passwordMinLength: key(
     'password_min_length',
     whole(6, 128),

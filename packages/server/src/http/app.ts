@@ -220,8 +220,7 @@ function addRoute(app: App, { context, endpoint, url, bodyRules, inFlight }: Rou
       delete request.headers['content-type']
       request.bodyRules = bodyRules
       request.repeatable = endpoint.repeatable ?? endpoint.method === 'GET'
-      if (endpoint.auth)
-        request.session = await authenticate(context.store.accounts, request, queryOf(request), endpoint)
+      if (endpoint.auth) request.session = await authenticate(context, request, queryOf(request), endpoint)
       if (endpoint.presentsToken) request.presented = await presentedSession(context.store.accounts, request)
       const { presented } = request
       await endpoint.admit?.({ context, ip: clientAddress(request), presented })

@@ -6,13 +6,15 @@ import type { FastifyRequest } from 'fastify'
 import { hashToken } from '../accounts/access-token.ts'
 import { lockedSession, userLocked } from '../accounts/locked-users.ts'
 import type { AccountStore } from '../accounts/port.ts'
-import { MatrixError, missingToken, unknownToken } from '../matrix-error.ts'
+import { hasExpired } from '../accounts/refresh-tokens.ts'
+import type { Context } from '../context.ts'
+import { expiredToken, MatrixError, missingToken, unknownToken } from '../matrix-error.ts'
 import type { Session } from '../session.ts'
 import type { Endpoint } from './endpoint.ts'
 
 /** @throws {MatrixError} 401 M_MISSING_TOKEN, M_UNKNOWN_TOKEN or M_USER_LOCKED. */
 export async function authenticate(
-  accounts: AccountStore,
+  { store: { accounts }, now }: Pick<Context, 'store' | 'now'>,
   request: FastifyRequest,
   query: Readonly<Record<string, string>>,
   { allowsLocked }: Pick<Endpoint, 'allowsLocked'>,
@@ -30,7 +32,11 @@ export async function authenticate(
   if (token === undefined || token === '') throw missingToken()
   const tokenHash = hashToken(token)
   const session = await accounts.session(tokenHash)
-  if (session !== undefined) return session
+  if (session !== undefined) {
+    if (hasExpired(session, now())) throw expiredToken()
+    if (session.replaces !== undefined) await accounts.confirmRefresh(session)
+    return session
+  }
   const locked = await lockedSession(accounts, tokenHash)
   if (allowsLocked !== true) throw userLocked(401)
   return locked
@@ -44,7 +50,7 @@ export async function sessionEnded(accounts: AccountStore, { tokenHash }: Sessio
   )
 }
 
-/** The session of the access token in the header of a request that does not need one; undefined without a valid token. */
+/** The session of an access token, also an expired one, in the header of a request that does not need it. */
 export async function presentedSession(
   accounts: AccountStore,
   { headers: { authorization } }: FastifyRequest,

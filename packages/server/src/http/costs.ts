@@ -119,6 +119,7 @@ export const COSTS: Readonly<Record<string, Cost>> = {
       { what: 'devices', units: 10, count: (body) => size(body, 'devices'), max: () => MAX_DELETED_DEVICES },
     ],
   },
+  'POST /refresh': { request: 20 },
   'POST /logout': { request: LIST_CHANGE },
   'POST /logout/all': { request: LIST_CHANGE },
   'POST /account/password': { request: LIST_CHANGE },

@@ -392,16 +392,16 @@ test('a password change invalidates the old password, and removes other devices 
 test('a login does not open a session if the password changed after it was checked', async () => {
   await using server = await startTestServer()
   const { token } = await server.login('alice', 'PHONE')
-  const { store, hashNetwork, now } = server.context
+  const { store } = server.context
   const { accounts } = store
   const asChecked = await accounts.find('@alice:test.example' as UserId)
   assert.ok(asChecked)
   const body = { new_password: 'new password', auth: passwordAuth('alice') }
   assert.equal((await server.call('POST', `${V3}/account/password`, { token, body })).status, 200)
   const stale = logIn(
-    { accounts, hashNetwork, now },
+    { ...server.context, accounts },
     asChecked,
-    { deviceId: 'THIEF' as DeviceId },
+    { deviceId: 'THIEF' as DeviceId, refreshable: false },
     '127.0.0.1',
   )
   await assert.rejects(stale, { status: 403, errcode: 'M_FORBIDDEN' })

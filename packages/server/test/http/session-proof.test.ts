@@ -27,7 +27,9 @@ describe('a session that ended after its look-up', () => {
       const device = await server.login(`user${n}`)
       const session = await lookUp(hashToken(device.token))
       await server.call('POST', '/_matrix/client/v3/logout', { token: device.token, body: {} })
-      Object.assign(accounts, { session: async () => session })
+      Object.assign(accounts, {
+        session: async (hash: string) => (hash === session?.tokenHash ? session : undefined),
+      })
       try {
         const { path: own = path, body = {} } = VALID_REQUESTS.get(`${method} ${path}`)?.(device) ?? {}
         const url = own.startsWith('/_matrix/') ? own : `/_matrix/client/v3${own}`

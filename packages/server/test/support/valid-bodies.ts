@@ -57,6 +57,7 @@ export const VALID_REQUESTS: ReadonlyMap<string, Maker> = new Map<string, Maker>
       },
     }),
   ],
+  ['POST /refresh', () => ({ body: { refresh_token: 'lkr_unknown' } })],
   [
     'POST /account/password',
     ({ userId }) => ({

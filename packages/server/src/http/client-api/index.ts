@@ -18,6 +18,7 @@ import { keysUpload } from './keys-upload.ts'
 import { login, loginFlows } from './login.ts'
 import { logout, logoutAll } from './logout.ts'
 import { pushRules } from './pushrules.ts'
+import { refresh } from './refresh.ts'
 import { register } from './register.ts'
 import { registerAvailable } from './register-available.ts'
 import { roomKeysVersion } from './room-keys-version.ts'
@@ -33,6 +34,7 @@ export function clientApi(config: Config): readonly Endpoint[] {
     ...[
       loginFlows,
       login,
+      refresh,
       register,
       registerAvailable,
       logout,

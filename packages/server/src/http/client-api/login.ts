@@ -6,7 +6,7 @@ import { meantUserId, requireUserIdentifier } from '../../accounts/user-name.ts'
 import { forbidden, invalidParam, MatrixError, missingParam, quoted } from '../../matrix-error.ts'
 import { publicEndpoint } from '../endpoint.ts'
 import { encodeLogin } from './encode-login.ts'
-import { OptionalString } from './optional-string.ts'
+import { OptionalBoolean, OptionalString } from './optional-string.ts'
 
 const PASSWORD = 'm.login.password'
 
@@ -31,6 +31,7 @@ export const login = publicEndpoint({
     password: Type.Optional(Type.String()),
     device_id: OptionalString,
     initial_device_display_name: OptionalString,
+    refresh_token: OptionalBoolean,
   }),
   async handle({ context, body, ip, presented, origin }) {
     const { store, serverName, now, securityLog } = context
@@ -40,7 +41,7 @@ export const login = publicEndpoint({
     const user = userOf(body)
     const { password } = body
     if (password === undefined) throw missingParam('"the body" lacks the member "password".')
-    const device = loginDevice(body.device_id, body.initial_device_display_name)
+    const device = loginDevice(body.device_id, body.initial_device_display_name, body.refresh_token === true)
     const { accounts } = store
     const userId = meantUserId(user, serverName)
     const isKnown = await context.loginLimits?.count({ userId, address: ip, presented, now: now() })
@@ -53,9 +54,9 @@ export const login = publicEndpoint({
       throw forbidden('Invalid user name or password.')
     }
     const { deviceId } = device
-    const { account, accessToken } = opened
+    const { account, tokens } = opened
     securityLog.note('login', origin, { userId: account.userId, deviceId })
-    return encodeLogin(context, { userId: account.userId, deviceId, accessToken })
+    return encodeLogin(context, { userId: account.userId, deviceId, tokens })
   },
 })
 

@@ -20,7 +20,7 @@ import {
 } from '../../matrix-error.ts'
 import { publicEndpoint } from '../endpoint.ts'
 import { encodeLogin } from './encode-login.ts'
-import { OptionalString } from './optional-string.ts'
+import { OptionalBoolean, OptionalString } from './optional-string.ts'
 
 export const register = publicEndpoint({
   method: 'POST',
@@ -33,6 +33,7 @@ export const register = publicEndpoint({
     password: OptionalString,
     device_id: OptionalString,
     initial_device_display_name: OptionalString,
+    refresh_token: OptionalBoolean,
     inhibit_login: Type.Optional(Type.Boolean()),
   }),
   async handle({ context, body, query, ip, confirm, origin }) {
@@ -47,15 +48,15 @@ export const register = publicEndpoint({
     const password = body.password ?? undefined
     const userId = await requireFreeName(deps, localpart)
     if (password !== undefined) requireGoodPassword(password, passwordMinLength)
-    const device = loginDevice(body.device_id, body.initial_device_display_name)
+    const device = loginDevice(body.device_id, body.initial_device_display_name, body.refresh_token === true)
     if (isAttempt && password === undefined) throw missingParam('"the body" lacks the member "password".')
     const proof = await confirm(stagesOf(config.registration))
     if (password === undefined) throw missingParam('"the body" lacks the member "password".')
-    const { login, accessToken } = newLogin(device, ip, context)
+    const { login, tokens } = newLogin(device, ip, context)
     const answer =
       body.inhibit_login === true
         ? { user_id: userId, home_server: serverName }
-        : encodeLogin(context, { userId, deviceId: device.deviceId, accessToken })
+        : encodeLogin(context, { userId, deviceId: device.deviceId, tokens })
     const { registrationTokenHash } = proof
     await registerAccount(deps, {
       localpart,

@@ -38,11 +38,13 @@ async function findSessions(
     user_id: UserId
     device_num: DeviceRef
     device_id: DeviceId
+    expires_ts: number | null
+    replaces_hash: TokenHash | null
   }>(
     // `limit 1` keeps the planner from reading whole tables for a batch.
-    `select wanted.token_hash, user_num, user_id, device_num, device_id
+    `select wanted.token_hash, user_num, user_id, device_num, device_id, expires_ts, replaces_hash
      from unnest($1::text[]) as wanted (token_hash) cross join lateral (
-       select user_num, user_id, device_num, device_id
+       select user_num, user_id, device_num, device_id, expires_ts, replaces_hash
        from access_tokens join devices using (device_num) join users using (user_num)
        where token_hash = wanted.token_hash and removed_ts is null limit 1) as found`,
     tokenHashes,
@@ -56,6 +58,8 @@ async function findSessions(
         userId: row.user_id,
         deviceRef: row.device_num,
         deviceId: row.device_id,
+        ...(row.expires_ts !== null && { expiresTs: row.expires_ts }),
+        ...(row.replaces_hash !== null && { replaces: row.replaces_hash }),
       },
     ]),
   )

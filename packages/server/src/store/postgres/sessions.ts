@@ -7,6 +7,7 @@ import type { NewSession } from '../../accounts/port.ts'
 import type { DeviceRef, Session } from '../../session.ts'
 import { type Core, type Write, write } from './core.ts'
 import { noteNetwork } from './known-networks.ts'
+import { insertTokens } from './refresh.ts'
 import type { LockedDeviceRef, LockedUser } from './locks.ts'
 import { endTokens } from './remove-devices.ts'
 import { lockUser } from './session-device.ts'
@@ -19,12 +20,7 @@ export function openSession(core: Core, session: NewSession): Promise<Session> {
 export async function openSessionIn(core: Core, tx: Write, session: NewSession): Promise<Session> {
   const { account, deviceId, tokenHash, now } = session
   const deviceRef = await openDevice(core, tx, session)
-  await tx.run(
-    `insert into access_tokens (token_hash, device_num, created_ts) values ($1, $2, $3)`,
-    tokenHash,
-    deviceRef,
-    now,
-  )
+  await insertTokens(tx, deviceRef, session, now)
   await noteNetwork(tx, session)
   return { tokenHash, userRef: account.userRef, userId: account.userId, deviceRef, deviceId }
 }

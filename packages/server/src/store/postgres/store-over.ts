@@ -27,6 +27,7 @@ import { knowsNetwork } from './known-networks.ts'
 import { claimServerName } from './meta.ts'
 import { publishedKeys } from './published-keys.ts'
 import { endOfStream, readSync } from './read-sync.ts'
+import { confirmRefresh, refreshTokens } from './refresh.ts'
 import { removeDevices } from './remove-devices.ts'
 import { sendBatches } from './send-messages.ts'
 import { openSession } from './sessions.ts'
@@ -68,6 +69,8 @@ function accountStore(core: Core): AccountStore {
     createRegistrationToken: (token) => createRegistrationToken(core.db, token),
     openSession: (session) => openSession(core, session),
     session: (tokenHash) => lookUps.submit(tokenHash),
+    refresh: (refresh) => refreshTokens(core, refresh),
+    confirmRefresh: (session) => confirmRefresh(core, session),
     replaceHash: (change) => replaceHash(core, change),
     setPassword: (change) => setPassword(core, change),
     deactivate: (deactivation) => deactivateAccount(core, deactivation),

@@ -35,6 +35,7 @@ import { Owner, OwnerLostError } from './owner.ts'
 import { inspectPool } from './inspect-pool.ts'
 import { publishedKeys } from './published-keys.ts'
 import { readSync } from './read-sync.ts'
+import { confirmRefresh, refreshTokens } from './refresh.ts'
 import { removeDevices } from './remove-devices.ts'
 import { sendMessages } from './send-messages.ts'
 import { findSession, openSession } from './sessions.ts'
@@ -135,6 +136,8 @@ function accountStore(core: Core, requireOwner: () => void): AccountStore {
       requireOwner()
       return findSession(core, tokenHash)
     },
+    refresh: (refresh) => refreshTokens(core, refresh),
+    confirmRefresh: (session) => confirmRefresh(core, session),
     replaceHash: (change) => replaceHash(core, change),
     setPassword: (change) => setPassword(core, change),
     deactivate: (deactivation) => deactivateAccount(core, deactivation),

@@ -6,6 +6,7 @@ import type { DeviceRef, Session, TokenHash, UserRef } from '../../session.ts'
 import { type Core, deviceListChanged } from './core.ts'
 import type { Reader, Transaction } from './database.ts'
 import { noteNetwork } from './known-networks.ts'
+import { insertTokens } from './refresh.ts'
 import { endTokens } from './remove-devices.ts'
 
 export function openSession(core: Core, session: NewSession): Promise<Session> {
@@ -16,12 +17,7 @@ export function openSession(core: Core, session: NewSession): Promise<Session> {
 export function openSessionIn(core: Core, tx: Transaction, session: NewSession): Session {
   const { account, deviceId, tokenHash, now } = session
   const deviceRef = openDevice(core, tx, session)
-  tx.run(
-    `insert into access_tokens (token_hash, device_num, created_ts) values (?, ?, ?)`,
-    tokenHash,
-    deviceRef,
-    now,
-  )
+  insertTokens(tx, deviceRef, session, now)
   noteNetwork(tx, session)
   return { tokenHash, userRef: account.userRef, userId: account.userId, deviceRef, deviceId }
 }
@@ -113,8 +109,15 @@ function createDevice(
 export function findSession({ db, sessions }: Core, tokenHash: TokenHash): Session | undefined {
   const kept = sessions.get(tokenHash)
   if (kept !== undefined) return kept
-  const row = db.one<{ user_num: UserRef; user_id: UserId; device_num: DeviceRef; device_id: DeviceId }>(
-    `select user_num, user_id, device_num, device_id
+  const row = db.one<{
+    user_num: UserRef
+    user_id: UserId
+    device_num: DeviceRef
+    device_id: DeviceId
+    expires_ts: number | null
+    replaces_hash: TokenHash | null
+  }>(
+    `select user_num, user_id, device_num, device_id, expires_ts, replaces_hash
      from access_tokens join devices using (device_num) join users using (user_num)
      where token_hash = ? and removed_ts is null`,
     tokenHash,
@@ -126,6 +129,8 @@ export function findSession({ db, sessions }: Core, tokenHash: TokenHash): Sessi
     userId: row.user_id,
     deviceRef: row.device_num,
     deviceId: row.device_id,
+    ...(row.expires_ts !== null && { expiresTs: row.expires_ts }),
+    ...(row.replaces_hash !== null && { replaces: row.replaces_hash }),
   }
   sessions.keep(session)
   return session

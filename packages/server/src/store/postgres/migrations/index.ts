@@ -10,6 +10,7 @@ import { knownNetworks } from './008-known-networks.ts'
 import { lockedUsers } from './009-locked-users.ts'
 import { filledPools } from './010-filled-pools.ts'
 import { verifiedStarts } from './011-verified-starts.ts'
+import { refreshTokens } from './012-refresh-tokens.ts'
 
 export const migrations: readonly string[] = [
   initial,
@@ -23,4 +24,5 @@ export const migrations: readonly string[] = [
   lockedUsers,
   filledPools,
   verifiedStarts,
+  refreshTokens,
 ]

@@ -12,6 +12,7 @@ import { knownNetworks } from './009-known-networks.ts'
 import { lockedUsers } from './010-locked-users.ts'
 import { filledPools } from './011-filled-pools.ts'
 import { changedLists } from './012-changed-lists.ts'
+import { refreshTokens } from './013-refresh-tokens.ts'
 
 export const migrations: readonly string[] = [
   initial,
@@ -26,6 +27,7 @@ export const migrations: readonly string[] = [
   lockedUsers,
   filledPools,
   changedLists,
+  refreshTokens,
 ]
 
 /** Adds the SQL functions that migrations call. */
