@@ -24,11 +24,20 @@ const keyPool = closed({
 
 const outcomes = {
   'dev.latchkey.outcomes': mapOf(
-    { enum: ['stored', 'id_reused', 'already_stored', 'already_issued', 'already_removed'] },
+    {
+      enum: [
+        'stored',
+        'id_reused',
+        'already_stored',
+        'already_issued',
+        'already_removed',
+        'in_use_elsewhere',
+      ],
+    },
     keyName,
   ),
   'dev.latchkey.fallback_outcomes': mapOf(
-    { enum: ['stored', 'already_stored', 'already_replaced'] },
+    { enum: ['stored', 'already_stored', 'already_replaced', 'in_use_elsewhere'] },
     keyName,
   ),
   'dev.latchkey.stored_as': mapOf(keyName, keyName),

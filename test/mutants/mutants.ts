@@ -32,8 +32,8 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
       'const left = identityChanged || healed',
     ],
     [
-      'const changed = pools.changes({ left, signal: identityChanged || healed, day, now })',
-      'const changed = pools.changes({ left, signal: healed, day, now })',
+      'const changed = pools.changes({ left, signal: identityChanged || healed, now })',
+      'const changed = pools.changes({ left, signal: healed, now })',
     ],
     ['countsAcknowledged: true,', 'countsAcknowledged: false,'],
     [
@@ -49,13 +49,15 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
       'const wanted = [...oneTimeKeys, ...fallbackKeys].map((key) => key.algorithm)',
       'const wanted = oneTimeKeys.map((key) => key.algorithm)',
     ],
+    ['for (const { hash } of decision.store) stored.add(hash)', ''],
+    ['const again = decideBatches(pools, batches)', 'const again = batches'],
     ['if (!mayHeal) throw refusal', ''],
     ["if (kind === 'repeat') throw refusal", ''],
     [
       "if (kind === 'first') throw new RememberedRefusal(refusal, { refused: attempt })",
       "if (kind === 'first') throw refusal",
     ],
-    ['stored.push(...final.store)', 'stored.push(...keys)'],
+    ['stored.push(...decision.store)', ''],
     ['stored.push(key)', ''],
     ['const used = request.alreadyCounted + stored.length', 'const used = stored.length'],
     [
@@ -111,8 +113,9 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
     ["pool.clear('purged')", "pool.clear('withdrawn')"],
   ],
   'pool/fallback.ts': [
-    ["if (material === pool.fallback?.material) return 'already_stored'", ''],
-    ["return pool.wasFallback(hash) ? 'already_replaced' : 'stored'", "return 'stored'"],
+    ["if (key.material === pool.fallback?.material) return 'already_stored'", ''],
+    ["if (pool.wasFallback(key.hash)) return 'already_replaced'", ''],
+    ["return isTaken(key) ? 'in_use_elsewhere' : 'stored'", "return 'stored'"],
     ['if (other !== undefined) {', 'if (other?.keyId === key.keyId) {'],
   ],
   'pool/identity.ts': [
@@ -221,8 +224,8 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
       'return { version: version + 1, generation: generation + (left ? 1 : 0) }',
     ],
     [
-      'if (pools.length === 0 && !left && day === this.#facts.day) return undefined',
       'if (pools.length === 0 && !left) return undefined',
+      'if (pools.length === 0) return undefined',
     ],
     [
       'return [...this.#pools.values()].sort((a, b) => compareCodePoints(a.algorithm, b.algorithm))',
@@ -246,6 +249,21 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
     ],
     ['this.#fallback = { material: key.material, used: false }', ''],
     ['this.#formerFallback !== undefined ||', ''],
+  ],
+  'pool/one-place.ts': [
+    ['if (!isCurve25519(key.material)) return false', ''],
+    [
+      "if ((pool !== own || kind === 'fallback_key') && pool.hasOneTimeKey(key.hash)) return true",
+      'if (pool !== own && pool.hasOneTimeKey(key.hash)) return true',
+    ],
+    [
+      "if ((pool !== own || kind === 'one_time_key') && pool.hasFallback(key)) return true",
+      'if (pool !== own && pool.hasFallback(key)) return true',
+    ],
+    [
+      'return (key) => key.algorithm === algorithm || isCurve25519(key.material)',
+      'return (key) => key.algorithm === algorithm',
+    ],
   ],
   'pool/claim.ts': [
     ["if (available === 0) return hasFallback ? 'fallback' : 'none'", "if (available === 0) return 'none'"],

@@ -29,11 +29,17 @@ export const UPLOAD_OUTCOMES = [
   'already_stored',
   'already_issued',
   'already_removed',
+  'in_use_elsewhere',
 ] as const
 export type UploadOutcome = (typeof UPLOAD_OUTCOMES)[number]
 
 /** Outcomes of an uploaded fallback key. */
-export const FALLBACK_KEY_OUTCOMES = ['stored', 'already_stored', 'already_replaced'] as const
+export const FALLBACK_KEY_OUTCOMES = [
+  'stored',
+  'already_stored',
+  'already_replaced',
+  'in_use_elsewhere',
+] as const
 export type FallbackOutcome = (typeof FALLBACK_KEY_OUTCOMES)[number]
 
 /** `dev.latchkey.key_pool`: state of a device's pools on the server. Comparable only within one epoch. */

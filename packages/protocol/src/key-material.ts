@@ -15,6 +15,11 @@ export type KeyJson = string | { readonly key: string; readonly [member: string]
 
 const BASE64_OF_32_BYTES = /^[A-Za-z0-9+/_-]{43}=?$/
 
+/** Whether a key has the length of a Curve25519 key. Placeholders of test suites have others. */
+export function isCurve25519(material: KeyMaterial): boolean {
+  return material.length === 43 && BASE64_OF_32_BYTES.test(material)
+}
+
 /** The material of an uploaded key. */
 export function materialOf(key: KeyJson): KeyMaterial {
   return normalise(typeof key === 'string' ? key : key.key)

@@ -22,6 +22,7 @@ import type {
   PoolFacts,
   WantedFacts,
 } from '../../server/src/pool/port.ts'
+import { mayBeFormerFallback, mayBeLogged } from '../../server/src/pool/one-place.ts'
 import type { ListedKey, MetKey, NamedKey } from '../../server/src/pool/log-key.ts'
 
 export type LoggedKey = { readonly key: HashedKey; state: KeyState; readonly ts: number; leftTs: number }
@@ -141,13 +142,13 @@ function poolFacts(pool: MemoryPool, wanted: WantedFacts): PoolFacts {
   const { algorithm, count, digest, fallback } = pool
   const keys = wanted.oneTimeKeys.filter((key) => key.algorithm === algorithm)
   const surplus = keys.length === 0 ? 0 : Math.max(0, count + keys.length - wanted.keysPerPool)
-  const offered = wanted.fallbackKeys.filter((key) => key.algorithm === algorithm)
+  const offered = mayBeFormerFallback(wanted, algorithm)
   return {
     algorithm,
     count,
     digest,
     fallback: fallback && { material: fallback.key.material, used: fallback.used },
-    met: metKeys(pool, keys),
+    met: metKeys(pool, mayBeLogged(wanted, algorithm)),
     availableById: availableById(pool, keys, wanted),
     addedSinceIssued: addedSinceIssued(pool, keys),
     oldest: availableIn(pool).slice(0, surplus).map(known),

@@ -71,6 +71,8 @@ const STATE_OF = {
   already_stored: 'available',
   already_issued: 'issued',
   already_removed: 'removed',
+  // The private half is kept: the server may return the key from its other place.
+  in_use_elsewhere: 'issued',
 } as const satisfies Record<string, KeyState>
 
 /** Records fallback keys before their upload is sent. */
@@ -97,7 +99,8 @@ export function settleFallbackKeys(
   for (const { name, hash } of keys) {
     const known = transaction.get(FALLBACK_KEYS, name)
     if (known?.hash !== hash || known.state === 'available') continue
-    if (fallbackOutcomes.get(name) === 'already_replaced') {
+    const outcome = fallbackOutcomes.get(name)
+    if (outcome === 'already_replaced' || outcome === 'in_use_elsewhere') {
       moveTo(transaction, FALLBACK_KEYS, name, 'issued', now)
       continue
     }

@@ -139,6 +139,8 @@ function settleKeys(step: Step, pending: PendingRequest, answer: UploadAnswer): 
     if (record === undefined || record.state !== 'uploading') continue
     const outcome = answer.outcomes.get(name)
     if (outcome === 'already_issued') noteIssued(step, name, 'issued before its upload was acknowledged')
+    else if (outcome === 'in_use_elsewhere')
+      noteIssued(step, name, 'the server has this key in another place, where it may be claimed')
     else if (outcome === 'already_removed')
       dropPrivateKey(step, name, 'removed', 'the server had already removed it')
     else moveTo(transaction, ONE_TIME_KEYS, name, 'available', now, { publishedAt: now })
@@ -149,8 +151,9 @@ function settleKeys(step: Step, pending: PendingRequest, answer: UploadAnswer): 
       dropPrivateKey(step, name, 'removed', 'evicted: the pool was over its cap')
   }
   if (pending.fallbackKey === undefined) return
-  if (answer.fallbackOutcomes.get(pending.fallbackKey) === 'already_replaced') {
-    // The server has a newer key. If that is not ours either, the digest will show it.
+  const fallbackOutcome = answer.fallbackOutcomes.get(pending.fallbackKey)
+  if (fallbackOutcome === 'already_replaced' || fallbackOutcome === 'in_use_elsewhere') {
+    // The server has a newer key, or none. If that is not ours either, the digest will show it.
     noteFallbackPublished(step, pending.fallbackKey)
     step.patch({ fallbackAction: 'fresh' })
     return

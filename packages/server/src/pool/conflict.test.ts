@@ -35,7 +35,11 @@ test('other materials, another algorithm, and an upload without a remembered ref
 
 test('a conflict is a 400 in the text that SDKs parse, with every conflicting key', () => {
   const oneTimeKeys = keys('A=a2 B=b2')
-  const { conflicts } = decideOutcomes(oneTimeKeys, poolWith({ log: 'A=a B=b' }, { oneTimeKeys }))
+  const { conflicts } = decideOutcomes(
+    oneTimeKeys,
+    poolWith({ log: 'A=a B=b' }, { oneTimeKeys }),
+    () => false,
+  )
   const error = conflictError(conflicts)
   assert.equal(error.status, 400)
   assert.equal(error.errcode, 'io.github.johennes.msc4420.M_DUPLICATE_ONE_TIME_KEY')

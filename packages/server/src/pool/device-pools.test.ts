@@ -63,10 +63,11 @@ test('only pools that changed are saved, and a new one as new', () => {
 
 test('pools are listed by algorithm in code-point order, new ones among them', () => {
   const pools = new DevicePools(factsOf({ log: '\u{1F511}/A=a \uFFFD/A=a b/A=a' }))
-  pools.open('a' as Algorithm)
+  pools.open('a' as Algorithm).append([key('a/A=a')])
+  pools.open('empty' as Algorithm)
   const names = (): string[] => pools.status().algorithms.map(({ algorithm }) => algorithm)
   assert.deepEqual(names(), ['a', 'b', '\uFFFD', '\u{1F511}'])
-  assert.deepEqual([...pools.algorithms].sort(), names().sort())
+  assert.deepEqual([...pools.algorithms].sort(), ['empty', ...names()].sort())
 })
 
 test('a purge reaches every pool', () => {

@@ -53,7 +53,7 @@ export class DevicePools {
       epoch: this.#facts.epoch,
       version,
       generation,
-      algorithms: this.all.map(({ algorithm, count, digest, fallback }) => ({
+      algorithms: this.#existing.map(({ algorithm, count, digest, fallback }) => ({
         algorithm,
         count,
         digest: base64Url(digest),
@@ -79,6 +79,10 @@ export class DevicePools {
     const pools = [...this.#pools.values()].flatMap((pool) => pool.change() ?? [])
     if (pools.length === 0 && !left) return undefined
     return { now, ...this.#numbers(left), signal, pools }
+  }
+
+  get #existing(): readonly Pool[] {
+    return this.all.filter((pool) => pool.exists)
   }
 
   /** One request moves the version by one, regardless of how much it changes (docs/decisions/0015). */

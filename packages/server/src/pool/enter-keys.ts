@@ -6,7 +6,9 @@
  *     -> evict over the cap -> fallback keys -> daily budgets
  */
 import {
+  compareCodePoints,
   type FallbackOutcome,
+  isCurve25519,
   keyName,
   type KeyName,
   type UploadOutcome,
@@ -19,9 +21,10 @@ import { RememberedRefusal } from './decision.ts'
 import type { DevicePools } from './device-pools.ts'
 import { decideFallback } from './fallback.ts'
 import { heal } from './heal.ts'
-import type { HashedKey } from './key.ts'
+import type { HashedKey, MaterialHash } from './key.ts'
 import { requireAlgorithms } from './limits.ts'
-import { type Conflict, decideOutcomes } from './outcomes.ts'
+import { isElsewhere } from './one-place.ts'
+import { type Conflict, decideOutcomes, type Outcomes } from './outcomes.ts'
 import type { PoolPolicy } from './policy.ts'
 import type { Pool } from './pool.ts'
 import type { DeviceFacts } from './port.ts'
@@ -55,29 +58,29 @@ export function enterKeys(
   const { oneTimeKeys, fallbackKeys, now } = request
   const wanted = [...oneTimeKeys, ...fallbackKeys].map((key) => key.algorithm)
   requireAlgorithms(pools.algorithms, wanted, policy.algorithmsPerDevice)
-  const batches = [...Map.groupBy(oneTimeKeys, (key) => key.algorithm)].map(([algorithm, keys]) => {
-    const pool = pools.open(algorithm)
-    return { pool, keys, decision: decideOutcomes(keys, pool) }
-  })
-  const conflicts = batches.flatMap(({ decision }) => decision.conflicts)
+  const batches = [...Map.groupBy(oneTimeKeys, (key) => key.algorithm)]
+    .sort(([a], [b]) => compareCodePoints(a, b))
+    .map(([algorithm, keys]) => ({ pool: pools.open(algorithm), keys }))
+  const first = decideBatches(pools, batches)
+  const conflicts = first.flatMap(({ decision }) => decision.conflicts)
   const healed = conflicts.length > 0
   const afterHeal = healed ? requireSecondTry(request, conflicts, facts, policy) : facts.counts
   const outcomes = new Map<KeyName, UploadOutcome>()
   const storedAs = new Map<KeyName, KeyName>()
   const evicted: KeyName[] = []
   const stored: HashedKey[] = []
-  for (const { pool, keys, decision } of batches) {
-    const final = decision.conflicts.length > 0 ? heal(pool, keys) : decision
-    pool.append(final.store)
-    stored.push(...final.store)
-    for (const [name, outcome] of final.outcomes) outcomes.set(name, outcome)
-    for (const [name, as] of final.storedAs) storedAs.set(name, as)
+  for (const { pool, decision } of healed ? healBatches(pools, first) : first) {
+    pool.append(decision.store)
+    stored.push(...decision.store)
+    for (const [name, outcome] of decision.outcomes) outcomes.set(name, outcome)
+    for (const [name, as] of decision.storedAs) storedAs.set(name, as)
     evicted.push(...evictOver(pool, policy.keysPerPool))
   }
   const fallbackOutcomes = new Map<KeyName, FallbackOutcome>()
   for (const key of fallbackKeys) {
     const pool = pools.open(key.algorithm)
-    const outcome = decideFallback(key, pool)
+    const isTaken = (one: HashedKey): boolean => isElsewhere(one, 'fallback_key', pool, pools.all)
+    const outcome = decideFallback(key, pool, isTaken)
     fallbackOutcomes.set(keyName(key.algorithm, key.keyId), outcome)
     if (outcome !== 'stored') continue
     pool.replaceFallback(key)
@@ -92,6 +95,32 @@ export function enterKeys(
     storesTooMuch,
   )
   return { outcomes, fallbackOutcomes, storedAs, evicted, healed, counts }
+}
+
+/** The keys of a request for one pool, and what becomes of them. */
+type Batch = { readonly pool: Pool; readonly keys: readonly HashedKey[] }
+type DecidedBatch = Batch & { readonly decision: Outcomes }
+
+/** A key that two batches have is stored by the first one, by name of the algorithm. */
+function decideBatches(pools: DevicePools, batches: readonly Batch[]): DecidedBatch[] {
+  const stored = new Set<MaterialHash>()
+  const all = pools.all
+  return batches.map(({ pool, keys }) => {
+    const isTaken = (key: HashedKey): boolean =>
+      (isCurve25519(key.material) && stored.has(key.hash)) || isElsewhere(key, 'one_time_key', pool, all)
+    const decision = decideOutcomes(keys, pool, isTaken)
+    for (const { hash } of decision.store) stored.add(hash)
+    return { pool, keys, decision }
+  })
+}
+
+/** Empties the pools with conflicts, and decides all batches again. */
+function healBatches(pools: DevicePools, batches: readonly DecidedBatch[]): DecidedBatch[] {
+  for (const { pool, keys, decision } of batches) if (decision.conflicts.length > 0) heal(pool, keys)
+  const again = decideBatches(pools, batches)
+  if (again.some(({ decision }) => decision.conflicts.length > 0))
+    throw new Error('a healed pool still conflicts')
+  return again
 }
 
 /** The bytes of names and texts; a row adds about 150, which the number of keys bounds. */

@@ -33,7 +33,10 @@ const ROWS = [
 for (const [name, setup, upload, outcome] of ROWS) {
   test(name, () => {
     const fallbackKeys = keys(upload)
-    assert.equal(decideFallback(key(upload), poolWith(setup, { fallbackKeys })), outcome)
+    assert.equal(
+      decideFallback(key(upload), poolWith(setup, { fallbackKeys }), () => false),
+      outcome,
+    )
   })
 }
 
@@ -41,11 +44,20 @@ test('a fallback key that the same request replaced or purged is already replace
   const fallbackKeys = keys('F=f')
   const replaced = poolWith({ fallbacks: 'F=f' }, { fallbackKeys })
   replaced.replaceFallback(key('G=g'))
-  assert.equal(decideFallback(key('F=f'), replaced), 'already_replaced')
+  assert.equal(
+    decideFallback(key('F=f'), replaced, () => false),
+    'already_replaced',
+  )
   const purged = poolWith({ fallbacks: 'F=f' }, { fallbackKeys })
   purged.purge(IDENTITY_PURGE)
-  assert.equal(decideFallback(key('F=f'), purged), 'already_replaced')
-  assert.equal(decideFallback(key('G=g'), purged), 'stored')
+  assert.equal(
+    decideFallback(key('F=f'), purged, () => false),
+    'already_replaced',
+  )
+  assert.equal(
+    decideFallback(key('G=g'), purged, () => false),
+    'stored',
+  )
 })
 
 test('two fallback keys for one algorithm in one request are 400, for two algorithms they are not', () => {

@@ -8,13 +8,19 @@ import { invalidParam, quoted } from '../matrix-error.ts'
 import type { HashedKey, UploadedKey } from './key.ts'
 import type { Pool } from './pool.ts'
 
-/** The outcome of an uploaded fallback key. */
+/**
+ * The outcome of an uploaded fallback key.
+ *
+ * @param isTaken whether a key has a place elsewhere (one-place.ts)
+ */
 export function decideFallback(
-  { material, hash }: Pick<HashedKey, 'material' | 'hash'>,
+  key: HashedKey,
   pool: Pick<Pool, 'fallback' | 'wasFallback'>,
+  isTaken: (key: HashedKey) => boolean,
 ): FallbackOutcome {
-  if (material === pool.fallback?.material) return 'already_stored'
-  return pool.wasFallback(hash) ? 'already_replaced' : 'stored'
+  if (key.material === pool.fallback?.material) return 'already_stored'
+  if (pool.wasFallback(key.hash)) return 'already_replaced'
+  return isTaken(key) ? 'in_use_elsewhere' : 'stored'
 }
 
 /**

@@ -2,6 +2,7 @@ import { keys, outcomesOf, poolWith } from '@latchkey/testing/pool-facts.ts'
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { heal } from './heal.ts'
+import { decideOutcomes } from './outcomes.ts'
 
 const ROWS = [
   {
@@ -42,7 +43,8 @@ for (const { name, log, upload, outcomes, removed, kept } of ROWS) {
   test(name, () => {
     const oneTimeKeys = keys(upload)
     const pool = poolWith({ log }, { oneTimeKeys })
-    const decision = heal(pool, oneTimeKeys)
+    heal(pool, oneTimeKeys)
+    const decision = decideOutcomes(oneTimeKeys, pool, () => false)
     assert.equal(outcomesOf({ ...decision, fallbackOutcomes: new Map(), evicted: [] }), outcomes)
     const change = pool.change()
     assert.deepEqual([...(change?.removed ?? [])], removed)

@@ -151,7 +151,7 @@ for (const { name, log, upload, outcomes, store, conflicts = '' } of ROWS) {
   test(name, () => {
     const oneTimeKeys = keys(upload)
     const memory = log === '' ? EMPTY : poolWith({ log }, { ...NOTHING_WANTED, oneTimeKeys })
-    const decision = decideOutcomes(oneTimeKeys, memory)
+    const decision = decideOutcomes(oneTimeKeys, memory, () => false)
     assert.equal(outcomesOf({ ...decision, fallbackOutcomes: new Map(), evicted: [] }), outcomes)
     assert.equal(decision.store.map(({ keyId }) => keyId).join(' '), store)
     assert.equal(decision.conflicts.map(({ uploaded }) => uploaded.keyId).join(' '), conflicts)
@@ -165,7 +165,11 @@ const EMPTY: PoolMemory = {
 }
 
 test('a conflict has the uploaded and the stored key', () => {
-  const [conflict] = decideOutcomes([key('A=b')], poolWith({ log: 'A=a' }, wanting('A=b'))).conflicts
+  const [conflict] = decideOutcomes(
+    [key('A=b')],
+    poolWith({ log: 'A=a' }, wanting('A=b')),
+    () => false,
+  ).conflicts
   assert.deepEqual([conflict?.uploaded.material, conflict?.stored.material], ['b', 'a'])
   assert.equal(conflict?.uploaded.algorithm, SIGNED_CURVE25519)
 })
@@ -178,7 +182,7 @@ test('an ID is reused if fewer than 5 000 keys were added after the issued key t
     [5_000, 'A stored'],
     [undefined, 'A stored'],
   ] as const) {
-    const decision = decideOutcomes([key('A=b')], { ...EMPTY, addedSinceIssued: () => added })
+    const decision = decideOutcomes([key('A=b')], { ...EMPTY, addedSinceIssued: () => added }, () => false)
     assert.equal(
       outcomesOf({ ...decision, fallbackOutcomes: new Map(), evicted: [] }),
       outcome,

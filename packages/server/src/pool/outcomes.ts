@@ -35,8 +35,16 @@ export type Outcomes = {
  */
 export const ID_REUSE_LOOKBACK = 5_000
 
-/** Decides the outcome of each one-time key of one upload for one pool. */
-export function decideOutcomes(keys: readonly HashedKey[], memory: PoolMemory): Outcomes {
+/**
+ * Decides the outcome of each one-time key of one upload for one pool.
+ *
+ * @param isTaken whether a key has a place elsewhere (one-place.ts)
+ */
+export function decideOutcomes(
+  keys: readonly HashedKey[],
+  memory: PoolMemory,
+  isTaken: (key: HashedKey) => boolean,
+): Outcomes {
   const store: HashedKey[] = []
   const outcomes = new Map<KeyName, UploadOutcome>()
   const storedAs = new Map<KeyName, KeyName>()
@@ -54,6 +62,7 @@ export function decideOutcomes(keys: readonly HashedKey[], memory: PoolMemory): 
     else if (known?.state === 'available') keptAs(known.keyId)
     else if (known?.state === 'issued') outcomes.set(name, 'already_issued')
     else if (known !== undefined) outcomes.set(name, 'already_removed')
+    else if (isTaken(key)) outcomes.set(name, 'in_use_elsewhere')
     else {
       const stored = memory.availableById(key.keyId)
       if (stored === undefined) {

@@ -68,6 +68,11 @@ export class Pool implements PoolMemory {
     )
   }
 
+  /** False for a pool that the request would make and that got no key. */
+  get exists(): boolean {
+    return !this.#isNew || this.isChanged
+  }
+
   /** All that were available before the request. Only where the store was asked to list them. */
   get listed(): PoolFacts['available'] {
     return this.#facts.available
@@ -97,6 +102,16 @@ export class Pool implements PoolMemory {
     return (
       this.#formerFallback !== undefined && fallback !== undefined && materialHash(fallback.material) === hash
     )
+  }
+
+  /** Whether the fallback key of the pool has this material, or a former one. */
+  hasFallback({ material, hash }: Pick<HashedKey, 'material' | 'hash'>): boolean {
+    return this.#fallback?.material === material || this.wasFallback(hash)
+  }
+
+  /** Whether a one-time key that was not withdrawn has this material, keys of the request included. */
+  hasOneTimeKey(hash: MaterialHash): boolean {
+    return this.byMaterial(hash) !== undefined || this.#added.some(({ key }) => key.hash === hash)
   }
 
   /** Which keys with the material of these are available. */

@@ -90,7 +90,10 @@ export type PoolFacts = {
   /** 32 bytes */
   readonly digest: Uint8Array
   readonly fallback: { readonly material: KeyMaterial; readonly used: boolean } | undefined
-  /** The logged keys with the material of a wanted key, except withdrawn ones, by the hash of the material. */
+  /**
+   * The logged keys with the material of a wanted key that may be in this log (one-place.ts), except withdrawn ones, by
+   * the hash of the material.
+   */
   readonly met: ReadonlyMap<MaterialHash, MetKey>
   /** The available keys with the ID of a wanted key, or with a wanted name. */
   readonly availableById: ReadonlyMap<KeyId, NamedKey>
@@ -100,7 +103,7 @@ export type PoolFacts = {
   readonly oldest: readonly KnownKey[]
   /** All available keys in upload order, where all are wanted. */
   readonly available: readonly ListedKey[]
-  /** Materials of wanted fallback keys that were replaced or purged before. */
+  /** The materials of wanted keys that were fallback keys of the pool, and were replaced or purged (one-place.ts). */
   readonly formerFallbacks: ReadonlySet<MaterialHash>
 }
 

@@ -155,7 +155,7 @@ export function testDepletion(under: StoreUnderTest<PoolHistoryStore>): void {
       const open = await first.crash()
       const { store } = open
       assert.deepEqual(await claimMany(store, claimer('eve'), 40), { one_time_key: 30, withheld: 10 })
-      // A fallback key is no refill, and while it is there no reserve is needed.
+      // A fallback key is not a refill, and while it is there no reserve is needed.
       const pools = keyPools(store)
       await pools.upload({ session, oneTimeKeys: [], fallbackKeys: FALLBACK, now: 2 })
       assert.deepEqual(await claimMany(store, claimer('eve'), 1), { fallback: 1 })

@@ -257,7 +257,7 @@ export class ModelDevice {
     ) {
       return { refused: 400 }
     }
-    const conflicting = request.keys.filter((key) => this.#conflicts(key, request.keys))
+    const conflicting = this.#conflicting(request.keys)
     if (conflicting.length > 0) {
       if (!mayHeal || !this.#isSecondTry(request.keys, request.now)) return { refused: 400 }
       for (const algorithm of new Set(conflicting.map((key) => key.algorithm)))
@@ -266,7 +266,7 @@ export class ModelDevice {
     const result = { outcomes: {}, fallbackOutcomes: {}, storedAs: {}, evicted: [] as string[] }
     const touched = new Set<string>()
     const added = new Set<string>()
-    for (const key of request.keys.toSorted(byCodePoints)) {
+    for (const key of request.keys.toSorted(byPool)) {
       touched.add(key.algorithm)
       const pool = this.#pool(key.algorithm)
       const name = `${key.algorithm}:${key.id}`
@@ -277,6 +277,7 @@ export class ModelDevice {
         if (known.id !== key.id) Object.assign(result.storedAs, { [name]: `${key.algorithm}:${known.id}` })
       } else if (known?.state === 'issued') outcome('already_issued')
       else if (known !== undefined) outcome('already_removed')
+      else if (this.#isElsewhere(key, 'one-time')) outcome('in_use_elsewhere')
       else {
         outcome(pool.log.some((e) => e.id === key.id && e.state === 'issued') ? 'id_reused' : 'stored')
         pool.log.push({ ...key, state: 'available' })
@@ -303,6 +304,8 @@ export class ModelDevice {
         Object.assign(result.fallbackOutcomes, { [name]: 'already_stored' })
       else if (pool.formerFallbacks.has(key.material)) {
         Object.assign(result.fallbackOutcomes, { [name]: 'already_replaced' })
+      } else if (this.#isElsewhere(key, 'fallback')) {
+        Object.assign(result.fallbackOutcomes, { [name]: 'in_use_elsewhere' })
       } else {
         if (pool.fallback !== undefined) pool.formerFallbacks.add(pool.fallback.material)
         pool.fallback = { ...key, used: false, issueCount: 0 }
@@ -313,15 +316,27 @@ export class ModelDevice {
     return result
   }
 
-  /** Material that is known, or comes earlier in the request, never conflicts; otherwise an available ID does. */
-  #conflicts(key: ModelKey, request: readonly ModelKey[]): boolean {
-    const pool = this.pools.get(key.algorithm)
-    if (pool?.log.some((e) => e.material === key.material && e.state !== 'withdrawn')) return false
-    const earlier = request.some((other) => {
-      const same = other.algorithm === key.algorithm && other.material === key.material
-      return same && byCodePoints(other, key) < 0 && !this.#conflicts(other, request)
+  /** Material that is known, has a place elsewhere or comes earlier never conflicts; otherwise an available ID does. */
+  #conflicting(keys: readonly ModelKey[]): ModelKey[] {
+    const stored = new Set<string>()
+    return keys.toSorted(byPool).filter((key) => {
+      const log = this.pools.get(key.algorithm)?.log ?? []
+      const isKnown = log.some((e) => e.material === key.material && e.state !== 'withdrawn')
+      if (isKnown || stored.has(key.material) || this.#isElsewhere(key, 'one-time')) return false
+      const conflicts = log.some((e) => isAvailable(e) && e.id === key.id)
+      if (!conflicts) stored.add(key.material)
+      return conflicts
     })
-    return !earlier && (pool?.log.some((e) => isAvailable(e) && e.id === key.id) ?? false)
+  }
+
+  /** Whether the material is or was used for another algorithm or kind of key. Withdrawn keys do not count. */
+  #isElsewhere({ algorithm, material }: ModelKey, as: 'one-time' | 'fallback'): boolean {
+    return [...this.pools].some(([name, { log, fallback, formerFallbacks }]) => {
+      const isOther = name !== algorithm
+      const isLogged = log.some((e) => e.material === material && e.state !== 'withdrawn')
+      const isFallback = fallback?.material === material || formerFallbacks.has(material)
+      return ((isOther || as === 'fallback') && isLogged) || ((isOther || as === 'one-time') && isFallback)
+    })
   }
 
   #isSecondTry(keys: readonly ModelKey[], now: number): boolean {
@@ -355,6 +370,11 @@ export class ModelDevice {
 
 function isAvailable(entry: Entry): boolean {
   return entry.state === 'available'
+}
+
+/** By algorithm, then by ID. */
+function byPool(a: ModelKey, b: ModelKey): number {
+  return Buffer.compare(Buffer.from(a.algorithm), Buffer.from(b.algorithm)) || byCodePoints(a, b)
 }
 
 /** Compares UTF-8 bytes, which sort as code points do. */

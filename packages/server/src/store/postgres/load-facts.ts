@@ -7,6 +7,7 @@ import { mayBeEvicted } from '../../pool/enter-keys.ts'
 import type { IdentityPart } from '../../pool/identity.ts'
 import { type HashedKey, type MaterialHash, materialOfJson } from '../../pool/key.ts'
 import { ID_REUSE_LOOKBACK } from '../../pool/outcomes.ts'
+import { mayBeFormerFallback, mayBeLogged } from '../../pool/one-place.ts'
 import type { KnownKey, ListedKey, MetKey, NamedKey } from '../../pool/log-key.ts'
 import type { DeviceFacts, PoolFacts, WantedFacts } from '../../pool/port.ts'
 import { toDayCounts, type UserCountsRow } from '../day-counts.ts'
@@ -25,7 +26,7 @@ export async function loadFacts(
   const { row, pools } = locked
   const digests = await lockedDigests(core.digests, tx, tx.fence.epoch, pools)
   const available = await listedKeys(tx, pools, wanted)
-  const former = await formerFallbacks(tx, pools, wanted.fallbackKeys)
+  const former = await formerFallbacks(tx, pools, wanted)
   const facts: PoolFacts[] = []
   for (const pool of pools) {
     const keys = wanted.oneTimeKeys.filter((key) => key.algorithm === pool.algorithm)
@@ -113,15 +114,17 @@ async function metKeys(
   tx: Write,
   pool: PoolRow,
   keys: readonly HashedKey[],
-  { available }: WantedFacts,
+  wanted: WantedFacts,
 ): Promise<Pick<PoolFacts, 'met' | 'availableById' | 'addedSinceIssued'>> {
+  const { available } = wanted
   const names = available === 'all' ? [] : available.flatMap((name) => parseKeyName(name) ?? [])
   const named = names.filter((name) => name.algorithm === pool.algorithm).map((name) => name.keyId)
   const met = new Map<MaterialHash, MetKey>()
   const availableById = new Map<KeyId, NamedKey>()
   const addedSinceIssued = new Map<KeyId, number>()
-  const isEmpty = pool.last_seq === 0 || keys.length + named.length === 0
-  for (const row of isEmpty ? [] : await readMet(tx, pool, keys, named)) {
+  const logged = mayBeLogged(wanted, pool.algorithm)
+  const isEmpty = pool.last_seq === 0 || logged.length + named.length === 0
+  for (const row of isEmpty ? [] : await readMet(tx, pool, keys, logged, named)) {
     const state = stateOf(row.state)
     if (row.by_material) {
       if (state !== 'withdrawn') met.set(row.hash, { ...listed(row), state })
@@ -135,7 +138,7 @@ async function metKeys(
 }
 
 /**
- * The wanted keys that the log holds, by the hash of their material and by their ID. An available key with the ID of a
+ * The wanted keys that the log holds: `logged` by the hash of their material, `keys` by their ID. An available key with the ID of a
  * wanted key counts only if its material differs, or if its ID is named: otherwise it is found by its material. The log
  * has no index by ID, so IDs are compared with the available keys and the keys of the domain's lookback. `coalesce`
  * keeps the condition from becoming a join, so that IDs are hashed once and rows are read once.
@@ -144,15 +147,16 @@ function readMet(
   tx: Write,
   { pool_num: num, head, last_seq: lastSeq }: PoolRow,
   keys: readonly HashedKey[],
+  logged: readonly HashedKey[],
   named: readonly KeyId[],
 ): Promise<MetRow[]> {
   return tx.all<MetRow>(
     `select pool_num, seq, key_id, encode(material, 'hex') as hash, null as json, true as by_material,
        case when state = ${STATE_CODE.available} and seq < $4 then ${STATE_CODE.issued} else state end as state
      from one_time_keys
-     where pool_num = $1 and material = any($2::bytea[]) and state <> ${STATE_CODE.withdrawn}
+     where pool_num = $1 and material = any($7::bytea[]) and state <> ${STATE_CODE.withdrawn}
        -- The index has the first 3 bytes of a material.
-       and substr(material, 1, 3) = any(array(select substr(wanted, 1, 3) from unnest($2::bytea[]) as wanted))
+       and substr(material, 1, 3) = any(array(select substr(wanted, 1, 3) from unnest($7::bytea[]) as wanted))
      union all
      select pool_num, seq, key_id, encode(material, 'hex'),
        case when state = ${STATE_CODE.available} and seq >= $4 then json end, false, state
@@ -167,6 +171,7 @@ function readMet(
     head,
     Math.min(lastSeq - ID_REUSE_LOOKBACK, head - 1),
     named,
+    logged.map((key) => bytesOf(key.hash)),
   )
 }
 
@@ -204,12 +209,11 @@ async function listedKeys(
 async function formerFallbacks(
   tx: Write,
   pools: readonly PoolRow[],
-  keys: readonly HashedKey[],
+  offered: WantedFacts,
 ): Promise<ReadonlyMap<number, ReadonlySet<MaterialHash>>> {
-  const wanted = keys.flatMap((key) => {
-    const pool = pools.find(({ algorithm }) => algorithm === key.algorithm)
-    return pool === undefined ? [] : [{ num: pool.pool_num, hash: key.hash }]
-  })
+  const wanted = pools.flatMap(({ pool_num: num, algorithm }) =>
+    mayBeFormerFallback(offered, algorithm).map(({ hash }) => ({ num, hash })),
+  )
   if (wanted.length === 0) return new Map()
   const rows = await tx.all<Pick<KeyRow, 'pool_num' | 'hash'>>(
     `select pool_num, encode(material, 'hex') as hash

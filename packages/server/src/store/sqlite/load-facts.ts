@@ -7,6 +7,7 @@ import { mayBeEvicted } from '../../pool/enter-keys.ts'
 import type { IdentityPart } from '../../pool/identity.ts'
 import { type HashedKey, type MaterialHash, materialOfJson } from '../../pool/key.ts'
 import { ID_REUSE_LOOKBACK } from '../../pool/outcomes.ts'
+import { mayBeFormerFallback, mayBeLogged } from '../../pool/one-place.ts'
 import type { KnownKey, ListedKey, MetKey, NamedKey } from '../../pool/log-key.ts'
 import type { DeviceFacts, PoolFacts, WantedFacts } from '../../pool/port.ts'
 import type { DeviceRef, UserRef } from '../../session.ts'
@@ -102,7 +103,7 @@ function poolFacts(tx: Transaction, pool: PoolState, wanted: WantedFacts): PoolF
     ...metKeys(tx, pool, keys, wanted),
     oldest: surplus > 0 ? oldestKeys(tx, pool, surplus) : [],
     available: wanted.available === 'all' ? listedKeys(tx, pool) : [],
-    formerFallbacks: formerFallbacks(tx, pool, wanted.fallbackKeys),
+    formerFallbacks: formerFallbacks(tx, pool, mayBeFormerFallback(wanted, algorithm)),
   }
 }
 
@@ -119,11 +120,12 @@ function metKeys(
   tx: Transaction,
   pool: PoolState,
   keys: readonly HashedKey[],
-  { available }: WantedFacts,
+  wanted: WantedFacts,
 ): Pick<PoolFacts, 'met' | 'availableById' | 'addedSinceIssued'> {
+  const { available } = wanted
   const names = available === 'all' ? [] : available.flatMap((name) => parseKeyName(name) ?? [])
   const named = names.filter((name) => name.algorithm === pool.algorithm).map((name) => name.keyId)
-  const met = keysByMaterial(tx, pool, keys)
+  const met = keysByMaterial(tx, pool, mayBeLogged(wanted, pool.algorithm))
   const availableById = new Map<KeyId, NamedKey>()
   const issued: KeyRow[] = []
   const isKnown = keys.every((key) => met.has(key.hash)) && named.length === 0
@@ -237,19 +239,17 @@ function listedKeys(tx: Transaction, { poolNum }: PoolState): ListedKey[] {
 
 function formerFallbacks(
   tx: Transaction,
-  { poolNum, algorithm }: PoolState,
+  { poolNum }: PoolState,
   keys: readonly HashedKey[],
 ): ReadonlySet<MaterialHash> {
-  const own = keys.filter((key) => key.algorithm === algorithm)
-  const former = own.filter(
-    ({ hash }) =>
-      tx.one(
-        `select 1 from former_fallback_keys where pool_num = ? and material = ?`,
-        poolNum,
-        Buffer.from(hash, 'hex'),
-      ) !== undefined,
+  if (keys.length === 0) return new Set()
+  const rows = tx.all<{ hash: MaterialHash }>(
+    `select lower(hex(material)) as hash from former_fallback_keys
+     where pool_num = ? and material in (select unhex(value) from json_each(?))`,
+    poolNum,
+    JSON.stringify(keys.map(({ hash }) => hash)),
   )
-  return new Set(former.map(({ hash }) => hash))
+  return new Set(rows.map(({ hash }) => hash))
 }
 
 function toListedKey({ num, key_id: keyId, material }: KeyRow): ListedKey {
