@@ -223,10 +223,7 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
       'return { version: version + (changed ? 1 : 0), generation: generation + (left ? 1 : 0) }',
       'return { version: version + 1, generation: generation + (left ? 1 : 0) }',
     ],
-    [
-      'if (pools.length === 0 && !left) return undefined',
-      'if (pools.length === 0) return undefined',
-    ],
+    ['if (pools.length === 0 && !left) return undefined', 'if (pools.length === 0) return undefined'],
     [
       'return [...this.#pools.values()].sort((a, b) => compareCodePoints(a.algorithm, b.algorithm))',
       'return [...this.#pools.values()]',

@@ -50,6 +50,21 @@ for (const lose of ['answer', 'request'] as const) {
   })
 }
 
+test('a key that the server has in another place is not stored, and not drift', async () => {
+  const { sdk, guard, emitted } = await startScene(server.url, 'elsewhere')
+  await sdk.round()
+  const fallbackKeys = sdk.fallbackKey('AAAAAF')
+  const [key] = Object.values(fallbackKeys)
+  await sdk.upload({ more: { fallback_keys: fallbackKeys } })
+  const copy = 'signed_curve25519:COPY'
+  await sdk.upload({ more: { one_time_keys: { [copy]: key } } })
+  assert.equal(sdk.uploads.at(-1)?.body['dev.latchkey.outcomes'][copy], 'in_use_elsewhere')
+  const [known] = await guard.explain(copy)
+  assert.equal(known?.state, 'issued', 'the private half is kept, and the key is not expected in the pool')
+  for (const _ of [1, 2]) await sdk.round()
+  assert.deepEqual([emitted('drift'), await guard.history()], [[], []])
+})
+
 test('keys are in the ledger before their request is sent', async () => {
   const seen: (number | undefined)[] = []
   const { sdk, guard } = await startScene(server.url, 'ahead', {

@@ -97,7 +97,7 @@ export function enterKeys(
   return { outcomes, fallbackOutcomes, storedAs, evicted, healed, counts }
 }
 
-/** The keys of a request for one pool, and what becomes of them. */
+/** The keys of a request for one pool, and their outcomes. */
 type Batch = { readonly pool: Pool; readonly keys: readonly HashedKey[] }
 type DecidedBatch = Batch & { readonly decision: Outcomes }
 
