@@ -395,19 +395,35 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
       'return isAnswer(reading, query)',
     ],
     [
-      'return { from: since, listsFrom: everyone ? BEGINNING : since }',
-      'return { from: since, listsFrom: since }',
+      'return { from: since, listsFrom: everyone ? BEGINNING : listsSince }',
+      'return { from: since, listsFrom: listsSince }',
     ],
+  ],
+  'sync/page.ts': [
+    [
+      'const isFull = messages.length >= toDevicePerSync || bytesOf(messages) >= syncPageBytes',
+      'const isFull = bytesOf(messages) >= syncPageBytes',
+    ],
+    ['return items.filter(({ pos }) => pos <= position)', 'return items'],
+    [
+      'return Math.min(lastMessage?.pos ?? endOfStream, lastData?.pos ?? endOfStream)',
+      'return lastMessage?.pos ?? lastData?.pos ?? endOfStream',
+    ],
+  ],
+  'sync/wait-places.ts': [
+    ['if (ofDevice.staying.size >= perDevice) this.#giveWay(ofDevice)', ''],
+    ['if (ofUser.staying.size >= perUser) this.#giveWay(ofUser)', ''],
+    ['if (oldest === undefined || heaviest.size <= own + 1)', 'if (oldest === undefined)'],
   ],
   'sync/token.ts': [
     [
-      'if (position <= end.position) return { since: position, newEpoch: false, everyone: false }',
-      'if (position < end.position) return { since: position, newEpoch: false, everyone: false }',
+      'if (seen <= end.position) return { since: position, listsSince: lists, newEpoch: false, everyone: false }',
+      'if (seen < end.position) return { since: position, listsSince: lists, newEpoch: false, everyone: false }',
     ],
-    [
-      'return { since: Math.min(position, formerEnd), newEpoch: true, everyone: position > formerEnd }',
-      'return { since: position, newEpoch: true, everyone: position > formerEnd }',
-    ],
+    ['since: Math.min(position, formerEnd),', 'since: position,'],
+    ['listsSince: Math.min(lists, formerEnd),', 'listsSince: lists,'],
+    ['everyone: seen > formerEnd,', 'everyone: position > formerEnd,'],
+    ['return Math.max(position, lists)', 'return position'],
   ],
 }
 

@@ -43,6 +43,8 @@ export type SizeLimits = {
   readonly inboxMessages: number
   readonly inboxLength: number
   readonly toDevicePerSync: number
+  /** Messages in one sync answer, and account data in one. */
+  readonly syncPageBytes: number
   /** Concurrently waiting syncs, in total, per user and per device. */
   readonly waitingSyncs: number
   readonly waitingSyncsPerUser: number
@@ -132,6 +134,7 @@ export const DEFAULT_SIZES: SizeLimits = {
   inboxMessages: 50_000,
   inboxLength: 64 * 1024 * 1024,
   toDevicePerSync: 100,
+  syncPageBytes: 1024 * 1024,
   waitingSyncs: 20_000,
   waitingSyncsPerUser: 100,
   waitingSyncsPerDevice: 8,

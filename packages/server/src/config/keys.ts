@@ -348,6 +348,12 @@ export const SIZE_KEYS: Keys<SizeLimits> = {
     sizes.toDevicePerSync,
     'To-device messages in one sync answer.',
   ),
+  syncPageBytes: key(
+    'limits.sync_page_bytes',
+    bytes(64 * KIB, 100 * MIB),
+    sizes.syncPageBytes,
+    'To-device messages in one sync answer, and account data in one; the item that reaches it is the last.',
+  ),
   waitingSyncs: key(
     'limits.waiting_syncs',
     whole(1, 1_000_000),

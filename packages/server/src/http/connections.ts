@@ -40,7 +40,9 @@ export function watchConnections(server: Server, timeoutMs: number): void {
   // Node restarts the time at each write, and while the kernel takes bytes of a large one.
   server.setTimeout(timeoutMs)
   server.on('timeout', (socket: Socket) => {
-    if (isStalled(socket) || answersOn(socket).pending.length === 0) socket.destroy()
+    // The first request of a connection has a time limit of its own.
+    const isIdle = answersBySocket.get(socket)?.pending.length === 0
+    if (isStalled(socket) || isIdle) socket.destroy()
   })
 }
 

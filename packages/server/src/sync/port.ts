@@ -5,6 +5,7 @@
 import type { UserId } from '@latchkey/protocol'
 import type { PoolStatus } from '../pool/commands.ts'
 import type { DeviceRef, Position, Session, UserRef } from '../session.ts'
+import type { PageLimits } from './page.ts'
 import type { StreamEnd, SyncToken } from './token.ts'
 
 /** Everything newer than a position, and the pools, read at one instant. */
@@ -15,9 +16,11 @@ export type SyncReading = {
   readonly since: Position | undefined
   /** The token was of a former epoch: the answer leaves at once, with a token of the present one (token.ts). */
   readonly newEpoch: boolean
-  /** The position up to which this reading is complete. Never below `since`. */
+  /** The position up to which messages and account data are complete (page.ts). Never below `since`. */
   readonly position: Position
-  /** JSON texts of to-device events, oldest first, at most the limit. */
+  /** The position up to which device lists are complete: the end of the stream. */
+  readonly lists: Position
+  /** JSON texts of to-device events, oldest first. */
   readonly toDevice: readonly string[]
   readonly changedUsers: readonly UserId[]
   readonly accountData: readonly { readonly type: string; readonly content: string }[]
@@ -36,7 +39,7 @@ export type SyncQuery = {
   readonly confirms: boolean
   /** From the beginning: list everyone whom the user tracks. */
   readonly everyoneFromBeginning: boolean
-  readonly toDeviceLimit: number
+  readonly page: PageLimits
   /**
    * Whether the request waits if there is nothing new. A reading that will be answered advertises its counts: they are
    * acknowledged (pool/wake.ts) once a request presents a token with its position. The answer may never arrive;

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import test, { describe } from 'node:test'
 import type { UserId } from '@latchkey/protocol'
 import type { SyncReading } from './port.ts'
-import { acknowledgedUpTo, advertisesCounts, BEGINNING, completeUpTo, isAnswer, rangeOf } from './reading.ts'
+import { acknowledgedUpTo, advertisesCounts, BEGINNING, isAnswer, rangeOf } from './reading.ts'
 
 describe('a reading begins', () => {
   const rows = [
@@ -29,28 +29,11 @@ describe('a reading begins', () => {
   ] as const
   for (const [name, since, everyone, everyoneFromBeginning, from, listsFrom] of rows)
     test(name, () =>
-      assert.deepEqual(rangeOf({ since, everyone }, { everyoneFromBeginning }), { from, listsFrom }),
+      assert.deepEqual(rangeOf({ since, listsSince: since, everyone }, { everyoneFromBeginning }), {
+        from,
+        listsFrom,
+      }),
     )
-})
-
-describe('a reading is complete', () => {
-  const rows: readonly (readonly [string, number[], number])[] = [
-    ['up to the end of the stream without messages', [], 9],
-    ['up to the end of the stream with a page that is not full', [3], 9],
-    ['up to its last message with a full page', [3, 4], 4],
-  ]
-  for (const [name, positions, expected] of rows) {
-    test(name, () =>
-      assert.equal(
-        completeUpTo(
-          positions.map((pos) => ({ pos })),
-          { toDeviceLimit: 2 },
-          9,
-        ),
-        expected,
-      ),
-    )
-  }
 })
 
 describe('a request acknowledges', () => {
@@ -68,6 +51,7 @@ const IDLE: SyncReading = {
   since: 5,
   newEpoch: false,
   position: 5,
+  lists: 5,
   toDevice: [],
   changedUsers: [],
   accountData: [],

@@ -1,6 +1,5 @@
 /**
- * One reading of `/sync`: what it contains, up to which position it is complete, and what it acknowledges and
- * advertises. Acknowledged: the device has shown a token, so it received the answer with that token; messages up to it
+ * One reading of `/sync`: where it begins (its end: page.ts), and what it acknowledges and advertises. Acknowledged: the device has shown a token, so it received the answer with that token; messages up to it
  * are deleted, and its counts are the ones the device knows. Advertised: the counts of an answer that may not arrive.
  */
 import type { Position } from '../session.ts'
@@ -19,23 +18,13 @@ export type ReadingRange = {
 
 /** A first sync has no device lists. A token that cannot be continued counts as a first sync with all of them. */
 export function rangeOf(
-  { since, everyone }: Pick<Continuation, 'since' | 'everyone'>,
+  { since, listsSince, everyone }: Pick<Continuation, 'since' | 'listsSince' | 'everyone'>,
   { everyoneFromBeginning }: Pick<SyncQuery, 'everyoneFromBeginning'>,
 ): ReadingRange {
   if (since === undefined) {
     return { from: BEGINNING, listsFrom: everyoneFromBeginning ? BEGINNING : undefined }
   }
-  return { from: since, listsFrom: everyone ? BEGINNING : since }
-}
-
-/** A full page of messages may have more behind it, so the reading is complete only up to its last message. */
-export function completeUpTo(
-  messages: readonly { readonly pos: Position }[],
-  { toDeviceLimit }: Pick<SyncQuery, 'toDeviceLimit'>,
-  endOfStream: Position,
-): Position {
-  const isFull = messages.length >= toDeviceLimit
-  return (isFull ? messages.at(-1)?.pos : undefined) ?? endOfStream
+  return { from: since, listsFrom: everyone ? BEGINNING : listsSince }
 }
 
 /** The position up to which the request acknowledges answers; undefined: it acknowledges nothing. */

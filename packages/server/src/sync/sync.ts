@@ -12,6 +12,7 @@
  * changed: an error would make SDKs retry without end. Source: client-server API, "Syncing"; wake-ups: pool/wake.ts.
  */
 import type { Session } from '../session.ts'
+import type { PageLimits } from './page.ts'
 import type { SyncReading, SyncStore } from './port.ts'
 import { isAnswer } from './reading.ts'
 import { decodeToken, encodeToken } from './token.ts'
@@ -22,7 +23,7 @@ export type SyncRequest = {
   /** The token as it came; undefined for a first sync. */
   readonly since?: string
   readonly timeoutMs: number
-  readonly toDeviceLimit: number
+  readonly page: PageLimits
   /** Aborted when the client disconnects. Requested only by syncs that wait. */
   readonly clientGone: () => AbortSignal
 }
@@ -39,7 +40,7 @@ export async function sync(
   waiters: SyncWaiters,
   request: SyncRequest,
 ): Promise<SyncAnswer> {
-  const { session, since, timeoutMs, toDeviceLimit } = request
+  const { session, since, timeoutMs, page } = request
   const incremental = since !== undefined
   const token = since === undefined ? undefined : decodeToken(store.tokenSecret, session, since)
   using waiter =
@@ -54,7 +55,7 @@ export async function sync(
       ...(token !== undefined && { token }),
       confirms,
       everyoneFromBeginning: incremental,
-      toDeviceLimit,
+      page,
       mayWait,
     })
     if (waiting === undefined || isAnswer(reading, { mayWait })) {

@@ -7,11 +7,17 @@ import { continueFrom, decodeToken, encodeToken } from './token.ts'
 const SECRET = 'secret'
 const DEVICE = { deviceRef: 1 as DeviceRef }
 const TOKEN = { epoch: 'now', position: 7 }
+const PAGE = { ...TOKEN, lists: 9 }
 
 describe('a sync token', () => {
   const text = encodeToken(SECRET, DEVICE, TOKEN)
+  const page = encodeToken(SECRET, DEVICE, PAGE)
   const rows: readonly (readonly [string, string, object | undefined])[] = [
     ['is read by its device', text, TOKEN],
+    ['of a page is read by its device', page, PAGE],
+    ['of a page with other lists is none', page.replace('.9.', '.8.'), undefined],
+    ['of a page without lists is none', page.replace('.9.', '.'), undefined],
+    ['of a page named as another is none', page.replace('s2', 's1'), undefined],
     ['of another version is none', text.replace('s1', 's2'), undefined],
     ['with another position is none', text.replace('.7.', '.8.'), undefined],
     ['with another epoch is none', text.replace('now', 'old'), undefined],
@@ -51,7 +57,19 @@ describe('a reading continues', () => {
     ],
   ] as const
   for (const [name, token, at, [since, newEpoch, everyone]] of rows)
-    test(name, () => assert.deepEqual(continueFrom(token, at), { since, newEpoch, everyone }))
+    test(name, () =>
+      assert.deepEqual(continueFrom(token, at), { since, listsSince: since, newEpoch, everyone }),
+    )
+
+  test('after a page with the device lists that the page did not have', () => {
+    const page = { since: 7, listsSince: 9, newEpoch: false, everyone: false }
+    assert.deepEqual(continueFrom(PAGE, end), page)
+    const ended = { since: 5, listsSince: 5, newEpoch: true, everyone: true }
+    assert.deepEqual(continueFrom({ epoch: 'old', position: 5, lists: 6 }, former), ended)
+  })
+
+  test('not, but proves a rollback, after a page of a stream that was longer', () =>
+    assert.match(continueFrom({ ...PAGE, lists: 10 }, end).proof ?? '', /position 10, the end is 9/))
 
   test('not, but proves a rollback, from a position that the stream has not reached', () =>
     assert.match(continueFrom({ epoch: 'now', position: 10 }, end).proof ?? '', /position 10, the end is 9/))

@@ -73,7 +73,7 @@ async function received(store: Store, session: Session): Promise<number[]> {
   const { toDevice } = await store.sync.read(session, {
     confirms: false,
     everyoneFromBeginning: false,
-    toDeviceLimit: 1000,
+    page: { toDevicePerSync: 1000, syncPageBytes: 1e9 },
     mayWait: false,
   })
   return toDevice.map((event) => (JSON.parse(event) as { n: number }).n)

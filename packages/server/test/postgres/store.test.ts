@@ -66,7 +66,7 @@ async function waiting(store: Store, session: Session): Promise<number[]> {
   const { toDevice } = await store.sync.read(session, {
     confirms: false,
     everyoneFromBeginning: false,
-    toDeviceLimit: 1000,
+    page: { toDevicePerSync: 1000, syncPageBytes: 1e9 },
     mayWait: false,
   })
   return toDevice.map((event) => JSON.parse(event).content.n)

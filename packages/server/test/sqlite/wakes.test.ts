@@ -27,7 +27,7 @@ function read(store: Store, session: Session, after?: SyncReading): Promise<Sync
     ...(token && { token }),
     confirms: false,
     everyoneFromBeginning: false,
-    toDeviceLimit: 100,
+    page: { toDevicePerSync: 100, syncPageBytes: 1e9 },
     mayWait: true,
   })
 }

@@ -11,6 +11,7 @@ import { testPoolAgainstModel } from './pool-against-model.ts'
 import { testPoolOrder } from './pool-order.ts'
 import { postgres } from './postgres-store.ts'
 import { testRooms } from './rooms.ts'
+import { testSyncPages } from './sync-pages.ts'
 import { testSeveralStores } from './several-stores.ts'
 
 if (process.env['LATCHKEY_TEST_POSTGRES']) {
@@ -24,6 +25,7 @@ if (process.env['LATCHKEY_TEST_POSTGRES']) {
   testKnownNetworks(postgres)
   testAdmin(postgres)
   testRooms(postgres)
+  testSyncPages(postgres)
   testSeveralStores()
 } else {
   test('the contract suite against PostgreSQL', {

@@ -236,7 +236,7 @@ const CASES: Readonly<Record<string, Case>> = {
 const FROM_BEGINNING = {
   confirms: false,
   everyoneFromBeginning: true,
-  toDeviceLimit: 1000,
+  page: { toDevicePerSync: 1000, syncPageBytes: 1e9 },
   mayWait: false,
 }
 

@@ -17,6 +17,7 @@ import { testKnownNetworks } from './known-networks.ts'
 import { testPoolAgainstModel } from './pool-against-model.ts'
 import { testPoolOrder } from './pool-order.ts'
 import { testRooms } from './rooms.ts'
+import { testSyncPages } from './sync-pages.ts'
 import type { OpenStore, StoreUnderTest } from './store-under-test.ts'
 
 const sqlite: StoreUnderTest = {
@@ -66,3 +67,4 @@ testAuthSessions(sqlite)
 testKnownNetworks(sqlite)
 testAdmin(sqlite)
 testRooms(sqlite)
+testSyncPages(sqlite)

@@ -34,7 +34,12 @@ export async function poolStatus(
   store: Pick<PoolHistoryStore, 'sync'>,
   session: Session,
 ): Promise<PoolStatus> {
-  const query = { confirms: false, everyoneFromBeginning: false, toDeviceLimit: 1, mayWait: true }
+  const query = {
+    confirms: false,
+    everyoneFromBeginning: false,
+    page: { toDevicePerSync: 1, syncPageBytes: 1e9 },
+    mayWait: true,
+  }
   return (await store.sync.read(session, query)).pools
 }
 

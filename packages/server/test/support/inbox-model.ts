@@ -37,7 +37,7 @@ export async function assertInboxFollowsDomain(
     const { toDevice } = await reader.sync.read(session, {
       confirms: false,
       everyoneFromBeginning: false,
-      toDeviceLimit: count,
+      page: { toDevicePerSync: count, syncPageBytes: 1e9 },
       mayWait: false,
     })
     assert.deepEqual(toDevice, expected.map((message) => message.event).reverse(), `after message ${pos}`)

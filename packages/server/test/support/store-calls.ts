@@ -47,7 +47,7 @@ export function sync(store: Store, session: Session, token?: SyncToken): Promise
     ...(token && { token }),
     confirms: true,
     everyoneFromBeginning: token !== undefined,
-    toDeviceLimit: 100,
+    page: { toDevicePerSync: 100, syncPageBytes: 1e9 },
     mayWait: false,
   })
 }

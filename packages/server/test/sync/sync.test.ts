@@ -313,6 +313,36 @@ describe('device_lists', () => {
   })
 })
 
+describe('a first sync of more than a page', () => {
+  test('continues at once, page by page, with the counts of each moment, and then waits', async () => {
+    const alice = await newDevice()
+    const body = { text: 'x'.repeat(60_000) }
+    for (let n = 0; n < 20; n++) {
+      const path = `${CLIENT}/user/${alice.userId}/account_data/org.example.${n}`
+      ok(await server.call('PUT', path, { token: alice.token, body }))
+      await send(server, bob, { [alice.userId]: { '*': { ...body, n } } }, `page-${alice.deviceId}-${n}`)
+    }
+    const first = await sync(server, alice)
+    assert.ok(JSON.stringify(first).length < 2.3 * 1024 * 1024)
+    await upload(server, alice, { one_time_keys: keys(ids(3)) })
+    const second = await sync(server, alice, { since: first.next_batch, timeout: '60000' })
+    assert.equal(count(second), 3)
+    const numbers = [first, second].flatMap(({ to_device: { events } }) =>
+      events.map((event: { content: { n: number } }) => event.content.n),
+    )
+    assert.deepEqual(
+      numbers,
+      ids(20).map((_, n) => n),
+    )
+    const types = [first, second].flatMap(({ account_data: { events } }) => events)
+    assert.equal(new Set(types.map(({ type }) => type)).size, 20)
+    assert.equal(types.length, 20)
+    const poll = await longPoll(server, alice, second.next_batch)
+    await send(server, bob, { [alice.userId]: { '*': {} } }, `end-${alice.deviceId}`)
+    assert.equal(ok(await poll.answer).to_device.events.length, 1)
+  })
+})
+
 describe('the request', () => {
   test('is refused with a malformed filter, an unknown filter ID, or from instead of since', async () => {
     const alice = await newDevice()

@@ -73,11 +73,22 @@ class SlowReadings {
 
   poll(session: Session, since: string, gone?: AbortSignal, timeoutMs = 30_000): Promise<SyncAnswer> {
     const clientGone = (): AbortSignal => gone ?? new AbortController().signal
-    return sync(this.sync, this.waiters, { session, since, timeoutMs, toDeviceLimit: 100, clientGone })
+    return sync(this.sync, this.waiters, {
+      session,
+      since,
+      timeoutMs,
+      page: { toDevicePerSync: 100, syncPageBytes: 1e9 },
+      clientGone,
+    })
   }
 
   async token(session: Session): Promise<string> {
-    const request = { session, timeoutMs: 0, toDeviceLimit: 100, clientGone: () => AbortSignal.abort() }
+    const request = {
+      session,
+      timeoutMs: 0,
+      page: { toDevicePerSync: 100, syncPageBytes: 1e9 },
+      clientGone: () => AbortSignal.abort(),
+    }
     return (await sync(this.sync, this.waiters, request)).nextBatch
   }
 

@@ -10,6 +10,7 @@ import { endpoint, JsonText } from '../endpoint.ts'
 export const sync = endpoint({
   method: 'GET',
   path: '/sync',
+  answerBytes: ({ syncPageBytes }) => 2 * syncPageBytes,
   async handle(call) {
     const { context, session, query } = call
     await requireKnownFilter(context, session, query['filter'])
@@ -20,7 +21,7 @@ export const sync = endpoint({
       session,
       ...(since !== undefined && { since }),
       timeoutMs: Math.min(decodeTimeout(query['timeout']), config.sizes.syncTimeoutMs),
-      toDeviceLimit: config.sizes.toDevicePerSync,
+      page: config.sizes,
       clientGone: () => call.signal,
     })
     return encode(answer)

@@ -14,7 +14,7 @@ import type { Mark } from '../../fence/judge.ts'
 import { ANSWER_WITHIN_MS, ASK_EVERY_MS, VERIFY_ROUNDS } from '../../fence/verification.ts'
 import { unavailable } from '../../matrix-error.ts'
 import type { Position } from '../../session.ts'
-import { continueFrom, type SyncToken } from '../../sync/token.ts'
+import { continueFrom, newestSeen, type SyncToken } from '../../sync/token.ts'
 import type { Witness } from '../witness.ts'
 import { type Comparison, compareWitnesses, type Witnessed } from './compare-witnesses.ts'
 import { BACKEND } from './backends.ts'
@@ -222,7 +222,7 @@ export class Fence {
       const { proof } = continueFrom(token, { ...stream, formerEnd: former?.end_pos })
       return proof === undefined
         ? undefined
-        : { reason: proof, epochs: [token.epoch], position: token.position }
+        : { reason: proof, epochs: [token.epoch], position: newestSeen(token) }
     })
   }
 

@@ -5,7 +5,8 @@
 import type { PoolStatus } from '../../pool/commands.ts'
 import type { Position, Session, UserRef } from '../../session.ts'
 import type { SyncQuery, SyncReading } from '../../sync/port.ts'
-import { acknowledgedUpTo, advertisesCounts, completeUpTo, rangeOf } from '../../sync/reading.ts'
+import { completeUpTo, type PageItem, type PageLimits, upTo } from '../../sync/page.ts'
+import { acknowledgedUpTo, advertisesCounts, rangeOf } from '../../sync/reading.ts'
 import type { StreamEnd, SyncToken } from '../../sync/token.ts'
 import type { Core } from './core.ts'
 import type { Snapshot } from './database.ts'
@@ -69,7 +70,7 @@ async function readOnce(
 }
 
 export async function endOfStream({ db }: Pick<Core, 'db'>, token?: SyncToken): Promise<StreamEnd> {
-  const row = await db.one<SyncToken & { readonly former_end: Position | null }>(
+  const row = await db.one<Pick<SyncToken, 'epoch' | 'position'> & { readonly former_end: Position | null }>(
     `select epoch, pos as position, (select end_pos from former_epochs where epoch = $1) as former_end from stream`,
     token?.epoch ?? '',
   )
@@ -94,9 +95,9 @@ function readingOf(
   overview: Overview,
   from: Position,
   pools: PoolStatus,
-): Pick<SyncReading, 'epoch' | 'since' | 'newEpoch' | 'position' | 'signalled' | 'pools'> {
+): Pick<SyncReading, 'epoch' | 'since' | 'newEpoch' | 'position' | 'lists' | 'signalled' | 'pools'> {
   const { epoch, since, newEpoch, position, signal_pos: signalPos } = overview
-  return { epoch, since, newEpoch, position, signalled: signalPos > from, pools }
+  return { epoch, since, newEpoch, position, lists: position, signalled: signalPos > from, pools }
 }
 
 function readNews(core: Core, session: Session, query: SyncQuery): Promise<Read> {
@@ -104,32 +105,40 @@ function readNews(core: Core, session: Session, query: SyncQuery): Promise<Read>
     const overview = await readOverview(snapshot, { session, token: query.token })
     const { position, user_has_news: hasNews } = overview
     const { from, listsFrom } = rangeOf(overview, query)
-    const messages = await messagesSince(snapshot, session, from, query.toDeviceLimit)
+    const messages = await messagesSince(snapshot, session, from, query.page)
+    const accountData = hasNews ? await accountDataSince(snapshot, session.userRef, from, query.page) : []
+    const complete = completeUpTo({ messages, accountData }, query.page, position)
     const reading: SyncReading = {
       ...readingOf(overview, from, await fullStatus(core, snapshot, overview)),
-      position: completeUpTo(messages, query, position),
-      toDevice: messages.map((message) => message.event),
+      position: complete,
+      toDevice: upTo(messages, complete).map((message) => message.event),
       changedUsers:
         hasNews && listsFrom !== undefined
           ? await changedSince(snapshot, session.userRef, listsFrom, position)
           : [],
-      accountData: hasNews ? await accountDataSince(snapshot, session.userRef, from) : [],
+      accountData: upTo(accountData, complete),
     }
     return { reading, pools: overview }
   })
 }
 
+/** The messages of a page. Only as many as a page may have are measured. */
 function messagesSince(
   snapshot: Snapshot,
   { deviceRef }: Session,
   from: Position,
-  limit: number,
-): Promise<{ readonly pos: Position; readonly event: string }[]> {
+  { toDevicePerSync, syncPageBytes }: PageLimits,
+): Promise<(PageItem & { readonly event: string })[]> {
   return snapshot.all(
-    `select pos, event from inbox where device_num = $1 and pos > $2 order by pos limit $3`,
+    `select pos, event, bytes from (
+       select *, sum(bytes) over (order by pos) as total from (
+         select pos, event, octet_length(event) as bytes from inbox
+         where device_num = $1 and pos > $2 order by pos limit $3) as newer) as page
+     where total - bytes < $4::bigint order by pos`,
     deviceRef,
     from,
-    limit,
+    toDevicePerSync,
+    syncPageBytes,
   )
 }
 
@@ -137,10 +146,16 @@ function accountDataSince(
   snapshot: Snapshot,
   user: UserRef,
   from: Position,
-): Promise<{ readonly type: string; readonly content: string }[]> {
+  { syncPageBytes }: PageLimits,
+): Promise<(PageItem & SyncReading['accountData'][number])[]> {
   return snapshot.all(
-    `select type, content from account_data where user_num = $1 and pos > $2 order by pos`,
+    `select pos, type, content, bytes from (
+       select *, sum(bytes) over (order by pos) as total from (
+         select pos, type, content, octet_length(type) + octet_length(content) as bytes from account_data
+         where user_num = $1 and pos > $2) as newer) as page
+     where total - bytes < $3::bigint order by pos`,
     user,
     from,
+    syncPageBytes,
   )
 }

@@ -3,7 +3,7 @@
  * has the last acknowledged count outside the database. Only `raise` changes the numbers. Rule: fence/judge.ts.
  */
 import type { FenceEvent, OnFence } from '../../fence/events.ts'
-import type { StreamEnd, SyncToken } from '../../sync/token.ts'
+import { newestSeen, type StreamEnd, type SyncToken } from '../../sync/token.ts'
 import type { Witness } from '../witness.ts'
 import type { Reader, Transaction } from './database.ts'
 import {
@@ -69,7 +69,7 @@ export class Fence {
 
   /** Ends the epoch because of a token. */
   raise(tx: Transaction, reason: string, token: SyncToken): void {
-    const evidence: Evidence = { reason, epochs: [token.epoch], position: token.position }
+    const evidence: Evidence = { reason, epochs: [token.epoch], position: newestSeen(token) }
     const { droppedFallbackKeys, ...numbers } = raiseFence(tx, this.#positions, evidence, this.#options.now())
     writeTrustedWriter(tx, this.#options.witness?.writerId)
     this.#numbers = numbers

@@ -6,7 +6,8 @@
 import { unknownToken } from '../../matrix-error.ts'
 import type { DeviceRef, Position, Session, UserRef } from '../../session.ts'
 import type { SyncQuery, SyncReading } from '../../sync/port.ts'
-import { acknowledgedUpTo, advertisesCounts, completeUpTo, rangeOf } from '../../sync/reading.ts'
+import { completeUpTo, type PageItem, type PageLimits, upTo } from '../../sync/page.ts'
+import { acknowledgedUpTo, advertisesCounts, rangeOf } from '../../sync/reading.ts'
 import { type Continuation, continueFrom, type SyncToken } from '../../sync/token.ts'
 import type { Core } from './core.ts'
 import { isStale, purgeStaleNow } from './purge-stale-pools.ts'
@@ -58,45 +59,62 @@ function readSince(
   const { from, listsFrom } = rangeOf(start, query)
   const { epoch, position: last } = core.fence.endOfStream()
   const messages =
-    core.latestPositions.lastMessage(deviceRef) > from
-      ? messagesSince(core, deviceRef, from, query.toDeviceLimit)
-      : []
+    core.latestPositions.lastMessage(deviceRef) > from ? messagesSince(core, deviceRef, from, query.page) : []
   const newestForUser = core.latestPositions.lastForUser(userRef)
+  const accountData = newestForUser > from ? accountDataSince(core, userRef, from, query.page) : []
+  const position = completeUpTo({ messages, accountData }, query.page, last)
   const device = core.keys.byRef(deviceRef)
   return {
     epoch,
     since: start.since,
     newEpoch: start.newEpoch,
-    position: completeUpTo(messages, query, last),
-    toDevice: messages.map((message) => message.event),
+    position,
+    lists: last,
+    toDevice: upTo(messages, position).map((message) => message.event),
     changedUsers:
       listsFrom !== undefined && newestForUser > listsFrom
         ? changedSince(core, userRef, listsFrom, last)
         : [],
-    accountData: newestForUser > from ? accountDataSince(core, userRef, from) : [],
+    accountData: upTo(accountData, position),
     signalled: device !== undefined && device.signalPos > from,
     pools: poolStatus(core, deviceRef),
   }
 }
 
+/** The messages of a page. Only as many as a page may have are measured, and no text beyond it is read. */
 function messagesSince(
   core: Core,
   device: DeviceRef,
   from: Position,
-  limit: number,
-): { readonly pos: Position; readonly event: string }[] {
+  { toDevicePerSync, syncPageBytes }: PageLimits,
+): (PageItem & { readonly event: string })[] {
   return core.db.all(
-    `select pos, event from inbox where device_num = ? and pos > ? order by pos limit ?`,
+    `select pos, event, bytes from (
+       select *, sum(bytes) over (order by pos) as total from (
+         select pos, event, octet_length(event) as bytes from inbox
+         where device_num = ? and pos > ? order by pos limit ?))
+     where total - bytes < ? order by pos`,
     device,
     from,
-    limit,
+    toDevicePerSync,
+    syncPageBytes,
   )
 }
 
-function accountDataSince(core: Core, user: UserRef, from: Position): SyncReading['accountData'] {
-  return core.db.all<{ type: string; content: string }>(
-    `select type, content from account_data where user_num = ? and pos > ? order by pos`,
+function accountDataSince(
+  core: Core,
+  user: UserRef,
+  from: Position,
+  { syncPageBytes }: PageLimits,
+): (PageItem & SyncReading['accountData'][number])[] {
+  return core.db.all(
+    `select pos, type, content, bytes from (
+       select *, sum(bytes) over (order by pos) as total from (
+         select pos, type, content, octet_length(type) + octet_length(content) as bytes from account_data
+         where user_num = ? and pos > ?))
+     where total - bytes < ? order by pos`,
     user,
     from,
+    syncPageBytes,
   )
 }
