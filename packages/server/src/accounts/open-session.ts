@@ -39,8 +39,8 @@ export type LoginDecision<Ref extends DeviceRef = DeviceRef> = (
 /**
  * A device that is created or restored has no key from before the fence, so it begins at the present fence.
  *
- * @throws {MatrixError} 403 when the user is locked or the password has changed since it was checked, 400 when the ID is a key's or the user
- *   has as many devices as allowed.
+ * @throws {MatrixError} 403 when the user is locked or the password has changed since it was checked, 400 when the ID
+ *   is a key's or the user has as many devices as allowed.
  */
 export function decideLogin<Ref extends DeviceRef>(
   { passwordHash, isLocked, device, namesKey, deviceCount }: LoginFacts<Ref>,

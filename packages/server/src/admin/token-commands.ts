@@ -1,4 +1,4 @@
-/** The administration commands about registration tokens. A token is named by itself, or by the ID that `list` prints. */
+/** The administration commands about registration tokens. A token is named by itself, or by the ID that a list has. */
 import { Type } from 'typebox'
 import { hashToken } from '../accounts/access-token.ts'
 import { createRegistrationToken, idOfHash, registrationTokenId } from '../accounts/registration-token.ts'

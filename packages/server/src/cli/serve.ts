@@ -42,8 +42,8 @@ async function serve(command: Command): Promise<void> {
 }
 
 /**
- * Node opens its debugger to the whole machine on SIGUSR1, and any program that connects runs code in this process. A listener
- * of our own takes its place, also when Node was started without `--disable-sigusr1`.
+ * Node opens its debugger on SIGUSR1, and any program on the machine that connects to it runs code in this process. A
+ * listener of our own takes its place, also when Node was started without `--disable-sigusr1`.
  */
 function ignoreDebuggerSignal(): void {
   process.on('SIGUSR1', () => {})

@@ -16,10 +16,9 @@ import type { JsonObject } from '@latchkey/protocol'
 import type { SizeLimits, TrustedProxies } from '../config/config.ts'
 import type { Context } from '../context.ts'
 import { networkOf } from '../lib/client-network.ts'
-import { MatrixError, unknownToken } from '../matrix-error.ts'
 import type { Origin, SecurityLog } from '../observe/security-log.ts'
 import type { Session } from '../session.ts'
-import { authenticate, presentedSession, sessionEnded } from './authenticate.ts'
+import { authenticate, presentedSession } from './authenticate.ts'
 import { BodyBudget } from './body-budget.ts'
 import { clientAddress, proxyWarning, trustedProxies } from './client-address.ts'
 import { clientApi } from './client-api/index.ts'
@@ -44,6 +43,7 @@ import { refusePipelined } from './connections.ts'
 import { authRequest, interact, resumeInteraction } from './interactive.ts'
 import { type BodyBounds, readBody } from './read-body.ts'
 import { newRequestId, originOf, REQUEST_ID_HEADER } from './request-origin.ts'
+import { explainEnd, requireValidSession } from './session-end.ts'
 import { type MethodsByUrl, refuseUnknown } from './refuse-unknown.ts'
 
 declare module 'fastify' {
@@ -241,7 +241,7 @@ function addRoute(app: App, { context, endpoint, url, bodyRules, inFlight }: Rou
     handler: (request, reply) => {
       const { session, payer } = request
       const work = (): Promise<FastifyReply> =>
-        handle(request, reply).catch((error: unknown) => explainEnd(context, session, error))
+        handle(request, reply).catch((error: unknown) => explainEnd(context.store.accounts, session, error))
       if (inFlight === undefined || session === undefined || cost.waits) return work()
       return inFlight.run(session, payer?.paid ?? 0, work)
     },
@@ -250,7 +250,7 @@ function addRoute(app: App, { context, endpoint, url, bodyRules, inFlight }: Rou
     const { session } = request
     context.answers.requireRoom(session?.userRef, endpoint.answerBytes?.(context.config.sizes) ?? 0)
     if (endpoint.method !== 'GET' && !endpoint.sessionProvedByStore)
-      await requireValidSession(context, session)
+      await requireValidSession(context.store.accounts, session)
     if (session !== undefined) context.store.accounts.seen(session, clientAddress(request), context.now())
     const answer = async (): Promise<Result> =>
       endpoint.handle(new RequestCall(context, endpoint, request, reply))
@@ -269,22 +269,6 @@ function payerOf({ limiters, now }: Context, request: FastifyRequest, cost: Cost
   const buckets = session === undefined ? limiters.workPerAddress : limiters.workPerUser
   const key = session === undefined ? networkOf(clientAddress(request)) : String(session.userRef)
   return buckets && new Payer(buckets, key, now, cost)
-}
-
-/**
- * Checks the session again after the body has arrived: that may take a minute, and the session may have ended since.
- *
- * @throws {MatrixError} 401 M_UNKNOWN_TOKEN
- */
-async function requireValidSession({ store }: Context, session: Session | undefined): Promise<void> {
-  if (session === undefined) return
-  if ((await store.accounts.session(session.tokenHash)) === undefined) throw unknownToken()
-}
-
-/** A session that ended during its request, as that of a waiting sync: its user may have been locked. */
-async function explainEnd({ store }: Context, session: Session | undefined, error: unknown): Promise<never> {
-  const hasEnded = error instanceof MatrixError && error.errcode === 'M_UNKNOWN_TOKEN'
-  throw hasEnded && session !== undefined ? await sessionEnded(store.accounts, session) : error
 }
 
 /** A call over a Fastify request. The signal is created on first use, because it costs as much as a claim. */

@@ -8,7 +8,7 @@ import { lockedSession, userLocked } from '../accounts/locked-users.ts'
 import type { AccountStore } from '../accounts/port.ts'
 import { hasExpired } from '../accounts/refresh-tokens.ts'
 import type { Context } from '../context.ts'
-import { expiredToken, MatrixError, missingToken, unknownToken } from '../matrix-error.ts'
+import { expiredToken, MatrixError, missingToken } from '../matrix-error.ts'
 import type { Session } from '../session.ts'
 import type { Endpoint } from './endpoint.ts'
 
@@ -40,14 +40,6 @@ export async function authenticate(
   const locked = await lockedSession(accounts, tokenHash)
   if (allowsLocked !== true) throw userLocked(401)
   return locked
-}
-
-/** The error for a session that ended during its request. */
-export async function sessionEnded(accounts: AccountStore, { tokenHash }: Session): Promise<MatrixError> {
-  return lockedSession(accounts, tokenHash).then(
-    () => userLocked(401),
-    () => unknownToken(),
-  )
 }
 
 /** The session of an access token, also an expired one, in the header of a request that does not need it. */

@@ -1,4 +1,4 @@
-/** The commands for users, devices, sessions and tokens, as an operator types them. Rules: accounts/locked-users.test.ts. */
+/** The commands for users, devices and tokens, as an operator types them. Rules: accounts/locked-users.test.ts. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { printable, table } from '../../src/cli/output.ts'
