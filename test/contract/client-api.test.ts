@@ -116,7 +116,8 @@ describe('the client-server API', { skip: specAvailable || isCi() ? false : SPEC
       ...DEFAULT_RATES,
       loginPerAddress: { burst: 2, perSecond: 0.001 },
       registrationPerAddress: none,
-      sendToDevicePerDevice: none,
+      toDeviceDeliveriesPerUser: none,
+      toDeviceKibPerUser: none,
       resetPerDevice: none,
     }
     await using server = await startTestServer({ rates })

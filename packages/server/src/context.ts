@@ -7,6 +7,7 @@ import type { HashNetwork } from './accounts/known-networks.ts'
 import type { LoginLimits } from './accounts/login-limits.ts'
 import type { NetworkBuckets } from './lib/network-buckets.ts'
 import type { Passwords } from './accounts/passwords.ts'
+import type { SendBudgets } from './messages/send-budget.ts'
 import type { Metrics } from './observe/metrics.ts'
 import type { SecurityLog } from './observe/security-log.ts'
 import type { KeyPools } from './pool/key-pools.ts'
@@ -20,7 +21,6 @@ export type Limiters = {
   /** Requests for the flows, for a free name and for an account. */
   readonly registerRequestPerAddress?: NetworkBuckets
   readonly registrationPerAddress?: NetworkBuckets
-  readonly sendToDevicePerDevice?: TokenBuckets
   /** In units of http/costs.ts. */
   readonly workPerUser?: TokenBuckets
   readonly workPerAddress?: TokenBuckets
@@ -34,6 +34,7 @@ export type Context = {
   /** Undefined if limits are off. */
   readonly loginLimits?: LoginLimits
   readonly hashNetwork: HashNetwork
+  readonly sendBudgets?: SendBudgets
   readonly pools: Pick<KeyPools, keyof KeyPools>
   readonly limitedClaims: LimitedClaims
   readonly passwords: Passwords

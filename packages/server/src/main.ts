@@ -21,6 +21,7 @@ import type { Context, Limiters } from './context.ts'
 import type { OnFence } from './fence/events.ts'
 import { NetworkBuckets } from './lib/network-buckets.ts'
 import { TokenBuckets } from './lib/token-bucket.ts'
+import { SendBudgets } from './messages/send-budget.ts'
 import { countRequests } from './observe/count-requests.ts'
 import { countPools, countStore } from './observe/count-store.ts'
 import { Metrics } from './observe/metrics.ts'
@@ -110,6 +111,7 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
       limiters,
       ...(rates && { loginLimits: new LoginLimits(store.accounts, hashNetwork, rates) }),
       hashNetwork,
+      ...(rates && { sendBudgets: new SendBudgets(rates) }),
       pools: metrics === undefined ? pools : countPools(pools, metrics),
       limitedClaims: new LimitedClaims(),
       passwords,
@@ -189,7 +191,6 @@ function limitersOf(rates: RateLimits): Limiters {
   return {
     registerRequestPerAddress: new NetworkBuckets(rates.loginPerAddress),
     registrationPerAddress: new NetworkBuckets(rates.registrationPerAddress),
-    sendToDevicePerDevice: new TokenBuckets(rates.sendToDevicePerDevice),
     workPerUser: new TokenBuckets(rates.workPerUser),
     workPerAddress: new TokenBuckets(rates.workPerAddress),
   }

@@ -2,10 +2,11 @@
 import { DEFAULT_POOL_POLICY, type PoolPolicy } from '../pool/policy.ts'
 import { DEFAULT_COST, type HashCost } from '../accounts/password-hash.ts'
 import type { BucketRate } from '../lib/token-bucket.ts'
+import type { SendRates } from '../messages/send-budget.ts'
 
 export type Registration = 'open' | 'token' | 'closed'
 
-export type RateLimits = {
+export type RateLimits = SendRates & {
   readonly loginPerAddress: BucketRate
   /** Per account and address; in user-interactive authentication, per user. */
   readonly loginPerAccount: BucketRate
@@ -15,7 +16,6 @@ export type RateLimits = {
   readonly resetPerDevice: BucketRate
   /** Depletion defence, per claiming user and target device. */
   readonly claimPerTarget: BucketRate
-  readonly sendToDevicePerDevice: BucketRate
   /** Work for the requests of one user, and for anonymous ones of one address, in units of http/costs.ts. */
   readonly workPerUser: BucketRate
   readonly workPerAddress: BucketRate
@@ -116,7 +116,9 @@ export const DEFAULT_RATES: RateLimits = {
   registrationPerAddress: { burst: 10, perSecond: 0.05 },
   resetPerDevice: { burst: 10, perSecond: 0.1 },
   claimPerTarget: { burst: 60, perSecond: 1 / 60 },
-  sendToDevicePerDevice: { burst: 600, perSecond: 60 },
+  // Fifteen fan-outs to 10 000 devices at once, of 1.7 KiB for each device; then 12 000 deliveries a minute.
+  toDeviceDeliveriesPerUser: { burst: 150_000, perSecond: 200 },
+  toDeviceKibPerUser: { burst: 256 * 1024, perSecond: 320 },
   // Three seconds of work at once, then 3 % of a thread: one full-size request of each endpoint, with ten full fan-outs.
   workPerUser: { burst: 300_000, perSecond: 3_000 },
   workPerAddress: { burst: 60_000, perSecond: 3_000 },

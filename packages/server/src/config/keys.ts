@@ -334,13 +334,13 @@ export const SIZE_KEYS: Keys<SizeLimits> = {
     'limits.inbox_messages',
     whole(100, 1_000_000),
     sizes.inboxMessages,
-    'Undelivered to-device messages per device; over it the oldest are removed.',
+    'Undelivered to-device messages per device; over it the oldest of the user who sent the most are evicted.',
   ),
   inboxLength: key(
     'limits.inbox_bytes',
     bytes(MIB, 1024 * MIB),
     sizes.inboxLength,
-    'To-device messages waiting for one device, as JSON; over it the oldest are removed.',
+    'To-device messages waiting for one device, as JSON; over it the oldest of the user with the most are evicted.',
   ),
   toDevicePerSync: key(
     'limits.to_device_per_sync',
@@ -469,10 +469,15 @@ export const RATE_KEYS: RateKeys = {
     DEFAULT_RATES.claimPerTarget,
     'One-time keys of one device that one user may claim; another server may claim ten times as many; over it the fallback key is returned',
   ),
-  sendToDevicePerDevice: rate(
-    'send_to_device_per_device',
-    DEFAULT_RATES.sendToDevicePerDevice,
-    'Requests of one device that send to-device messages',
+  toDeviceDeliveriesPerUser: rate(
+    'to_device_deliveries_per_user',
+    DEFAULT_RATES.toDeviceDeliveriesPerUser,
+    'To-device messages of one user, counted once for each device that receives them',
+  ),
+  toDeviceKibPerUser: rate(
+    'to_device_kib_per_user',
+    DEFAULT_RATES.toDeviceKibPerUser,
+    'KiB of to-device messages of one user, counted once for each device that receives them',
   ),
   workPerUser: rate(
     'work_per_user',

@@ -1,12 +1,13 @@
 /**
- * Bounds of one device's inbox, so that an abandoned device cannot fill the disk: over a limit the oldest messages are
- * dropped.
+ * Bounds of one device's inbox, so that an abandoned device cannot fill the disk. Over a limit messages are evicted
+ * (eviction.ts).
  */
-import type { DeviceRef, Position } from '../session.ts'
+import type { DeviceRef, UserRef } from '../session.ts'
 
 /** A to-device message for one inbox. `event` is JSON text, `length` that of `messageLength`. */
 export type Delivery<Ref extends DeviceRef = DeviceRef> = {
   readonly device: Ref
+  readonly sender: UserRef
   readonly event: string
   readonly length: number
 }
@@ -21,11 +22,6 @@ export type InboxLimits = {
 export type InboxLoad = { readonly messages: number; readonly length: number }
 
 export const EMPTY_INBOX: InboxLoad = { messages: 0, length: 0 }
-
-/** When a limit is exceeded, up to this many more messages are dropped, so that not every further one pays for it. */
-export const MAX_EXTRA_DROPS = 100
-/** Fraction of the inbox that is dropped in addition, up to `MAX_EXTRA_DROPS`: a tenth. */
-export const EXTRA_DROPS_DIVISOR = 10
 
 export function addLoads(a: InboxLoad, b: InboxLoad): InboxLoad {
   return { messages: a.messages + b.messages, length: a.length + b.length }
@@ -53,22 +49,4 @@ export function loadsOf(deliveries: readonly Delivery[]): ReadonlyMap<DeviceRef,
     loads.set(device, addLoads(loads.get(device) ?? EMPTY_INBOX, { messages: 1, length }))
   }
   return loads
-}
-
-/**
- * The newest message to drop, with all that are older; undefined when the inbox is within its limits. The PostgreSQL
- * store computes the same in its statement (store/postgres/inboxes.ts); the contract suite compares it with this one.
- */
-export function lastDropped(
-  newestFirst: readonly { readonly pos: Position; readonly length: number }[],
-  limits: InboxLimits,
-): Position | undefined {
-  let load = EMPTY_INBOX
-  for (const [place, { length }] of newestFirst.entries()) {
-    load = addLoads(load, { messages: 1, length })
-    if (!exceedsInbox(load, limits)) continue
-    const extra = 1 + Math.min(MAX_EXTRA_DROPS, Math.floor(load.messages / EXTRA_DROPS_DIVISOR))
-    return (newestFirst[place - extra] ?? newestFirst[place])?.pos
-  }
-  return undefined
 }

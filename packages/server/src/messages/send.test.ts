@@ -2,7 +2,9 @@
 import assert from 'node:assert/strict'
 import test, { describe } from 'node:test'
 import type { DeviceId, UserId } from '@latchkey/protocol'
-import type { DeviceRef } from '../session.ts'
+import type { DeviceRef, UserRef } from '../session.ts'
+import type { InboxLoad } from './inbox.ts'
+import type { SendCharge } from './send-budget.ts'
 import {
   type AddressedMessage,
   decideSend,
@@ -12,6 +14,7 @@ import {
 } from './send.ts'
 
 const NOW = 1_700_000_000_000
+const SENDER = 9 as UserRef
 const DAY_MS = 24 * 60 * 60 * 1000
 const ALICE = '@alice:test.example' as UserId
 const DEVICES: readonly KnownDevice[] = ['A', 'B', 'C'].map((deviceId, place) => ({
@@ -29,7 +32,7 @@ function wildcard(except: readonly string[], candidates = DEVICES, event = 'to a
 
 /** Deliveries as `device: event`, or the kind of any other decision. */
 function outcome(messages: readonly AddressedMessage[], sentTs?: number): string | string[] {
-  const decision = decideSend({ sentTs, messages }, NOW)
+  const decision = decideSend({ sender: SENDER, charge: undefined, sentTs, messages }, NOW)
   if (decision.kind === 'refused') return `${decision.error.status} ${decision.error.errcode}`
   if (decision.kind === 'nothing') return 'nothing'
   return decision.deliveries.map(({ device, event }) => `${device}: ${event}`)
@@ -102,5 +105,33 @@ describe('the fan-out limit', () => {
   test('more recipients than `MAX_RECIPIENTS` exceed it with the shortest of events', () => {
     const shortest = JSON.stringify({ sender: '@a:b', type: 'c', content: {} })
     assert.ok((MAX_RECIPIENTS + 1) * shortest.length > MAX_FAN_OUT_LENGTH)
+  })
+})
+
+describe('the budget of the sender', () => {
+  const taken: InboxLoad[] = []
+  const charge: SendCharge = {
+    take(load) {
+      taken.push(load)
+      return 0
+    },
+    refund: () => {},
+  }
+  const decide = (messages: readonly AddressedMessage[], sentTs?: number): string =>
+    decideSend({ sender: SENDER, charge, sentTs, messages }, NOW).kind
+
+  test('pays for every delivery of a request, `*` expanded, and for nothing else', () => {
+    assert.equal(decide([wildcard(['A'], DEVICES, '123'), named('A', DEVICES, '12345')]), 'deliver')
+    assert.equal(decide([named('A')], NOW), 'nothing')
+    assert.equal(decide([named('X')]), 'nothing')
+    assert.equal(decide([named('A', DEVICES, 'x'.repeat(MAX_FAN_OUT_LENGTH + 1))]), 'refused')
+    assert.deepEqual(taken, [{ messages: 3, length: 11 }])
+  })
+
+  test('refuses a request that it lacks room for with a 429', () => {
+    const empty: SendCharge = { take: () => 5_000, refund: () => {} }
+    const facts = { sender: SENDER, charge: empty, sentTs: undefined, messages: [named('A')] }
+    const decision = decideSend(facts, NOW)
+    assert.equal(decision.kind === 'refused' && decision.error.status, 429)
   })
 })

@@ -1,11 +1,13 @@
 /**
  * Delivery of one request of to-device messages (client-server API, "Send-to-device messaging"): its recipients, the
- * transaction memory and the fan-out limit. Pure: a store loads the facts, asks, and saves the deliveries.
+ * transaction memory, the fan-out limit and the sender's budget. A store loads the facts, asks, and saves the
+ * deliveries.
  */
 import { type MatrixError, tooLarge } from '../matrix-error.ts'
-import type { DeviceRef } from '../session.ts'
-import { type Delivery, messageLength } from './inbox.ts'
+import type { DeviceRef, UserRef } from '../session.ts'
+import { type Delivery, EMPTY_INBOX, addLoads, messageLength } from './inbox.ts'
 import type { OutgoingMessage } from './port.ts'
+import { type SendCharge, sendsTooFast } from './send-budget.ts'
 import { isRemembered } from './transaction-memory.ts'
 
 /**
@@ -28,6 +30,9 @@ export type AddressedMessage<Ref extends DeviceRef = DeviceRef> = OutgoingMessag
 }
 
 export type SendFacts<Ref extends DeviceRef = DeviceRef> = {
+  readonly sender: UserRef
+  /** Undefined: the sender is not limited. */
+  readonly charge: SendCharge | undefined
   /** The last time this device carried out a transaction with this ID. */
   readonly sentTs: number | undefined
   readonly messages: readonly AddressedMessage<Ref>[]
@@ -41,7 +46,7 @@ export type SendDecision<Ref extends DeviceRef = DeviceRef> =
 
 /** A repeat changes nothing, even if it would be refused now. Only a transaction with deliveries is remembered. */
 export function decideSend<Ref extends DeviceRef>(
-  { sentTs, messages }: SendFacts<Ref>,
+  { sender, charge, sentTs, messages }: SendFacts<Ref>,
   now: number,
 ): SendDecision<Ref> {
   if (isRemembered(sentTs, now)) return { kind: 'nothing' }
@@ -53,10 +58,16 @@ export function decideSend<Ref extends DeviceRef>(
     for (const device of recipientsOf(message)) {
       length += event.length
       if (length > MAX_FAN_OUT_LENGTH) return { kind: 'refused', error: fanOutTooLarge() }
-      deliveries.push({ device, event, length: inboxLength })
+      deliveries.push({ device, sender, event, length: inboxLength })
     }
   }
-  return deliveries.length === 0 ? { kind: 'nothing' } : { kind: 'deliver', deliveries }
+  if (deliveries.length === 0) return { kind: 'nothing' }
+  const load = deliveries.reduce(
+    (sum, one) => addLoads(sum, { messages: 1, length: one.length }),
+    EMPTY_INBOX,
+  )
+  const waitMs = charge?.take(load) ?? 0
+  return waitMs > 0 ? { kind: 'refused', error: sendsTooFast(load, waitMs) } : { kind: 'deliver', deliveries }
 }
 
 export function fanOutTooLarge(): MatrixError {

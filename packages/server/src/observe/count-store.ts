@@ -46,8 +46,9 @@ function countMessages(messages: MessageStore, metrics: Metrics): MessageStore {
   return {
     ...messages,
     async send(command) {
-      await messages.send(command)
-      metrics.sent(command.messages.length)
+      const sent = await messages.send(command)
+      metrics.sent(command.messages.length, sent.evicted)
+      return sent
     },
   }
 }

@@ -3,6 +3,7 @@
  * compares the two. Failed requests are not counted as issued or stored keys.
  */
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
+import type { Evicted } from '../messages/port.ts'
 import type { ClaimResult, UploadResult } from '../pool/commands.ts'
 import { SECURITY_EVENTS, type SecurityEvent } from './security-events.ts'
 import type { ConnectionCounts } from '../store.ts'
@@ -22,7 +23,7 @@ export type Watched = {
   readonly connections?: () => ConnectionCounts
 }
 
-/** @example const metrics = new Metrics(); metrics.sent(3); await metrics.registry.metrics() */
+/** @example const metrics = new Metrics(); metrics.sent(3, []); await metrics.registry.metrics() */
 export class Metrics {
   readonly registry = new Registry()
   readonly #requests: Histogram<'method' | 'route' | 'status'>
@@ -36,6 +37,7 @@ export class Metrics {
   readonly #conflicts: Counter
   readonly #purges: Counter<'cause'>
   readonly #messages: Counter
+  readonly #evictedMessages: Counter<'cause'>
   readonly #securityEvents: Counter<'event'>
   readonly #answersCut: Counter<'cause'>
   readonly #fence: Gauge
@@ -105,6 +107,12 @@ export class Metrics {
       help: 'Connections closed because the client took nothing of its answer (`stalled`), less than 1 KiB per second (`slow`), or while too many answers were unread (`budget`).',
       labelNames: ['cause'],
     })
+    this.#evictedMessages = new Counter({
+      registers,
+      name: 'latchkey_evicted_messages_total',
+      help: 'To-device messages evicted from a full inbox, by the limit that it exceeded.',
+      labelNames: ['cause'],
+    })
     this.#fence = new Gauge({
       registers,
       name: 'latchkey_fence',
@@ -119,6 +127,7 @@ export class Metrics {
     // Initialises the series: rate() does not see the first event of a new series.
     for (const outcome of CLAIM_OUTCOMES) this.#claims.inc({ outcome }, 0)
     for (const cause of CUT_CAUSES) this.#answersCut.inc({ cause }, 0)
+    for (const cause of ['bytes', 'messages']) this.#evictedMessages.inc({ cause }, 0)
     for (const cause of PURGE_CAUSES) this.#purges.inc({ cause }, 0)
     for (const event of Object.keys(SECURITY_EVENTS)) this.#securityEvents.inc({ event }, 0)
     collectDefaultMetrics({ register: this.registry })
@@ -215,8 +224,10 @@ export class Metrics {
     this.#conflicts.inc()
   }
 
-  sent(messages: number): void {
+  sent(messages: number, evicted: readonly Evicted[]): void {
     this.#messages.inc(messages)
+    for (const { measure, messages: count } of evicted)
+      this.#evictedMessages.inc({ cause: measure === 'length' ? 'bytes' : 'messages' }, count)
   }
 
   securityEvent(event: SecurityEvent): void {

@@ -49,6 +49,11 @@ export const SECURITY_EVENTS = {
     members: ['count'],
     meaning: 'An upload over the cap of a pool removed the oldest one-time keys of its own device.',
   },
+  messages_evicted: {
+    members: ['recipientUserId', 'recipientDeviceId', 'evictedUserId', 'cause', 'count', 'bytes'],
+    meaning:
+      'A message to a device with a full inbox evicted the oldest ones of the user with the most there, `evictedUserId`; `cause`: the limit, `bytes` or `messages`.',
+  },
   heals_exceeded: {
     members: [],
     meaning: 'A conflict of a device was refused because the device had used its heals of the day.',

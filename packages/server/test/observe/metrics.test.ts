@@ -207,18 +207,18 @@ test('the counts of a dead worker stay in the sums, and a hung worker counts wit
   let hangs = false
   together.add(first)
   together.add({ ask: () => (hangs ? new Promise<never>(() => {}) : sentBy(two)) })
-  one.sent(3)
-  two.sent(4)
+  one.sent(3, [])
+  two.sent(4, [])
   one.requestEnded('GET', '/x', '2xx', 0.004)
   const messages = async (): Promise<number | undefined> =>
     samplesOf(await together.text()).get('latchkey_to_device_messages_total')
   assert.equal(await messages(), 7)
   together.remove(first)
   assert.equal(await messages(), 7)
-  two.sent(1)
+  two.sent(1, [])
   assert.equal(await messages(), 8)
   hangs = true
-  two.sent(1)
+  two.sent(1, [])
   assert.equal(await messages(), 8)
   const samples = samplesOf(await together.text())
   assert.equal(samples.get('latchkey_workers'), 1)

@@ -6,6 +6,7 @@ import { testConcurrentClaims } from './concurrent-claims.ts'
 import { testDailyBudgets } from './daily-budgets.ts'
 import { testDepletion } from './depletion.ts'
 import { testEndedSession } from './ended-session.ts'
+import { testFloods } from './floods.ts'
 import { testKnownNetworks } from './known-networks.ts'
 import { testPoolAgainstModel } from './pool-against-model.ts'
 import { testPoolOrder } from './pool-order.ts'
@@ -21,6 +22,7 @@ if (process.env['LATCHKEY_TEST_POSTGRES']) {
   testDepletion(postgres)
   testDailyBudgets(postgres)
   testEndedSession(postgres)
+  testFloods(postgres)
   testAuthSessions(postgres)
   testKnownNetworks(postgres)
   testAdmin(postgres)

@@ -24,7 +24,7 @@ const CASES: Readonly<Record<string, Case>> = {
     store,
     session,
   ) => {
-    const send = (n: number, id: string, now: number): Promise<void> =>
+    const send = (n: number, id: string, now: number): Promise<unknown> =>
       store.messages.send({ session, transaction: `m.test ${id}`, messages: [message(n)], now })
     // More forgotten transactions than one send sweeps; the tested one is the newest of them.
     for (let n = 0; n < 30; n++) await send(n, `older ${n}`, NOW - 1)
@@ -36,7 +36,7 @@ const CASES: Readonly<Record<string, Case>> = {
   },
 
   'a transaction ID sent several times concurrently is applied once': async (store, session) => {
-    const send = (n: number): Promise<void> =>
+    const send = (n: number): Promise<unknown> =>
       store.messages.send({ session, transaction: 'm.test once', messages: [message(n)], now: NOW })
     await Promise.all([1, 2, 3, 4].map(send))
     assert.equal((await received(store, session)).length, 1)
@@ -44,7 +44,7 @@ const CASES: Readonly<Record<string, Case>> = {
 
   'a request that delivers nothing is not remembered: repeated, it delivers once there is a recipient':
     async (store, session) => {
-      const send = (n: number): Promise<void> =>
+      const send = (n: number): Promise<unknown> =>
         store.messages.send({
           session,
           transaction: 'm.test early',
@@ -63,7 +63,7 @@ const CASES: Readonly<Record<string, Case>> = {
     session,
   ) => {
     const text = 'x'.repeat(9 * 1024 * 1024)
-    const send = (id: string, messages: ReturnType<typeof message>[]): Promise<void> =>
+    const send = (id: string, messages: ReturnType<typeof message>[]): Promise<unknown> =>
       store.messages.send({ session, transaction: `m.test ${id}`, messages, now: NOW })
     const [refused, sent] = await Promise.allSettled([
       send('large', [message(1, text), message(2, text)]),
@@ -79,7 +79,7 @@ const CASES: Readonly<Record<string, Case>> = {
     store,
     session,
   ) => {
-    const send = (from: Session, n: number): Promise<void> =>
+    const send = (from: Session, n: number): Promise<unknown> =>
       store.messages.send({ session: from, transaction: 'm.test t', messages: [message(n)], now: NOW })
     await send(session, 1)
     const renewed = await login(store, NOW)

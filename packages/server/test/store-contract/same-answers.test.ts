@@ -35,7 +35,8 @@ const RATES: RateLimits = {
   registrationPerAddress: PLENTY,
   resetPerDevice: { burst: 4, perSecond: 1 / 60 },
   claimPerTarget: { burst: 4, perSecond: 1 / 60 },
-  sendToDevicePerDevice: { burst: 8, perSecond: 1 / 60 },
+  toDeviceDeliveriesPerUser: { burst: 12, perSecond: 1 / 60 },
+  toDeviceKibPerUser: PLENTY,
   workPerUser: PLENTY,
   workPerAddress: PLENTY,
 }
@@ -70,7 +71,7 @@ after(async () => {
 /** Histories of one policy share their servers, but no user. */
 function pairFor(policy: Partial<PoolPolicy>): Promise<ServerPair> {
   const name = JSON.stringify(policy)
-  const pair = pairs.get(name) ?? ServerPair.start(configOf(policy, { sendToDevicePerDevice: PLENTY }))
+  const pair = pairs.get(name) ?? ServerPair.start(configOf(policy, { toDeviceDeliveriesPerUser: PLENTY }))
   pairs.set(name, pair)
   return pair
 }

@@ -13,6 +13,7 @@ import { testConcurrentClaims } from './concurrent-claims.ts'
 import { testDailyBudgets } from './daily-budgets.ts'
 import { testDepletion } from './depletion.ts'
 import { testEndedSession } from './ended-session.ts'
+import { testFloods } from './floods.ts'
 import { testKnownNetworks } from './known-networks.ts'
 import { testPoolAgainstModel } from './pool-against-model.ts'
 import { testPoolOrder } from './pool-order.ts'
@@ -63,6 +64,7 @@ testConcurrentClaims(sqlite)
 testDepletion(sqlite)
 testDailyBudgets(sqlite)
 testEndedSession(sqlite)
+testFloods(sqlite)
 testAuthSessions(sqlite)
 testKnownNetworks(sqlite)
 testAdmin(sqlite)

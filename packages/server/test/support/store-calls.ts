@@ -1,7 +1,7 @@
 /** One-line calls of a store for the tests of the fence. One user, two devices, keys by number. */
 import type { UploadResult } from '../../src/pool/commands.ts'
 import { keyPools } from '@latchkey/testing/key-pools.ts'
-import { SIGNED_CURVE25519 } from '@latchkey/protocol'
+import { SIGNED_CURVE25519, type UserId } from '@latchkey/protocol'
 import type { FenceEvent } from '../../src/fence/events.ts'
 import type { PoolStatus } from '../../src/pool/commands.ts'
 import type { UploadedKey } from '../../src/pool/key.ts'
@@ -9,7 +9,7 @@ import type { Session } from '../../src/session.ts'
 import type { Store } from '../../src/store.ts'
 import type { SyncReading } from '../../src/sync/port.ts'
 import type { SyncToken } from '../../src/sync/token.ts'
-import { claimer, DEVICE, makeKey, USER } from '../store-contract/test-device.ts'
+import { claimer, DEVICE, login, makeKey, USER } from '../store-contract/test-device.ts'
 
 export const DAY_MS = 24 * 60 * 60 * 1000
 export const NOW = 1_700_000_000_000
@@ -68,6 +68,14 @@ export async function send(store: Store, session: Session, n: number): Promise<v
 /** Sends this many transactions at once. */
 export async function sendMany(store: Store, session: Session, count: number): Promise<void> {
   await Promise.all(Array.from({ length: count }, (_, n) => send(store, session, n)))
+}
+
+/** Three accounts that send. */
+export async function senders(store: Store): Promise<Session[]> {
+  const names = ['@bob:test.example', '@carol:test.example', '@dave:test.example'] as UserId[]
+  const sessions: Session[] = []
+  for (const userId of names) sessions.push(await login(store, NOW, userId))
+  return sessions
 }
 
 export const countOf = (status: PoolStatus): number | undefined => status.algorithms[0]?.count

@@ -6,9 +6,9 @@ import { type DeviceId, parseUserId, utf8Length } from '@latchkey/protocol'
 import { Type } from 'typebox'
 import type { Context } from '../../context.ts'
 import { invalidParam, quoted, tooLarge } from '../../matrix-error.ts'
-import { tooFast } from '../../pool/limits.ts'
-import type { OutgoingMessage } from '../../messages/port.ts'
+import type { Evicted, OutgoingMessage } from '../../messages/port.ts'
 import { transactionRecord } from '../../messages/transaction-memory.ts'
+import type { Origin } from '../../observe/security-log.ts'
 import type { Session } from '../../session.ts'
 import { endpoint, largeBody } from '../endpoint.ts'
 
@@ -26,7 +26,7 @@ export const sendToDevice = endpoint({
       { additionalProperties: Type.Object({}, { additionalProperties: Type.Object({}) }) },
     ),
   }),
-  async handle({ context, session, params, body }) {
+  async handle({ context, session, params, body, origin }) {
     const { eventType = '', txnId = '' } = params
     for (const [name, value] of [
       ['event type', eventType],
@@ -36,18 +36,40 @@ export const sendToDevice = endpoint({
         throw invalidParam(`The ${name} must have 1 to ${MAX_NAME_BYTES} bytes and no U+0000.`)
       }
     }
-    const waitMs = context.limiters.sendToDevicePerDevice?.take(String(session.deviceRef), context.now()) ?? 0
-    if (waitMs > 0) throw tooFast('sends to-device messages', waitMs)
     const messages = collect(context, session, eventType, body.messages)
-    await context.store.messages.send({
-      session,
-      transaction: transactionRecord(eventType, txnId),
-      messages,
-      now: context.now(),
-    })
+    const now = context.now()
+    const charge = context.sendBudgets?.charge(session.userRef, now)
+    let delivered = false
+    try {
+      const transaction = transactionRecord(eventType, txnId)
+      const sent = await context.store.messages.send({
+        session,
+        transaction,
+        messages,
+        ...(charge && { charge }),
+        now,
+      })
+      delivered = sent.delivered
+      reportEvicted(context, origin, sent.evicted)
+    } finally {
+      if (!delivered) charge?.refund()
+    }
     return {}
   },
 })
+
+function reportEvicted({ securityLog }: Context, origin: Origin, evicted: readonly Evicted[]): void {
+  for (const { recipient, sender, measure, messages, length } of evicted) {
+    securityLog.note('messages_evicted', origin, {
+      recipientUserId: recipient.userId,
+      recipientDeviceId: recipient.deviceId,
+      evictedUserId: sender ?? 'unknown',
+      cause: measure === 'length' ? 'bytes' : 'messages',
+      count: messages,
+      bytes: length,
+    })
+  }
+}
 
 function collect(context: Context, session: Session, type: string, byUser: object): OutgoingMessage[] {
   const messages: OutgoingMessage[] = []

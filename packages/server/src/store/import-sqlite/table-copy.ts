@@ -5,7 +5,6 @@
  * Not imported: `issue_log`, which is settled first; `writers`, whose counters belong to one database; `auth_sessions`,
  * which last a quarter of an hour; `wakes`, which only PostgreSQL has.
  */
-import { messageLength } from '../../messages/inbox.ts'
 import type { Value } from './fingerprint.ts'
 import { issues, oneTimeKeys, pools } from './key-log.ts'
 import type { Columns, ColumnType, TableCopy } from './table-copy-type.ts'
@@ -87,9 +86,13 @@ export const TABLE_COPIES: readonly TableCopy[] = [
   alike('claimers', { claimer_num: 'bigint', name: 'text' }),
   alike('conflicts', { device_num: 'bigint', materials: 'text', ts: 'bigint' }),
   alike('reset_answers', { device_num: 'bigint', request_id: 'text', ts: 'bigint', answer: 'text' }),
-  alike('inbox', { device_num: 'bigint', pos: 'bigint', event: 'text', length: 'int' }, ({ event }) => ({
-    length: messageLength(textOf(event)),
-  })),
+  alike('inbox', {
+    device_num: 'bigint',
+    pos: 'bigint',
+    event: 'text',
+    length: 'int',
+    sender_num: 'bigint',
+  }),
   alike('sent_transactions', { device_num: 'bigint', transaction_id: 'text', ts: 'bigint' }),
   alike('tracked_users', { observer_num: 'bigint', target_num: 'bigint', pos: 'bigint' }),
   alike('awaited_users', { awaited_num: 'bigint', user_id: 'text', observer_num: 'bigint' }),
@@ -131,9 +134,4 @@ function alike(
 function valueOf(value: SourceRow[string] | undefined, type: ColumnType): Value {
   if (value === undefined) throw new Error('the embedded database lacks a column that PostgreSQL has')
   return type === 'boolean' ? value === 1 : value
-}
-
-function textOf(value: SourceRow[string] | undefined): string {
-  if (typeof value !== 'string') throw new Error('the embedded database has no text where it must have one')
-  return value
 }

@@ -137,11 +137,12 @@ export class Changes {
       const devices = parameter(this.#deliveries.map(({ device }) => device))
       const events = parameter(this.#deliveries.map(({ event }) => event))
       const lengths = parameter(this.#deliveries.map(({ length }) => length))
+      const senders = parameter(this.#deliveries.map(({ sender }) => sender))
       steps.push(`delivered as (
-        insert into inbox (device_num, pos, event, length)
-        select device, ended.pos - $1::bigint + ${before}::bigint + place, event, length
-        from ended cross join unnest(${devices}::bigint[], ${events}::text[], ${lengths}::int[])
-          with ordinality as message (device, event, length, place))`)
+        insert into inbox (device_num, pos, event, length, sender_num)
+        select device, ended.pos - $1::bigint + ${before}::bigint + place, event, length, sender
+        from ended cross join unnest(${devices}::bigint[], ${events}::text[], ${lengths}::int[], ${senders}::bigint[])
+          with ordinality as message (device, event, length, sender, place))`)
     }
     if (wakeTs !== undefined) {
       const [ts, devices, users] = [wakeTs, [...this.#devices], [...this.#users]].map(parameter)

@@ -1,19 +1,26 @@
 /**
- * Sizes of inboxes, to keep them within their bounds (messages/inbox.ts). A device's inbox is counted once; after that
- * only newer messages are counted. Messages confirmed through another process make the count too high, which costs one
- * exact count at the limit.
+ * Sizes of inboxes, to keep them within their bounds (messages/inbox.ts, eviction.ts). A device's inbox is counted
+ * once; after that only newer messages are counted. Messages confirmed through another process make the count too high,
+ * which costs one exact count at the limit.
  */
+import type { DeviceId, UserId } from '@latchkey/protocol'
 import { LRUCache } from 'lru-cache'
+import {
+  chooseEvicted,
+  type EvictionPlan,
+  planEviction,
+  type SenderLoad,
+  type WaitingMessage,
+} from '../../messages/eviction.ts'
 import {
   addLoads,
   EMPTY_INBOX,
   exceedsInbox,
-  EXTRA_DROPS_DIVISOR,
   type InboxLimits,
   type InboxLoad,
-  MAX_EXTRA_DROPS,
 } from '../../messages/inbox.ts'
-import type { DeviceRef, Position } from '../../session.ts'
+import type { Evicted } from '../../messages/port.ts'
+import type { DeviceRef, Position, UserRef } from '../../session.ts'
 import type { Transaction } from './database.ts'
 import type { LastStep } from './locks.ts'
 
@@ -54,28 +61,28 @@ export class Inboxes {
   }
 
   /**
-   * Drops the oldest messages of an inbox that exceeds its bounds. The statement is `lastDropped` of messages/inbox.ts:
-   * otherwise up to 50 000 rows would be read while every other write waits for the stream.
+   * Evicts messages from an inbox that exceeds its bounds. A message that its device confirms at this moment is
+   * skipped: it leaves anyway, and nothing waits.
    */
-  async shrink(last: LastStep, device: DeviceRef): Promise<void> {
-    await last.run(
-      `with sizes as (
-         select pos, row_number() over newest as messages, sum(length) over newest as length
-         from inbox where device_num = $1 window newest as (order by pos desc)),
-       first as (select pos, messages from sizes where messages > $2 or length > $3 order by pos desc limit 1),
-       last as (
-         select coalesce(
-           (select pos from inbox where device_num = $1 and pos > first.pos order by pos limit 1
-            offset least($4::bigint, first.messages / $5::bigint)), first.pos) as pos
-         from first)
-       delete from inbox using last where device_num = $1 and inbox.pos <= last.pos`,
-      device,
-      this.#limits.inboxMessages,
-      this.#limits.inboxLength,
-      MAX_EXTRA_DROPS,
-      EXTRA_DROPS_DIVISOR,
-    )
+  async shrink(last: LastStep, device: DeviceRef): Promise<readonly Evicted[]> {
+    const evicted: Evicted[] = []
+    // One round for each limit.
+    for (let round = 0; round < 2; round++) {
+      const plan = planEviction(await sendersIn(last, device), this.#limits)
+      if (plan === undefined) break
+      const messages = chooseEvicted(plan, await oldestOf(last, device, plan))
+      await last.run(
+        `delete from inbox where device_num = $1 and pos in
+           (select pos from inbox where device_num = $1 and pos = any($2::bigint[]) order by pos
+            for update skip locked)`,
+        device,
+        messages.map(({ pos }) => pos),
+      )
+      for (const [sender, ofSender] of Map.groupBy(messages, (message) => message.sender))
+        evicted.push(await evictedOf(last, device, sender, plan, ofSender))
+    }
     this.forget(device)
+    return evicted
   }
 
   forget(device: DeviceRef): void {
@@ -85,5 +92,55 @@ export class Inboxes {
   /** The database may have been replaced by an older copy (fence.ts). */
   forgetAll(): void {
     this.#counted.clear()
+  }
+}
+
+function sendersIn(last: LastStep, device: DeviceRef): Promise<SenderLoad[]> {
+  return last.all(
+    `select sender_num as sender, count(*) as messages, sum(length)::bigint as length
+     from inbox where device_num = $1 group by sender_num`,
+    device,
+  )
+}
+
+function oldestOf(
+  last: LastStep,
+  device: DeviceRef,
+  { measure, candidates }: EvictionPlan,
+): Promise<WaitingMessage[]> {
+  return last.all(
+    `select sender, pos, length from (
+       select sender, pos, length, excess, sum(amount) over (partition by sender order by pos) - amount as before
+       from unnest($2::bigint[], $3::bigint[]) as candidate (sender, excess)
+         join inbox on device_num = $1 and sender_num = sender
+         cross join lateral (select case when $4 = 'messages' then 1 else length end) as measured (amount)) as waiting
+     where before < excess`,
+    device,
+    candidates.map(({ sender }) => sender),
+    candidates.map(({ excess }) => excess),
+    measure,
+  )
+}
+
+async function evictedOf(
+  last: LastStep,
+  device: DeviceRef,
+  sender: UserRef,
+  { measure }: EvictionPlan,
+  messages: readonly WaitingMessage[],
+): Promise<Evicted> {
+  const names = await last.one<{ user_id: UserId; device_id: DeviceId; sender: UserId | null }>(
+    `select user_id, device_id, (select user_id from users where user_num = $1) as sender
+     from devices join users using (user_num) where device_num = $2`,
+    sender,
+    device,
+  )
+  if (names === undefined) throw new Error(`device ${device} has no row`)
+  return {
+    recipient: { userId: names.user_id, deviceId: names.device_id },
+    ...(names.sender !== null && { sender: names.sender }),
+    measure,
+    messages: messages.length,
+    length: messages.reduce((sum, { length }) => sum + length, 0),
   }
 }

@@ -23,9 +23,9 @@ function refused(changes: Changes, tx: Write, db: Queries & Snapshot, row: Unloc
   changes.listChanged(locked.user)
   // @ts-expect-error -- not locked
   changes.listChanged(row.user)
-  changes.deliver([{ device: row.recipient, event: '', length: 0 }])
+  changes.deliver([{ device: row.recipient, sender: row.user, event: '', length: 0 }])
   // @ts-expect-error -- not locked
-  changes.deliver([{ device: row.device, event: '', length: 0 }])
+  changes.deliver([{ device: row.device, sender: row.user, event: '', length: 0 }])
   // @ts-expect-error -- not locked
   void endTokens(tx, [row.device])
   void purgePools(tx, [locked.device], REMOVAL_PURGE, 0)

@@ -11,7 +11,7 @@
  */
 import { unknownToken } from '../../matrix-error.ts'
 import { type Delivery, loadsOf } from '../../messages/inbox.ts'
-import type { OutgoingMessage, SendCommand } from '../../messages/port.ts'
+import type { Evicted, OutgoingMessage, SendCommand, Sent } from '../../messages/port.ts'
 import {
   decideSend,
   fanOutTooLarge,
@@ -39,7 +39,7 @@ const LENGTH_OF_ONE = 4096
 const DEVICES_OF_ALL = 10
 
 /** The sends of one process. Each rejects with 401 when its session has ended. */
-export function sendBatches(core: Core): Batches<SendCommand, void> {
+export function sendBatches(core: Core): Batches<SendCommand, Sent> {
   return new Batches({ atOnce: 1, maxSize: MAX_BATCH, sizeOf, run: (commands) => send(core, commands) })
 }
 
@@ -51,34 +51,43 @@ function sizeOf({ messages }: SendCommand): number {
   )
 }
 
-async function send(core: Core, commands: readonly SendCommand[]): Promise<Ran<void>> {
-  const { result: outcomes, acknowledged } = await commit(core, (tx) => sendTogether(core, tx, commands))
-  return { outcomes, acknowledged }
+async function send(core: Core, commands: readonly SendCommand[]): Promise<Ran<Sent>> {
+  const { result, acknowledged } = await commit(core, (tx) => sendTogether(core, tx, commands))
+  return { outcomes: result.map(outcomeOfSend), acknowledged }
 }
 
 /** A command of a batch, and the decision about it. */
 type Decided = { readonly command: SendCommand; readonly decision: SendDecision<RecipientRef> }
 
+type Sending = {
+  readonly decision: SendDecision<RecipientRef>
+  /** Undefined: nothing was delivered. */
+  readonly deliveries: readonly Delivery<RecipientRef>[] | undefined
+  /** Filled in the last step of the transaction. */
+  readonly evicted: Evicted[]
+}
+
 async function sendTogether(
   core: Core,
   tx: Write,
   commands: readonly SendCommand[],
-): Promise<Outcome<void>[]> {
+): Promise<readonly Sending[]> {
   const devices = await lockRecipients(tx, commands)
   const decided = decideTogether(await readSenders(tx, commands, devices), devices)
   requireBatchFits(decided)
   const noted = await rememberTransactions(core, tx, decided)
-  const deliveries = decided.flatMap((one) =>
-    one.decision.kind === 'deliver' && noted.has(nameOfTransaction(one.command))
-      ? one.decision.deliveries
-      : [],
-  )
-  if (deliveries.length > 0) await deliver(core, tx, deliveries)
-  return decided.map(({ decision }) =>
-    decision.kind === 'refused'
-      ? { status: 'rejected', reason: decision.error }
-      : { status: 'fulfilled', value: undefined },
-  )
+  const sendings = decided.map(({ command, decision }): Sending => {
+    const isDelivered = decision.kind === 'deliver' && noted.has(nameOfTransaction(command))
+    return { decision, deliveries: isDelivered ? decision.deliveries : undefined, evicted: [] }
+  })
+  await deliver(core, tx, sendings)
+  return sendings
+}
+
+function outcomeOfSend({ decision, deliveries, evicted }: Sending): Outcome<Sent> {
+  return decision.kind === 'refused'
+    ? { status: 'rejected', reason: decision.error }
+    : { status: 'fulfilled', value: { delivered: deliveries !== undefined, evicted } }
 }
 
 type Recipients = {
@@ -178,6 +187,8 @@ function decideTogether(senders: readonly Sender[], devices: Recipients): readon
     const decision = holds
       ? decideSend(
           {
+            sender: command.session.userRef,
+            charge: command.charge,
             sentTs: sent.get(name) ?? sentTs,
             messages: command.messages.map((message) => ({
               ...message,
@@ -258,13 +269,18 @@ function transactionName(device: DeviceRef, transaction: string): string {
   return `${device} ${transaction}`
 }
 
-async function deliver(core: Core, tx: Write, deliveries: readonly Delivery<RecipientRef>[]): Promise<void> {
-  const loads = loadsOf(deliveries)
-  const over = await core.inboxes.over(tx, loads)
+/** Evictions are reported with the first request of the batch that delivered to the inbox. */
+async function deliver(core: Core, tx: Write, sendings: readonly Sending[]): Promise<void> {
+  const deliveries = sendings.flatMap((sending) => sending.deliveries ?? [])
+  if (deliveries.length === 0) return
+  const over = await core.inboxes.over(tx, loadsOf(deliveries))
   tx.changes.deliver(deliveries)
   if (over.length === 0) return
   tx.changes.write(0, async (last) => {
-    for (const device of over) await core.inboxes.shrink(last, device)
+    for (const device of over) {
+      const by = sendings.find((sending) => sending.deliveries?.some((one) => one.device === device))
+      by?.evicted.push(...(await core.inboxes.shrink(last, device)))
+    }
   })
 }
 

@@ -1,6 +1,6 @@
 /** To-device messages: delivered once per transaction ID, deleted when the device's next token confirms them. */
 import type { Delivery } from '../../messages/inbox.ts'
-import type { OutgoingMessage, SendCommand } from '../../messages/port.ts'
+import type { Evicted, OutgoingMessage, SendCommand, Sent } from '../../messages/port.ts'
 import { decideSend, type KnownDevice } from '../../messages/send.ts'
 import { TRANSACTIONS_PER_DEVICE, transactionsForgottenBefore } from '../../messages/transaction-memory.ts'
 import type { DeviceRef, Position, Session } from '../../session.ts'
@@ -11,7 +11,7 @@ import { type ProvedSession, proveSender } from './session-device.ts'
 /** Expired transactions that each send deletes. */
 const SWEEP = 20
 
-export function sendMessages(core: Core, command: SendCommand): Promise<void> {
+export function sendMessages(core: Core, command: SendCommand): Promise<Sent> {
   const changed = new Set<DeviceRef>()
   return core.queue.guarded((tx) => send(core, tx, command, changed), {
     undone() {
@@ -20,23 +20,26 @@ export function sendMessages(core: Core, command: SendCommand): Promise<void> {
   })
 }
 
-function send(core: Core, tx: Transaction, command: SendCommand, changed: Set<DeviceRef>): void {
-  const { messages, transaction, now } = command
+function send(core: Core, tx: Transaction, command: SendCommand, changed: Set<DeviceRef>): Sent {
+  const { messages, transaction, charge, now } = command
   const { session, sentTs } = proveSender(tx, command.session, transaction)
   const decision = decideSend(
     {
+      sender: session.userRef,
+      charge,
       sentTs,
       messages: messages.map((message) => ({ ...message, candidates: candidatesOf(core, message) })),
     },
     now,
   )
   if (decision.kind === 'refused') throw decision.error
-  if (decision.kind === 'nothing') return
+  if (decision.kind === 'nothing') return { delivered: false, evicted: [] }
   rememberTransaction(core, tx, session, transaction, now)
-  for (const delivery of decision.deliveries) {
+  const evicted = decision.deliveries.flatMap((delivery) => {
     changed.add(delivery.device)
-    deliver(core, tx, delivery)
-  }
+    return deliver(core, tx, delivery)
+  })
+  return { delivered: true, evicted }
 }
 
 function rememberTransaction(
@@ -81,15 +84,21 @@ function candidatesOf(core: Core, { userId, deviceId }: OutgoingMessage): KnownD
     .map((row) => ({ deviceRef: row.device_num, deviceId: row.device_id }))
 }
 
-function deliver(core: Core, tx: Transaction, { device, event, length }: Delivery): void {
+function deliver(
+  core: Core,
+  tx: Transaction,
+  { device, sender, event, length }: Delivery,
+): readonly Evicted[] {
   tx.run(
-    `insert into inbox (device_num, pos, event) values (?, ?, ?)`,
+    `insert into inbox (device_num, pos, event, sender_num, length) values (?, ?, ?, ?, ?)`,
     device,
     core.positions.next(tx),
     event,
+    sender,
+    length,
   )
   core.wakes.device(tx, device)
-  core.inboxes.added(tx, device, length)
+  return core.inboxes.added(tx, device, length)
 }
 
 /** Deletes the messages that a device has confirmed. No answer waits for it: until then they are sent again. */

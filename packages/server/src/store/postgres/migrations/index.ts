@@ -11,6 +11,7 @@ import { lockedUsers } from './009-locked-users.ts'
 import { filledPools } from './010-filled-pools.ts'
 import { verifiedStarts } from './011-verified-starts.ts'
 import { refreshTokens } from './012-refresh-tokens.ts'
+import { inboxSenders } from './013-inbox-senders.ts'
 
 export const migrations: readonly string[] = [
   initial,
@@ -25,4 +26,5 @@ export const migrations: readonly string[] = [
   filledPools,
   verifiedStarts,
   refreshTokens,
+  inboxSenders,
 ]

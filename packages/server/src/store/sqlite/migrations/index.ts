@@ -13,6 +13,7 @@ import { lockedUsers } from './010-locked-users.ts'
 import { filledPools } from './011-filled-pools.ts'
 import { changedLists } from './012-changed-lists.ts'
 import { refreshTokens } from './013-refresh-tokens.ts'
+import { inboxSenders } from './014-inbox-senders.ts'
 
 export const migrations: readonly string[] = [
   initial,
@@ -28,6 +29,7 @@ export const migrations: readonly string[] = [
   filledPools,
   changedLists,
   refreshTokens,
+  inboxSenders,
 ]
 
 /** Adds the SQL functions that migrations call. */
