@@ -21,7 +21,7 @@ export type EvictionPlan = {
   readonly measure: Measure
   /** How much has to leave, in the measure. */
   readonly surplus: number
-  /** What each candidate has. */
+  /** The amount that each candidate has, in the measure. */
   readonly totals: ReadonlyMap<UserRef, number>
   /** A store reads the oldest messages of each, as many as make up the excess. */
   readonly candidates: readonly Candidate[]
@@ -107,7 +107,7 @@ function heaviest(
   return found?.sender
 }
 
-/** What is left of an inbox after evictions. */
+/** The size of an inbox after evictions. */
 export function loadAfter(senders: readonly SenderLoad[], evicted: readonly WaitingMessage[]): InboxLoad {
   return {
     messages: senders.reduce((sum, load) => sum + load.messages, 0) - evicted.length,

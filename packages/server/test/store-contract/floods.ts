@@ -1,4 +1,4 @@
-/** Flooded inboxes: what honest senders sent arrives, in order, whoever fills the inbox (issue 11, B1). */
+/** Flooded inboxes: the messages of honest senders arrive, in order (issue 11, B1). */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { DeviceId, UserId } from '@latchkey/protocol'
@@ -24,7 +24,7 @@ async function messagesOf(store: Store, session: Session, from?: number): Promis
   const reading = await store.sync.read(session, {
     confirms: from !== undefined,
     everyoneFromBeginning: false,
-    toDeviceLimit: 100_000,
+    page: { toDevicePerSync: 100_000, syncPageBytes: 1e9 },
     mayWait: false,
   })
   return [...reading.toDevice]
