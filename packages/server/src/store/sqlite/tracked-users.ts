@@ -5,6 +5,7 @@
  */
 import type { UserId } from '@latchkey/protocol'
 import { type AskedUser, decideTracking, MAX_AWAITED, type Tracking } from '../../devices/tracking.ts'
+import { inTurns } from '../../lib/turns.ts'
 import type { Position, Session, UserRef } from '../../session.ts'
 import type { Core } from './core.ts'
 import type { Reader, Transaction } from './database.ts'
@@ -13,34 +14,64 @@ import { proveSession } from './session-device.ts'
 /** Changed lists that are looked at one by one; with more, the lists that the user tracks are. */
 const MAX_RECENT = 256
 
+/** Users per turn of the event loop, and per transaction: a few milliseconds. */
+const USERS_PER_TURN = 200
+
 /** A query for users who are all tracked, the usual case, costs one read per user and no commit. */
-export function trackUsers(core: Core, session: Session, userIds: readonly UserId[]): Promise<void> {
-  const seen = trackingOf(core.db, session, userIds)
-  if (seen.targets.length === 0 && seen.names.length === 0) return Promise.resolve()
-  return core.queue.guarded((tx) => {
-    const proved = proveSession(tx, session).session
-    const observer = proved.userRef
-    // An account may have been created since.
-    const { targets, names } = trackingOf(tx, proved, userIds)
-    core.latestPositions.changedForUser(observer, core.positions.last)
-    for (const target of targets) {
-      tx.run(`insert into tracked_users (observer_num, target_num) values (?, ?)`, observer, target)
-    }
-    for (const name of names) {
-      tx.run(`insert into awaited_users (user_id, observer_num) values (?, ?)`, name, observer)
-    }
-    if (names.length > 0) forgetOldestAwaited(tx, observer)
-  })
+export async function trackUsers(core: Core, session: Session, userIds: readonly UserId[]): Promise<void> {
+  const asked: AskedUser[] = []
+  for await (const some of inTurns(userIds, USERS_PER_TURN)) {
+    asked.push(...some.map((userId) => askedUser(core.db, session, userId)))
+  }
+  const seen = decideTracking(session.userRef, asked)
+  if (seen.names.length > 0) {
+    await core.queue.guarded((tx) => {
+      const observer = proveObserver(core, tx, session)
+      // An account may have been created since.
+      const { targets, names } = trackingOf(tx, session, seen.names)
+      for (const target of targets) track(tx, observer, target)
+      for (const name of names) {
+        tx.run(`insert into awaited_users (user_id, observer_num) values (?, ?)`, name, observer)
+      }
+      forgetOldestAwaited(tx, observer)
+    })
+  }
+  for await (const some of inTurns(seen.targets, USERS_PER_TURN)) {
+    await core.queue.guarded((tx) => {
+      const observer = proveObserver(core, tx, session)
+      for (const target of some) track(tx, observer, target)
+    })
+  }
 }
 
-function trackingOf(db: Reader, { userRef }: Session, userIds: readonly UserId[]): Tracking {
-  const asked = userIds.map((userId): AskedUser => {
-    const account = findTracked(db, userRef, userId)
-    return account === undefined
-      ? { kind: 'name', userId, awaited: isAwaited(db, userRef, userId) }
-      : { kind: 'account', userRef: account.user_num, tracked: account.tracked === 1 }
-  })
-  return decideTracking(userRef, asked)
+/** @throws {MatrixError} 401 when the session has ended. */
+function proveObserver(core: Core, tx: Transaction, session: Session): UserRef {
+  const { userRef } = proveSession(tx, session).session
+  core.latestPositions.changedForUser(userRef, core.positions.last)
+  return userRef
+}
+
+/** Another request of the user may have done it meanwhile. */
+function track(tx: Transaction, observer: UserRef, target: UserRef): void {
+  tx.run(
+    `insert into tracked_users (observer_num, target_num) values (?, ?) on conflict do nothing`,
+    observer,
+    target,
+  )
+}
+
+function trackingOf(db: Reader, session: Session, userIds: readonly UserId[]): Tracking {
+  return decideTracking(
+    session.userRef,
+    userIds.map((userId) => askedUser(db, session, userId)),
+  )
+}
+
+function askedUser(db: Reader, { userRef }: Session, userId: UserId): AskedUser {
+  const account = findTracked(db, userRef, userId)
+  return account === undefined
+    ? { kind: 'name', userId, awaited: isAwaited(db, userRef, userId) }
+    : { kind: 'account', userRef: account.user_num, tracked: account.tracked === 1 }
 }
 
 function findTracked(
