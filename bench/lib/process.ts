@@ -2,6 +2,7 @@
  * Servers under test as separate processes. With enough cores and `taskset`, they run on one core and this process on
  * another.
  */
+import { environmentFor } from '@latchkey/testing/process-environment.ts'
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -53,7 +54,7 @@ async function start(args: readonly string[], { pinned = true }: StartOptions): 
     pinned && pinLoad()
       ? ['taskset', ['-c', SERVER_CORE, process.execPath, ...args]]
       : [process.execPath, [...args]]
-  const child = spawn(command, all, { stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn(command, all, { stdio: ['ignore', 'pipe', 'inherit'], env: environmentFor(args) })
   const exited = once(child, 'exit')
   const url = await firstUrl(child)
   return {

@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { environmentFor } from './process-environment.ts'
 
 export const REPOSITORY = fileURLToPath(new URL('../../../', import.meta.url))
 export const LATCHKEY = join(REPOSITORY, 'packages/server/bin/latchkey.mjs')
@@ -32,7 +33,7 @@ export class RunningProcess {
   constructor(command: string, args: readonly string[], { cwd, stdin, environment }: RunOptions = {}) {
     this.child = spawn(command, args, {
       cwd: cwd ?? REPOSITORY,
-      env: { ...withoutLatchkeyVariables(process.env), LATCHKEY_SECURITY_LOG: 'off', ...environment },
+      env: { ...environmentFor(args), LATCHKEY_SECURITY_LOG: 'off', ...environment },
       stdio: 'pipe',
       // Its own process group, so that npm and the server it starts end together even if the test fails.
       detached: true,
@@ -97,9 +98,4 @@ export const READY = /Latchkey is ready: (\S+), .*\n/
 export function temporaryDirectory(): Disposable & { readonly path: string } {
   const path = mkdtempSync(join(tmpdir(), 'latchkey-cli-'))
   return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) }
-}
-
-/** The environment without LATCHKEY_ variables, which the person who runs the tests may have set. */
-function withoutLatchkeyVariables(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  return Object.fromEntries(Object.entries(environment).filter(([name]) => !name.startsWith('LATCHKEY_')))
 }

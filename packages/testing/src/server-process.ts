@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { environmentFor } from './process-environment.ts'
 
 const CHECKOUT = join(import.meta.dirname, '../../..')
 const COMMAND = 'packages/server/bin/latchkey.mjs'
@@ -31,7 +32,7 @@ export async function startProcess(
   const serve = [join(checkout, COMMAND), 'serve', '--port', '0', '--data', dataDir, ...flags]
   const child = spawn(process.execPath, serve, {
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...withoutLatchkeyVariables(process.env), ...environment },
+    env: { ...environmentFor(serve), ...environment },
   })
   const exited = once(child, 'exit')
   // A failed test leaves no server behind.
@@ -76,9 +77,4 @@ function readyUrl(child: ChildProcess): Promise<string> {
       reject(new Error(`the server exited with ${code} before it was ready:\n${output}`)),
     )
   })
-}
-
-/** The environment without LATCHKEY_ variables: neither a tester's settings nor test variables reach the server. */
-function withoutLatchkeyVariables(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  return Object.fromEntries(Object.entries(environment).filter(([name]) => !name.startsWith('LATCHKEY_')))
 }

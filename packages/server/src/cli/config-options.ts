@@ -2,6 +2,7 @@
 import { type Command, Option } from 'commander'
 import { ALL_KEYS, CONFIG_FILE, type Flag, type Key } from '../config/keys.ts'
 import { type LoadedConfig, loadConfig } from '../config/load-config.ts'
+import { witnessPlaces } from '../config/witness-places.ts'
 
 /** Adds `--config` and the keys' flags: all of them, or only those listed. */
 export function addConfigOptions(command: Command, only?: readonly string[]): Command {
@@ -28,7 +29,8 @@ export function configOf(command: Command): LoadedConfig {
     const value = given[option.attributeName()]
     if (value !== undefined && option.long) flags.set(option.long, value === true ? 'on' : String(value))
   }
-  return loadConfig({ flags, environment: process.env })
+  const loaded = loadConfig({ flags, environment: process.env })
+  return { ...loaded, config: { ...loaded.config, witnessPlaces: witnessPlaces(loaded.config, process.env) } }
 }
 
 function usage({ name, value }: Flag): string {

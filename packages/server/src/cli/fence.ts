@@ -2,6 +2,7 @@
 import { type DeviceId, parseUserId, type UserId } from '@latchkey/protocol'
 import { Command } from 'commander'
 import { fenceOptions, postgresConnection, usesPostgres } from '../config/config.ts'
+import type { WitnessPlaces } from '../config/witness-places.ts'
 import type { Judgement } from '../fence/judge.ts'
 import type { AdoptedWitness, FenceStatus, RaiseCommand } from '../fence/status.ts'
 import { quoted } from '../matrix-error.ts'
@@ -109,7 +110,7 @@ function adoptCommand(): Command {
     const adopted = usesPostgres(config)
       ? await adoptPostgresFence(postgresConnection(config), fence)
       : await adoptFence(config.dataDir, fence)
-    process.stdout.write(describeAdopted(adopted, fence.directory))
+    process.stdout.write(describeAdopted(adopted, fence))
     if (adopted.some((witness) => !witness.adopted)) process.exitCode = 1
   })
 }
@@ -156,8 +157,9 @@ function describeJudgement(judgement: Judgement): string {
   }
 }
 
-function describeAdopted(adopted: readonly AdoptedWitness[], directory: string): string {
-  if (adopted.length === 0) return `There is no witness of this database in ${directory}.\n`
+function describeAdopted(adopted: readonly AdoptedWitness[], { directory, searched }: WitnessPlaces): string {
+  const places = searched.length === 0 ? directory : searched.join(', ')
+  if (adopted.length === 0) return `There is no witness of this database in ${places}.\n`
   return adopted
     .map((witness) =>
       witness.adopted

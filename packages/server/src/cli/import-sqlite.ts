@@ -1,6 +1,6 @@
 /** `latchkey import sqlite`: moves an embedded installation to PostgreSQL. */
 import { Command } from 'commander'
-import { postgresConnection, usesPostgres } from '../config/config.ts'
+import { fenceOptions, postgresConnection, usesPostgres } from '../config/config.ts'
 import { GENERAL_KEYS } from '../config/keys.ts'
 import {
   type ImportProgress,
@@ -48,7 +48,8 @@ async function run(command: Command, path: string): Promise<void> {
     throw new UsageError('Missing target: set --database to an empty PostgreSQL database.')
   }
   // A dry run may use a copy of a database in use, and the witness of its server may be ahead of the copy.
-  const fenceDirectory = dryRun || !config.fence ? undefined : config.fenceDir
+  const { fence } = dryRun ? {} : fenceOptions(config)
+  const fenceDirectories = fence === undefined ? [] : [fence.directory, ...fence.searched]
   const targetName = GENERAL_KEYS.database.kind.format(config.database)
   const summary = await importSqlite({
     path,
@@ -56,7 +57,7 @@ async function run(command: Command, path: string): Promise<void> {
     targetName,
     dryRun,
     keepSource,
-    ...(fenceDirectory !== undefined && { fenceDirectory }),
+    fenceDirectories,
     now: Date.now,
     onProgress: reportProgress(),
   })

@@ -1,6 +1,7 @@
 /** The validated configuration. docs/reference/configuration.md lists the same keys; a test compares the two. */
 import { DEFAULT_POOL_POLICY, type PoolPolicy } from '../pool/policy.ts'
 import { DEFAULT_COST, type HashCost } from '../accounts/password-hash.ts'
+import type { WitnessPlaces } from './witness-places.ts'
 import type { BucketRate } from '../lib/token-bucket.ts'
 import type { SendRates } from '../messages/send-budget.ts'
 
@@ -76,10 +77,12 @@ export type Config = {
   /** Connections per process to PostgreSQL for requests; one more is used for LISTEN. */
   readonly databaseConnections: number
   /**
-   * Whether this process keeps a witness of acknowledged writes (store/witness.ts), and where; by default in `dataDir`.
+   * Whether this process keeps a witness of acknowledged writes (store/witness.ts), and where.
    */
   readonly fence: boolean
   readonly fenceDir?: string
+  /** From the environment (witness-places.ts). Undefined: `fenceDir`, or `dataDir`. */
+  readonly witnessPlaces?: WitnessPlaces
   /** Undefined: the name in the database, or `localhost` at the first start. */
   readonly serverName?: string
   readonly registration: Registration
@@ -200,9 +203,10 @@ export function postgresConnection({
   return { url: url.href, connections, ...(schema && { schema }) }
 }
 
-/** Directory of a server's witness; empty if the fence is off. Other commands keep no witness. */
-export function fenceOptions({ fence, fenceDir, dataDir }: Config) {
-  return fence ? { fence: { directory: fenceDir ?? dataDir } } : {}
+/** Places of a server's witness; empty if the fence is off. Other commands keep no witness. */
+export function fenceOptions({ fence, fenceDir, dataDir, witnessPlaces }: Config): { fence?: WitnessPlaces } {
+  const only = { directory: fenceDir ?? dataDir, searched: [], isWithData: false }
+  return fence ? { fence: witnessPlaces ?? only } : {}
 }
 
 /** The cost of new password hashes. */

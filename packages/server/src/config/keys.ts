@@ -52,7 +52,7 @@ const HOST = plainText('an IP address or a host name', (value) => /^[0-9A-Za-z.:
 
 const { pools, sizes } = DEFAULT_CONFIG
 
-export const GENERAL_KEYS: Keys<Omit<Config, 'pools' | 'rates' | 'sizes'>> = {
+export const GENERAL_KEYS: Keys<Omit<Config, 'witnessPlaces' | 'pools' | 'rates' | 'sizes'>> = {
   serverName: key(
     'server_name',
     plainText('a server name such as example.org or example.org:8448', isServerName),
@@ -115,7 +115,7 @@ export const GENERAL_KEYS: Keys<Omit<Config, 'pools' | 'rates' | 'sizes'>> = {
     'fence_dir',
     plainText('the path of a directory', (value) => value !== '' && !value.includes('\0')),
     undefined,
-    'The directory of the witness, `data` if not set; relative paths as for `data`. Use a durable disk that is never restored together with the database.',
+    'The directory of the witness; relative paths as for `data`. If not set: where one lies already, `$STATE_DIRECTORY` of systemd, or the XDG state directory (operating guide). Use a durable disk that is never restored together with the database.',
     { name: '--fence-dir', value: 'DIR' },
   ),
   registration: key(

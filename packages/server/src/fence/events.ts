@@ -13,7 +13,14 @@ export type FenceEvent =
   /** Another process, or an operator, has raised it. */
   | { readonly kind: 'raised_elsewhere'; readonly number: number }
   /** At startup, without a witness for a database that other processes have written to. */
-  | { readonly kind: 'no_witness'; readonly file: string }
+  | {
+      readonly kind: 'no_witness'
+      readonly file: string
+      /** The witness that last opened the database, with its host; undefined if none is recorded. */
+      readonly last?: string
+    }
+  /** At the first start: the witness is in the data directory, because no better place is known. */
+  | { readonly kind: 'witness_with_data'; readonly file: string }
   /** At startup: the current state. */
   | { readonly kind: 'stands'; readonly number: number }
 

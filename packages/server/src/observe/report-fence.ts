@@ -24,10 +24,18 @@ export function reportFence(log: FastifyBaseLogger, metrics: Metrics | undefined
         log.warn({ fence: event.number }, 'The rollback fence was raised by another process or by command.')
         return
       case 'no_witness':
+        log.error(
+          { file: event.file, ...(event.last !== undefined && { last: event.last }) },
+          `NO WITNESS: the database has writes, but ${event.file} did not exist, so a rollback before this start cannot be ` +
+            `detected. ${event.last === undefined ? '' : `The last witness was ${event.last}. `}If the database was restored, ` +
+            'stop, and run "latchkey fence raise". Keep this directory, and do not restore it together with the database.',
+        )
+        return
+      case 'witness_with_data':
         log.warn(
           { file: event.file },
-          `No witness of this database in ${event.file} yet: an earlier rollback of the database cannot be detected. ` +
-            'Keep this directory, and do not restore it together with the database.',
+          `The witness of the fence is ${event.file}, in the data directory. A snapshot of that directory that is restored ` +
+            'cannot be recognised: name a directory on another durable disk with --fence-dir.',
         )
         return
       case 'stands':

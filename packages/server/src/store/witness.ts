@@ -124,6 +124,10 @@ export class Witness {
     return this.#marks
   }
 
+  get identity(): Identity {
+    return identityOf(this.#fd)
+  }
+
   /** The other witnesses of this database in the same directory, whether or not a process has them open. */
   others(): readonly Listed[] {
     const prefix = basename(this.file).replace(/\d+$/, '')

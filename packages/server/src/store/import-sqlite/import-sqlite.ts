@@ -27,8 +27,8 @@ export type ImportOptions = {
   readonly dryRun: boolean
   /** Leaves the source unmarked: the operator must not serve both. */
   readonly keepSource: boolean
-  /** The directory of the source's witness, if it is not the directory of the database. */
-  readonly fenceDirectory?: string
+  /** Where the source's witness may be, apart from the directory of the database. */
+  readonly fenceDirectories?: readonly string[]
   /** Milliseconds since 1970. */
   readonly now: () => number
   readonly onProgress: (progress: ImportProgress) => void

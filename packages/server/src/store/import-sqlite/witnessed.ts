@@ -9,20 +9,20 @@ import { listWitnesses, requireOriginals } from '../witness.ts'
 import type { Source } from './source.ts'
 
 /**
- * @param fenceDirectory the directory of its witness, if it is not the directory of the database
+ * @param fenceDirectories where its witness may be, apart from the directory of the database
  * @param dryRun allows copies of witnesses: a rehearsal may use a copy of the data directory
  * @throws {StoreError} when a witness is ahead of the database, or was copied or restored.
  */
 export function requireNothingLost(
   source: Source,
-  { fenceDirectory, dryRun }: { readonly fenceDirectory?: string; readonly dryRun: boolean },
+  {
+    fenceDirectories = [],
+    dryRun,
+  }: { readonly fenceDirectories?: readonly string[]; readonly dryRun: boolean },
 ): void {
   const database = source.meta('database_id')
   if (typeof database !== 'string') return
-  const directories = new Set([
-    dirname(source.file),
-    ...(fenceDirectory === undefined ? [] : [fenceDirectory]),
-  ])
+  const directories = new Set([dirname(source.file), ...fenceDirectories])
   for (const directory of directories) {
     const witnesses = listWitnesses({ directory, database })
     if (!dryRun) requireOriginals(witnesses)

@@ -8,18 +8,19 @@ import {
 } from '../../fence/status.ts'
 import type { Position } from '../../session.ts'
 import { StoreError, unknownDevice } from '../store-error.ts'
+import { directoryOf, type WitnessPlace } from '../witness-place.ts'
 import { listWitnesses, recogniseCopies, Witness } from '../witness.ts'
 import { Changes } from './changes.ts'
 import { Postgres, type PostgresOptions, type Queries, type Transaction } from './database.ts'
 import type { LockedDeviceRef } from './locks.ts'
-import { databaseId } from './meta.ts'
+import { databaseId, recordedPlace } from './meta.ts'
 import { asStoreError } from './open-store.ts'
 import { fencePurge } from '../../pool/purge.ts'
 import { purgePools } from './purge-pools.ts'
 import { type FenceRow, raiseFence } from './raise-fence.ts'
 import { requireSchema, schemaOf } from './schema.ts'
 
-type WitnessDirectory = { readonly directory: string } | undefined
+type WitnessDirectory = WitnessPlace | undefined
 
 /** @throws {StoreError} when the database cannot be used. */
 export function postgresFenceStatus(options: PostgresOptions, fence: WitnessDirectory): Promise<FenceStatus> {
@@ -90,7 +91,7 @@ export function raisePostgresFence(
  */
 export function adoptPostgresFence(
   options: PostgresOptions,
-  fence: { readonly directory: string },
+  fence: WitnessPlace,
 ): Promise<readonly AdoptedWitness[]> {
   return withDatabase(options, async (db) => {
     const { epoch } = await readStream(db)
@@ -139,7 +140,8 @@ async function readStream(db: Queries): Promise<Pick<FenceRow, 'epoch' | 'fence'
 
 async function witnessesOf(db: Queries, fence: WitnessDirectory): Promise<ReturnType<typeof listWitnesses>> {
   if (fence === undefined) return []
-  return listWitnesses({ ...fence, database: await databaseId(db) })
+  const database = await databaseId(db)
+  return listWitnesses({ directory: directoryOf(fence, database, await recordedPlace(db)), database })
 }
 
 async function countersOf(db: Queries, writerId: string): Promise<Map<number, number>> {

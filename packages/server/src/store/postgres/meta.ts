@@ -1,6 +1,7 @@
 /** Values of the `meta` table, which belong to a database permanently. */
 import { randomBytes } from 'node:crypto'
 import { DEFAULT_SERVER_NAME, requireServerName } from '../server-name.ts'
+import { WITNESS_PLACE } from '../witness-place.ts'
 import type { Queries } from './database.ts'
 
 /** A value of the `meta` table, created on first use. */
@@ -14,6 +15,19 @@ export async function readOrCreateMeta(db: Queries, key: string, create: () => s
 /** The ID of this database, which its witnesses carry (store/witness.ts). */
 export function databaseId(db: Queries): Promise<string> {
   return readOrCreateMeta(db, 'database_id', () => randomBytes(9).toString('base64url'))
+}
+
+/** The witness that last opened the database, as `recordOf` wrote it; undefined if none is recorded. */
+export async function recordedPlace(db: Queries): Promise<string | undefined> {
+  return (await db.one<{ value: string }>(`select value from meta where key = $1`, WITNESS_PLACE))?.value
+}
+
+export async function recordPlace(db: Queries, record: string): Promise<void> {
+  await db.run(
+    `insert into meta (key, value) values ($1, $2) on conflict (key) do update set value = excluded.value`,
+    WITNESS_PLACE,
+    record,
+  )
 }
 
 /** @throws {StoreError} when the database belongs to another server name. */

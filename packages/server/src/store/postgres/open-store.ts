@@ -11,6 +11,7 @@ import type { Store } from '../../store.ts'
 import { AdvertisedCounts } from '../advertised-counts.ts'
 import type { RowLimits } from '../row-limits.ts'
 import { StoreError, unusableWitness } from '../store-error.ts'
+import { describePlace, directoryOf, recordOf, type WitnessPlace } from '../witness-place.ts'
 import { Witness } from '../witness.ts'
 import { ClaimBatcher } from './claim-batcher.ts'
 import { Claimers } from './claimers.ts'
@@ -21,7 +22,7 @@ import { Fence } from './fence.ts'
 import { AddedTransactions } from '../../messages/transaction-memory.ts'
 import { Inboxes } from './inboxes.ts'
 import { LastSeen } from './last-seen.ts'
-import { databaseId, readOrCreateMeta } from './meta.ts'
+import { databaseId, recordedPlace, recordPlace, readOrCreateMeta } from './meta.ts'
 import { Notifier } from './notifier.ts'
 import type { AdvertisedPools } from './pool-status.ts'
 import { KNOWN_SCHEMA, migrate, requireSchema, schemaOf } from './schema.ts'
@@ -36,7 +37,7 @@ export type PostgresStoreOptions = PostgresOptions &
     /** How long the details of removed keys, and removed devices, are kept. */
     readonly retentionMs: number
     /** The directory of this process's witness. Undefined: writes are not witnessed (fence.ts). */
-    readonly fence?: { readonly directory: string }
+    readonly fence?: WitnessPlace
     readonly onFence?: OnFence
     /** Whether to set up an empty database; by default true. */
     readonly create?: boolean
@@ -65,7 +66,7 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
     const inboxes = new Inboxes(options)
     const advertised = new AdvertisedCounts<AdvertisedPools>()
     const digests = new DigestCache()
-    const witness = options.fence && (await openWitness(db, options.fence.directory, onFence))
+    const witness = options.fence && (await openWitness(db, options.fence, onFence))
     if (witness !== undefined) opened.witness = witness
     const fence = new Fence({
       witness,
@@ -111,12 +112,18 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
 }
 
 /** Reports a missing witness if the database was written to, because earlier lost writes cannot be detected. */
-async function openWitness(db: Postgres, directory: string, onFence: OnFence): Promise<Witness> {
-  const witness = openIn(directory, await databaseId(db))
+async function openWitness(db: Postgres, place: WitnessPlace, onFence: OnFence): Promise<Witness> {
+  const recorded = await recordedPlace(db)
+  const database = await databaseId(db)
+  const witness = openIn(directoryOf(place, database, recorded), database)
+  await recordPlace(db, recordOf(witness))
   if (!witness.isNew) return witness
+  if (place.isWithData === true) onFence({ kind: 'witness_with_data', file: witness.file })
+  const last = describePlace(recorded)
   await witness.replace(witness.marks)
   const stream = await db.one<{ pos: number }>(`select pos from stream`)
-  if (stream !== undefined && stream.pos > 0) onFence({ kind: 'no_witness', file: witness.file })
+  if (stream !== undefined && stream.pos > 0)
+    onFence({ kind: 'no_witness', file: witness.file, ...(last !== undefined && { last }) })
   return witness
 }
 

@@ -14,7 +14,9 @@ import {
 import type { DeviceRef } from '../../session.ts'
 import { lockDirectory } from '../lock-file.ts'
 import { StoreError, unknownDevice } from '../store-error.ts'
+import { directoryOf, WITNESS_PLACE, type WitnessPlace } from '../witness-place.ts'
 import { listWitnesses, recogniseCopies, Witness } from '../witness.ts'
+import { readMeta } from './meta.ts'
 import { signalDevice } from './core.ts'
 import type { Database, Reader, Transaction } from './database.ts'
 import { openDatabase } from './open-database.ts'
@@ -37,7 +39,7 @@ import { Positions } from './positions.ts'
 import { writeTrustedPosition, writeTrustedWriter } from './trusted-position.ts'
 import { Wakes } from './wakes.ts'
 
-type WitnessDirectory = { readonly directory: string } | undefined
+type WitnessDirectory = WitnessPlace | undefined
 
 /** @throws {StoreError} when there is no database, or a server has it open. */
 export async function fenceStatus(directory: string, fence: WitnessDirectory): Promise<FenceStatus> {
@@ -99,10 +101,7 @@ export async function raiseFence(
  *
  * @throws {StoreError} when there is no database, or a server has it open.
  */
-export async function adoptFence(
-  directory: string,
-  fence: { readonly directory: string },
-): Promise<readonly AdoptedWitness[]> {
+export async function adoptFence(directory: string, fence: WitnessPlace): Promise<readonly AdoptedWitness[]> {
   return withDatabase(directory, async (db) => {
     const { epoch } = readFence(db)
     const adopted: { file: string; adopted: boolean; writerId?: string }[] = []
@@ -122,8 +121,11 @@ function trustPresentPosition(tx: Transaction, writerId: string): void {
   writeTrustedWriter(tx, writerId)
 }
 
-function witnessesOf(db: Reader, fence: WitnessDirectory): ReturnType<typeof listWitnesses> {
-  return fence === undefined ? [] : listWitnesses({ ...fence, database: databaseId(db) })
+/** The witnesses of a database in the directory where they lie. */
+export function witnessesOf(db: Reader, fence: WitnessDirectory): ReturnType<typeof listWitnesses> {
+  if (fence === undefined) return []
+  const database = databaseId(db)
+  return listWitnesses({ directory: directoryOf(fence, database, readMeta(db, WITNESS_PLACE)), database })
 }
 
 function existingDevice(db: Reader, { userId, deviceId }: { userId: UserId; deviceId: DeviceId }): DeviceRef {

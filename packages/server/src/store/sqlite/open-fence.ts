@@ -7,6 +7,7 @@ import type { FenceEvent, OnFence } from '../../fence/events.ts'
 import { judge } from '../../fence/judge.ts'
 import { MatrixError } from '../../matrix-error.ts'
 import { StoreError, unusableWitness } from '../store-error.ts'
+import { describePlace, directoryOf, recordOf, WITNESS_PLACE, type WitnessPlace } from '../witness-place.ts'
 import { Witness } from '../witness.ts'
 import type { Database, Transaction } from './database.ts'
 import {
@@ -19,12 +20,13 @@ import {
   raiseFence,
   readFence,
 } from './fence-rows.ts'
+import { readMeta, writeMeta } from './meta.ts'
 import { Positions } from './positions.ts'
 import { readTrustedWriter, writeTrustedPosition, writeTrustedWriter } from './trusted-position.ts'
 
 export type OpenFenceOptions = {
   /** The directory of the witness. Undefined: there is no witness, and writes are not counted. */
-  readonly fence?: { readonly directory: string }
+  readonly fence?: WitnessPlace
   /** Milliseconds since 1970. */
   readonly now: () => number
   readonly onFence: OnFence
@@ -39,11 +41,17 @@ export async function openFence(db: Database, options: OpenFenceOptions): Promis
   const { fence, onFence } = options
   let witness: Witness | undefined
   try {
-    witness = fence && Witness.open({ ...fence, database: databaseId(db) })
+    const recorded = readMeta<string>(db, WITNESS_PLACE)
+    const database = databaseId(db)
+    witness = fence && Witness.open({ directory: directoryOf(fence, database, recorded), database })
     const judged = db.transaction((tx) => {
       moveTrustedPosition(tx, witness, options.now())
-      return witness && judgeAtOpen(tx, witness, options)
+      const found = witness && judgeAtOpen(tx, witness, options)
+      if (witness !== undefined) writeMeta(tx, WITNESS_PLACE, recordOf(witness))
+      return found
     })
+    if (fence?.isWithData === true && witness?.isNew === true)
+      onFence({ kind: 'witness_with_data', file: witness.file })
     if (witness !== undefined) {
       // Once per place of the file, so that both hold the marks of this database.
       const marks = marksOf(db, witness.writerId, readFence(db).epoch)
@@ -79,7 +87,10 @@ type Judged = { readonly raised: boolean; readonly events: readonly FenceEvent[]
 /** Raises the fence if the database was rolled back; returns the events to report. */
 function judgeAtOpen(tx: Transaction, witness: Witness, { now }: OpenFenceOptions): Judged {
   const isUnwitnessed = witness.isNew && hasHistory(tx)
-  const events: FenceEvent[] = isUnwitnessed ? [{ kind: 'no_witness', file: witness.file }] : []
+  const last = describePlace(readMeta<string>(tx, WITNESS_PLACE))
+  const events: FenceEvent[] = isUnwitnessed
+    ? [{ kind: 'no_witness', file: witness.file, ...(last !== undefined && { last }) }]
+    : []
   const { epoch } = readFence(tx)
   const former = formerEpochs(tx)
   const witnesses = [witness, ...witness.others()]

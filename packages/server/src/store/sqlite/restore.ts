@@ -13,10 +13,11 @@ import { join } from 'node:path'
 import { sync } from '../data-directory.ts'
 import { lockDirectory } from '../lock-file.ts'
 import { StoreError } from '../store-error.ts'
-import { listWitnesses, recogniseCopies } from '../witness.ts'
+import type { WitnessPlace } from '../witness-place.ts'
+import { recogniseCopies } from '../witness.ts'
 import { makeComplete } from './complete-file.ts'
-import { databaseId, lastWriteTs, raiseFence } from './fence-rows.ts'
-import { settleLog } from './fence-commands.ts'
+import { lastWriteTs, raiseFence } from './fence-rows.ts'
+import { settleLog, witnessesOf } from './fence-commands.ts'
 import { DATABASE_FILE, openDatabaseFile } from './open-database.ts'
 import { Owner } from './owner.ts'
 import { Positions } from './positions.ts'
@@ -27,8 +28,8 @@ export type RestoreOptions = {
   readonly directory: string
   /** The copy. */
   readonly file: string
-  /** The directory of the witnesses; undefined without one. */
-  readonly fence?: { readonly directory: string } | undefined
+  /** The place of the witnesses; undefined without one. */
+  readonly fence?: WitnessPlace | undefined
   /** Milliseconds since 1970. */
   readonly now: number
   readonly onStep: (step: RestoreStep) => void
@@ -111,7 +112,7 @@ async function raise(file: string, { fence, now }: RestoreOptions): Promise<Cost
     Owner.take(db, () => {})
     settleLog(db)
     const written = lastWriteTs(db) ?? null
-    const witnesses = fence === undefined ? [] : listWitnesses({ ...fence, database: databaseId(db) })
+    const witnesses = witnessesOf(db, fence)
     // They have ended, so that the next start does not raise the fence again.
     const epochs = witnesses.flatMap(({ marks }) => [...marks.values()].map(({ epoch }) => epoch))
     const { devices, keys } = db.one<{ devices: number; keys: number }>(
