@@ -57,7 +57,7 @@ function statusCommand(): Command {
     const status = usesPostgres(config)
       ? await postgresFenceStatus(postgresConnection(config), fenceOptions(config).fence)
       : await fenceStatus(config.dataDir, fenceOptions(config).fence)
-    process.stdout.write(describeStatus(status))
+    process.stdout.write(describeStatus(status, fenceOptions(config).fence))
     if (status.witnesses.some(({ judgement, isCopy }) => isCopy || judgement.kind === 'behind'))
       process.exitCode = 1
   })
@@ -127,7 +127,10 @@ function deviceOf(
   return { userId: user as UserId, deviceId: device as DeviceId }
 }
 
-function describeStatus({ epoch, number, position, raised, witnesses }: FenceStatus): string {
+function describeStatus(
+  { epoch, number, position, raised, witnesses }: FenceStatus,
+  fence: WitnessPlaces | undefined,
+): string {
   const lines = [
     number === 0
       ? 'The fence was never raised.'
@@ -137,7 +140,7 @@ function describeStatus({ epoch, number, position, raised, witnesses }: FenceSta
       ({ epoch: ended, endedTs, reason, endPosition }) =>
         `  ${new Date(endedTs).toISOString()}  epoch ${ended} ended at ${endPosition}: ${reason}`,
     ),
-    witnesses.length === 0 ? 'The directory has no witness of this database.' : 'Witnesses:',
+    witnesses.length === 0 ? `There is no witness of this database${placesOf(fence)}.` : 'Witnesses:',
     ...witnesses.map(
       ({ file, judgement, isCopy }) =>
         `  ${file}: ${describeJudgement(judgement)}${isCopy ? '; but this file was copied or restored, so it proves nothing' : ''}`,
@@ -157,9 +160,14 @@ function describeJudgement(judgement: Judgement): string {
   }
 }
 
-function describeAdopted(adopted: readonly AdoptedWitness[], { directory, searched }: WitnessPlaces): string {
-  const places = searched.length === 0 ? directory : searched.join(', ')
-  if (adopted.length === 0) return `There is no witness of this database in ${places}.\n`
+function placesOf(fence: WitnessPlaces | undefined): string {
+  if (fence === undefined) return ': the fence is off'
+  const { directory, searched } = fence
+  return ` in ${searched.length === 0 ? directory : searched.join(', ')}`
+}
+
+function describeAdopted(adopted: readonly AdoptedWitness[], fence: WitnessPlaces): string {
+  if (adopted.length === 0) return `There is no witness of this database${placesOf(fence)}.\n`
   return adopted
     .map((witness) =>
       witness.adopted
