@@ -114,7 +114,7 @@ for (const fenceDir of [false, true]) {
       await requireKeysOnce(place, history)
     })
 
-    test('by copying the backup over the file is refused by every command, and the command that it names helps', async () => {
+    test('by copying the backup over the file is refused, and the command that the refusal names helps', async () => {
       using home = temporaryDirectory()
       const place = placeIn(home.path, fenceDir)
       const file = join(home.path, 'monday.db')
@@ -122,27 +122,17 @@ for (const fenceDir of [false, true]) {
         ran(await runLatchkey(['backup', file, '--data', place.data]))
       })
       copyFileSync(file, join(place.data, 'latchkey.db'))
+      // The other commands: sqlite/own-log.test.ts.
       for (const command of [
         ['serve', '--port', '0'],
         ['fence', 'status'],
-        ['fence', 'raise'],
-        ['fence', 'adopt'],
       ]) {
         const { code, stderr } = await runLatchkey([...command, '--data', place.data, ...place.flags])
         assert.equal(code, 1, `${command.join(' ')}: ${stderr}`)
         assert.match(stderr, /do not belong together.*latchkey restore FILE/)
       }
-      const others = [
-        ['database', 'check', '--data', place.data],
-        ['user', 'add', 'carol', '--password-stdin', '--data', place.data],
-        ['backup', join(home.path, 'tuesday.db'), '--data', place.data],
-        ['import', 'sqlite', place.data, '--undo'],
-      ]
-      for (const command of others) {
-        const { code, stderr } = await runLatchkey(command, { stdin: 'correct horse' })
-        assert.equal(code, 1, `${command.join(' ')}: ${stderr}`)
-        assert.match(stderr, /do not belong together/)
-      }
+      const imported = await runLatchkey(['import', 'sqlite', place.data, '--undo'])
+      assert.match(imported.stderr, /do not belong together/)
       ran(await runLatchkey(['restore', file, '--data', place.data, ...place.flags]))
       await requireKeysOnce(place, history)
     })
