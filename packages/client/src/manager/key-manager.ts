@@ -131,6 +131,8 @@ export class KeyManager {
    */
   async receiveSync(answer: unknown, ticket?: SyncTicket): Promise<Received> {
     const sync = decodeAnswer(answer)
+    // The app has refreshed its token after a 401 with soft_logout: the device and its keys go on.
+    this.#isTokenRefused = false
     const handled = [...this.#handedOut]
     const left = this.#left
     const begunAt = ticket?.generation ?? this.#begunAt

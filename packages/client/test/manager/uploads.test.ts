@@ -122,6 +122,20 @@ test('after 401 no request is returned, until the account is opened with another
   assert.equal(await bob.assertSubset(), 50)
 })
 
+test('after 401 requests are returned again once a sync succeeds, because the app has refreshed its token', async () => {
+  const bob = await ManagerDevice.signIn(server.url, { user: 'refreshed', deviceId: 'BOB' })
+  bob.rewriteAnswer = (_request, _answer) => ({
+    status: 401,
+    body: { errcode: 'M_UNKNOWN_TOKEN', soft_logout: true },
+  })
+  await bob.sendRequests()
+  assert.deepEqual(await bob.manager.outgoingRequests(), [])
+  bob.rewriteAnswer = (_request, answer) => answer
+  await bob.sync()
+  await bob.sendRequests()
+  assert.equal(await bob.assertSubset(), 50)
+})
+
 test('unknown is not zero: a sync without counts uploads nothing', async () => {
   const { bob, alice } = await pair()
   await alice.claim(bob.target)

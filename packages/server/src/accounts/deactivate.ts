@@ -4,7 +4,7 @@
  * name is never given again, because others know the former user by it.
  */
 
-/** Deleted with an account, besides its devices. Observers of the account stay, and learn that its devices were removed. */
+/** Deleted with an account, besides its devices. Observers of it stay, and learn that its devices were removed. */
 export const DELETED_WITH_ACCOUNT = [
   'cross_signing_keys',
   'signatures_on_its_keys',

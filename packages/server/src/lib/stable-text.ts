@@ -1,4 +1,7 @@
-/** JSON text that is equal for equal values, in whichever order their members are. Unlike canonical JSON it takes any number. */
+/**
+ * JSON text that is equal for equal values, in whichever order their members are. Unlike canonical JSON it takes any
+ * number.
+ */
 import { compareCodePoints, isJsonObject, type Json } from '@latchkey/protocol'
 
 export function stableText(value: Json): string {

@@ -1,6 +1,6 @@
 /**
- * Limits of logins with the default rates (issue 11, C5): strangers use up neither an account's logins nor the server's,
- * and a refusal by address costs no parse. A proxy reports the addresses.
+ * Limits of logins with the default rates (issue 11, C5): strangers use up neither an account's logins nor those of the
+ * server, and a refusal by address costs no parse. A proxy reports the addresses.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

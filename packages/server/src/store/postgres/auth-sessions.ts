@@ -1,4 +1,7 @@
-/** Sessions of user-interactive authentication (accounts/auth-session.ts). They are not witnessed: nothing depends on them. */
+/**
+ * Sessions of user-interactive authentication (accounts/auth-session.ts). They are not witnessed: nothing depends on
+ * them.
+ */
 import { sessionsToDrop } from '../../accounts/auth-session-bounds.ts'
 import {
   AuthSessionEnded,
