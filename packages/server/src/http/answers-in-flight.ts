@@ -1,7 +1,7 @@
 /**
  * Bounds the bytes of answers that clients have not taken yet, in total and per user: a client that never reads would
- * otherwise hold them as long as its connection is open. When the total is full, the user with the most bytes gives way,
- * so that no account can keep others from their answers. A client that reads too slowly is cut off. Issue 11, C3.
+ * otherwise hold them as long as its connection is open. When the total is full, the user with the most bytes gives
+ * way, so that no account can keep others from their answers. A client that reads too slowly is cut off. Issue 11, C3.
  */
 import { limitExceeded, type MatrixError } from '../matrix-error.ts'
 import type { UserRef } from '../session.ts'

@@ -4,6 +4,10 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import { Registry } from 'prom-client'
 import { ConfigError } from '../config/config-error.ts'
 
+/** Bounds the pages that scrapers do not read. */
+const MAX_CONNECTIONS = 100
+const IDLE_MS = 60_000
+
 export type MetricsPage = {
   /** `http://127.0.0.1:9464/metrics` */
   readonly url: string
@@ -19,6 +23,8 @@ export async function openMetricsPage(
   text: () => Promise<string>,
 ): Promise<MetricsPage> {
   const server = createServer((request, response) => void answer(request, response, text))
+  server.maxConnections = MAX_CONNECTIONS
+  server.setTimeout(IDLE_MS)
   try {
     server.listen({ host, port, exclusive: true })
     await once(server, 'listening')

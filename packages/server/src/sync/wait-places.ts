@@ -1,8 +1,8 @@
 /**
  * Bounds of the syncs that wait: per device, per user and in total. Above the bound of a device or user its oldest sync
  * is answered, but not before it has waited for some seconds: a client that asks again at once would otherwise never
- * rest. At twice the bound a sync is refused. When all places are taken, the user with the most waiting syncs gives way,
- * so that no account can keep others from waiting. Issue 11, C5.
+ * rest. At twice the bound a sync is refused. When all places are taken, the user with the most waiting syncs gives
+ * way, so that no account can keep others from waiting. Issue 11, C5.
  */
 import { limitExceeded, type MatrixError, unavailable } from '../matrix-error.ts'
 import type { DeviceRef, UserRef } from '../session.ts'

@@ -5,7 +5,19 @@ import type { Socket } from 'node:net'
 import test, { describe } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
 import { openSocket, readToEnd } from '../support/raw-http.ts'
-import { CLIENT, longPoll, ok, send, SYNC, sync, trySync, until } from '@latchkey/testing/test-client.ts'
+import {
+  CLIENT,
+  deviceKeys,
+  longPoll,
+  ok,
+  refused,
+  send,
+  SYNC,
+  sync,
+  trySync,
+  until,
+  upload,
+} from '@latchkey/testing/test-client.ts'
 import { DEFAULT_SIZES, type SizeLimits } from '../../src/config/config.ts'
 import { startTestServer, type TestDevice, type TestServer } from '@latchkey/testing/test-server.ts'
 
@@ -52,9 +64,9 @@ describe('answers that no client reads', () => {
       most = Math.max(most, answers.bytes)
     }
     await until(() => answers.bytes > 20 * MIB)
-    const refused = await trySync(server, alice)
-    assert.deepEqual([refused.status, refused.body.errcode], [429, 'M_LIMIT_EXCEEDED'])
-    assert.ok(refused.body.retry_after_ms > 0)
+    const another = await trySync(server, alice)
+    refused(another, 429, 'M_LIMIT_EXCEEDED')
+    assert.ok(another.body.retry_after_ms > 0)
     assert.equal((await sync(server, bob)).account_data.events.length, 2)
     assert.ok(Math.max(most, answers.bytes) <= limits.answerBytesPerUser)
     for (const socket of sockets) socket.destroy()
@@ -185,6 +197,26 @@ describe('malformed input behind a request', () => {
     assert.equal(status, 200)
     assert.match(text, /HTTP\/1\.1 400 /)
   })
+})
+
+test('a query whose answer would be larger than a quarter of all answers is refused, and a smaller one answered', async () => {
+  await using server = await start({ answerBytesInFlight: 4000 })
+  const device_keys: Record<string, string[]> = {}
+  const devices = [
+    await server.login('alice', 'A'),
+    await server.login('bob', 'B'),
+    await server.login('carol', 'C'),
+  ]
+  for (const device of devices) {
+    await upload(server, device, { device_keys: deviceKeys(device) })
+    device_keys[device.userId] = []
+  }
+  const [alice] = devices
+  assert.ok(alice)
+  const query = (body: object): ReturnType<TestServer['call']> =>
+    server.call('POST', `${CLIENT}/keys/query`, { token: alice.token, body })
+  assert.match(refused(await query({ device_keys }), 413, 'M_TOO_LARGE'), /more than 1000 bytes/)
+  ok(await query({ device_keys: { [alice.userId]: [] } }))
 })
 
 test('a long-poll that is answered after the time limit of answers is complete', async () => {

@@ -4,11 +4,12 @@
  */
 import { isJsonObject, parseUserId, type UserId } from '@latchkey/protocol'
 import { Type } from 'typebox'
+import type { SizeLimits } from '../../config/config.ts'
 import type { Context } from '../../context.ts'
 import type { CrossSigningUsage } from '../../devices/port.ts'
 import { visibleKeys } from '../../devices/query-keys.ts'
 import { inTurns } from '../../lib/turns.ts'
-import { badJson, invalidParam, quoted } from '../../matrix-error.ts'
+import { badJson, invalidParam, quoted, tooLarge } from '../../matrix-error.ts'
 import { endpoint, JsonText, largeBody } from '../endpoint.ts'
 import { unreachable } from './unreachable.ts'
 
@@ -16,12 +17,16 @@ const MAX_DEVICES_PER_USER = 10_000
 /** Users per read from the store and turn of the event loop: a few milliseconds. */
 const USERS_PER_TURN = 100
 
+/** One answer has at most this part of the bytes of all answers in flight. */
+const ANSWER_DIVISOR = 4
+
 type Query = { readonly userId: UserId; readonly deviceIds: readonly string[] }
 
 export const keysQuery = endpoint({
   method: 'POST',
   path: '/keys/query',
   bodyBytes: largeBody,
+  repeatable: true,
   body: Type.Object({ device_keys: Type.Optional(Type.Unknown()) }),
   async handle({ context, session, body }) {
     const { devices } = context.store
@@ -33,6 +38,7 @@ export const keysQuery = endpoint({
     )
     const deviceKeys: string[] = []
     const keys: Record<CrossSigningUsage, string[]> = { master: [], self_signing: [], user_signing: [] }
+    let length = 0
     for await (const some of inTurns(queries, USERS_PER_TURN)) {
       const published = await devices.published(
         some.map(({ userId }) => userId),
@@ -41,9 +47,13 @@ export const keysQuery = endpoint({
       for (const { userId, deviceIds } of some) {
         const ofUser = published.get(userId)
         const visible = ofUser && visibleKeys(ofUser, userId, deviceIds, session.userId)
-        deviceKeys.push(member(userId, visible?.devices ?? {}))
+        const ofDevices = member(userId, visible?.devices ?? {})
+        deviceKeys.push(ofDevices)
+        length += ofDevices.length
         for (const [usage, key] of visible?.crossSigning ?? []) keys[usage].push(member(userId, key))
+        requireLength(length, context.config.sizes)
       }
+      context.answers.requireRoom(session.userRef, length)
     }
     return new JsonText(
       `{"device_keys":{${deviceKeys.join()}},"failures":${JSON.stringify(unreachable(servers))},` +
@@ -52,6 +62,13 @@ export const keysQuery = endpoint({
     )
   },
 })
+
+/** Nothing else bounds the devices of the named users together. @throws {MatrixError} 413 */
+function requireLength(length: number, { answerBytesInFlight }: SizeLimits): void {
+  const limit = Math.floor(answerBytesInFlight / ANSWER_DIVISOR)
+  if (length > limit)
+    throw tooLarge(`The keys of these users have more than ${limit} bytes; name fewer users or devices.`)
+}
 
 /** A member of a JSON object. The answer is encoded in pieces, because all of it can have megabytes. */
 function member(userId: UserId, value: object): string {
