@@ -315,8 +315,8 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
       'this.#buckets.delete(name)',
     ],
     [
-      'return tokens >= 1 ? 0 : ((1 - tokens) / this.#rate.perSecond) * 1000',
-      'return tokens >= 1 ? 0 : ((1 + tokens) / this.#rate.perSecond) * 1000',
+      'return missing <= 0 ? 0 : (missing / perSecond) * 1000',
+      'return missing <= 0 ? 0 : (amount / perSecond) * 1000',
     ],
   ],
   'pool/pool-answer.ts': [
@@ -371,11 +371,33 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
   ],
   'devices/tracking.ts': [['.filter(({ awaited }) => !awaited)', '']],
   'messages/send.ts': [
-    ["if (isRemembered(sentTs, now)) return { kind: 'repeat' }", ''],
+    ["if (isRemembered(sentTs, now)) return { kind: 'nothing' }", ''],
+    ["if (deliveries.length === 0) return { kind: 'nothing' }", ''],
+    ['const waitMs = charge?.take(load) ?? 0', 'const waitMs = 0'],
     [
       "if (length > MAX_FAN_OUT_LENGTH) return { kind: 'refused', error: fanOutTooLarge() }",
       "if (length >= MAX_FAN_OUT_LENGTH) return { kind: 'refused', error: fanOutTooLarge() }",
     ],
+  ],
+  'messages/eviction.ts': [
+    ['if (total <= limit) return undefined', 'if (total < limit) return undefined'],
+    ['const kept = limit - Math.floor(limit / ROOM_DIVISOR)', 'const kept = limit'],
+    ["const amount = measure === 'messages' ? 1 : message.length", 'const amount = message.length'],
+    ['left.set(sender, (left.get(sender) ?? 0) - amount)', ''],
+    ['if (level >= (descending[place + 1] ?? 0)) return level', 'return level'],
+  ],
+  'messages/send-budget.ts': [
+    ['this.#deliveries.charge(key, now, load.messages)', ''],
+    ['this.#kib.charge(key, now, load.length / KIB)', ''],
+    ['taken = load', ''],
+    ['Math.min(waitMs, MAX_RETRY_MS),', 'waitMs,'],
+  ],
+  'messages/transaction-memory.ts': [
+    [
+      'return sentTs !== undefined && sentTs >= transactionsForgottenBefore(now)',
+      'return sentTs !== undefined',
+    ],
+    ['const isDue = added >= CHECK_EVERY', 'const isDue = added > CHECK_EVERY'],
   ],
   'messages/inbox.ts': [
     [

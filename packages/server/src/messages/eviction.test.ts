@@ -54,6 +54,7 @@ describe('an inbox over a limit evicts', () => {
     Array.from({ length: count }, () => [sender, length] as const)
   const rows: readonly (readonly [string, Row[], Partial<InboxLimits>, number[]])[] = [
     ['nothing within the limits', [[1, 50]], { inboxLength: 50, inboxMessages: 1 }, []],
+    ['nothing at exactly a limit that leaves room', many(1, 128, 1), { inboxMessages: 128 }, []],
     ['the oldest message of its only sender', many(1, 3, 10), { inboxLength: 20 }, [1]],
     [
       'the oldest of the sender with the most bytes, although others are older and more',

@@ -31,7 +31,8 @@ test('deliveries and bytes are limited apart, and a refused request takes neithe
   assert.equal(budgets.charge(ALICE, NOW).take({ messages: 1, length: 3 * 1024 }), 0)
   assert.ok(budgets.charge(ALICE, NOW).take({ messages: 9, length: 2 * 1024 }) > 0)
   assert.equal(budgets.charge(ALICE, NOW).take({ messages: 9, length: 1024 }), 0)
-  assert.ok(budgets.charge(ALICE, NOW).take({ messages: 1, length: 1 }) > 0)
+  assert.ok(budgets.charge(ALICE, NOW).take({ messages: 0, length: 1 }) > 0)
+  assert.ok(budgets.charge(ALICE, NOW).take({ messages: 1, length: 0 }) > 0)
 })
 
 test('a request whose transaction runs again pays once, and one that delivers nothing gets it back', () => {
