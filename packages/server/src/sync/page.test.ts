@@ -18,6 +18,7 @@ describe('a page is complete', () => {
     ['up to a message larger than a page', items([3, 200]), items(), 3],
     ['up to the account data that reaches the limit', items(), items([2, 40], [5, 60]), 5],
     ['up to the earlier end of two full kinds', items([3, 100]), items([5, 100]), 3],
+    ['up to the account data that ends before the messages', items([5, 100]), items([3, 100]), 3],
   ] as const
   for (const [name, messages, accountData, expected] of rows)
     test(name, () => assert.equal(completeUpTo({ messages, accountData }, LIMITS, END), expected))

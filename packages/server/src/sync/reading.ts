@@ -1,7 +1,7 @@
 /**
- * One reading of `/sync`: where it begins (its end: page.ts), and what it acknowledges and advertises. Acknowledged: the
- * device has shown a token, so it received the answer with that token; messages up to it are deleted, and its counts
- * are the ones the device knows. Advertised: the counts of an answer that may not arrive.
+ * One reading of `/sync`: where it begins (its end: page.ts), and what it acknowledges and advertises. Acknowledged:
+ * the device has shown a token, so it received the answer with that token; messages up to it are deleted, and its
+ * counts are the ones the device knows. Advertised: the counts of an answer that may not arrive.
  */
 import type { Position } from '../session.ts'
 import type { SyncQuery, SyncReading } from './port.ts'
