@@ -3,7 +3,7 @@
  * is issued twice. If the witness was restored too, only the first sync can detect it. CRASH_ROUNDS sets the rounds.
  */
 import assert from 'node:assert/strict'
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, lstatSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -51,7 +51,10 @@ class Installation {
   async stopAndCopy(how: 'stop' | 'kill'): Promise<string> {
     await this.#running[how]()
     const copy = join(this.#directory, `${this.#copies++}`)
-    cpSync(this.#data, copy, { recursive: true, filter: (file) => !file.includes('lock') })
+    cpSync(this.#data, copy, {
+      recursive: true,
+      filter: (file) => !file.includes('lock') && !lstatSync(file).isSocket(),
+    })
     return copy
   }
 
