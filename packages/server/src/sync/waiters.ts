@@ -132,7 +132,7 @@ class Waiter implements Disposable {
     this.#release()
   }
 
-  /** Wakes it at a random moment, at once if it does not wait yet. The moment for an earlier change serves later ones. */
+  /** Wakes it at a random moment, at once if it does not wait yet. The moment of an earlier change is kept. */
   wakeWithin(ms: number): void {
     if (!this.waits || ms === 0) return this.wake()
     this.#later ??= setTimeout(() => this.wake(), Math.random() * ms).unref()
