@@ -74,6 +74,8 @@ export class Fence {
   /** The epoch and the server start of the last verification. */
   #epoch: string | undefined
   #start: string | undefined
+  /** Set at the end of a verification. */
+  #verifiedStart: string | undefined
   /** The last server start that all other processes have verified. */
   #startVerifiedByAll: string | undefined
   /** Rounds that this process has waited for the others on one server start. */
@@ -138,6 +140,17 @@ export class Fence {
       throw unavailable('The commit took too long to be confirmed, or this process was stopped meanwhile.')
   }
 
+  /** A process that writes nothing verifies a new start too, because others wait for it. */
+  notePolled(
+    db: Postgres,
+    stream: { readonly epoch: string; readonly fence: number; readonly start: string },
+  ): void {
+    this.noteEpoch(stream)
+    // A failure is repeated with the next poll, because the start stays unverified.
+    if (stream.start !== this.#verifiedStart)
+      db.withConnection((connection) => this.verify(connection)).catch(() => {})
+  }
+
   /** Reports an epoch that the poll or a verification found, once. */
   noteEpoch({ epoch, fence }: { readonly epoch: string; readonly fence: number }): void {
     if (this.#reported.has(epoch)) return
@@ -176,6 +189,7 @@ export class Fence {
     await this.#addLanes(connection, found.rows)
     const { witness } = this.#options
     if (witness !== undefined) await noteVerified(connection, witness.writerId, found.start)
+    this.#verifiedStart = found.start
   }
 
   /**

@@ -9,6 +9,7 @@ import type { DeviceRef, Position, UserRef } from '../../session.ts'
 import type { WakeListener } from '../../sync/port.ts'
 import type { Woken } from './changes.ts'
 import type { Postgres } from './database.ts'
+import { SERVER_START } from './verified-starts.ts'
 
 const POLL_EVERY_MS = 1_000
 const RECONNECT_AFTER_MS = 500
@@ -21,10 +22,13 @@ const KEEP_MS = 120_000
 const WAKES_AT_ONCE = 1_000
 const SWEPT_AT_ONCE = 5_000
 
+/** The row that each process reads each second. */
+export type PolledStream = { readonly epoch: string; readonly fence: number; readonly start: string }
+
 export class Notifier {
   readonly #db: Postgres
   readonly #now: () => number
-  readonly #onPoll: (stream: { readonly epoch: string; readonly fence: number }) => void
+  readonly #onPoll: (stream: PolledStream) => void
   readonly #listeners = new Set<WakeListener>()
   /** One channel per schema, because refs of another schema mean other devices. */
   #channel = ''
@@ -43,12 +47,8 @@ export class Notifier {
   #polledAtMs = performance.now()
   #checking = false
 
-  /** @param onPoll receives the epoch and the fence of the database each second */
-  constructor(
-    db: Postgres,
-    now: () => number,
-    onPoll: (stream: { readonly epoch: string; readonly fence: number }) => void,
-  ) {
+  /** @param onPoll receives the state of the database each second */
+  constructor(db: Postgres, now: () => number, onPoll: (stream: PolledStream) => void) {
     this.#db = db
     this.#now = now
     this.#onPoll = onPoll
@@ -189,8 +189,8 @@ export class Notifier {
     // Older wakes may have been swept before this process read them.
     const wasAway = performance.now() - this.#polledAtMs > KEEP_MS / 2
     await this.#readWakes()
-    const stream = await this.#db.one<{ epoch: string; fence: number; pos: number }>(
-      `select epoch, fence, pos from stream`,
+    const stream = await this.#db.one<PolledStream & { readonly pos: number }>(
+      `select epoch, fence, pos, ${SERVER_START} as start from stream`,
     )
     if (stream !== undefined) {
       this.#onPoll(stream)

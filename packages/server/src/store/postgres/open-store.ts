@@ -54,7 +54,7 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
   const { now, onFence = () => {} } = options
   const opened: { fence?: Fence; witness?: Witness } = {}
   const db = new Postgres(options, async (connection) => opened.fence?.verify(connection))
-  const notifier = new Notifier(db, now, (stream) => opened.fence?.noteEpoch(stream))
+  const notifier = new Notifier(db, now, (stream) => opened.fence?.notePolled(db, stream))
   const close = async (): Promise<void> => {
     await notifier.close()
     await db.close()
