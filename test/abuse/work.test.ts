@@ -1,6 +1,6 @@
 /**
- * One account that asks for as much as it can, next to a user with small requests (issue 11, C1). Counts only: refusals,
- * items between two turns of the event loop, and the answers of the other user.
+ * One account that asks for as much as it can, next to a user with small requests (issue 11, C1). Counts only:
+ * refusals, items per turn of the event loop, and the answers of the other user.
  */
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
@@ -135,7 +135,7 @@ describe('next to 8 connections of one account, a user is served', () => {
       assert.ok(statuses.includes(200), `${statuses}`)
       assert.equal(statuses.at(-1) === 429 || statuses.includes(429), true, 'the budget has an end')
       assert.ok(walks.most() <= MAX_ITEMS_PER_TURN, `${walks.most()} items in one turn`)
-      // What is left belongs to no one else.
+      // The budget of the victim is untouched.
       ok(await call(server, victim, { ...query, body: { device_keys: users(100, []) } }))
     })
   }

@@ -91,7 +91,7 @@ export const COSTS: Readonly<Record<string, Cost>> = {
         max: () => MAX_DEVICES_PER_QUERY,
       },
     ],
-    values: ({ sizes }) => sizes.jsonValues,
+    values: () => MAX_USERS_PER_QUERY + MAX_DEVICES_PER_QUERY + 1_000,
   },
   // Deliveries are paid to a bucket of their own (messages/), which key sharing in large rooms needs.
   'PUT /sendToDevice/:eventType/:txnId': {
@@ -100,7 +100,8 @@ export const COSTS: Readonly<Record<string, Cost>> = {
       { what: 'users', units: 0, count: (body) => size(body, 'messages'), max: () => MAX_MESSAGES },
       { what: 'messages', units: 0, count: (body) => innerSize(body, 'messages'), max: () => MAX_MESSAGES },
     ],
-    values: ({ sizes }) => sizes.jsonValues,
+    // An encrypted message has nine values, and a name has one.
+    values: () => MAX_MESSAGES * 13,
     retryWithinMs: 2_000,
   },
   'POST /keys/signatures/upload': {

@@ -117,8 +117,8 @@ export function trackAwaited(tx: Transaction, userId: UserId, target: UserRef): 
 }
 
 /**
- * `since` -1 means everyone whom the user tracks, and the user. A sync that was woken looks at the few lists that changed
- * since its token, not at everyone whom its user tracks: one change may wake thousands of syncs (issue 11, C2).
+ * `since` -1 means everyone whom the user tracks, and the user. A woken sync looks at the few lists that changed since
+ * its token, not at everyone whom its user tracks: one change may wake thousands of syncs (issue 11, C2).
  */
 export function changedSince(core: Core, user: UserRef, since: Position, upTo: Position): readonly UserId[] {
   const recent = core.db.all<{ user_id: UserId; concerns: number }>(
