@@ -122,7 +122,8 @@ export const DEFAULT_RATES: RateLimits = {
   // Fifteen fan-outs to 10 000 devices at once, of 1.7 KiB for each device; then 12 000 deliveries a minute.
   toDeviceDeliveriesPerUser: { burst: 150_000, perSecond: 200 },
   toDeviceKibPerUser: { burst: 256 * 1024, perSecond: 320 },
-  // Three seconds of work at once, then 3 % of a thread: one full-size request of each endpoint, with ten full fan-outs.
+  // Three seconds of work at once, then 3 % of a thread: one full-size request of each endpoint, with ten full
+  // fan-outs.
   workPerUser: { burst: 300_000, perSecond: 3_000 },
   workPerAddress: { burst: 60_000, perSecond: 3_000 },
 }

@@ -22,7 +22,7 @@ export interface DepletionDefence {
 
 /** Another server has the budget of this many users. */
 const USERS_PER_SERVER = 10
-/** Over its budget another server gets one key of a reserve per device and minute: its honest users share the bucket. */
+/** Over its budget another server gets one key of a reserve per device and minute: its honest users share it. */
 const OF_RESERVE: BucketRate = { burst: 1, perSecond: 1 / 60 }
 
 /**

@@ -1,6 +1,7 @@
 /**
- * The rows that outlive a removed device (issue 11, B4): a device leaves traces everywhere and is removed; then every table is
- * read. docs/development/storage.md lists the tables that keep rows about it, and why; this test compares the two.
+ * The rows that outlive a removed device (issue 11, B4): a device leaves traces everywhere and is removed; then every
+ * table is read. docs/development/storage.md lists the tables that keep rows about it, and why; this test compares the
+ * two.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

@@ -138,10 +138,10 @@ async function metKeys(
 }
 
 /**
- * The wanted keys that the log holds: `logged` by the hash of their material, `keys` by their ID. An available key with the ID of a
- * wanted key counts only if its material differs, or if its ID is named: otherwise it is found by its material. The log
- * has no index by ID, so IDs are compared with the available keys and the keys of the domain's lookback. `coalesce`
- * keeps the condition from becoming a join, so that IDs are hashed once and rows are read once.
+ * The wanted keys that the log holds: `logged` by the hash of their material, `keys` by their ID. An available key with
+ * the ID of a wanted key counts only if its material differs, or if its ID is named: otherwise it is found by its
+ * material. The log has no index by ID, so IDs are compared with the available keys and the keys of the domain's
+ * lookback. `coalesce` keeps the condition from becoming a join, so that IDs are hashed once and rows are read once.
  */
 function readMet(
   tx: Write,
