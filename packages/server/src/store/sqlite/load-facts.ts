@@ -10,8 +10,8 @@ import { ID_REUSE_LOOKBACK } from '../../pool/outcomes.ts'
 import { mayBeFormerFallback, mayBeLogged } from '../../pool/one-place.ts'
 import type { KnownKey, ListedKey, MetKey, NamedKey } from '../../pool/log-key.ts'
 import type { DeviceFacts, PoolFacts, WantedFacts } from '../../pool/port.ts'
-import type { DeviceRef, UserRef } from '../../session.ts'
-import { toDayCounts, USER_COUNTS, type UserCountsRow } from '../day-counts.ts'
+import type { DeviceRef } from '../../session.ts'
+import { toDayCounts } from '../day-counts.ts'
 import { STATE_CODE, stateOf } from '../key-row.ts'
 import type { Core } from './core.ts'
 import type { Transaction } from './database.ts'
@@ -28,7 +28,7 @@ export type ProvedDevice = {
 export function loadFacts(
   core: Core,
   tx: Transaction,
-  { session: { deviceRef, userRef }, device, state }: ProvedDevice,
+  { session: { deviceRef }, device, state }: ProvedDevice,
   wanted: WantedFacts,
 ): DeviceFacts {
   const { refused_materials: materials, refused_ts: ts } = device
@@ -41,17 +41,11 @@ export function loadFacts(
     identity: toIdentity(device),
     identityChanged: device.identity_changed === 1,
     givenUp: givenUpParts(tx, deviceRef, device, wanted),
-    counts: toDayCounts(device, userCountsRow(tx, userRef)),
+    counts: toDayCounts(device, device),
     refused: materials === null || ts === null ? undefined : { materials, ts },
     ...replayFacts(tx, deviceRef, wanted),
     pools: [...state.pools.values()].map((pool) => poolFacts(tx, pool, wanted)),
   }
-}
-
-function userCountsRow(tx: Transaction, user: UserRef): UserCountsRow {
-  const row = tx.one<UserCountsRow>(`select ${USER_COUNTS} from users where user_num = ?`, user)
-  if (row === undefined) throw new Error(`user ${user} has no row`)
-  return row
 }
 
 /** The parts of a new identity that the device gave up earlier. */

@@ -6,7 +6,7 @@ import { compareCodePoints } from '@latchkey/protocol'
 import { keyHash, materialHash, type Removal } from '../../pool/key.ts'
 import type { DeviceChanges, PoolChange, PoolsChange } from '../../pool/port.ts'
 import type { DeviceRef, Position } from '../../session.ts'
-import { DEVICE_COUNTS, deviceCounts, USER_COUNTS, userCounts } from '../day-counts.ts'
+import { DEVICE_COUNTS, deviceCounts, toDayCounts, USER_COUNTS, userCounts } from '../day-counts.ts'
 import { STATE_CODE } from '../key-row.ts'
 import { type Core, deviceListChanged } from './core.ts'
 import { dropDeviceSignatures } from './cross-signing.ts'
@@ -36,7 +36,7 @@ export function saveChanges(core: Core, tx: Transaction, proved: ProvedDevice, c
   }
   if (changes.countsAcknowledged === true) acknowledgeCounts(core, tx, deviceRef, pools)
   const saved = saveDevice(core, tx, proved, changes)
-  saveCounts(tx, session, changes)
+  saveUserCounts(tx, session, changes)
   saveRefusal(tx, deviceRef, changes)
   saveReplay(tx, deviceRef, changes)
   core.keys.replace(tx, { ...saved, pools: sorted(pools) })
@@ -60,16 +60,16 @@ function saveDevice(
   core: Core,
   tx: Transaction,
   { session: { deviceRef }, device, state }: ProvedDevice,
-  { pools: change, deviceKeys, givenUp }: DeviceChanges,
+  { pools: change, deviceKeys, givenUp, counts }: DeviceChanges,
 ): DeviceState {
-  if (change === undefined && deviceKeys === undefined) return state
+  if (change === undefined && deviceKeys === undefined && counts === undefined) return state
   const signalPos = change?.signal === true ? nextSignal(core, tx, deviceRef) : state.signalPos
   const version = change === undefined ? state.version : ownVersion(change, state.pools.values())
   const generation = change?.generation ?? state.generation
   const { ed25519, curve25519 } = deviceKeys?.identity ?? device
   tx.run(
     `update devices set version = ?, generation = ?, signal_pos = ?,
-       device_keys = ?, ed25519 = ?, curve25519 = ?, identity_changed = ?
+       device_keys = ?, ed25519 = ?, curve25519 = ?, identity_changed = ?, (${DEVICE_COUNTS}) = (?, ?, ?, ?)
      where device_num = ?`,
     version,
     generation,
@@ -78,6 +78,7 @@ function saveDevice(
     ed25519 ?? null,
     curve25519 ?? null,
     givenUp === undefined ? device.identity_changed : 1,
+    ...deviceCounts(counts ?? toDayCounts(device, device)),
     deviceRef,
   )
   return { ...state, version, generation, signalPos }
@@ -243,15 +244,13 @@ function acknowledgeCounts(
   }
 }
 
-function saveCounts(tx: Transaction, { deviceRef, userRef }: ProvedSession, { counts }: DeviceChanges): void {
+function saveUserCounts(tx: Transaction, { userRef }: ProvedSession, { counts }: DeviceChanges): void {
   if (counts === undefined) return
-  const values = '?, ?, ?, ?'
   tx.run(
-    `update devices set (${DEVICE_COUNTS}) = (${values}) where device_num = ?`,
-    ...deviceCounts(counts),
-    deviceRef,
+    `update users set (${USER_COUNTS}) = (?, ?, ?, ?) where user_num = ?`,
+    ...userCounts(counts),
+    userRef,
   )
-  tx.run(`update users set (${USER_COUNTS}) = (${values}) where user_num = ?`, ...userCounts(counts), userRef)
 }
 
 function saveRefusal(tx: Transaction, deviceRef: DeviceRef, { refused }: DeviceChanges): void {

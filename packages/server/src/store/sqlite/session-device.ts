@@ -2,13 +2,15 @@
 import { unknownToken } from '../../matrix-error.ts'
 import type { Identity } from '../../pool/identity.ts'
 import type { Session } from '../../session.ts'
-import { DEVICE_COUNTS, type DeviceCountsRow } from '../day-counts.ts'
+import { DEVICE_COUNTS, type DeviceCountsRow, USER_COUNTS, type UserCountsRow } from '../day-counts.ts'
 import type { Transaction } from './database.ts'
 
 export type IdentityRow = { readonly ed25519: string | null; readonly curve25519: string | null }
 
+/** The row of a device, with what it and its user have used of the daily budgets. */
 export type DeviceRow = IdentityRow &
-  DeviceCountsRow & {
+  DeviceCountsRow &
+  UserCountsRow & {
     readonly device_keys: string | null
     readonly identity_changed: number
     /** The last upload that was refused because of a conflict (pool/conflict.ts). */
@@ -30,9 +32,10 @@ export function proveSession(
   session: Session,
 ): { readonly session: ProvedSession; readonly device: DeviceRow } {
   const device = tx.one<DeviceRow>(
-    `select device_keys, ed25519, curve25519, identity_changed, ${DEVICE_COUNTS},
+    `select device_keys, ed25519, curve25519, identity_changed, ${DEVICE_COUNTS}, ${USER_COUNTS},
        conflicts.materials as refused_materials, conflicts.ts as refused_ts
-     from access_tokens join devices using (device_num) left join conflicts using (device_num)
+     from access_tokens join devices using (device_num) join users using (user_num)
+       left join conflicts using (device_num)
      where token_hash = ? and device_num = ? and removed_ts is null`,
     session.tokenHash,
     session.deviceRef,
