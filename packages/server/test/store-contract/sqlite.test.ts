@@ -1,4 +1,5 @@
 /** The contract suite against the embedded store. */
+import { copyInPlace } from '@latchkey/testing/directory-snapshot.ts'
 import assert from 'node:assert/strict'
 import { cpSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -40,10 +41,6 @@ async function openIn(
     onFence: ({ kind }) => assert.equal(kind, 'stands', 'a crash does not raise the fence'),
     now: Date.now,
   })
-  const discard = async (): Promise<void> => {
-    await store.close()
-    rmSync(directory, { recursive: true, force: true })
-  }
   return {
     store,
     async crash() {
@@ -51,10 +48,15 @@ async function openIn(
       const copy = mkdtempSync(join(tmpdir(), 'latchkey-contract-'))
       const left = readdirSync(directory).filter((file) => !/lock|shm/.test(file))
       for (const file of left) cpSync(join(directory, file), join(copy, file))
-      await discard()
-      return openIn(copy, pools, depletion)
+      await store.close()
+      copyInPlace(copy, directory)
+      rmSync(copy, { recursive: true })
+      return openIn(directory, pools, depletion)
     },
-    close: discard,
+    async close() {
+      await store.close()
+      rmSync(directory, { recursive: true, force: true })
+    },
   }
 }
 
