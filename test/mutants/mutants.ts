@@ -316,8 +316,22 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
     ],
     [
       'return missing <= 0 ? 0 : (missing / perSecond) * 1000',
-      'return missing <= 0 ? 0 : (amount / perSecond) * 1000',
+      'return missing < 0 ? 0 : (missing / perSecond) * 1000 + 1',
     ],
+    ['this.charge(key, nowMs, waitMs === 0 ? amount : 0)', 'this.charge(key, nowMs, waitMs === 0 ? 1 : 0)'],
+    [
+      'const missing = Math.min(amount, burst) - this.#tokensIn(this.#buckets.get(boundedKey(key)), nowMs)',
+      'const missing = amount - this.#tokensIn(this.#buckets.get(boundedKey(key)), nowMs)',
+    ],
+    [
+      'if (bucket !== undefined) bucket.tokens = Math.min(this.#rate.burst, bucket.tokens + amount)',
+      'if (bucket !== undefined) bucket.tokens = this.#rate.burst',
+    ],
+    [
+      'return Math.min(burst, bucket.tokens + (Math.max(0, nowMs - bucket.ts) / 1000) * perSecond)',
+      'return Math.min(burst, bucket.tokens + (Math.abs(nowMs - bucket.ts) / 1000) * perSecond)',
+    ],
+    ['return this.#buckets.size < this.#maxBuckets', 'return true'],
   ],
   'pool/pool-answer.ts': [
     [
@@ -351,6 +365,45 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
     ['enforceDeviceLimit(deviceCount, limits)', ''],
     ['if (device !== undefined && !device.isRemoved) {', 'if (device !== undefined) {'],
   ],
+  'accounts/refresh-tokens.ts': [
+    [
+      'return expiresTs !== undefined && expiresTs <= now',
+      'return expiresTs !== undefined && expiresTs < now',
+    ],
+    [
+      'if (expiresInMs === undefined) return { tokens: { accessToken }, stored: { tokenHash } }',
+      'if (!refreshable) return { tokens: { accessToken }, stored: { tokenHash } }',
+    ],
+    ['if (!refreshable) return { tokens: { accessToken, expiresInMs }, stored: expires }', ''],
+    ['if (session === undefined) throw unknownToken()', ''],
+  ],
+  'accounts/auth-session.ts': [
+    [
+      'const fits = utf8Length(JSON.stringify(rest)) <= MAX_REMEMBERED_BYTES[owner.kind]',
+      'const fits = utf8Length(JSON.stringify(rest)) <= MAX_REMEMBERED_BYTES.user',
+    ],
+    ['const rest = withoutAuth(body)', 'const rest = body'],
+    [
+      "return hash('sha256', stableText(withoutAuth(body)), 'base64url')",
+      "return hash('sha256', stableText(body), 'base64url')",
+    ],
+    ["return session.operation === hash('sha256', operation, 'base64url')", 'return true'],
+    [
+      "return new Uint8Array(hkdfSync('sha256', id, '', 'latchkey auth session', 32))",
+      "return new Uint8Array(hkdfSync('sha256', '', '', 'latchkey auth session', 32))",
+    ],
+    ['expiresTs: now + AUTH_SESSION_MS,', 'expiresTs: now,'],
+  ],
+  'accounts/auth-session-bounds.ts': [
+    [
+      'const ofOwner = Math.max(0, counts.ofOwner - PER_OWNER[kind])',
+      'const ofOwner = Math.max(0, counts.ofOwner - PER_OWNER.network)',
+    ],
+    [
+      'return { ofOwner, ofLargest: Math.max(0, counts.ofKind - ofOwner - IN_ALL) }',
+      'return { ofOwner, ofLargest: Math.max(0, counts.ofKind - IN_ALL) }',
+    ],
+  ],
   'accounts/registration.ts': [
     [
       'return (usesAllowed === undefined || uses < usesAllowed) && (expiresTs === undefined || expiresTs > now)',
@@ -374,30 +427,51 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
     ["if (isRemembered(sentTs, now)) return { kind: 'nothing' }", ''],
     ["if (deliveries.length === 0) return { kind: 'nothing' }", ''],
     ['const waitMs = charge?.take(load) ?? 0', 'const waitMs = 0'],
+    ['length += event.length', 'length = event.length'],
     [
       "if (length > MAX_FAN_OUT_LENGTH) return { kind: 'refused', error: fanOutTooLarge() }",
       "if (length >= MAX_FAN_OUT_LENGTH) return { kind: 'refused', error: fanOutTooLarge() }",
     ],
   ],
-  'messages/eviction.ts': [
-    ['if (total <= limit) return undefined', 'if (total < limit) return undefined'],
-    ['const kept = limit - Math.floor(limit / ROOM_DIVISOR)', 'const kept = limit'],
-    ["const amount = measure === 'messages' ? 1 : message.length", 'const amount = message.length'],
-    ['left.set(sender, (left.get(sender) ?? 0) - amount)', ''],
-    ['if (level >= (descending[place + 1] ?? 0)) return level', 'return level'],
-  ],
-  'messages/send-budget.ts': [
-    ['this.#deliveries.charge(key, now, load.messages)', ''],
-    ['this.#kib.charge(key, now, load.length / KIB)', ''],
-    ['taken = load', ''],
-    ['Math.min(waitMs, MAX_RETRY_MS),', 'waitMs,'],
-  ],
   'messages/transaction-memory.ts': [
     [
       'return sentTs !== undefined && sentTs >= transactionsForgottenBefore(now)',
-      'return sentTs !== undefined',
+      'return sentTs !== undefined && sentTs > transactionsForgottenBefore(now)',
+    ],
+    [
+      "return hash('sha256', `${eventType}\\0${transactionId}`, 'base64url')",
+      "return hash('sha256', `${eventType}/${transactionId}`, 'base64url')",
     ],
     ['const isDue = added >= CHECK_EVERY', 'const isDue = added > CHECK_EVERY'],
+    ['this.#added.set(device, isDue ? 0 : added)', 'this.#added.set(device, added)'],
+  ],
+  'messages/eviction.ts': [
+    [
+      "return planFor('length', senders, inboxLength) ?? planFor('messages', senders, inboxMessages)",
+      "return planFor('messages', senders, inboxMessages) ?? planFor('length', senders, inboxLength)",
+    ],
+    ['if (total <= limit) return undefined', 'if (total < limit) return undefined'],
+    ['const kept = limit - Math.floor(limit / ROOM_DIVISOR)', 'const kept = limit'],
+    [
+      'const level = Math.floor((kept - rest) / (place + 1))',
+      'const level = Math.floor((kept - rest) / (place + 2))',
+    ],
+    ['const above = senders.filter((load) => load[measure] > level)', 'const above = senders'],
+    ['left.set(sender, (left.get(sender) ?? 0) - amount)', ''],
+    ['if (level >= (descending[place + 1] ?? 0)) return level', 'return level'],
+    [
+      'if (found === undefined || total > found.total || (total === found.total && pos < found.pos))',
+      'if (found === undefined || total > found.total)',
+    ],
+    ["const amount = measure === 'messages' ? 1 : message.length", 'const amount = message.length'],
+  ],
+  'messages/send-budget.ts': [
+    ['if (waitMs > 0) return waitMs', ''],
+    ['this.#kib.charge(key, now, load.length / KIB)', ''],
+    ['this.#deliveries.charge(key, now, load.messages)', ''],
+    ['taken = load', ''],
+    ['taken = undefined', ''],
+    ['Math.min(waitMs, MAX_RETRY_MS),', 'waitMs,'],
   ],
   'messages/inbox.ts': [
     [
@@ -458,11 +532,4 @@ export const SURVIVORS: readonly {
   readonly file: string
   readonly line: string
   readonly reason: string
-}[] = [
-  {
-    file: 'pool/reset.ts',
-    line: 'const kept = pool.availableAmong(offered.filter((key) => key.algorithm === pool.algorithm))',
-    reason:
-      'The facts of a pool have only the wanted keys of its own algorithm, so others are never found in it.',
-  },
-]
+}[] = []

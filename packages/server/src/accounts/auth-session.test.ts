@@ -1,6 +1,14 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
-import { beginAuthSession, hashBody, newAuthSessionId, sealAnswer, unseal } from './auth-session.ts'
+import {
+  AUTH_SESSION_MS,
+  beginAuthSession,
+  hashBody,
+  isOperation,
+  newAuthSessionId,
+  sealAnswer,
+  unseal,
+} from './auth-session.ts'
 
 const NETWORK = { kind: 'network', name: '192.0.2.1' } as const
 const BODY = { username: 'alice', password: 'correct horse', auth: { type: 'm.login.dummy' } }
@@ -31,4 +39,11 @@ test('a body too large to remember is left out, sooner without an account', () =
     unseal(id, beginAuthSession(id, { owner: { kind, name: '1' }, operation: '', body, now: 1 }).sealed)
   assert.deepEqual(begin('network'), {})
   assert.deepEqual(begin('user'), { body })
+})
+
+test('a session belongs to one operation and lives for 15 minutes', () => {
+  const session = beginAuthSession('id', { owner: NETWORK, operation: 'POST /register', body: {}, now: 7 })
+  assert.equal(session.expiresTs - 7, AUTH_SESSION_MS)
+  assert.equal(isOperation(session, 'POST /register'), true)
+  assert.equal(isOperation(session, 'POST /account/password'), false)
 })

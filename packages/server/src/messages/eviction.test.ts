@@ -89,6 +89,7 @@ describe('an inbox over a limit evicts', () => {
       { inboxLength: 50 },
       [2],
     ],
+    ['nothing at exactly the limit', many(1, 128, 1), { inboxMessages: 128, inboxLength: 128 }, []],
     ['a 64th more than it must', many(1, 129, 1), { inboxMessages: 128 }, [1, 2, 3]],
   ]
   for (const [name, messages, limits, expected] of rows) {
@@ -97,6 +98,19 @@ describe('an inbox over a limit evicts', () => {
       assert.deepEqual(evict(inbox(messages), all).positions, expected)
     })
   }
+})
+
+test('only senders above the level are candidates', () => {
+  const load = (sender: number, length: number): SenderLoad => ({
+    sender: sender as UserRef,
+    messages: 1,
+    length,
+  })
+  const plan = planEviction([load(1, 90), load(2, 5), load(3, 30)], { inboxMessages: 9, inboxLength: 60 })
+  assert.deepEqual(plan?.candidates, [
+    { sender: 1, excess: 63 },
+    { sender: 3, excess: 3 },
+  ])
 })
 
 test('evictions are those of one message after the other, and no sender below the level is read', () => {
