@@ -120,8 +120,8 @@ export class EmbeddedInstallation {
     for (const name of databaseFiles(this.#data)) if (name !== DATABASE) rmSync(join(this.#data, name))
   }
 
-  restore(file: string): void {
-    restoreDatabase({
+  async restore(file: string): Promise<void> {
+    await restoreDatabase({
       directory: this.#data,
       file,
       fence: this.#fenceOption,
