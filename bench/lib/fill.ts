@@ -22,7 +22,13 @@ export type Filling = {
   readonly fallback?: boolean
 }
 
-const POOLS = { ...DEFAULT_POOL_POLICY, keysPerPool: Number.MAX_SAFE_INTEGER, keysPerDeviceAndDay: 0 }
+const POOLS = {
+  ...DEFAULT_POOL_POLICY,
+  keysPerPool: Number.MAX_SAFE_INTEGER,
+  keysPerDeviceAndDay: 0,
+  keysPerUserAndDay: 0,
+  keyBytesPerUserAndDay: 0,
+}
 
 /** How a checkout fills a database: this module's functions. */
 export type Fillers = { readonly fill: typeof fill; readonly fillPostgres: typeof fillPostgres }
