@@ -1,8 +1,9 @@
 /** An unmodified matrix-js-sdk client with the server, alone, with another one, and with a bare OlmMachine. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { startTestServer } from '@latchkey/testing/test-server.ts'
+import { startTestServer, TEST_CONFIG } from '@latchkey/testing/test-server.ts'
 import { JsSdkClient } from '@latchkey/testing/js-sdk-client.ts'
+import { MatrixSession } from '@latchkey/testing/matrix-session.ts'
 import { OlmDevice } from '@latchkey/testing/olm-device.ts'
 
 const server = await startTestServer()
@@ -117,4 +118,29 @@ test('cross-signing keys are published, replaced only with the password, and see
   assert.ok(selfSigning.length === 1 && selfSigning.every((key) => signatures.includes(key)))
   assert.deepEqual(seen.user_signing_keys, {})
   assert.equal(await bob.isSignedByOwner(alice), true, 'the signatures hold for another client')
+})
+
+test('a client receives all account data and messages of a first sync in pages', async () => {
+  await using small = await startTestServer({ sizes: { ...TEST_CONFIG.sizes, syncPageBytes: 2000 } })
+  const other = await MatrixSession.signIn(small.url, 'paged-alice', 'OTHER')
+  const types = Array.from({ length: 40 }, (_, i) => `org.example.type${i}`)
+  for (const [i, type] of types.entries())
+    await other.ok('PUT', `/v3/user/${other.userId}/account_data/${type}`, { i, text: 'x'.repeat(300) })
+
+  using alice = await JsSdkClient.start(small.url, 'paged-alice', 'SDK')
+  await alice.until('all account data', () => types.every((type, i) => alice.accountData(type)?.i === i))
+  const syncs = alice.exchanges.filter(({ path, body }) => path === '/v3/sync' && body.account_data)
+  assert.ok(syncs.length >= 6, `${syncs.length} answers carried account data`)
+
+  using bob = await OlmDevice.ready(small.url, { user: 'paged-bob', deviceId: 'PHONE' })
+  await bob.watch(alice)
+  alice.pause()
+  const texts = Array.from({ length: 12 }, (_, i) => `${i} ${'y'.repeat(500)}`)
+  for (const text of texts) await bob.write(alice, text)
+  alice.resume()
+  await alice.until('all messages', () => alice.received.length === texts.length)
+  assert.deepEqual(
+    alice.received.map(({ text }) => text),
+    texts,
+  )
 })

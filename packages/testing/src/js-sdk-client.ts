@@ -58,6 +58,7 @@ export class JsSdkClient {
       this.received.push({ sender: message.sender, text: message.content['text'] })
       this.#notifyWatchers()
     })
+    this.#client.on(ClientEvent.AccountData, () => this.#notifyWatchers())
   }
 
   /** Creates the account if needed, logs in, and syncs until the device's keys are published. */
@@ -87,6 +88,11 @@ export class JsSdkClient {
 
   get uploads(): readonly Exchange[] {
     return this.exchanges.filter(({ path }) => path === '/v3/keys/upload')
+  }
+
+  /** The content of the client's account data of this type; undefined if it has none. */
+  accountData(type: string): AnyJson {
+    return this.#client.getAccountData(type as never)?.getContent()
   }
 
   /** Resolves when `holds` is true after a request, an answer or an event of the client. */
