@@ -35,6 +35,6 @@ export async function checkPassword(
 ): Promise<Account | undefined> {
   if (utf8Length(password) > MAX_PASSWORD_BYTES) return undefined
   const account = userId && (await accounts.find(userId))
-  const right = await passwords.verify(password, account?.passwordHash, isKnown)
+  const right = await passwords.verify(password, account?.passwordHash, isKnown ? userId : undefined)
   return right ? account : undefined
 }

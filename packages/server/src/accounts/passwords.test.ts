@@ -43,3 +43,17 @@ test('no password belongs to a hash with parameters out of bounds', async () => 
   assert.equal(await passwords.verify('password', ''), false)
   assert.equal(await passwords.verify('password', undefined), false)
 })
+
+test('the known clients of one account leave room for those of others', async () => {
+  const passwords = new Passwords(CHEAP)
+  const stored = await passwords.hash('password')
+  const finished: string[] = []
+  const verify = (account: string): Promise<unknown> =>
+    passwords.verify('password', stored, account).then((right) => finished.push(`${account} ${right}`))
+  const flood = Promise.allSettled(Array.from({ length: 1000 }, () => verify('mallory')))
+  await verify('alice')
+  assert.ok(finished.indexOf('alice true') < 10, `after ${finished.indexOf('alice true')}`)
+  const refused = (await flood).filter(({ status }) => status === 'rejected')
+  // Two run and 200 wait.
+  assert.equal(refused.length, 798)
+})

@@ -4,6 +4,7 @@
  */
 import { argon2, randomBytes, timingSafeEqual } from 'node:crypto'
 import { promisify } from 'node:util'
+import { Gate } from '../lib/gate.ts'
 import { limitExceeded } from '../matrix-error.ts'
 import {
   DEFAULT_COST,
@@ -25,6 +26,8 @@ export class Passwords {
   #running = 0
   /** Calls of known clients, which go first, and others: a flood of strangers fills only the second list. */
   readonly #waiting = { known: new Array<() => void>(), others: new Array<() => void>() }
+  /** One account's known clients take a few places ahead of strangers, and none of those of other known clients. */
+  readonly #ofAccount = new Gate(RUNNING, WAITING)
 
   /** @param cost of new hashes */
   constructor(cost: HashCost = DEFAULT_COST) {
@@ -51,9 +54,22 @@ export class Passwords {
    * Whether a password belongs to a hash. Takes as long for a missing account as for one with a hash of the present
    * cost, so that the two cannot be distinguished.
    *
-   * @param isKnown as for `hash`
+   * @param knownTo the account that knows the client, which goes ahead of those that are not known
+   * @throws {MatrixError} 429 when too many wait.
    */
-  async verify(password: string, stored: string | undefined, isKnown = true): Promise<boolean> {
+  async verify(password: string, stored: string | undefined, knownTo?: string): Promise<boolean> {
+    if (knownTo === undefined) return this.#matches(password, stored, false)
+    const place = this.#ofAccount.enter(knownTo)
+    if (place === undefined) throw tooMany()
+    await place
+    try {
+      return await this.#matches(password, stored, true)
+    } finally {
+      this.#ofAccount.leave(knownTo)
+    }
+  }
+
+  async #matches(password: string, stored: string | undefined, isKnown: boolean): Promise<boolean> {
     const hash = parseHash(stored ?? '')
     const missing = { ...this.#cost, salt: randomBytes(16), tag: Buffer.alloc(TAG_BYTES) }
     const derived = await this.#derive(password, hash ?? missing, isKnown)
@@ -79,7 +95,7 @@ export class Passwords {
       this.#running++
       return
     }
-    if (waiting.length >= WAITING) throw limitExceeded('Too many logins at once.', 2000)
+    if (waiting.length >= WAITING) throw tooMany()
     await new Promise<void>((resolve) => waiting.push(resolve))
   }
 
@@ -89,4 +105,8 @@ export class Passwords {
     if (next === undefined) this.#running--
     else next()
   }
+}
+
+function tooMany(): Error {
+  return limitExceeded('Too many logins at once.', 2000)
 }
