@@ -5,10 +5,15 @@
 import { isJsonObject, type JsonObject } from '@latchkey/protocol'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
-import { type AuthRequest, unknownAuthSession } from '../accounts/interactive-auth.ts'
+import {
+  AuthenticationChallenge,
+  type AuthRequest,
+  unknownAuthSession,
+} from '../accounts/interactive-auth.ts'
 import { AuthSessionEnded } from '../accounts/port.ts'
 import type { Context } from '../context.ts'
 import { widestNetworkOf } from '../lib/client-network.ts'
+import { MatrixError } from '../matrix-error.ts'
 import { clientAddress } from './client-address.ts'
 import type { Endpoint, Result } from './endpoint.ts'
 
@@ -42,7 +47,10 @@ export function resumeInteraction({ interactiveAuth }: Context, endpoint: Endpoi
   }
 }
 
-/** Runs a handler. A request whose session was finished by a concurrent one gets the answer of that one. */
+/**
+ * Runs a handler. A request whose session was finished by a concurrent one gets the answer of that one, also when it was
+ * refused for what that one has done: the name is taken, the password is another one.
+ */
 export async function interact(
   { interactiveAuth }: Context,
   endpoint: Endpoint,
@@ -52,9 +60,16 @@ export async function interact(
   try {
     return await handle()
   } catch (error) {
-    if (!(error instanceof AuthSessionEnded)) throw error
+    const hasEnded = error instanceof AuthSessionEnded
+    if (!hasEnded && !mayBeRepetition(error)) throw error
     const resumed = await interactiveAuth.resume(authRequest(endpoint, request, request.body as JsonObject))
     if ('answer' in resumed) return resumed.answer
-    throw unknownAuthSession()
+    throw hasEnded ? unknownAuthSession() : error
   }
+}
+
+/** Nothing is answered to a token that has ended. */
+function mayBeRepetition(error: unknown): boolean {
+  if (error instanceof AuthenticationChallenge) return true
+  return error instanceof MatrixError && error.status <= 403 && error.errcode !== 'M_UNKNOWN_TOKEN'
 }

@@ -38,8 +38,15 @@ const DELETE: Readonly<Record<DeletedWithAccount, Delete>> = {
   tracked_users: from('tracked_users', 'observer_num'),
   awaited_users: from('awaited_users', 'observer_num'),
   known_networks: from('known_networks', 'user_num'),
+  // Sessions are locked before users (changes.ts). The operation that has locked one waits for this user, will find that
+  // its token has ended, and leaves a session that no one can use until the sweep.
   auth_sessions: (tx, user) =>
-    tx.run(`delete from auth_sessions where owner_kind = 'user' and owner = $1::text`, String(user)),
+    tx.run(
+      `delete from auth_sessions where session_num in
+         (select session_num from auth_sessions where owner_kind = 'user' and owner = $1::text
+          for update skip locked)`,
+      String(user),
+    ),
 }
 
 function from(table: string, column: string): Delete {
