@@ -83,7 +83,7 @@ export const TABLE_COPIES: readonly TableCopy[] = [
     first_ts: 'bigint',
     last_ts: 'bigint',
   }),
-  alike('claimers', { claimer_num: 'bigint', name: 'text' }),
+  alike('claimers', { claimer_num: 'bigint', name: 'text', noted_ts: 'bigint' }),
   alike('conflicts', { device_num: 'bigint', materials: 'text', ts: 'bigint' }),
   alike('reset_answers', { device_num: 'bigint', request_id: 'text', ts: 'bigint', answer: 'text' }),
   alike('inbox', {

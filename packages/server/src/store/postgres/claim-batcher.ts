@@ -37,7 +37,7 @@ export class ClaimBatcher {
 
   async claim(command: ClaimCommand): Promise<ClaimResult> {
     if (command.targets.length === 0) return []
-    const claimerNum = await this.#claimers.numOf(command.claimer.name)
+    const claimerNum = await this.#claimers.numOf(command.claimer.name, command.now)
     return this.#batches.submit({ command, claimerNum })
   }
 }

@@ -1,12 +1,13 @@
 /**
  * Deletion of rows past their retention, in small steps: the texts and claimers of issued keys, removed devices with
- * their memory, old reset replays. The text of an issued key goes before that if its device was removed. Other keys
+ * their memory, names of claimers, old reset replays. The text of an issued key goes before that if its device was removed. Other keys
  * lose it when they leave; in older databases here. The fact that a key of an existing device was issued, evicted or
  * purged is kept (key-pool.md "Enter once"). One process sweeps at a time.
  */
 import { HEAL_WITHIN_MS } from '../../pool/conflict.ts'
 import { REPLAY_RESET_MS } from '../../pool/reset-replay.ts'
 import { forgetAuthSessions } from './auth-sessions.ts'
+import { forgetClaimers } from './claimers.ts'
 import type { Core } from './core.ts'
 import type { Transaction } from './database.ts'
 import { STATE_CODE } from '../key-row.ts'
@@ -63,6 +64,7 @@ export function sweepOnce(
     await forgetAnswers(tx, now)
     await forgetAuthSessions(tx, now)
     await forgetNetworks(tx, cutoff)
+    await forgetClaimers(tx, cutoff)
     await forgetFallbackIssues(tx, cutoff)
     return forgetDetails(tx, cutoff, cursor)
   })

@@ -18,7 +18,7 @@ export function claimKeys(core: Core, command: ClaimCommand): Promise<ClaimResul
 
 function claimNow(core: Core, command: ClaimCommand): Promise<ClaimResult> {
   return core.queue.plain((tx) => {
-    const claimerNum = core.claimers.numOf(tx, command.claimer.name)
+    const claimerNum = core.claimers.numOf(tx, command.claimer.name, command.now)
     return command.targets.map((target) => claimOne(core, tx, command, target, claimerNum))
   })
 }

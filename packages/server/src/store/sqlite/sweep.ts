@@ -1,8 +1,8 @@
 /**
  * Deletion of rows past their retention, in small steps: the claimers and texts of issued keys, removed devices with
- * their records, old answers to resets. The text of an issued key goes before that if its device was removed. Other
- * keys lose it when they leave; in older databases here. The fact that a key of an existing device was issued, evicted
- * or purged is kept (key-pool.md "Enter once").
+ * their records, names of claimers, old answers to resets. The text of an issued key goes before that if its device was
+ * removed. Other keys lose it when they leave; in older databases here. The fact that a key of an existing device was
+ * issued, evicted or purged is kept (key-pool.md "Enter once").
  */
 import { HEAL_WITHIN_MS } from '../../pool/conflict.ts'
 import { REPLAY_RESET_MS } from '../../pool/reset-replay.ts'
@@ -49,6 +49,7 @@ export function sweepOnce(core: Core, cutoff: number, now: number, cursor: numbe
     forgetFallbackIssues(tx, cutoff)
     forgetAuthSessions(tx, now)
     forgetNetworks(tx, cutoff)
+    core.claimers.sweep(tx, cutoff)
     return forgetDetails(tx, cutoff, cursor)
   })
 }

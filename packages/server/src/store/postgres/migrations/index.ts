@@ -12,6 +12,7 @@ import { filledPools } from './010-filled-pools.ts'
 import { verifiedStarts } from './011-verified-starts.ts'
 import { refreshTokens } from './012-refresh-tokens.ts'
 import { inboxSenders } from './013-inbox-senders.ts'
+import { notedClaimers } from './014-noted-claimers.ts'
 
 export const migrations: readonly string[] = [
   initial,
@@ -27,4 +28,5 @@ export const migrations: readonly string[] = [
   verifiedStarts,
   refreshTokens,
   inboxSenders,
+  notedClaimers,
 ]

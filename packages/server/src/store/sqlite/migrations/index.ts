@@ -14,6 +14,7 @@ import { filledPools } from './011-filled-pools.ts'
 import { changedLists } from './012-changed-lists.ts'
 import { refreshTokens } from './013-refresh-tokens.ts'
 import { inboxSenders } from './014-inbox-senders.ts'
+import { notedClaimers } from './015-noted-claimers.ts'
 
 export const migrations: readonly string[] = [
   initial,
@@ -30,6 +31,7 @@ export const migrations: readonly string[] = [
   changedLists,
   refreshTokens,
   inboxSenders,
+  notedClaimers,
 ]
 
 /** Adds the SQL functions that migrations call. */
