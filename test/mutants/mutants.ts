@@ -309,6 +309,42 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
     ['const MAX_ATTEMPTS = 5', 'const MAX_ATTEMPTS = 4'],
   ],
   'pool/limited-claims.ts': [['return (known?.count ?? 0) + 1', 'return 1']],
+  'lib/client-network.ts': [
+    [
+      'const isMappedIPv4 = groups.slice(0, 5).every((group) => group === 0) && groups[5] === 0xffff',
+      'const isMappedIPv4 = false',
+    ],
+    ['const PREFIXES = [64, 56, 48] as const', 'const PREFIXES = [64, 60, 48] as const'],
+    [
+      '.map((group, i) => (group & (0xffff << Math.max(0, 16 * (i + 1) - prefix))).toString(16))',
+      '.map((group) => group.toString(16))',
+    ],
+    ["const [text = ''] = address.split('%')", 'const text = address'],
+  ],
+  'lib/gate.ts': [
+    ['else if (line.used < this.#places) line.used++', 'else if (line.used <= this.#places) line.used++'],
+    [
+      'else if (line.waiting.length >= this.#maxWaiting) return undefined',
+      'else if (line.waiting.length > this.#maxWaiting) return undefined',
+    ],
+    ['const next = line.waiting.shift()', 'const next = line.waiting.pop()'],
+  ],
+  'lib/turns.ts': [
+    ['if (from > 0) await nextTurn()', ''],
+    [
+      'if (waiting.push(resolve) === 1) setImmediate(continueOne)',
+      'waiting.push(resolve); setImmediate(continueOne)',
+    ],
+    ['waiting.shift()?.()', 'for (const next of waiting.splice(0)) next()'],
+  ],
+  'sync/account-data.ts': [
+    ['if (others.count >= accountDataTypesPerUser) {', 'if (others.count > accountDataTypesPerUser) {'],
+    ['if (bytes > accountDataTotalBytes) {', 'if (bytes >= accountDataTotalBytes) {'],
+    [
+      'const bytes = others.bytes + utf8Length(type) + utf8Length(content)',
+      'const bytes = others.bytes + utf8Length(content)',
+    ],
+  ],
   'lib/token-bucket.ts': [
     [
       'if (this.#tokensIn(bucket, nowMs) >= this.#rate.burst) this.#buckets.delete(name)',

@@ -3,7 +3,8 @@ import { test } from 'node:test'
 import { networkOf, networksOf } from './client-network.ts'
 
 test('an IPv4 address is its own network in every notation', () => {
-  for (const address of ['192.0.2.1', '::ffff:192.0.2.1', '::FFFF:c000:201', '0:0:0:0:0:ffff:192.0.2.1'])
+  const notations = ['192.0.2.1', '::ffff:192.0.2.1', '::FFFF:c000:201', '0:0:0:0:0:ffff:192.0.2.1']
+  for (const address of [...notations, '::ffff:192.0.2.1%eth0'])
     assert.equal(networkOf(address), '192.0.2.1', address)
 })
 

@@ -46,8 +46,7 @@ export function widestNetworkOf(address: string): string {
 function prefixOf(groups: readonly number[], prefix: number): string {
   return groups
     .slice(0, Math.ceil(prefix / 16))
-    .map((group, i) => group & (0xffff << Math.max(0, 16 * (i + 1) - prefix)))
-    .map((group) => (group & 0xffff).toString(16))
+    .map((group, i) => (group & (0xffff << Math.max(0, 16 * (i + 1) - prefix))).toString(16))
     .join(':')
 }
 
