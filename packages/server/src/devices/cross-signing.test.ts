@@ -166,4 +166,19 @@ describe('signatures that come with a cross-signing key', () => {
     const text = keys.find(({ usage }) => usage === 'self_signing')?.json
     assert.deepEqual(signaturesIn(text), objects.self_signing['signatures'])
   })
+
+  test('are refused if more than 20 devices seem to have made them', () => {
+    const many = Array.from({ length: 21 }, (_, n) => ({ deviceId: `DEV${n}` as DeviceId }))
+    const known = many.map(({ deviceId }) => ({
+      deviceId,
+      json: canonicalJson({ user_id: ALICE, keys: { [`ed25519:${deviceId}`]: device.publicKey } }),
+    }))
+    const signatures = {
+      [ALICE]: Object.fromEntries(many.map(({ deviceId }) => [`ed25519:${deviceId}`, 'A'])),
+    }
+    const uploaded = { master: { ...objects.master, signatures } as JsonObject }
+    assert.throws(() => changedCrossSigning(ALICE, uploaded, { crossSigning: [], devices: known }), {
+      errcode: 'M_INVALID_PARAM',
+    })
+  })
 })

@@ -160,3 +160,24 @@ describe('a signature that is published already', () => {
     assert.equal(outcome(owner, DEVICE, uploaded).length, 1)
   })
 })
+
+test('more than 20 signatures by own devices on one object are refused', () => {
+  const deviceIds = Array.from({ length: 21 }, (_, n) => `DEV${n}` as DeviceId)
+  const devices = deviceIds.map((deviceId) => ({
+    deviceId,
+    json: canonicalJson({
+      ...deviceObject,
+      device_id: deviceId,
+      keys: { [`ed25519:${deviceId}`]: identity.publicKey },
+    }),
+  }))
+  const owner: KeyOwner = { ...alice, published: { ...alice.published, devices } }
+  const { signatures: _, ...master } = masterOf(alice)
+  const signedBy = (count: number): JsonObject =>
+    deviceIds
+      .slice(0, count)
+      .reduce<JsonObject>((object, deviceId) => identity.sign(ALICE, object, deviceId) as JsonObject, master)
+  const { publicKey } = alicePairs.master
+  assert.equal(newSignatures(owner, owner, publicKey, signedBy(20)).length, 20)
+  assert.throws(() => newSignatures(owner, owner, publicKey, signedBy(21)), { errcode: 'M_INVALID_PARAM' })
+})

@@ -23,8 +23,16 @@ import { BodyBudget } from './body-budget.ts'
 import { clientAddress, proxyWarning, trustedProxies } from './client-address.ts'
 import { clientApi } from './client-api/index.ts'
 import { answerClientError } from './client-error.ts'
-import { type Cost, costOf, maxValuesOf, unitsOfBytes, unitsOfNames, unitsOfValues } from './costs.ts'
-import { decodeJson } from './decode-json.ts'
+import {
+  type Cost,
+  costOf,
+  maxValuesOf,
+  namesInWords,
+  unitsOfBytes,
+  unitsOfNames,
+  unitsOfValues,
+} from './costs.ts'
+import { decodeJson, type JsonRules } from './decode-json.ts'
 import {
   Answer,
   ALL_VERSIONS,
@@ -61,7 +69,7 @@ declare module 'fastify' {
   }
 }
 
-type BodyRules = BodyBounds & { readonly exactNumbers: boolean; readonly maxValues: number }
+type BodyRules = BodyBounds & Pick<JsonRules, 'exactNumbers' | 'maxValues' | 'accepted'>
 
 export type App = FastifyInstance
 
@@ -176,11 +184,13 @@ export async function addRoutes(app: App, context: Context): Promise<void> {
   )
   holdAnswers(app, context)
   for (const endpoint of endpoints) {
+    const cost = costOf(endpoint)
     const bodyRules: BodyRules = {
       maxBytes: maxBodyBytes(endpoint, sizes),
       budget: endpoint.auth ? users : anonymous,
       exactNumbers: endpoint.exactNumbers ?? false,
-      maxValues: maxValuesOf(costOf(endpoint), context.config),
+      maxValues: maxValuesOf(cost, context.config),
+      accepted: namesInWords(cost, context.config),
     }
     for (const url of urlsOf(endpoint)) addRoute(app, { context, endpoint, url, bodyRules, inFlight })
   }

@@ -159,6 +159,12 @@ export function maxValuesOf({ values }: Cost, config: Config): number {
   return Math.min(values?.(config) ?? PLENTY_OF_VALUES, config.sizes.jsonValues)
 }
 
+/** The most names of each kind that a body may have, in words. Undefined: the endpoint limits none. */
+export function namesInWords({ names = [] }: Cost, config: Config): string | undefined {
+  const limits = names.flatMap(({ what, max }) => (max === undefined ? [] : [`${max(config)} ${what}`]))
+  return limits.length === 0 ? undefined : limits.join(' and ')
+}
+
 export function unitsOfBytes(bytes: number): number {
   return Math.floor(bytes / BYTES_PER_UNIT)
 }

@@ -5,7 +5,7 @@
 const waiting: (() => void)[] = []
 
 /** Resolves in a later turn of the event loop, when all walks that asked earlier have continued. */
-function nextTurn(): Promise<void> {
+export function nextTurn(): Promise<void> {
   return new Promise((resolve) => {
     if (waiting.push(resolve) === 1) setImmediate(continueOne)
   })

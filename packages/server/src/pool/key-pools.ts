@@ -52,9 +52,9 @@ export class KeyPools {
     const signatures = new SignatureChecks([...oneTimeKeys, ...fallbackKeys], session)
     if (deviceKeys !== undefined && this.#policy.verifySignatures) {
       requireSignedDeviceKeys(deviceKeys, session)
-      signatures.check(deviceKeys.identity)
+      await signatures.check(deviceKeys.identity)
     }
-    this.#checkAhead(session, signatures)
+    await this.#checkAhead(session, signatures)
     const wanted = factsForUpload(command, this.#policy)
     return answerOf(
       await this.#change(
@@ -82,7 +82,7 @@ export class KeyPools {
     const signatures = new SignatureChecks([...oneTimeKeys, ...fallbackKeys], session)
     const device = String(session.deviceRef)
     const waitMs = this.#resetsPerDevice?.take(device, now) ?? 0
-    if (waitMs === 0) this.#checkAhead(session, signatures)
+    if (waitMs === 0) await this.#checkAhead(session, signatures)
     const wanted = factsForReset(command, this.#policy, waitMs)
     let charged = false
     try {
@@ -107,9 +107,9 @@ export class KeyPools {
     return this.#store.inspect(session, page)
   }
 
-  #checkAhead({ deviceRef }: Session, signatures: SignatureChecks): void {
+  async #checkAhead({ deviceRef }: Session, signatures: SignatureChecks): Promise<void> {
     const identity = this.#identities.get(deviceRef)
-    if (identity !== undefined) signatures.check(identity)
+    if (identity !== undefined) await signatures.check(identity)
   }
 
   /** Changes pools; checks signatures when the decision needs them. */
@@ -123,7 +123,7 @@ export class KeyPools {
       const decision = await this.#store.change(session, wanted, decide)
       if (decision.kind !== 'verify') return decision
       this.#identities.set(session.deviceRef, decision.identity)
-      signatures.check(decision.identity)
+      await signatures.check(decision.identity)
     }
     throw new Error('the identity of a device changed again and again during one request')
   }

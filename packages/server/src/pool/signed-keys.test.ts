@@ -63,9 +63,9 @@ const ROWS: readonly (readonly [string, readonly UploadedKey[], Identity, string
 ]
 
 for (const [name, keys, identity, result] of ROWS) {
-  test(`${name}: ${result}`, () => {
+  test(`${name}: ${result}`, async () => {
     const checks = new SignatureChecks(keys, SESSION)
-    checks.check(identity)
+    await checks.check(identity)
     const require = (): string => {
       try {
         return checks.require(identity) === undefined ? 'accepted' : 'not checked'
@@ -77,22 +77,36 @@ for (const [name, keys, identity, result] of ROWS) {
   })
 }
 
-test('an identity that was not checked is asked for, and a check of another does not count', () => {
+test('an identity that was not checked is asked for, and a check of another does not count', async () => {
   const checks = new SignatureChecks([SIGNED], SESSION)
   const verify = { kind: 'verify', identity: IDENTITY, changes: {} }
   assert.deepEqual(checks.require(IDENTITY), verify)
-  checks.check(OTHER)
+  await checks.check(OTHER)
   assert.deepEqual(checks.require(IDENTITY), verify)
-  checks.check(IDENTITY)
+  await checks.check(IDENTITY)
   assert.equal(checks.require(IDENTITY), undefined)
 })
 
-test('the error names the first key that is not signed', () => {
+test('the error names the first key that is not signed', async () => {
   const checks = new SignatureChecks([SIGNED, key('B', { key: 'b' }), key('C', { key: 'c' })], SESSION)
-  checks.check(IDENTITY)
+  await checks.check(IDENTITY)
   assert.throws(() => checks.require(IDENTITY), {
     message: `Key "signed_curve25519:B" is not signed by this device's current ed25519 key.`,
   })
+})
+
+test('500 keys are checked in pieces, between which the event loop turns', async () => {
+  const keys = Array.from({ length: 500 }, () => SIGNED)
+  let turns = 0
+  let isChecking = true
+  const turn = (): void => {
+    turns++
+    if (isChecking) setImmediate(turn)
+  }
+  setImmediate(turn)
+  await new SignatureChecks(keys, SESSION).check(IDENTITY)
+  isChecking = false
+  assert.ok(turns >= 24, `${turns} turns`)
 })
 
 test('device keys are signed by the ed25519 key that they carry', () => {

@@ -1,5 +1,8 @@
 /** Costs of requests: who pays, what is refused before which work, and what is left to others (http/costs.ts). */
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { Agent, type IncomingMessage, request as httpRequest } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import test, { describe } from 'node:test'
 import { DEFAULT_CONFIG, DEFAULT_RATES } from '../../src/config/config.ts'
 import { clientApi } from '../../src/http/client-api/index.ts'
@@ -100,6 +103,31 @@ describe('a user', () => {
     assert.match(head, /retry-after: 2\b/)
   })
 
+  // Node reads the rest of a refused body, within the time limit of a request, so that no client sees a reset.
+  for (const [name, bytes, chunked] of [
+    ['a small body', 1_000, false],
+    ['a large body', 9_000_000, false],
+    ['a body in chunks', 1_000_000, true],
+  ] as const) {
+    test(`reads the refusal of ${name}, and its connection goes on`, async () => {
+      await using server = await startLimited(840)
+      const alice = await server.login('alice')
+      ok(await query(server, alice, 200))
+      const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+      const body = JSON.stringify({ x: 'x'.repeat(bytes) })
+      const ports = new Set<number>()
+      for (let n = 0; n < 3; n++) {
+        const { status, port } = await sendBy(agent, `${server.url}${UPLOAD}`, alice.token, body, chunked)
+        assert.equal(status, 429)
+        ports.add(port)
+      }
+      agent.destroy()
+      assert.equal(ports.size, 1)
+      // The same with fetch, as SDKs use it.
+      assert.equal((await server.call('POST', UPLOAD, { token: alice.token, body })).status, 429)
+    })
+  }
+
   test('is not limited with limits off', async () => {
     await using server = await startTestServer({}, { now: () => NOW })
     const alice = await server.login('alice')
@@ -139,6 +167,9 @@ describe('names', () => {
       const few = await server.call(method, path, { token, body: bodyOf(many(10_001, {})) })
       assert.match(refused(few, 400, 'M_INVALID_PARAM'), /names 10001 users; at most 10{3,4} users/)
       const most = await server.call(method, path, { token, body: bodyOf(many(190_000, {})) })
+      const what =
+        most.status === 413 ? /At most \d+ users and \d+ [a-z ]+ are accepted/ : /at most \d+ users/
+      assert.match(refused(most, most.status, most.body.errcode), what)
       assert.ok([400, 413].includes(most.status), `${most.status}`)
       assert.equal(calls.count, 0)
     })
@@ -153,6 +184,25 @@ describe('names', () => {
     assert.match(refused(reply, 400, 'M_INVALID_PARAM'), /names 10002 devices/)
   })
 })
+
+/** Sends a body with Node's client; resolves with the answer and the client's end of its connection. */
+async function sendBy(
+  agent: Agent,
+  url: string,
+  token: string,
+  body: string,
+  chunked: boolean,
+): Promise<{ status: number; port: number }> {
+  const request = httpRequest(url, { method: 'POST', agent, headers: { authorization: `Bearer ${token}` } })
+  if (!chunked) request.setHeader('content-length', body.length)
+  const answered = once(request, 'response')
+  request.end(body)
+  const [response] = (await answered) as [IncomingMessage]
+  const { port } = response.socket.address() as AddressInfo
+  response.resume()
+  await once(response, 'end')
+  return { status: response.statusCode ?? 0, port }
+}
 
 /** Counts the calls by which the handlers of these endpoints begin. */
 function countReads({ context }: TestServer): { count: number } {

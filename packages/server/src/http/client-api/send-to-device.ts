@@ -2,9 +2,10 @@
  * PUT /sendToDevice/{eventType}/{txnId} (client-server API, "Send-to-device messaging"). Messages for remote users are
  * dropped, because there is no federation; unknown devices are skipped, as the specification requires.
  */
-import { type DeviceId, parseUserId, utf8Length } from '@latchkey/protocol'
+import { type DeviceId, parseUserId, type UserId, utf8Length } from '@latchkey/protocol'
 import { Type } from 'typebox'
 import type { Context } from '../../context.ts'
+import { inTurns } from '../../lib/turns.ts'
 import { invalidParam, quoted, tooLarge } from '../../matrix-error.ts'
 import type { Evicted, OutgoingMessage } from '../../messages/port.ts'
 import { transactionRecord } from '../../messages/transaction-memory.ts'
@@ -13,7 +14,8 @@ import type { Session } from '../../session.ts'
 import { endpoint, largeBody } from '../endpoint.ts'
 
 const MAX_NAME_BYTES = 255
-const MAX_MESSAGES = 10_000
+/** Messages encoded per turn of the event loop: about 2 ms. */
+const MESSAGES_PER_TURN = 500
 
 export const sendToDevice = endpoint({
   method: 'PUT',
@@ -36,7 +38,7 @@ export const sendToDevice = endpoint({
         throw invalidParam(`The ${name} must have 1 to ${MAX_NAME_BYTES} bytes and no U+0000.`)
       }
     }
-    const messages = collect(context, session, eventType, body.messages)
+    const messages = await collect(context, session, eventType, body.messages)
     const now = context.now()
     const charge = context.sendBudgets?.charge(session.userRef, now)
     let delivered = false
@@ -71,24 +73,36 @@ function reportEvicted({ securityLog }: Context, origin: Origin, evicted: readon
   }
 }
 
-function collect(context: Context, session: Session, type: string, byUser: object): OutgoingMessage[] {
-  const messages: OutgoingMessage[] = []
-  for (const [user, byDevice] of Object.entries(byUser)) {
+type Named = { readonly userId: UserId; readonly deviceId: string; readonly content: unknown }
+
+/** The messages for users of this server; costs.ts limits how many a request may carry. */
+async function collect(
+  context: Context,
+  session: Session,
+  type: string,
+  byUser: object,
+): Promise<OutgoingMessage[]> {
+  const begin = `{"sender":${JSON.stringify(session.userId)},"type":${JSON.stringify(type)},"content":`
+  const names = new Map<UserId, ReadonlySet<string>>()
+  const named = Object.entries(byUser as Record<string, object>).flatMap(([user, byDevice]): Named[] => {
     const parsed = parseUserId(user)
-    if (parsed?.serverName !== context.serverName) continue
-    const named = new Set(Object.keys(byDevice as object))
-    for (const [device, content] of Object.entries(byDevice as object)) {
-      if (messages.length === MAX_MESSAGES)
-        throw invalidParam(`A request may carry at most ${MAX_MESSAGES} messages.`)
+    if (parsed?.serverName !== context.serverName) return []
+    const { userId } = parsed
+    names.set(userId, new Set(Object.keys(byDevice)))
+    return Object.entries(byDevice).map(([deviceId, content]) => ({ userId, deviceId, content }))
+  })
+  const messages: OutgoingMessage[] = []
+  for await (const some of inTurns(named, MESSAGES_PER_TURN)) {
+    for (const { userId, deviceId, content } of some) {
       const text = JSON.stringify(content)
       if (utf8Length(text) > context.config.sizes.toDeviceBytes) {
         throw tooLarge(
-          `The message for ${quoted(user)} ${quoted(device)} has more than ${context.config.sizes.toDeviceBytes} bytes.`,
+          `The message for ${quoted(userId)} ${quoted(deviceId)} has more than ${context.config.sizes.toDeviceBytes} bytes.`,
         )
       }
-      const event = `{"sender":${JSON.stringify(session.userId)},"type":${JSON.stringify(type)},"content":${text}}`
-      const to = device === '*' ? { exceptDeviceIds: named } : { deviceId: device as DeviceId }
-      messages.push({ userId: parsed.userId, ...to, event })
+      const exceptDeviceIds = names.get(userId) ?? new Set()
+      const to = deviceId === '*' ? { exceptDeviceIds } : { deviceId: deviceId as DeviceId }
+      messages.push({ userId, ...to, event: `${begin}${text}}` })
     }
   }
   return messages
