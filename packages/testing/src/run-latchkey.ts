@@ -23,7 +23,7 @@ export type RunOptions = {
 }
 
 /** A process that hangs is killed, and its test fails. */
-const WATCHDOG_MS = 30_000
+const WATCHDOG_MS = 90_000
 
 export class RunningProcess {
   readonly child: ChildProcess

@@ -67,6 +67,7 @@ const WITHOUT_DEFAULT = new Map([
   ['database', 'postgres://latchkey@db.example.org/latchkey'],
   ['metrics_port', '9464'],
   ['fence_dir', '/var/lib/latchkey'],
+  ['access_token_lifetime', '5m'],
 ])
 
 test('every key can be set by its variable and in the file, with the same result', () => {

@@ -1,5 +1,5 @@
 /**
- * Sessions of user-interactive authentication beside other transactions. A session of the test holds the locks at which
+ * Sessions of user-interactive authentication next to other transactions. A session of the test holds the locks at which
  * the concurrent ones would meet only by chance.
  */
 import assert from 'node:assert/strict'
