@@ -26,8 +26,6 @@ import type { LastStep } from './locks.ts'
 
 type Counted = InboxLoad & { readonly upTo: Position }
 
-const NOTHING: Counted = { ...EMPTY_INBOX, upTo: 0 }
-
 export class Inboxes {
   readonly #limits: InboxLimits
   readonly #counted = new LRUCache<DeviceRef, Counted>({ max: 50_000 })
@@ -39,6 +37,7 @@ export class Inboxes {
   /** The devices whose inboxes exceed their bounds when these loads are added to what is committed. */
   async over(tx: Transaction, loads: ReadonlyMap<DeviceRef, InboxLoad>): Promise<DeviceRef[]> {
     const devices = [...loads.keys()]
+    const known = new Map(devices.map((device) => [device, this.#counted.get(device)]))
     const rows = await tx.all<{ device_num: DeviceRef } & Counted>(
       `select device_num, messages, length, pos as "upTo"
        from stream cross join unnest($1::bigint[], $2::bigint[]) as receiver (device_num, since)
@@ -46,18 +45,17 @@ export class Inboxes {
          select count(*) as messages, coalesce(sum(length), 0)::bigint as length
          from inbox where inbox.device_num = receiver.device_num and inbox.pos > since) as newer`,
       devices,
-      devices.map((device) => this.#counted.get(device)?.upTo ?? 0),
+      devices.map((device) => known.get(device)?.upTo ?? 0),
     )
-    for (const { device_num: device, messages, length, upTo } of rows) {
-      const known = this.#counted.get(device) ?? NOTHING
-      // Two requests at once may have counted from the same position.
-      if (known.upTo >= upTo) continue
-      this.#counted.set(device, { ...addLoads(known, { messages, length }), upTo })
-    }
-    return devices.filter((device) => {
-      const load = addLoads(this.#counted.get(device) ?? NOTHING, loads.get(device) ?? EMPTY_INBOX)
-      return exceedsInbox(load, this.#limits)
-    })
+    return rows
+      .filter(({ device_num: device, messages, length, upTo }) => {
+        const before = known.get(device)
+        const load = { ...addLoads(before ?? EMPTY_INBOX, { messages, length }), upTo }
+        // Forgotten meanwhile, because messages left, or counted by another request.
+        if (this.#counted.get(device) === before) this.#counted.set(device, load)
+        return exceedsInbox(addLoads(load, loads.get(device) ?? EMPTY_INBOX), this.#limits)
+      })
+      .map(({ device_num: device }) => device)
   }
 
   /**
