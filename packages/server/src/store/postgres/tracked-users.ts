@@ -53,12 +53,16 @@ async function readTracking(db: Queries, observer: UserRef, userIds: readonly Us
   return decideTracking(observer, asked)
 }
 
-/** Inserts in the order of the index, so that two transactions with the same rows do not deadlock. */
+/**
+ * Waits for changes of these lists that have read their observers already: the query that follows reads those changes,
+ * and later ones find the new observer. In the order of the users, so that no two transactions deadlock.
+ */
 async function track(tx: Transaction, observer: UserRef, targets: readonly UserRef[]): Promise<void> {
   if (targets.length === 0) return
   await tx.run(
     `insert into tracked_users (observer_num, target_num)
-     select $1, target_num from unnest($2::bigint[]) as target_num order by target_num
+     select $1, user_num from (
+       select user_num from users where user_num = any($2::bigint[]) order by user_num for key share) as targets
      on conflict (observer_num, target_num) do nothing`,
     observer,
     targets,
