@@ -35,6 +35,7 @@ import { LimitedClaims } from './pool/limited-claims.ts'
 import type { Store } from './store.ts'
 import { openPostgresStore } from './store/postgres/index.ts'
 import { openSqliteStore } from './store/sqlite/index.ts'
+import type { Loss } from './store/sqlite/owner.ts'
 import { SyncWaiters } from './sync/waiters.ts'
 
 export type Server = {
@@ -88,8 +89,8 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
     security.close()
   }
   try {
-    const onLost = (): void => {
-      reportLostOwner(app.log, config.dataDir)
+    const onLost = (loss: Loss): void => {
+      reportLostOwner(app.log, config.dataDir, loss)
       overrides.onLost?.()
     }
     store = await openStore(config, { now, onLost, onFence: reportFence(app.log, metrics) })
@@ -176,7 +177,11 @@ export async function startServer(config: Config, overrides: Overrides = {}): Pr
   }
 }
 
-type StoreEvents = { readonly now: () => number; readonly onLost: () => void; readonly onFence: OnFence }
+type StoreEvents = {
+  readonly now: () => number
+  readonly onLost: (loss: Loss) => void
+  readonly onFence: OnFence
+}
 
 function openStore(config: Config, { onLost, ...events }: StoreEvents): Promise<Store> {
   const { rates } = config

@@ -444,6 +444,62 @@ test('a crash at each step of a checkpoint leaves files that belong together, wi
   }
 })
 
+test('a copy that overtakes a checkpoint is whole, or refused, with each log of that time', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'latchkey-log-'))
+  try {
+    const file = join(directory, DATABASE)
+    const db = new DatabaseSync(file)
+    db.exec('pragma journal_mode = wal; pragma wal_autocheckpoint = 0; create table t (n, filler)')
+    const steps: { readonly file: Buffer; readonly log: Buffer }[] = []
+    const note = (): void => void steps.push({ file: readFileSync(file), log: readFileSync(`${file}-wal`) })
+    const checkpoints = checkpointsOf(db, note)
+    const tables = 4
+    for (let n = 0; n < tables; n++) db.exec(`create table t${n} (n, filler)`)
+    for (let round = 0; round < 2; round++) {
+      for (let n = 0; n < tables; n++) db.exec(`insert into t${n} values (${round}, randomblob(5000))`)
+      assert.equal(checkpoints.run(), true)
+    }
+    db.exec(`insert into t values (3, 'x')`)
+    note()
+    db.close()
+    let torn = 0
+    let refusals = 0
+    const path = join(directory, 'copy.db')
+    for (const [i, before] of steps.entries()) {
+      const after = steps[i + 1]
+      if (after === undefined || after.file.equals(before.file)) continue
+      for (let pages = 1; pages * 4096 < after.file.length; pages++) {
+        const copy = Buffer.concat([after.file.subarray(0, pages * 4096), before.file.subarray(pages * 4096)])
+        if (copy.equals(after.file)) continue
+        torn++
+        for (const [later, { log }] of steps.slice(i + 1).entries()) {
+          if (steps[i + later]?.log.equals(log)) continue
+          writeFileSync(path, copy)
+          writeFileSync(`${path}-wal`, log)
+          try {
+            requireOwnLog(path)
+          } catch (error) {
+            if (!(error instanceof StoreError)) throw error
+            refusals++
+            continue
+          }
+          const read = new DatabaseSync(path)
+          assert.deepEqual({ ...read.prepare('pragma integrity_check').get() }, { integrity_check: 'ok' })
+          const rounds = Array.from({ length: tables }, (_, n) =>
+            Number(read.prepare(`select count(*) as n from t${n}`).get()?.['n']),
+          )
+          read.close()
+          assert.equal(new Set(rounds).size, 1, `a mixture: ${rounds.join(' ')}`)
+          for (const name of [path, `${path}-wal`, `${path}-shm`]) rmSync(name, { force: true })
+        }
+      }
+    }
+    assert.ok(torn > 10 && refusals > 10, `${torn} torn copies, ${refusals} refusals`)
+  } finally {
+    rmSync(directory, { recursive: true, force: true })
+  }
+})
+
 /** Files that open, and are sound. */
 function requireOpens(directory: string, file: Buffer, log: Buffer): void {
   const path = join(directory, 'copy.db')
@@ -468,5 +524,10 @@ function checkpointsOf(db: DatabaseSync, note = (): void => {}): Checkpoints {
       return row
     },
   }
-  return new Checkpoints(connection, 0)
+  const reader = new DatabaseSync(db.location() ?? '', { readOnly: true })
+  return new Checkpoints(
+    connection,
+    { exec: (sql) => reader.exec(sql), get: (sql) => reader.prepare(sql).get() },
+    0,
+  )
 }

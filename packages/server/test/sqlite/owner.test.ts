@@ -3,7 +3,7 @@
  * it, the other one stops, no key is issued twice, and nothing that was acknowledged is lost.
  */
 import assert from 'node:assert/strict'
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { copyFileSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite, test } from 'node:test'
@@ -169,6 +169,51 @@ test('closing a connection that lost the database writes nothing, whether it is 
   )
   assert.deepEqual(checkDatabase(directory.path).findings, [])
 })
+
+/** Replaces files by copies of the same content, as `sed -i` or a restore by another program does. */
+function replace(directory: string, names: readonly string[]): void {
+  for (const name of names) {
+    copyFileSync(join(directory, name), join(directory, 'copy'))
+    renameSync(join(directory, 'copy'), join(directory, name))
+  }
+}
+
+/** What an operator does to the files of a running server, together with its locks. */
+const LOST_FILES: Readonly<Record<string, (directory: string) => void>> = {
+  'the index of the log is deleted': (directory) => rmSync(join(directory, 'latchkey.db-shm')),
+  'file and log are replaced': (directory) => {
+    replace(directory, ['latchkey.db', 'latchkey.db-wal'])
+    rmSync(join(directory, 'latchkey.db-shm'))
+  },
+  'the index is replaced': (directory) => replace(directory, ['latchkey.db-shm']),
+}
+
+for (const [accident, happen] of Object.entries(LOST_FILES)) {
+  test(`${accident} while a server runs: it stops, and a newcomer issues the rest`, async () => {
+    await using directory = new Directory()
+    const first = await directory.open({ fence: false })
+    const session = await login(first.store, NOW)
+    await upload(first.store, session, keys(0, 30))
+    const issued = await claims(first.store, 5)
+    happen(directory.path)
+    directory.deleteLocks()
+    const second = await directory.open({ fence: false })
+    for (let n = 0; n < 5; n++) {
+      issued.push(...(await answered([tryClaim(first.store), tryClaim(second.store)])))
+    }
+    assert.equal(first.losses(), 1)
+    // Its end leaves the files of the newcomer alone.
+    await first.store.close()
+    issued.push(...(await claims(second.store, 5)))
+    directory.deleteLocks()
+    const third = await directory.open({ fence: false })
+    issued.push(...(await claims(third.store, 15)))
+    assert.deepEqual(
+      issued,
+      keys(0, 30).map(({ keyId }) => keyId),
+    )
+  })
+}
 
 test('a command that writes the database while its lock is deleted stops the server', async () => {
   await using directory = new Directory()

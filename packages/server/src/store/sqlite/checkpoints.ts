@@ -2,11 +2,15 @@
  * Checkpoints of the write-ahead log by the process that owns the database. They stamp the main file, so that a later
  * open can show which log belongs to it (require-own-log.ts has the rule):
  *
- *     write a new, even stamp -> checkpoint -> write the same stamp, then stamp + 1
+ *     even stamp A -> checkpoint of all pages -> even stamp B -> checkpoint of the header -> stamp B again, then B + 1
  *
- * The stamp is SQLite's `application_id`, in the header of the file. After the checkpoint the file has the even stamp;
- * a new log begins with it, and has the odd one from then on. So a file with an even stamp needs its log, and what
- * SQLite itself makes of file and log (a backup, a checkpoint by `sqlite3`) has an odd stamp and is complete.
+ * The stamp is SQLite's `application_id`, in the header of the file. After the checkpoint the file has stamp B; a new
+ * log begins with it, and has the odd one from then on. So a file with an even stamp needs its log, and what SQLite
+ * itself makes of file and log (a backup, a checkpoint by `sqlite3`) has an odd stamp and is complete.
+ *
+ * The header is the first page that a checkpoint writes. A copy that overtakes the first checkpoint has A, and lacks
+ * pages that only the old log has; the new log does not know A. Between the two, a reader holds the old log: without
+ * one, SQLite begins a new log at the first write after all was copied.
  */
 import { randomInt } from 'node:crypto'
 
@@ -22,13 +26,16 @@ export type Connection = {
 
 export class Checkpoints {
   readonly #connection: Connection
+  readonly #reader: Connection
   readonly #busyTimeoutMs: number
   /** Whether the log may not have the stamp of the file. */
   #isUnlogged = false
   #pagesAtNext = PAGES
 
-  constructor(connection: Connection, busyTimeoutMs: number) {
+  /** @param reader another connection to the same file */
+  constructor(connection: Connection, reader: Connection, busyTimeoutMs: number) {
     this.#connection = connection
+    this.#reader = reader
     this.#busyTimeoutMs = busyTimeoutMs
   }
 
@@ -36,13 +43,32 @@ export class Checkpoints {
    * Writes the log into the file, and begins a new one. Returns false when another connection still reads the old log,
    * which then goes on. No transaction may be open.
    */
-  run(mode: 'restart' | 'truncate' = 'restart'): boolean {
-    stamp(this.#connection, 2 * randomInt(1, LARGEST_STAMP / 2))
+  run(): boolean {
+    this.#stampNew()
     this.#isUnlogged = true
     try {
-      return this.#checkpoint(mode)
+      if (!this.#copiesAll()) return false
+      return this.#checkpoint('restart')
     } finally {
       this.beginLog()
+    }
+  }
+
+  #stampNew(): void {
+    stamp(this.#connection, 2 * randomInt(1, LARGEST_STAMP / 2))
+  }
+
+  /** Copies the whole log into the file, and stamps it again. Returns false when another connection prevents it. */
+  #copiesAll(): boolean {
+    this.#reader.exec('begin')
+    try {
+      readStamp(this.#reader)
+      const copied = this.#pragma('passive')
+      if (copied?.['busy'] !== 0 || copied['log'] !== copied['checkpointed']) return false
+      this.#stampNew()
+      return true
+    } finally {
+      this.#reader.exec('rollback')
     }
   }
 
@@ -71,12 +97,16 @@ export class Checkpoints {
     this.#isUnlogged = false
   }
 
-  /** Does not wait for readers: each request would wait for them too. */
   #checkpoint(mode: 'restart' | 'truncate'): boolean {
+    return this.#pragma(mode)?.['busy'] === 0
+  }
+
+  /** Does not wait for readers: each request would wait for them too. */
+  #pragma(mode: 'passive' | 'restart' | 'truncate'): Record<string, unknown> | undefined {
     const connection = this.#connection
     connection.exec('pragma busy_timeout = 0')
     try {
-      return connection.get(`pragma wal_checkpoint(${mode})`)?.['busy'] === 0
+      return connection.get(`pragma wal_checkpoint(${mode})`)
     } finally {
       connection.exec(`pragma busy_timeout = ${this.#busyTimeoutMs}`)
     }

@@ -38,6 +38,7 @@ export interface Transaction extends Reader {
 const BUSY_TIMEOUT_MS = 5_000
 
 export class Database implements Reader {
+  readonly file: string
   readonly #connection: Connection
   #guard: (tx: Reader) => void = () => {}
   /** Undefined: another process may own the log, and this one never writes a checkpoint. */
@@ -51,6 +52,7 @@ export class Database implements Reader {
   constructor(file: string) {
     requireOwnLog(file)
     preparePrivateFile(file)
+    this.file = file
     this.#connection = new Connection(file)
     this.#connection.exec(`
       pragma journal_mode = wal;
@@ -64,7 +66,7 @@ export class Database implements Reader {
 
   /** Begins a new log, and from now on writes the checkpoints: only the process that owns the database does. */
   ownLog(): void {
-    this.#checkpoints = new Checkpoints(this.#connection, BUSY_TIMEOUT_MS)
+    this.#checkpoints = new Checkpoints(this.#connection, this.#connection.keepReader(), BUSY_TIMEOUT_MS)
     this.#checkpoints.run()
   }
 
@@ -223,6 +225,7 @@ class Connection {
   readonly #file: string
   readonly #db: DatabaseSync
   readonly #statements = new Map<string, StatementSync>()
+  #reader: DatabaseSync | undefined
 
   constructor(file: string) {
     this.#file = file
@@ -251,12 +254,23 @@ class Connection {
     return this.statement(sql).get()
   }
 
-  /** The last connection that closes writes a checkpoint, unless it can only read. */
+  /** A second connection to the file, as long as this one. It can only read. */
+  keepReader(): { exec(sql: string): void; get(sql: string): Record<string, unknown> | undefined } {
+    const reader = new DatabaseSync(this.#file, { readOnly: true })
+    this.#reader = reader
+    return { exec: (sql) => reader.exec(sql), get: (sql) => reader.prepare(sql).get() }
+  }
+
+  /**
+   * The last connection that closes writes a checkpoint and deletes the log by its name, unless it can only read. The
+   * kept reader has the same file, whatever has its name by now.
+   */
   close({ keepsLog }: { readonly keepsLog: boolean }): void {
-    const last = keepsLog ? openReader(this.#file) : undefined
+    const reader = this.#reader ?? (keepsLog ? openReader(this.#file) : undefined)
+    if (!keepsLog) reader?.close()
     this.#statements.clear()
     this.#db.close()
-    last?.close()
+    if (keepsLog) reader?.close()
   }
 }
 

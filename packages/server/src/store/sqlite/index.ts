@@ -31,7 +31,7 @@ import { getDevice, listDevices, renameDevice } from './device-rows.ts'
 import { knowsNetwork } from './known-networks.ts'
 import { readOrCreateMeta, readText } from './meta.ts'
 import { openFence, type OpenFenceOptions } from './open-fence.ts'
-import { Owner, OwnerLostError } from './owner.ts'
+import { type Loss, Owner, OwnerLostError } from './owner.ts'
 import { inspectPool } from './inspect-pool.ts'
 import { publishedKeys } from './published-keys.ts'
 import { readSync } from './read-sync.ts'
@@ -52,8 +52,8 @@ export type SqliteOptions = CoreOptions &
     readonly directory: string
     /** How long removed devices, and the details of keys that left their pool, are kept. */
     readonly retentionMs: number
-    /** Another process has opened the database: every request is refused with 503, and this process must end. */
-    readonly onLost?: () => void
+    /** This process has lost the database: every request is refused with 503, and it must end. */
+    readonly onLost?: (loss: Loss) => void
   }
 
 /**
