@@ -1,5 +1,15 @@
 /** One installation with the embedded database, for the accidents program: its directories, servers and operator. */
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DEFAULT_CONFIG, storeOptions } from '../../packages/server/src/config/config.ts'
@@ -77,19 +87,16 @@ export class EmbeddedInstallation {
     }
   }
 
-  /** Ends a server as the case says. A kill leaves the files as they are, in a directory without their locks. */
+  /**
+   * Ends a server as the case says. After a kill, the files have the content of that moment. They stay the same files:
+   * a witness that is copied is refused, and would hide what follows.
+   */
   async end(store: Store): Promise<void> {
     if (this.#case.end === 'stopped') return store.close()
-    const left = this.#directory(`data-${++this.#moves}`)
-    copyFiles(this.#data, left)
-    if (this.#fence === this.#data) this.#fence = left
-    else {
-      const fence = this.#directory(`fence-${this.#moves}`)
-      copyFiles(this.#fence, fence)
-      this.#fence = fence
-    }
-    this.#data = left
+    const directories = new Set([this.#data, this.#fence])
+    const contents = [...directories].flatMap((directory) => contentOf(directory))
     await store.close()
+    for (const [file, content] of contents) writeFileSync(file, content)
   }
 
   /** An online backup. */
@@ -174,9 +181,8 @@ function databaseFiles(directory: string): string[] {
   return [DATABASE, `${DATABASE}-wal`, `${DATABASE}-shm`].filter((name) => existsSync(join(directory, name)))
 }
 
-function copyFiles(from: string, to: string): void {
-  for (const name of readdirSync(from)) {
-    if (!name.includes('lock') && !name.endsWith('-shm') && !name.endsWith('.sock'))
-      cpSync(join(from, name), join(to, name))
-  }
+function contentOf(directory: string): (readonly [file: string, content: Buffer])[] {
+  return readdirSync(directory)
+    .filter((name) => !name.includes('lock') && !name.endsWith('-shm') && !name.endsWith('.sock'))
+    .map((name) => [join(directory, name), readFileSync(join(directory, name))])
 }
