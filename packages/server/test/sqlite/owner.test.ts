@@ -178,7 +178,7 @@ function replace(directory: string, names: readonly string[]): void {
   }
 }
 
-/** What an operator does to the files of a running server, together with its locks. */
+/** Accidents of an operator with the files of a running server, together with its locks. */
 const LOST_FILES: Readonly<Record<string, (directory: string) => void>> = {
   'the index of the log is deleted': (directory) => rmSync(join(directory, 'latchkey.db-shm')),
   'file and log are replaced': (directory) => {

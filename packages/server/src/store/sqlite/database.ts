@@ -263,7 +263,7 @@ class Connection {
 
   /**
    * The last connection that closes writes a checkpoint and deletes the log by its name, unless it can only read. The
-   * kept reader has the same file, whatever has its name by now.
+   * kept reader has the same file, also when another file has its name by now.
    */
   close({ keepsLog }: { readonly keepsLog: boolean }): void {
     const reader = this.#reader ?? (keepsLog ? openReader(this.#file) : undefined)
