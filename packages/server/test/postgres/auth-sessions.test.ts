@@ -1,6 +1,6 @@
 /**
- * Sessions of user-interactive authentication next to other transactions. A session of the test holds the locks at which
- * the concurrent ones would meet only by chance.
+ * Sessions of user-interactive authentication next to other transactions. A session of the test holds the locks at
+ * which the concurrent ones would meet only by chance.
  */
 import assert from 'node:assert/strict'
 import { mkdtempSync } from 'node:fs'

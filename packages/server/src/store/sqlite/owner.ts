@@ -2,8 +2,8 @@
  * The owner of an embedded database (issue 11, A4). A process that opens the database for itself writes a random token,
  * and each of its transactions begins by checking it, under the lock of writers, so that it holds until the commit.
  * `lock.db` refuses a second process before that, but it can be deleted. The newcomer owns the database: no time and no
- * process ID decides, so a restart never waits. Only the owner writes checkpoints (checkpoints.ts). A process whose files
- * lost their names has lost the database too: it would not see the token of a newcomer (open-files.ts).
+ * process ID decides, so a restart never waits. Only the owner writes checkpoints (checkpoints.ts). A process whose
+ * files lost their names has lost the database too: it would not see the token of a newcomer (open-files.ts).
  */
 import { randomBytes } from 'node:crypto'
 import { MatrixError } from '../../matrix-error.ts'
