@@ -2,7 +2,8 @@
  * One user's part of the answer to `/keys/query`: stored signatures join those in the uploaded objects. Visibility
  * (client-server API, "Cross-signing", "Key and signature security"): everyone sees the signatures of users on their
  * own keys. A signature on another user's master key is visible to its signer alone, and a user-signing key to its user
- * alone. No signature by a device that does not exist any more is visible.
+ * alone. On a cross-signing key no signature by a device that does not exist any more is visible; device keys have the
+ * signatures that their device uploaded, and stored ones.
  */
 import { isJsonObject, type JsonObject, type UserId } from '@latchkey/protocol'
 import type { CrossSigningUsage, KeySignature, PublishedDevice, PublishedKeys } from './port.ts'
