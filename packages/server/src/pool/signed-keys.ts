@@ -11,7 +11,7 @@ import {
   type UserId,
 } from '@latchkey/protocol'
 import { verifyEd25519 } from '../lib/ed25519.ts'
-import { inTurns } from '../lib/turns.ts'
+import { nextTurn } from '../lib/turns.ts'
 import { invalidSignature, quoted } from '../matrix-error.ts'
 import type { Identity } from './identity.ts'
 import type { UploadedDeviceKeys } from './commands.ts'
@@ -39,19 +39,17 @@ export class SignatureChecks {
     this.#owner = owner
   }
 
-  /** Checks all keys of the request against an identity, once. */
+  /** Checks all keys of the request against an identity, once; so many as fit one turn within the call. */
   async check(identity: Identity): Promise<void> {
     if (this.#unsigned.has(identity.ed25519)) return
-    const unsigned = await this.#findUnsigned(identity)
-    this.#unsigned.set(identity.ed25519, unsigned && quoted(`${unsigned.algorithm}:${unsigned.keyId}`))
-  }
-
-  async #findUnsigned(identity: Identity): Promise<UploadedKey | undefined> {
-    for await (const some of inTurns(this.#keys, CHECKS_PER_TURN)) {
-      const unsigned = some.find((key) => !isSigned(key.json, identity, this.#owner))
-      if (unsigned !== undefined) return unsigned
+    let unsigned: UploadedKey | undefined
+    for (const [n, key] of this.#keys.entries()) {
+      if (n > 0 && n % CHECKS_PER_TURN === 0) await nextTurn()
+      if (isSigned(key.json, identity, this.#owner)) continue
+      unsigned = key
+      break
     }
-    return undefined
+    this.#unsigned.set(identity.ed25519, unsigned && quoted(`${unsigned.algorithm}:${unsigned.keyId}`))
   }
 
   /**
