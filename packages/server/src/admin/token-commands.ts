@@ -6,7 +6,8 @@ import { isUsable } from '../accounts/registration.ts'
 import { adminCommand } from './command.ts'
 import { nextOf, PageInput } from './page.ts'
 
-const Whole = Type.Integer({ minimum: 0 })
+/** Larger numbers are not exact in a database, and could not be read again. */
+const Whole = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 const ID_LENGTH = registrationTokenId('').length
 
 export const TOKEN_COMMANDS = {

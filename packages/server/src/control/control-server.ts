@@ -87,10 +87,19 @@ async function answer(
 
 async function run(request: IncomingMessage, { deps, securityLog }: ControlOptions): Promise<unknown> {
   requireSameVersion(request.headers[VERSION_HEADER])
-  const name = decodeURIComponent((request.url ?? '').slice(1))
+  const name = commandName(request.url ?? '')
   const { output, changed } = await runAdminCommand(deps, name, await readJson(request))
   if (changed !== undefined) securityLog.note('admin_command', {}, { command: name, target: changed })
   return output
+}
+
+/** @throws {MatrixError} for a path that is not valid percent-encoding */
+function commandName(path: string): string {
+  try {
+    return decodeURIComponent(path.slice(1))
+  } catch {
+    throw badJson('The name of the command is not valid percent-encoding.')
+  }
 }
 
 /** Commands of another version may mean something else. */

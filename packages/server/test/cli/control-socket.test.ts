@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { findSocket } from '../../src/control/socket-path.ts'
 import { callServer } from '../../src/control/control-client.ts'
+import { version } from '../../src/version.ts'
 import { type Ended, runLatchkey, startLatchkey, temporaryDirectory } from '@latchkey/testing/run-latchkey.ts'
 import { startTestServer } from '@latchkey/testing/test-server.ts'
 
@@ -110,6 +111,7 @@ test('the socket refuses another version, unknown commands and malformed input, 
   }
   const other = await send('/user%20add', '{}', { 'x-latchkey-version': '0.0.1' })
   assert.equal(other.status, 400)
+  assert.equal((await send('/user%ZZ', '{}', { 'x-latchkey-version': version() })).status, 400)
   assert.match(other.text, /running server is Latchkey \d.*this command is 0\.0\.1/)
   const refused = async (command: string, input: object): Promise<string> => {
     const error = await callServer(server.dataDir, command, input).catch((failure: unknown) => failure)
@@ -127,4 +129,21 @@ test('the socket refuses another version, unknown commands and malformed input, 
   const { event, command, target } = JSON.parse(line ?? '')
   assert.deepEqual([event, command, target], ['admin_command', 'user add', '@alice:test.example'])
   assert.ok(!line?.includes('correct horse'))
+})
+
+test('numbers that no database keeps exactly are refused, and the list stays readable', async () => {
+  await using server = await startTestServer()
+  for (const limit of ['usesAllowed', 'expiresTs']) {
+    for (const value of [2 ** 53, 1e300])
+      await assert.rejects(
+        callServer(server.dataDir, 'registration-token create', { [limit]: value }),
+        /must be (<=|integer)/,
+        `${limit} ${value}`,
+      )
+    const most = { [limit]: Number.MAX_SAFE_INTEGER }
+    assert.ok(await callServer(server.dataDir, 'registration-token create', most))
+  }
+  const page = { after: '', limit: 10 }
+  const listed = await callServer(server.dataDir, 'registration-token list', page)
+  assert.equal((listed?.output as { tokens: unknown[] }).tokens.length, 2)
 })
