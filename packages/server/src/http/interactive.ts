@@ -48,8 +48,8 @@ export function resumeInteraction({ interactiveAuth }: Context, endpoint: Endpoi
 }
 
 /**
- * Runs a handler. A request whose session was finished by a concurrent one gets the answer of that one, also when it was
- * refused for what that one has done: the name is taken, the password is another one.
+ * Runs a handler. A request whose session was finished by a concurrent one gets the answer of that one, also when it
+ * was refused for what that one has done: the name is taken, the password is another one.
  */
 export async function interact(
   { interactiveAuth }: Context,

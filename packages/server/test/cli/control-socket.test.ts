@@ -145,5 +145,6 @@ test('numbers that no database keeps exactly are refused, and the list stays rea
   }
   const page = { after: '', limit: 10 }
   const listed = await callServer(server.dataDir, 'registration-token list', page)
-  assert.equal((listed?.output as { tokens: unknown[] }).tokens.length, 2)
+  assert.ok(listed)
+  assert.equal((listed.output as { tokens: unknown[] }).tokens.length, 2)
 })

@@ -38,8 +38,8 @@ const DELETE: Readonly<Record<DeletedWithAccount, Delete>> = {
   tracked_users: from('tracked_users', 'observer_num'),
   awaited_users: from('awaited_users', 'observer_num'),
   known_networks: from('known_networks', 'user_num'),
-  // Sessions are locked before users (changes.ts). The operation that has locked one waits for this user, will find that
-  // its token has ended, and leaves a session that no one can use until the sweep.
+  // Sessions are locked before users (changes.ts). The operation that has locked one waits for this user, will find
+  // that its token has ended, and leaves a session that no one can use until the sweep.
   auth_sessions: (tx, user) =>
     tx.run(
       `delete from auth_sessions where session_num in
