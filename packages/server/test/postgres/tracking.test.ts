@@ -1,4 +1,4 @@
-/** A device list that changes while a user begins to track it: the user's query reads the change, or a sync is woken. */
+/** A device list that changes while a user begins to track it: the query reads the change, or a sync is woken. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { UserId } from '@latchkey/protocol'
