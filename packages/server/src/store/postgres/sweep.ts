@@ -1,8 +1,8 @@
 /**
  * Deletion of rows past their retention, in small steps: the texts and claimers of issued keys, removed devices with
- * their memory, names of claimers, old reset replays. The text of an issued key goes before that if its device was removed. Other keys
- * lose it when they leave; in older databases here. The fact that a key of an existing device was issued, evicted or
- * purged is kept (key-pool.md "Enter once"). One process sweeps at a time.
+ * their memory, names of claimers, old reset replays. The text of an issued key goes before that if its device was
+ * removed. Other keys lose it when they leave; in older databases here. The fact that a key of an existing device was
+ * issued, evicted or purged is kept (key-pool.md "Enter once"). One process sweeps at a time.
  */
 import { HEAL_WITHIN_MS } from '../../pool/conflict.ts'
 import { REPLAY_RESET_MS } from '../../pool/reset-replay.ts'

@@ -1,4 +1,4 @@
-/** Numbers of claimers, so that the records of a million issues do not repeat a million names (pool/claimer-names.ts). */
+/** Numbers of claimers, so that records of issues do not repeat their names (pool/claimer-names.ts). */
 import { LRUCache } from 'lru-cache'
 import { isFreshNote, unusedBefore } from '../../pool/claimer-names.ts'
 import type { Transaction } from './database.ts'
