@@ -121,7 +121,7 @@ describe('the client-server API', { skip: specAvailable || isCi() ? false : SPEC
       resetPerDevice: none,
     }
     await using server = await startTestServer({ rates })
-    const { token } = await server.login('alice', 'A')
+    const { token, userId } = await server.login('alice', 'A')
     const byName = new Map(endpoints.map((endpoint) => [nameOf(endpoint), endpoint]))
     const limited = async (name: string, path: string, body: unknown): Promise<void> => {
       const endpoint = byName.get(name)
@@ -139,7 +139,9 @@ describe('the client-server API', { skip: specAvailable || isCi() ? false : SPEC
     const login = { type: 'm.login.password', identifier: { type: 'm.id.user', user: 'x' }, password: 'y' }
     await limited('POST /login', '/login', login)
     await limited(RESET, byName.get(RESET)?.path ?? '', { all: true })
-    await limited('PUT /sendToDevice/:eventType/:txnId', '/sendToDevice/a/1', { messages: {} })
+    const body = { messages: { [userId]: { A: {} } } }
+    await server.call('PUT', concrete('/sendToDevice/a/1'), { token, body })
+    await limited('PUT /sendToDevice/:eventType/:txnId', '/sendToDevice/a/2', body)
   })
 
   test('accepts the specification’s own request examples', async () => {
