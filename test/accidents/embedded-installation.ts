@@ -1,188 +1,252 @@
 /** One installation with the embedded database, for the accidents program: its directories, servers and operator. */
-import {
-  cpSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, utimesSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { DEFAULT_CONFIG, storeOptions } from '../../packages/server/src/config/config.ts'
-import type { Session } from '../../packages/server/src/session.ts'
-import type { Store } from '../../packages/server/src/store.ts'
-import { MatrixError } from '../../packages/server/src/matrix-error.ts'
-import { StoreError } from '../../packages/server/src/store/store-error.ts'
+import { DatabaseSync } from 'node:sqlite'
+import { NOW } from '../../packages/server/test/support/store-calls.ts'
+import { checkDatabase } from '../../packages/server/src/store/sqlite/check-database.ts'
 import {
+  adoptFence,
   backUpDatabase,
   fenceStatus,
-  openSqliteStore,
+  raiseFence,
   restoreDatabase,
 } from '../../packages/server/src/store/sqlite/index.ts'
-import { checkDatabase } from '../../packages/server/src/store/sqlite/check-database.ts'
-import { login } from '../../packages/server/test/store-contract/test-device.ts'
-import { claim, keys, NOW, upload } from '../../packages/server/test/support/store-calls.ts'
+import { StoreError } from '../../packages/server/src/store/store-error.ts'
 import { History } from './history.ts'
-import type { Case, Kind } from './table.ts'
+import { forkServer, openServer, type Server } from './server.ts'
+import type { Circumstances } from './table.ts'
 
 const DATABASE = 'latchkey.db'
 
 export class EmbeddedInstallation {
   readonly history = new History()
+  /** Raises at a start, and by commands. */
   raises = 0
   readonly #root = mkdtempSync(join(tmpdir(), 'latchkey-accident-'))
-  readonly #stores: Store[] = []
-  readonly #case: Case<Kind>
-  #data = this.#directory('data')
-  #fence: string
-  #moves = 0
-  #session: Session | undefined
+  readonly #servers = new Map<Server, { raises: number }>()
+  readonly #isWithData: boolean
+  readonly #clockOffsetMs: number
+  #made = 0
+  #machine = this.newDirectory()
 
-  constructor(one: Case<Kind>) {
-    this.#case = one
-    this.#fence = one.layout === 'witness elsewhere' ? this.#directory('fence') : this.#data
+  constructor({ layout, clockOffsetMs }: Pick<Circumstances, 'layout' | 'clockOffsetMs'>) {
+    this.#isWithData = layout === 'witness with the data'
+    this.#clockOffsetMs = clockOffsetMs
+    mkdirSync(this.data)
+    if (!this.#isWithData) mkdirSync(this.fence)
   }
 
-  #directory(name: string): string {
-    const path = join(this.#root, name)
+  newDirectory(): string {
+    const path = join(this.#root, `${++this.#made}`)
     mkdirSync(path)
     return path
   }
 
-  get #fenceOption(): { readonly directory: string } {
-    return { directory: this.#fence }
+  get data(): string {
+    return join(this.#machine, 'data')
   }
 
-  async open(clockOffsetMs = 0): Promise<Store> {
-    const store = await openSqliteStore({
-      ...storeOptions({ ...DEFAULT_CONFIG, dataDir: this.#data }),
-      fence: this.#fenceOption,
-      onFence: ({ kind }) => (this.raises += Number(kind === 'raised')),
-      now: () => NOW + clockOffsetMs,
-    })
-    this.#stores.push(store)
-    return store
+  get fence(): string {
+    return this.#isWithData ? this.data : join(this.#machine, 'fence')
   }
 
-  /** The first server, with a device and its keys. */
-  async begin(): Promise<Store> {
-    const store = await this.open()
-    this.#session = await login(store, NOW)
-    await upload(store, this.#session, keys(0, 40))
-    return store
-  }
-
-  async claim(store: Store, count: number): Promise<void> {
-    for (let n = 0; n < count; n++) {
-      try {
-        this.history.issued(await claim(store))
-      } catch (error) {
-        if (!(error instanceof MatrixError && error.status === 503)) throw error
-        this.history.refusals++
-      }
-    }
+  /** Starts a server with the right clock: in this process, or in one of its own that is killed. */
+  async start(how: 'in this process' | 'as a process', begins = false): Promise<Server> {
+    const options = { data: this.data, fence: this.fence, begins }
+    return this.#keep(await (how === 'as a process' ? forkServer(options) : openServer(options)))
   }
 
   /**
-   * Ends a server as the case says. After a kill, the files have the content of that moment. They stay the same files:
-   * a witness that is copied is refused, and would hide what follows.
+   * Starts a server with the clock of the case.
+   *
+   * @throws {StoreError} when the start is refused.
    */
-  async end(store: Store): Promise<void> {
-    if (this.#case.end === 'stopped') return store.close()
-    const directories = new Set([this.#data, this.#fence])
-    const contents = [...directories].flatMap((directory) => contentOf(directory))
-    await store.close()
-    for (const [file, content] of contents) writeFileSync(file, content)
+  async startAfter(): Promise<Server> {
+    const options = { data: this.data, fence: this.fence, clockOffsetMs: this.#clockOffsetMs }
+    return this.#keep(await openServer(options))
   }
 
-  /** An online backup. */
+  #keep(server: Server): Server {
+    this.#servers.set(server, { raises: 0 })
+    return server
+  }
+
+  async claim(server: Server, count: number): Promise<void> {
+    const { keys, refusals, raises } = await server.claim(count)
+    for (const key of keys) this.history.issued(key)
+    this.history.refusals += refusals
+    const known = this.#servers.get(server)
+    if (known === undefined) return
+    this.raises += raises - known.raises
+    known.raises = raises
+  }
+
+  /** `latchkey backup`. */
   async backUp(): Promise<string> {
-    const file = join(this.#directory(`backup-${++this.#moves}`), 'copy.db')
-    await backUpDatabase({ directory: this.#data, target: file, overwrite: false, onProgress: () => {} })
-    return file
+    const target = join(this.newDirectory(), 'copy.db')
+    await backUpDatabase({ directory: this.data, target, overwrite: false, onProgress: () => {} })
+    return target
   }
 
-  /** The files of the database as they are. */
+  /** A copy by another tool than ours. */
+  vacuumInto(): string {
+    const target = join(this.newDirectory(), 'copy.db')
+    const db = new DatabaseSync(join(this.data, DATABASE), { readOnly: true })
+    db.prepare(`vacuum into ?`).run(target)
+    db.close()
+    return target
+  }
+
+  /** `cp` of the database and its log. */
   copyDatabase(): string {
-    const copy = this.#directory(`copy-${++this.#moves}`)
-    for (const name of databaseFiles(this.#data)) cpSync(join(this.#data, name), join(copy, name))
+    const copy = this.newDirectory()
+    for (const name of this.#databaseFiles()) run('cp', join(this.data, name), join(copy, name))
     return copy
   }
 
   putBackDatabase(copy: string): void {
-    for (const name of databaseFiles(this.#data)) rmSync(join(this.#data, name))
-    for (const name of readdirSync(copy)) cpSync(join(copy, name), join(this.#data, name))
+    this.#delete(() => true)
+    for (const name of readdirSync(copy)) run('cp', join(copy, name), join(this.data, name))
   }
 
-  copyOver(file: string, { log }: { readonly log: 'stays' | 'is deleted' }): void {
-    cpSync(file, join(this.#data, DATABASE))
-    if (log === 'is deleted') this.deleteLog()
+  copyOver(file: string, log: 'log stays' | 'log deleted'): void {
+    run('cp', file, join(this.data, DATABASE))
+    if (log === 'log deleted') this.deleteLog()
   }
 
   deleteLog(): void {
-    for (const name of databaseFiles(this.#data)) if (name !== DATABASE) rmSync(join(this.#data, name))
+    this.#delete((name) => name !== DATABASE)
   }
 
-  async restore(file: string): Promise<void> {
-    await restoreDatabase({
-      directory: this.#data,
-      file,
-      fence: this.#fenceOption,
-      now: NOW + this.#case.clockOffsetMs,
-      onStep: () => {},
-    })
-    this.raises++
+  #delete(chosen: (name: string) => boolean): void {
+    for (const name of this.#databaseFiles().filter(chosen)) rmSync(join(this.data, name))
   }
 
-  loseWitness(): void {
-    for (const name of readdirSync(this.#fence))
-      if (name.startsWith('fence-')) rmSync(join(this.#fence, name))
+  #databaseFiles(): string[] {
+    const names = [DATABASE, `${DATABASE}-wal`, `${DATABASE}-shm`]
+    return names.filter((name) => existsSync(join(this.data, name)))
   }
 
-  copyWitness(): void {
-    for (const name of readdirSync(this.#fence)) {
-      if (/^fence-.*-1$/.test(name))
-        cpSync(join(this.#fence, name), join(this.#fence, name.replace(/1$/, '2')))
+  /** An archive of all directories, with the witness. */
+  archive(): string {
+    const file = join(this.newDirectory(), 'machine.tar')
+    run('tar', '-C', this.#machine, '-cf', file, ...readdirSync(this.#machine))
+    return file
+  }
+
+  unpack(archive: string, where: 'over the files' | 'in an empty place' | 'on another machine'): void {
+    if (where === 'in an empty place')
+      for (const name of readdirSync(this.#machine)) rmSync(join(this.#machine, name), { recursive: true })
+    if (where === 'on another machine') this.#machine = this.newDirectory()
+    run('tar', '-C', this.#machine, '-xf', archive)
+  }
+
+  /** `cp -a` of all directories. The operator goes on with the copy after `moveTo`. */
+  copyAll(): string {
+    const copy = this.newDirectory()
+    run('cp', '-a', `${this.#machine}/.`, copy)
+    return copy
+  }
+
+  moveTo(machine: string): void {
+    this.#machine = machine
+  }
+
+  /** `mv` of the data directory within a file system. */
+  rename(): void {
+    const machine = this.newDirectory()
+    for (const name of readdirSync(this.#machine)) renameSync(join(this.#machine, name), join(machine, name))
+    this.#machine = machine
+  }
+
+  copyWitnesses(): string {
+    const copy = this.newDirectory()
+    for (const name of this.#witnesses()) run('cp', '-a', join(this.fence, name), join(copy, name))
+    return copy
+  }
+
+  /** As rsync does: a new file takes the name. */
+  putBackWitnesses(copy: string): void {
+    for (const name of readdirSync(copy)) {
+      run('cp', '-a', join(copy, name), join(this.fence, `.${name}`))
+      renameSync(join(this.fence, `.${name}`), join(this.fence, name))
     }
   }
 
+  duplicateWitness(): void {
+    const [name = ''] = this.#witnesses()
+    run('cp', '-a', join(this.fence, name), join(this.fence, name.replace(/\d+$/, '2')))
+  }
+
+  loseWitness(): void {
+    for (const name of this.#witnesses()) rmSync(join(this.fence, name))
+  }
+
+  #witnesses(): string[] {
+    return readdirSync(this.fence).filter((name) => /^fence-.*-\d+$/.test(name))
+  }
+
   deleteLocks(): void {
-    for (const name of readdirSync(this.#data)) if (name.includes('lock')) rmSync(join(this.#data, name))
+    for (const name of readdirSync(this.data)) if (name.includes('lock')) rmSync(join(this.data, name))
   }
 
-  rename(): void {
-    const renamed = join(this.#root, `renamed-${++this.#moves}`)
-    renameSync(this.#data, renamed)
-    if (this.#fence === this.#data) this.#fence = renamed
-    this.#data = renamed
+  /** `chmod` and `touch` of every file. */
+  touchAll(): void {
+    for (const directory of new Set([this.data, this.fence])) {
+      for (const name of readdirSync(directory)) {
+        chmodSync(join(directory, name), 0o600)
+        utimesSync(join(directory, name), 0, 0)
+      }
+    }
   }
 
-  status(): Promise<unknown> {
-    return fenceStatus(this.#data, this.#fenceOption)
+  /** `latchkey restore`. */
+  async restore(file: string): Promise<void> {
+    const now = NOW + this.#clockOffsetMs
+    await restoreDatabase({ directory: this.data, file, fence: this.#place, now, onStep: () => {} })
+    this.raises++
+  }
+
+  /** `latchkey restore` on a machine that never had the database. */
+  async restoreElsewhere(file: string): Promise<void> {
+    this.#machine = this.newDirectory()
+    for (const directory of new Set([this.data, this.fence])) mkdirSync(directory)
+    await this.restore(file)
+  }
+
+  /** `latchkey fence raise`. */
+  async raise(): Promise<void> {
+    await raiseFence(this.data, { reason: 'accident', now: NOW + this.#clockOffsetMs }, this.#place)
+    this.raises++
+  }
+
+  /** `latchkey fence adopt`. */
+  async adopt(): Promise<void> {
+    await adoptFence(this.data, this.#place)
+  }
+
+  async status(): Promise<void> {
+    await fenceStatus(this.data, this.#place)
   }
 
   check(): readonly string[] {
-    return checkDatabase(this.#data).findings
+    return checkDatabase(this.data).findings
+  }
+
+  get #place(): { readonly directory: string } {
+    return { directory: this.fence }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const store of this.#stores) await store.close().catch(() => {})
+    for (const server of this.#servers.keys()) await server.end().catch(() => {})
     rmSync(this.#root, { recursive: true, force: true })
   }
 }
 
-export const isRefusal = (error: unknown): boolean => error instanceof StoreError
+export const isRefusal = (error: unknown): error is StoreError => error instanceof StoreError
 
-function databaseFiles(directory: string): string[] {
-  return [DATABASE, `${DATABASE}-wal`, `${DATABASE}-shm`].filter((name) => existsSync(join(directory, name)))
-}
-
-function contentOf(directory: string): (readonly [file: string, content: Buffer])[] {
-  return readdirSync(directory)
-    .filter((name) => !name.includes('lock') && !name.endsWith('-shm') && !name.endsWith('.sock'))
-    .map((name) => [join(directory, name), readFileSync(join(directory, name))])
+function run(command: string, ...args: readonly string[]): void {
+  execFileSync(command, args, { stdio: ['ignore', 'ignore', 'inherit'] })
 }

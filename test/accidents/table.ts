@@ -1,11 +1,11 @@
 /**
- * The accidents of operators, and the harmless events, that the accidents program runs (issue 11, "Shown by"): every
- * combination of a kind, of how the process before it ended, of the place of the witness, and of a clock.
+ * The accidents program runs every combination of what happens, of how the server before it ended, of the place of the
+ * witness, and of the clock of the server after it (issue 11, "Shown by").
  */
 
-/** How the process ended before the accident. */
-export const ENDS = ['stopped', 'killed'] as const
-/** The witness in the data directory, or in a `--fence-dir`. */
+/** How the server ended before the event. A kill is a real `kill -9` of a process of its own. */
+export const ENDS = ['stopped', 'killed', 'restarted and killed'] as const
+/** The witness in the data directory, as in a container, or in a `--fence-dir`. */
 export const LAYOUTS = ['witness with the data', 'witness elsewhere'] as const
 /** The clock of the process that starts afterwards, as an offset in milliseconds; none decides about keys. */
 export const CLOCKS = [
@@ -16,50 +16,25 @@ export const CLOCKS = [
   ['a clock in 1970', -56 * 365 * 86_400_000],
 ] as const
 
-export const ACCIDENTS = [
-  'an online backup is copied over the database, its log stays',
-  'an online backup is copied over the database, its log is deleted',
-  'the database and its log are put back together from a copy of the files',
-  'the log is deleted',
-  'an online backup is put back by "latchkey restore"',
-  'an online backup is put back by "latchkey restore", and the witness is lost',
-  'an online backup is put back, and the witness was copied to a second name',
-  'the lock is deleted, and a second server starts',
-  'the lock is deleted, and two more servers start',
-  'an online backup is put back twice',
-] as const
+/** Every n-th case is run; 1: all of them. */
+export const SAMPLE = Number(process.env['ACCIDENTS_SAMPLE'] ?? 1)
 
-export const HARMLESS = [
-  'a restart',
-  'three restarts',
-  'a start without work, and another one',
-  'a reboot',
-  'the data directory is renamed',
-  'a second server is refused by the lock',
-  'the status of the fence is read',
-  'the structure of the database is checked',
-  'a backup is made',
-  'the present files are copied and put back unchanged',
-] as const
-
-export type Kind = (typeof ACCIDENTS)[number] | (typeof HARMLESS)[number]
-
-export type Case<K extends Kind> = {
-  readonly name: string
-  readonly kind: K
+export type Circumstances = {
   readonly end: (typeof ENDS)[number]
   readonly layout: (typeof LAYOUTS)[number]
   readonly clockOffsetMs: number
 }
 
-/** All combinations; with `sample` every n-th of them, so that each kind is among them. */
-export function combine<K extends Kind>(kinds: readonly K[], sample = 1): Case<K>[] {
+export type Case<K> = Circumstances & { readonly name: string; readonly kind: K }
+
+/** All combinations, or every n-th of them. */
+export function combine<K extends { readonly name: string }>(kinds: readonly K[]): Case<K>[] {
   return kinds
     .flatMap((kind) =>
       ENDS.flatMap((end) =>
         LAYOUTS.flatMap((layout) =>
           CLOCKS.map(([clock, clockOffsetMs]) => ({
-            name: `${kind}; ${end}, ${layout}, ${clock}`,
+            name: `${kind.name}; ${end}, ${layout}, ${clock}`,
             kind,
             end,
             layout,
@@ -68,5 +43,5 @@ export function combine<K extends Kind>(kinds: readonly K[], sample = 1): Case<K
         ),
       ),
     )
-    .filter((_, n) => n % sample === 0)
+    .filter((_, n) => n % SAMPLE === 0)
 }
