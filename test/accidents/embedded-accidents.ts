@@ -8,7 +8,11 @@ export type Accident = {
   readonly saves?: (installation: EmbeddedInstallation) => string | Promise<string>
   /** The server runs while it happens. */
   readonly isUnderServer?: true
-  readonly happens: (installation: EmbeddedInstallation, saved: string, server: Server) => void | Promise<void>
+  readonly happens: (
+    installation: EmbeddedInstallation,
+    saved: string,
+    server: Server,
+  ) => void | Promise<void>
 }
 
 type Save = NonNullable<Accident['saves']>
@@ -126,7 +130,11 @@ export const ACCIDENTS: readonly Accident[] = [
 ]
 
 /** All servers claim after each start. */
-async function startWithoutLock(it: EmbeddedInstallation, servers: readonly Server[], more: number): Promise<void> {
+async function startWithoutLock(
+  it: EmbeddedInstallation,
+  servers: readonly Server[],
+  more: number,
+): Promise<void> {
   const running = [...servers]
   for (let n = 0; n < more; n++) {
     it.deleteLocks()

@@ -13,6 +13,10 @@ export type HarmlessEvent = {
 export const HARMLESS: readonly HarmlessEvent[] = [
   { name: 'a start' },
   { name: 'three starts', happens: (it) => startAndStop(it, 2) },
+  {
+    name: 'a server is killed right after its start',
+    happens: async (it) => (await it.start('as a process')).end(),
+  },
   { name: 'the lock files of a stopped server are deleted', happens: (it) => it.deleteLocks() },
   { name: 'the installation is moved by mv', happens: (it) => it.rename() },
   {
@@ -37,10 +41,18 @@ export const HARMLESS: readonly HarmlessEvent[] = [
     under: (it) => assert.rejects(it.startAfter(), isRefusal),
   },
   { name: 'a backup is made of the running server', under: (it) => it.backUp() },
+  { name: 'a copy by VACUUM INTO is made of the running server', under: (it) => it.vacuumInto() },
   { name: 'a tar is made of the running server', under: (it) => it.archive() },
   { name: 'the state of the fence is read', happens: (it) => it.status() },
   { name: 'the database is checked', happens: (it) => assert.deepEqual(it.check(), []) },
   { name: 'chmod and touch of every file', happens: (it) => it.touchAll() },
+  {
+    name: 'a backup of the stopped server is put back, and "latchkey fence adopt"',
+    happens: async (it) => {
+      it.copyOver(await it.backUp(), 'log deleted')
+      await it.adopt()
+    },
+  },
   {
     name: 'the present files of the database are copied and put back',
     happens: (it) => it.putBackDatabase(it.copyDatabase()),

@@ -11,9 +11,9 @@ import { EmbeddedInstallation, isRefusal } from './embedded-installation.ts'
 import type { Server } from './server.ts'
 import { type Case, type Circumstances, combine } from './table.ts'
 
-suite('accidents', () => {
+suite('accidents', { concurrency: 2 }, () => {
   const outcomes = { refused: 0, raised: 0, 'lost nothing': 0 }
-  after(() => console.log(`accidents: ${JSON.stringify(outcomes)}`))
+  after(() => process.stdout.write(`accidents: ${JSON.stringify(outcomes)}\n`))
 
   for (const one of combine(ACCIDENTS)) {
     test(one.name, async () => {
@@ -54,7 +54,7 @@ async function haveAccident(it: EmbeddedInstallation, one: Case<Accident>): Prom
   }
 }
 
-suite('harmless events', () => {
+suite('harmless events', { concurrency: 2 }, () => {
   for (const one of combine(HARMLESS)) {
     test(one.name, async () => {
       await using installation = new EmbeddedInstallation(one)

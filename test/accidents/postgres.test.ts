@@ -5,6 +5,7 @@
  */
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
+import { noPgbouncer, startPgbouncer } from '@latchkey/testing/pgbouncer.ts'
 import { MatrixError } from '../../packages/server/src/matrix-error.ts'
 import type { Store } from '../../packages/server/src/store.ts'
 import { login } from '../../packages/server/test/store-contract/test-device.ts'
@@ -15,9 +16,8 @@ import {
 } from '../../packages/server/test/support/rewindable-database.ts'
 import { claim, keys, NOW, upload } from '../../packages/server/test/support/store-calls.ts'
 import { History } from './history.ts'
-import { CLOCKS } from './table.ts'
+import { CLOCKS, SAMPLE } from './table.ts'
 
-const SAMPLE = Number(process.env['ACCIDENTS_SAMPLE'] ?? 1)
 const DIRECTORIES = ['directories of their own', 'a shared directory'] as const
 /** The servers whose writes are lost, or that claim before a harmless event. */
 const LOSERS = ['the first', 'the second', 'both'] as const
@@ -37,7 +37,7 @@ const HARMLESS = [
   'the tables are rewritten',
   'a third server is added',
   'the order of the servers changes',
-  'nothing happens',
+  'the pooler in front of the database is restarted',
 ] as const
 
 type Case<K extends string> = {
@@ -85,18 +85,22 @@ async function claimInto(
 
 class Servers {
   readonly #database: RewindableDatabase
+  readonly #url: string
   readonly #directories: readonly [string, string]
   readonly all: Opened[] = []
 
-  constructor(database: RewindableDatabase, isShared: boolean) {
+  /** @param url of the database; may lead through a pooler */
+  constructor(database: RewindableDatabase, isShared: boolean, url = database.url) {
     const first = database.newDirectory()
     this.#database = database
+    this.#url = url
     this.#directories = [first, isShared ? first : database.newDirectory()]
   }
 
   async start(which: 0 | 1, clock: number): Promise<Opened> {
     // The second server has the wrong clock.
-    const opened = await this.#database.open(this.#directories[which], () => (which === 1 ? clock : NOW))
+    const now = (): number => (which === 1 ? clock : NOW)
+    const opened = await this.#database.open(this.#directories[which], now, this.#url)
     this.all.push(opened)
     return opened
   }
@@ -106,7 +110,7 @@ class Servers {
   }
 }
 
-suite('accidents over PostgreSQL', { skip }, () => {
+suite('accidents over PostgreSQL', { skip, concurrency: 4 }, () => {
   for (const { name, kind, clock, isShared, loser } of combine(ACCIDENTS)) {
     test(name, async () => {
       await using database = await RewindableDatabase.create()
@@ -154,11 +158,12 @@ suite('accidents over PostgreSQL', { skip }, () => {
   }
 })
 
-suite('harmless events over PostgreSQL', { skip }, () => {
+suite('harmless events over PostgreSQL', { skip, concurrency: 4 }, () => {
   for (const { name, kind, clock, isShared, loser } of combine(HARMLESS)) {
-    test(name, async () => {
+    test(name, { skip: kind.includes('pooler') && noPgbouncer }, async () => {
       await using database = await RewindableDatabase.create()
-      const servers = new Servers(database, isShared)
+      await using pooler = kind.includes('pooler') ? await startPgbouncer(database.url, 'session') : undefined
+      const servers = new Servers(database, isShared, pooler?.through(database.url))
       const history = new History()
       let running: Opened[] = [await servers.start(0, clock), await servers.start(1, clock)]
       const [first, second] = running
@@ -191,10 +196,12 @@ suite('harmless events over PostgreSQL', { skip }, () => {
         case 'a third server is added':
           running = [...running, await database.open(database.newDirectory(), () => clock)]
           break
-        case 'nothing happens':
+        case 'the pooler in front of the database is restarted':
+          await pooler?.restart()
+          break
       }
       // A statement on a connection that was cut may fail once; it was not answered, and is repeated.
-      if (kind === 'every connection is cut')
+      if (kind === 'every connection is cut' || pooler !== undefined)
         for (const { store } of running) await store.ready().catch(() => {})
       for (const server of running) await claimInto(history, server, 3)
       assert.equal(servers.raises, 0)

@@ -1,8 +1,8 @@
 /** A real pgbouncer in front of a PostgreSQL server, for the tests of poolers. */
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { makePostgresHome } from './postgres-home.ts'
+import { makePostgresHome, type PostgresHome } from './postgres-home.ts'
 import { freePort } from './postgres-server.ts'
 
 const PLACES = ['/usr/sbin/pgbouncer', '/usr/bin/pgbouncer', '/usr/local/bin/pgbouncer']
@@ -17,6 +17,8 @@ export const noPgbouncer =
 export type Pgbouncer = AsyncDisposable & {
   /** The URL of a database of the server, through pgbouncer. */
   through(url: string): string
+  /** Every connection through it ends. Resolves when it listens again, on the same port. */
+  restart(): Promise<void>
 }
 
 /** Starts pgbouncer before the server of a URL; resolves when it listens. */
@@ -38,12 +40,30 @@ auth_type = any
 pool_mode = ${mode}
 `,
   )
-  const child = spawn(binary, [config], {
+  let child = await run(binary, config, home)
+  return {
+    through(target) {
+      const through = new URL(target)
+      through.host = `127.0.0.1:${listenPort}`
+      return through.href
+    },
+    async restart() {
+      await kill(child)
+      child = await run(binary, config, home)
+    },
+    async [Symbol.asyncDispose]() {
+      await kill(child)
+      await home.remove()
+    },
+  }
+}
+
+async function run(program: string, config: string, home: PostgresHome): Promise<ChildProcess> {
+  const child = spawn(program, [config], {
     ...home.owner,
     cwd: home.path,
     stdio: ['ignore', 'ignore', 'pipe'],
   })
-  const ended = once(child, 'exit')
   let log = ''
   await new Promise<void>((resolve, reject) => {
     child.stderr.on('data', (chunk) => {
@@ -53,16 +73,12 @@ pool_mode = ${mode}
     child.once('error', reject)
     child.once('exit', () => reject(new Error(`pgbouncer ended during its start:\n${log}`)))
   })
-  return {
-    through(target) {
-      const through = new URL(target)
-      through.host = `127.0.0.1:${listenPort}`
-      return through.href
-    },
-    async [Symbol.asyncDispose]() {
-      child.kill('SIGKILL')
-      await ended
-      await home.remove()
-    },
-  }
+  return child
+}
+
+async function kill(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const ended = once(child, 'exit')
+  child.kill('SIGKILL')
+  await ended
 }
