@@ -4,7 +4,7 @@ import type { Server } from './server.ts'
 
 export type Accident = {
   readonly name: string
-  /** What was saved before the last keys were issued; its path is passed to `happens`. */
+  /** A copy from before the last keys were issued; its path is passed to `happens`. */
   readonly saves?: (installation: EmbeddedInstallation) => string | Promise<string>
   /** The server runs while it happens. */
   readonly isUnderServer?: true

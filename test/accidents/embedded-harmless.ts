@@ -35,7 +35,10 @@ export const HARMLESS: readonly HarmlessEvent[] = [
       await it.adopt()
     },
   },
-  { name: 'the container is made anew, without its fence directory', happens: (it) => it.loseWitness() },
+  {
+    name: 'a new container over the same volume, without its fence directory',
+    happens: (it) => it.loseWitness(),
+  },
   {
     name: 'a second server is refused by the lock',
     under: (it) => assert.rejects(it.startAfter(), isRefusal),

@@ -1,4 +1,4 @@
-/** A server that can be killed: claims as often as it is told, and ends when the program that started it is gone. */
+/** A server that can be killed: claims as often as a message says, and ends together with the program. */
 import { openServer, type ServerOptions } from './server.ts'
 
 const server = await openServer(JSON.parse(process.argv[2] ?? '') as ServerOptions)
