@@ -123,6 +123,14 @@ export const ACCIDENTS: readonly Accident[] = [
     happens: (it, _, server) => startWithoutLock(it, [server], 1),
   },
   {
+    name: 'the lock and the shared memory file are deleted, and a second server starts',
+    isUnderServer: true,
+    happens: (it, _, server) => {
+      it.deleteSharedMemory()
+      return startWithoutLock(it, [server], 1)
+    },
+  },
+  {
     name: 'the lock is deleted, and two more servers start',
     isUnderServer: true,
     happens: (it, _, server) => startWithoutLock(it, [server], 2),

@@ -129,6 +129,10 @@ export class EmbeddedInstallation {
     this.#delete((name) => name !== DATABASE)
   }
 
+  deleteSharedMemory(): void {
+    this.#delete((name) => name.endsWith('-shm'))
+  }
+
   #delete(chosen: (name: string) => boolean): void {
     for (const name of this.#databaseFiles().filter(chosen)) rmSync(join(this.data, name))
   }
