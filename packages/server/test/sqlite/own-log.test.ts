@@ -10,6 +10,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs'
@@ -409,6 +410,27 @@ suite('what a crash or a copy of one instant leaves opens, and every key is issu
       assert.equal(new Set(issued).size, 2 * CLAIMS + 1)
     }
   })
+})
+
+test('behind a symbolic link, the log next to the real file decides', async () => {
+  await using installation = new Installation()
+  const { store } = await installation.open()
+  const early = installation.copy(LOG)
+  const issued = await claims(store, CLAIMS)
+  await installation.kill()
+  const real = installation.copy(DATABASE, LOG)
+  const late = installation.copy(LOG)
+  for (const name of [DATABASE, LOG]) rmSync(join(installation.data, name))
+  symlinkSync(join(real, DATABASE), installation.file)
+  const second = await installation.open()
+  assert.deepEqual(kindsOf(second.events), ['stands'])
+  issued.push(...(await claims(second.store, CLAIMS)))
+  assert.equal(new Set(issued).size, 2 * CLAIMS)
+  await installation.stop()
+  for (const log of [early, late]) {
+    copyFileSync(join(log, LOG), join(real, LOG))
+    await refused(installation, TWO_MOMENTS)
+  }
 })
 
 test('a crash at each step of a checkpoint leaves files that belong together, with any part of it written', () => {

@@ -7,7 +7,7 @@ import { preparePrivateFile } from '../data-directory.ts'
 import { StoreError } from '../store-error.ts'
 import { Checkpoints, repeatStamp } from './checkpoints.ts'
 import { addMigrationFunctions, migrations } from './migrations/index.ts'
-import { requireOwnLog } from './require-own-log.ts'
+import { realFile, requireOwnLog } from './require-own-log.ts'
 
 export type Param = SQLInputValue
 
@@ -52,7 +52,7 @@ export class Database implements Reader {
   constructor(file: string) {
     requireOwnLog(file)
     preparePrivateFile(file)
-    this.file = file
+    this.file = realFile(file)
     this.#connection = new Connection(file)
     this.#connection.exec(`
       pragma journal_mode = wal;

@@ -14,7 +14,7 @@
  *     odd             no log, or one without a transaction                      closed, or a copy of one instant
  *     anything else                                                             they are of different moments
  */
-import { closeSync, existsSync, openSync, readSync, statSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readSync, realpathSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { StoreError } from '../store-error.ts'
 import { type Header, LOG_HEADER_BYTES, readHeader, readLoggedHeaders } from './log-file.ts'
@@ -47,7 +47,8 @@ export type LogOf =
   | { readonly kind: 'missing' | 'foreign'; readonly finding: string }
 
 /** Compares a database file with the log that is next to it. */
-export function logOf(file: string): LogOf {
+export function logOf(name: string): LogOf {
+  const file = realFile(name)
   let log: LogOf = { kind: 'absent' }
   for (let read = 0; read < READS; read++) {
     const header = readHeader(file)
@@ -55,6 +56,11 @@ export function logOf(file: string): LogOf {
     if (log.finding === undefined || header?.stamp === readHeader(file)?.stamp) break
   }
   return log
+}
+
+/** The file behind a symbolic link: SQLite keeps the log next to it. */
+export function realFile(file: string): string {
+  return existsSync(file) ? realpathSync(file) : file
 }
 
 function compare(file: string, header: Header | undefined): LogOf {
