@@ -3,7 +3,6 @@
  * bodies decoded and validated without coercion (Fastify's default would read `{"all": "true"}` as a reset of all
  * keys).
  */
-import type { IncomingMessage } from 'node:http'
 import cors from '@fastify/cors'
 import Fastify, {
   type FastifyInstance,
@@ -49,7 +48,7 @@ import { healthApi } from './health.ts'
 import { holdAnswers } from './hold-answers.ts'
 import { refusePipelined } from './connections.ts'
 import { authRequest, interact, resumeInteraction } from './interactive.ts'
-import { type BodyBounds, readBody } from './read-body.ts'
+import { announcedBytes, type BodyBounds, readBody } from './read-body.ts'
 import { newRequestId, originOf, REQUEST_ID_HEADER } from './request-origin.ts'
 import { explainEnd, requireValidSession } from './session-end.ts'
 import { type MethodsByUrl, refuseUnknown } from './refuse-unknown.ts'
@@ -69,7 +68,7 @@ declare module 'fastify' {
   }
 }
 
-type BodyRules = BodyBounds & Pick<JsonRules, 'exactNumbers' | 'maxValues' | 'accepted'>
+type BodyRules = BodyBounds & Omit<JsonRules, 'onCounted'>
 
 export type App = FastifyInstance
 
@@ -85,7 +84,7 @@ const ANONYMOUS_SHARE = 1 / 4
 
 /** Creates the Fastify instance without routes. It comes first because the context carries its logger. */
 export function createApp(
-  options: Pick<SizeLimits, 'jsonDepth' | 'requestTimeoutMs' | 'connections'> & {
+  options: Pick<SizeLimits, 'requestTimeoutMs' | 'connections'> & {
     readonly trustProxy: TrustedProxies
     readonly logLevel: string
     readonly securityLog: SecurityLog
@@ -129,13 +128,10 @@ export function createApp(
   app.decorateRequest('repeatable', false)
   app.decorateRequest('payer', undefined)
   app.removeAllContentTypeParsers()
-  const { jsonDepth: maxDepth } = options
-  app.addContentTypeParser('*', async ({ raw, bodyRules, payer }: FastifyRequest) => {
+  // Only reads: Fastify closes the connection after an error of a parser, and a complete body gives no reason to.
+  app.addContentTypeParser('*', async ({ raw, bodyRules }: FastifyRequest) => {
     if (bodyRules === undefined) throw new Error('body parsed for a request without a route')
-    const bytes = await readBody(raw, bodyRules)
-    payer?.pay(unitsOfBytes(bytes.length) - unitsOfBytes(announcedBytes(raw, bodyRules)))
-    const onCounted = (values: number): void => payer?.pay(unitsOfValues(values))
-    return decodeJson(bytes, { ...bodyRules, maxDepth, onCounted })
+    return readBody(raw, bodyRules)
   })
   app.addHook('onSend', (request, _reply, payload, done) => {
     if (typeof payload === 'string') request.payer?.owe(unitsOfBytes(payload.length))
@@ -189,6 +185,7 @@ export async function addRoutes(app: App, context: Context): Promise<void> {
       maxBytes: maxBodyBytes(endpoint, sizes),
       budget: endpoint.auth ? users : anonymous,
       exactNumbers: endpoint.exactNumbers ?? false,
+      maxDepth: sizes.jsonDepth,
       maxValues: maxValuesOf(cost, context.config),
       accepted: namesInWords(cost, context.config),
     }
@@ -240,7 +237,7 @@ function addRoute(app: App, { context, endpoint, url, bodyRules, inFlight }: Rou
     preValidation: [
       // A missing body is an empty one (decode-json.ts): Fastify does not call the parser for it.
       async (request) => {
-        if (request.body === undefined) request.body = {}
+        request.body = request.body === undefined ? {} : await decodeBody(request, bodyRules)
       },
       ...(endpoint.interactive ? [resumeInteraction(context, endpoint)] : []),
       async ({ body, payer }) => {
@@ -268,9 +265,10 @@ function addRoute(app: App, { context, endpoint, url, bodyRules, inFlight }: Rou
   }
 }
 
-/** Bytes of the body that the client has announced and may send; 0 for a body in chunks. */
-function announcedBytes({ headers }: IncomingMessage, { maxBytes }: BodyBounds): number {
-  return Math.min(Number(headers['content-length'] ?? 0), maxBytes)
+async function decodeBody({ body, raw, payer }: FastifyRequest, bodyRules: BodyRules): Promise<unknown> {
+  const bytes = body as Buffer
+  payer?.pay(unitsOfBytes(bytes.length) - unitsOfBytes(announcedBytes(raw, bodyRules)))
+  return decodeJson(bytes, { ...bodyRules, onCounted: (values) => payer?.pay(unitsOfValues(values)) })
 }
 
 /** A user pays from one bucket for all devices, an anonymous request from that of its network. */

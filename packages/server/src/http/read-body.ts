@@ -45,6 +45,11 @@ export function readBody(request: IncomingMessage, { maxBytes, budget }: BodyBou
   })
 }
 
+/** Bytes of the body that the client has announced and may send; 0 for a body in chunks. */
+export function announcedBytes({ headers }: IncomingMessage, { maxBytes }: BodyBounds): number {
+  return Math.min(Number(headers['content-length'] ?? 0), maxBytes)
+}
+
 function overLimit(maxBytes: number): MatrixError {
   return tooLarge(`The body is larger than the ${maxBytes} bytes that this endpoint accepts.`)
 }

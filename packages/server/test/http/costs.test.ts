@@ -128,6 +128,18 @@ describe('a user', () => {
     })
   }
 
+  test('keeps the connection after a refusal of what its body has', async () => {
+    await using server = await startLimited(10)
+    const alice = await server.login('alice')
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+    const answers: { status: number; port: number }[] = []
+    for (const body of [JSON.stringify({ x: Array<number>(1_000).fill(1) }), '{', '{}'])
+      answers.push(await sendBy(agent, `${server.url}${CLIENT}/keys/query`, alice.token, body, false))
+    agent.destroy()
+    assert.equal(answers[0]?.status, 429)
+    assert.equal(new Set(answers.map(({ port }) => port)).size, 1)
+  })
+
   test('is not limited with limits off', async () => {
     await using server = await startTestServer({}, { now: () => NOW })
     const alice = await server.login('alice')
