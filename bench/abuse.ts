@@ -69,17 +69,19 @@ async function run(server: Running, devices: readonly FilledDevice[]): Promise<v
   const measure = async (row: string, attack?: Attack, attacker?: FilledDevice): Promise<void> => {
     const victim = take()
     const before = cpuMicroseconds(server.pid)
+    const began = performance.now()
     const next = (): Request => claimOf(targets[n++ % targets.length] ?? victim, victim.token)
     const [own, statuses] = await Promise.all([
       runLoad({ url: server.url, connections: 1, durationMs: DURATION_MS, next }),
       attack && attacker ? attackFor(server.url, attack, attacker, DURATION_MS) : new Map<number, number>(),
     ])
+    const seconds = (performance.now() - began) / 1000
     const count = (status: number): number => statuses.get(status) ?? 0
     const all = [...statuses.values()].reduce((sum, value) => sum + value, 0)
     figures.add(row, 'p50 ms', own.p50Ms)
     figures.add(row, 'p99 ms', own.p99Ms)
     figures.add(row, 'claims/s', own.perSecond)
-    figures.add(row, 'server CPU %', (cpuMicroseconds(server.pid) - before) / 10_000 / own.seconds)
+    figures.add(row, 'server CPU %', (cpuMicroseconds(server.pid) - before) / 10_000 / seconds)
     figures.add(row, '200', count(200))
     figures.add(row, '429', count(429))
     figures.add(row, 'other', all - count(200) - count(429))
