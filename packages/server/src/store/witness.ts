@@ -39,6 +39,8 @@ type Content = {
   /** Grows with each write: the place with the higher turn is the newer one. */
   readonly turn: number
   readonly marks: readonly (readonly [lane: number, n: number, epoch: string])[]
+  /** The last start of the database server that the process verified (PostgreSQL). */
+  readonly start?: string
 }
 
 export type WitnessOptions = {
@@ -58,6 +60,7 @@ export class Witness {
   /** Without a birth time: looked up again at each write (witness-identity.ts). */
   #identity: Identity | undefined
   #marks: Map<number, Mark>
+  #start: string | undefined
   #turn: number
   #waiting: { readonly resolve: () => void; readonly reject: (error: unknown) => void }[] = []
   #running = false
@@ -100,6 +103,7 @@ export class Witness {
     this.isNew = content === undefined
     this.writerId = content?.writer ?? randomBytes(9).toString('base64url')
     this.#marks = new Map(content?.marks.map(([lane, n, epoch]) => [lane, { n, epoch }]))
+    this.#start = content?.start
     this.#turn = content?.turn ?? 0
     preparePrivateFile(file)
     // O_DSYNC writes and syncs in one call: the answers of a commit wait for a single turn of the thread pool.
@@ -124,6 +128,11 @@ export class Witness {
     return this.#marks
   }
 
+  /** The last verified start of the database server; undefined before the first one. */
+  get start(): string | undefined {
+    return this.#start
+  }
+
   get identity(): Identity {
     return identityOf(this.#fd)
   }
@@ -143,6 +152,13 @@ export class Witness {
     const known = this.#marks.get(lane)
     if (known === undefined || known.epoch !== mark.epoch || known.n < mark.n) this.#marks.set(lane, mark)
     return this.#sync()
+  }
+
+  /** Resolves when the start is on stable storage. @throws {MatrixError} 503 when the file cannot be written. */
+  async noteStart(start: string): Promise<void> {
+    if (start === this.#start) return this.ready()
+    this.#start = start
+    await this.#sync()
   }
 
   /** Makes a copied file the witness of this database: writes its own identity. */
@@ -208,7 +224,13 @@ export class Witness {
     const marks = [...this.#marks].map(([lane, { n, epoch }]) => [lane, n, epoch] as const)
     try {
       if (this.#identity?.born === undefined) this.#identity = identityOf(this.#fd)
-      const bytes = encode({ writer: this.writerId, identity: this.#identity, turn, marks })
+      const bytes = encode({
+        writer: this.writerId,
+        identity: this.#identity,
+        turn,
+        marks,
+        ...(this.#start !== undefined && { start: this.#start }),
+      })
       const written = await writeAt(this.#fd, bytes, (turn % 2) * PLACE_BYTES)
       if (written < bytes.length) throw new Error(`only ${written} of ${bytes.length} bytes were written`)
       this.#turn = turn

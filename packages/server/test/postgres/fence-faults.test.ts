@@ -28,6 +28,7 @@ import {
   send,
   sync,
   tokenOf,
+  untilServed,
   upload,
 } from '../support/store-calls.ts'
 import { TcpProxy } from '@latchkey/testing/tcp-proxy.ts'
@@ -83,6 +84,30 @@ test('with separate directories, the process that lost nothing issues no key bef
     const claimed = claims(first.store, 2)
     // The closed process verifies when it starts, the open one when its connections are cut.
     const second = end === 'closed' ? await database.open(directories[1]) : two
+    assert.deepEqual(await claimed, [undefined, undefined])
+    assert.equal(kindsOf(second.events).at(-1), 'raised')
+  }
+})
+
+test('a process that returns from a copy without lost writes waits for those that wrote to the copy', {
+  skip,
+}, async () => {
+  for (const restarts of [false, true]) {
+    await using database = await RewindableDatabase.create()
+    const { directories } = await backUpOfTwo(database)
+    const one = await database.open(directories[0])
+    const two = await database.open(directories[1])
+    await database.exchange()
+    // Waits until the first process has verified the copy.
+    const lost = await untilServed(() => claims(two.store, 3))
+    assert.deepEqual(lost, ['K0001', 'K0002', 'K0003'])
+    await two.store.close()
+    if (restarts) await one.store.close()
+    await database.exchange()
+
+    const first = restarts ? await database.open(directories[0]) : one
+    const claimed = untilServed(() => claims(first.store, 2))
+    const second = await database.open(directories[1])
     assert.deepEqual(await claimed, [undefined, undefined])
     assert.equal(kindsOf(second.events).at(-1), 'raised')
   }

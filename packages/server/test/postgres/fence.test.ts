@@ -23,6 +23,7 @@ import {
   NOW,
   send,
   sync,
+  untilServed,
   upload,
 } from '../support/store-calls.ts'
 
@@ -97,18 +98,6 @@ test('a database restored under running processes raises the fence once', {
   assert.equal(raised.length, 1)
   assert.deepEqual(await database.query(`select fence::int from stream`), [{ fence: 1 }])
 })
-
-/** Repeats a request while it is refused with 503, because the database is unreachable during the restore. */
-async function untilServed<T>(request: () => Promise<T>): Promise<T> {
-  for (let attempt = 0; ; attempt++) {
-    try {
-      return await request()
-    } catch (error) {
-      if (attempt === 20 || !(error instanceof Error && 'status' in error && error.status === 503))
-        throw error
-    }
-  }
-}
 
 test('a process that is closed or killed and starts again does not raise the fence', { skip }, async () => {
   await using database = await RewindableDatabase.create()

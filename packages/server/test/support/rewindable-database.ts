@@ -65,6 +65,16 @@ export class RewindableDatabase {
     await administer(`alter database ${this.name}_backup rename to ${this.name}`)
   }
 
+  /** Exchanges the database and the copy, as an operator who tries the copy and goes back. Every connection ends. */
+  async exchange(): Promise<void> {
+    await administer(`alter database ${this.name} allow_connections false`)
+    await this.cutAll()
+    await administer(`alter database ${this.name} rename to ${this.name}_left`)
+    await administer(`alter database ${this.name}_backup rename to ${this.name}`)
+    await administer(`alter database ${this.name}_left rename to ${this.name}_backup`)
+    await administer(`alter database ${this.name} allow_connections true`)
+  }
+
   /** Ends every connection. */
   async cutAll(): Promise<void> {
     await administer(`select pg_terminate_backend(pid) from pg_stat_activity where datname = '${this.name}'`)

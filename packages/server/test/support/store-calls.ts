@@ -70,6 +70,18 @@ export async function sendMany(store: Store, session: Session, count: number): P
   await Promise.all(Array.from({ length: count }, (_, n) => send(store, session, n)))
 }
 
+/** Repeats a request while it is refused with 503, because the connections are lost. */
+export async function untilServed<T>(request: () => Promise<T>): Promise<T> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await request()
+    } catch (error) {
+      if (attempt === 20 || !(error instanceof Error && 'status' in error && error.status === 503))
+        throw error
+    }
+  }
+}
+
 /** Three accounts that send. */
 export async function senders(store: Store): Promise<Session[]> {
   const names = ['@bob:test.example', '@carol:test.example', '@dave:test.example'] as UserId[]

@@ -24,6 +24,7 @@ import { type Evidence, type FenceRow, raiseFence } from './raise-fence.ts'
 import {
   DATABASE_NOW,
   endWait,
+  noteReturn,
   noteStart,
   noteVerified,
   SERVER_START,
@@ -172,6 +173,11 @@ export class Fence {
     // Copied before the query, so that all marks were committed by then.
     let marks = new Map(this.#marks)
     let found = await this.#compare(connection, marks)
+    const { witness } = this.#options
+    if (witness?.start !== undefined && witness.start !== found.start) {
+      await noteReturn(connection, witness.writerId, found.start)
+      found = await this.#compare(connection, marks)
+    }
     await noteStart(connection, found.start)
     if (this.#start !== undefined && this.#start !== found.start) this.#options.forget()
     this.#start = found.start
@@ -187,8 +193,11 @@ export class Fence {
     this.noteEpoch(found)
     this.#epoch = found.epoch
     await this.#addLanes(connection, found.rows)
-    const { witness } = this.#options
-    if (witness !== undefined) await noteVerified(connection, witness.writerId, found.start)
+    if (witness !== undefined) {
+      // First in the witness: what the database has and the witness has not would look like a return.
+      await witness.noteStart(found.start)
+      await noteVerified(connection, witness.writerId, found.start)
+    }
     this.#verifiedStart = found.start
   }
 

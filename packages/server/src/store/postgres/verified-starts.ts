@@ -1,12 +1,16 @@
 /**
  * The starts of the database server, and which processes have verified them (fence/verification.ts). A start is the
  * time at which the server began, as an identity, and the file of the table `stream`: a database that is restored into
- * a running server has another file.
+ * a running server has another file. A database that processes left for another one, and return to, begins a new start
+ * as well: it lacks all writes of the other.
  */
 import type { Queries } from './database.ts'
 
-/** The present start, as text. */
-export const SERVER_START = `extract(epoch from pg_postmaster_start_time())::text || ' ' || pg_relation_filepath('stream')`
+const FIRST_START = `extract(epoch from pg_postmaster_start_time())::text || ' ' || pg_relation_filepath('stream')`
+const RETURN = `${FIRST_START} || ' return '`
+
+/** The present start, as text; a column of `stream`. */
+export const SERVER_START = `case when starts_with(server_start, ${RETURN}) then server_start else ${FIRST_START} end`
 
 /** The time of the database, in milliseconds since 1970. No process's own clock is stored with a write. */
 export const DATABASE_NOW = `(extract(epoch from clock_timestamp()) * 1000)::bigint`
@@ -17,6 +21,17 @@ export async function noteStart(db: Queries, start: string): Promise<void> {
     `update stream set server_start = $1, server_start_pos = pos,
        server_start_written_ts = (select max(ts) from writers where ts > 0)
      where server_start is distinct from $1`,
+    start,
+  )
+}
+
+/** For a process that comes from another start: begins a new one if it has verified this one before. */
+export async function noteReturn(db: Queries, writerId: string, start: string): Promise<void> {
+  await db.run(
+    `update stream set server_start = ${RETURN} || gen_random_uuid(), server_start_pos = pos,
+       server_start_written_ts = (select max(ts) from writers where ts > 0)
+     where server_start = $2 and exists (select 1 from looks where writer_id = $1 and looks.server_start = $2)`,
+    writerId,
     start,
   )
 }
