@@ -143,7 +143,7 @@ async function attackFor(
 
 /** Users who track a user and wait for a change. Returns the function that ends them. */
 async function observe(url: string, observers: readonly FilledDevice[], userId: string): Promise<() => void> {
-  let isOver = false
+  const over = new AbortController()
   const open: Connection[] = []
   for (const observer of observers) {
     const connection = await Connection.to(url)
@@ -154,13 +154,13 @@ async function observe(url: string, observers: readonly FilledDevice[], userId: 
       return (JSON.parse(body.toString()) as { next_batch: string }).next_batch
     }
     const wait = async (): Promise<void> => {
-      for (let since = await sync(); !isOver; ) since = await sync(since)
+      for (let since = await sync(); !over.signal.aborted; ) since = await sync(since)
     }
     // Ends when the connection is closed.
     wait().catch(() => {})
   }
   return () => {
-    isOver = true
+    over.abort()
     for (const connection of open) connection.close()
   }
 }
