@@ -4,18 +4,12 @@
  */
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { DEFAULT_RATES } from '../../packages/server/src/config/config.ts'
 import { CLAIM, CLIENT, CURVE, ids, keys, ok, UPLOAD } from '@latchkey/testing/test-client.ts'
-import {
-  type AnyJson,
-  startTestServer,
-  type TestDevice,
-  type TestServer,
-} from '@latchkey/testing/test-server.ts'
+import type { AnyJson, TestDevice, TestServer } from '@latchkey/testing/test-server.ts'
+import { around, start } from './support.ts'
 
 type Request = { readonly method: string; readonly path: string; readonly body: object }
 
-const NOW = 1_700_000_000_000
 const CONNECTIONS = 8
 /** The largest piece of a walk (keys-query.ts, keys-claim.ts, tracked-users.ts). */
 const MAX_ITEMS_PER_TURN = 200
@@ -49,23 +43,8 @@ const fraction: Request = {
 }
 const rename: Request = { method: 'PUT', path: `${CLIENT}/devices/ATTACKER`, body: { display_name: 'again' } }
 
-/** The default limits and a clock that stands still: no bucket refills, so counts do not depend on the machine. */
-function start(): Promise<TestServer> {
-  return startTestServer({ rates: DEFAULT_RATES }, { now: () => NOW })
-}
-
 function call(server: TestServer, { token }: TestDevice, { method, path, body }: Request): Promise<AnyJson> {
   return server.call(method, path, { token, body })
-}
-
-/** Observes the calls of a method. */
-function around(
-  target: object,
-  name: string,
-  observe: (call: () => unknown, argument: AnyJson) => unknown,
-): void {
-  const original = Reflect.get(target, name) as (...args: unknown[]) => unknown
-  Reflect.set(target, name, (...args: unknown[]) => observe(() => original.apply(target, args), args[0]))
 }
 
 /** Counts the items that the store walks in one turn of the event loop; returns the most of any turn. */
