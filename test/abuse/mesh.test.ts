@@ -56,11 +56,11 @@ test('renames wake each observer once, and a message wakes its receiver before t
   assert.deepEqual(answered, [0])
 
   for (const wake of spread) wake()
-  for (const { device_lists } of await Promise.all(polls))
-    assert.deepEqual(device_lists.changed, [attacker.userId])
+  const answers = await Promise.all(polls)
   assert.equal(spread.length, OBSERVERS, 'one wake-up of each observer for all renames')
-  for (const [n, { device }] of observers.entries()) {
-    const { next_batch } = await polls[n]!
+  for (const [n, { device_lists, next_batch }] of answers.entries()) {
+    assert.deepEqual(device_lists.changed, [attacker.userId])
+    const device = observers[n]?.device ?? assert.fail()
     const after = await sync(server, device, { since: next_batch, timeout: '0' })
     assert.equal(after.device_lists?.changed, undefined)
   }

@@ -11,7 +11,7 @@ const { keysPerRequest, keysPerUserAndDay } = DEFAULT_POOL_POLICY
 const ROUNDS = keysPerUserAndDay / keysPerRequest / DEVICES
 const VICTIM_KEYS = 50
 
-test('20 devices of an account store no more keys than the account may in a day, and a victim stores hers', async () => {
+test('20 devices of an account store no more keys than the account may in a day, and a victim stores theirs', async () => {
   await using server = await start()
   const victim = await register(server, 'victim', '198.51.100.1')
   const devices = await logInDevices(server, await register(server, 'attacker', '203.0.113.1'), DEVICES)

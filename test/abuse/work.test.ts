@@ -31,6 +31,18 @@ const signatures: Request = {
   path: `${CLIENT}/keys/signatures/upload`,
   body: users(1_000, { DEVICE: { user_id: 'x', signatures: {} } }),
 }
+const deletion: Request = {
+  method: 'POST',
+  path: `${CLIENT}/delete_devices`,
+  body: {
+    devices: ids(1_000),
+    auth: {
+      type: 'm.login.password',
+      identifier: { type: 'm.id.user', user: 'alice' },
+      password: 'password',
+    },
+  },
+}
 const send = (n: number): Request => ({
   method: 'PUT',
   path: `${CLIENT}/sendToDevice/m.room.encrypted/${n}`,
@@ -75,9 +87,16 @@ function watchWalks({ context }: TestServer): { most: () => number; end: () => v
 test('a budget at rest admits one request of full size of each endpoint, and ten full fan-outs', async () => {
   await using server = await start()
   const alice = await server.login('alice')
-  for (const request of [query, claim, signatures]) ok(await call(server, alice, request))
+  for (const request of [query, claim, signatures, deletion]) ok(await call(server, alice, request))
   ok(await call(server, alice, { method: 'POST', path: UPLOAD, body: { one_time_keys: keys(ids(500)) } }))
   for (let n = 0; n < 10; n++) ok(await call(server, alice, send(n)))
+})
+
+test('a budget at rest admits five removals of 1 000 devices, because the embedded store does each at once', async () => {
+  await using server = await start()
+  const alice = await server.login('alice')
+  for (let n = 0; n < 5; n++) ok(await call(server, alice, deletion))
+  assert.equal((await call(server, alice, deletion)).status, 429)
 })
 
 describe('next to 8 connections of one account, a user is served', () => {
