@@ -117,7 +117,7 @@ export const COSTS: Readonly<Record<string, Cost>> = {
   'POST /delete_devices': {
     request: LIST_CHANGE,
     names: [
-      { what: 'devices', units: 10, count: (body) => size(body, 'devices'), max: () => MAX_DELETED_DEVICES },
+      { what: 'devices', units: 50, count: (body) => size(body, 'devices'), max: () => MAX_DELETED_DEVICES },
     ],
   },
   'POST /refresh': { request: 20 },
