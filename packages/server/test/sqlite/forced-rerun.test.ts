@@ -25,7 +25,7 @@ async function open(policy: PoolPolicy): Promise<RerunningStore> {
     change(session, wanted, decide) {
       const changed = store.pools.change(session, wanted, decide)
       if (isArmed) {
-        // In the same batch as the change, whatever the request awaits before it.
+        // In the same batch as the change, which the request may submit in a later turn.
         neighbour = core.queue.plain(() => {
           throw new TypeError('a bug in another operation of the batch')
         })
