@@ -166,8 +166,8 @@ const CHANGES: Readonly<Record<string, readonly Change[]>> = {
     ['if (this.#keys.length === 0) return undefined', ''],
     ['if (unsigned === undefined) return undefined', 'return undefined'],
     [
-      'const unsigned = this.#keys.find((key) => !isSigned(key.json, identity, this.#owner))',
-      'const unsigned = this.#keys.slice(0, 1).find((key) => !isSigned(key.json, identity, this.#owner))',
+      'if (isSigned(key.json, identity, this.#owner)) continue',
+      'if (n > 0 || isSigned(key.json, identity, this.#owner)) continue',
     ],
     [
       "if (!this.#unsigned.has(identity.ed25519)) return { kind: 'verify', identity, changes: NO_CHANGES }",
