@@ -13,7 +13,7 @@ import type { Session } from '../session.ts'
 import { hashToken, newAccessToken } from './access-token.ts'
 import type { AccountStore, StoredTokens } from './port.ts'
 
-/** What the client gets. */
+/** The tokens of a login or refresh, as the client receives them. */
 export type SessionTokens = {
   readonly accessToken: string
   readonly refreshToken?: string

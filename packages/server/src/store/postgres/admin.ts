@@ -4,6 +4,7 @@ import { LOCKED_PREFIX } from '../../accounts/locked-users.ts'
 import type { AdminStore, Page, RegistrationTokenEntry, UserEntry } from '../../admin/port.ts'
 import type { Choice } from '../../devices/remove.ts'
 import type { UserRef } from '../../session.ts'
+import { toUser, USER_COLUMNS, type UserRow } from '../user-row.ts'
 import { type Core, write } from './core.ts'
 import { lockChosenOf, removeInTransaction } from './remove-devices.ts'
 
@@ -19,18 +20,6 @@ export function adminStore(core: Core): AdminStore {
   }
 }
 
-type UserRow = {
-  readonly user_num: UserRef
-  readonly user_id: UserId
-  readonly created_ts: number
-  readonly locked_ts: number | null
-  readonly deactivated_ts: number | null
-  readonly devices: number
-}
-
-const USER_COLUMNS = `user_num, user_id, created_ts, locked_ts, deactivated_ts,
-  (select count(*) from devices where devices.user_num = users.user_num and removed_ts is null) as devices`
-
 async function listUsers({ db }: Core, { after, limit }: Page): Promise<readonly UserEntry[]> {
   const rows = await db.all<UserRow>(
     `select ${USER_COLUMNS} from users where user_id > $1 order by user_id limit $2`,
@@ -43,17 +32,6 @@ async function listUsers({ db }: Core, { after, limit }: Page): Promise<readonly
 async function findUser({ db }: Core, userId: UserId): Promise<UserEntry | undefined> {
   const row = await db.one<UserRow>(`select ${USER_COLUMNS} from users where user_id = $1`, userId)
   return row && toUser(row)
-}
-
-function toUser(row: UserRow): UserEntry {
-  return {
-    userRef: row.user_num,
-    userId: row.user_id,
-    createdTs: row.created_ts,
-    lockedTs: row.locked_ts ?? undefined,
-    deactivatedTs: row.deactivated_ts ?? undefined,
-    devices: row.devices,
-  }
 }
 
 /** Locks the devices too, so that no session is proved by a statement that has not seen the change. */

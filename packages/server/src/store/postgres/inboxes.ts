@@ -3,7 +3,6 @@
  * once; after that only newer messages are counted. Messages confirmed through another process make the count too high,
  * which costs one exact count at the limit.
  */
-import type { DeviceId, UserId } from '@latchkey/protocol'
 import { LRUCache } from 'lru-cache'
 import {
   chooseEvicted,
@@ -21,6 +20,7 @@ import {
 } from '../../messages/inbox.ts'
 import type { Evicted } from '../../messages/port.ts'
 import type { DeviceRef, Position, UserRef } from '../../session.ts'
+import { type EvictionRow, reportEviction } from '../eviction-row.ts'
 import type { Transaction } from './database.ts'
 import type { LastStep } from './locks.ts'
 
@@ -124,21 +124,15 @@ async function evictedOf(
   last: LastStep,
   device: DeviceRef,
   sender: UserRef,
-  { measure }: EvictionPlan,
+  plan: EvictionPlan,
   messages: readonly WaitingMessage[],
 ): Promise<Evicted> {
-  const names = await last.one<{ user_id: UserId; device_id: DeviceId; sender: UserId | null }>(
+  const names = await last.one<EvictionRow>(
     `select user_id, device_id, (select user_id from users where user_num = $1) as sender
      from devices join users using (user_num) where device_num = $2`,
     sender,
     device,
   )
   if (names === undefined) throw new Error(`device ${device} has no row`)
-  return {
-    recipient: { userId: names.user_id, deviceId: names.device_id },
-    ...(names.sender !== null && { sender: names.sender }),
-    measure,
-    messages: messages.length,
-    length: messages.reduce((sum, { length }) => sum + length, 0),
-  }
+  return reportEviction(names, plan, messages)
 }

@@ -4,6 +4,7 @@ import { LOCKED_PREFIX } from '../../accounts/locked-users.ts'
 import type { AdminStore, Page, RegistrationTokenEntry, UserEntry } from '../../admin/port.ts'
 import type { Choice } from '../../devices/remove.ts'
 import type { DeviceRef, TokenHash, UserRef } from '../../session.ts'
+import { toUser, USER_COLUMNS, type UserRow } from '../user-row.ts'
 import type { Core } from './core.ts'
 import { removeChosen, removing } from './remove-devices.ts'
 
@@ -19,18 +20,6 @@ export function adminStore(core: Core): AdminStore {
   }
 }
 
-type UserRow = {
-  readonly user_num: UserRef
-  readonly user_id: UserId
-  readonly created_ts: number
-  readonly locked_ts: number | null
-  readonly deactivated_ts: number | null
-  readonly devices: number
-}
-
-const USER_COLUMNS = `user_num, user_id, created_ts, locked_ts, deactivated_ts,
-  (select count(*) from devices where devices.user_num = users.user_num and removed_ts is null) as devices`
-
 function listUsers({ db }: Core, { after, limit }: Page): readonly UserEntry[] {
   return db
     .all<UserRow>(
@@ -44,17 +33,6 @@ function listUsers({ db }: Core, { after, limit }: Page): readonly UserEntry[] {
 function findUser({ db }: Core, userId: UserId): UserEntry | undefined {
   const row = db.one<UserRow>(`select ${USER_COLUMNS} from users where user_id = ?`, userId)
   return row && toUser(row)
-}
-
-function toUser(row: UserRow): UserEntry {
-  return {
-    userRef: row.user_num,
-    userId: row.user_id,
-    createdTs: row.created_ts,
-    lockedTs: row.locked_ts ?? undefined,
-    deactivatedTs: row.deactivated_ts ?? undefined,
-    devices: row.devices,
-  }
 }
 
 function setLocked(core: Core, user: UserRef, lockedTs: number | undefined): Promise<boolean> {

@@ -2,7 +2,6 @@
  * Sizes of inboxes, which keep them within their bounds (messages/inbox.ts, eviction.ts). Each is counted once and then
  * updated; after a rollback it is dropped and counted again.
  */
-import type { DeviceId, UserId } from '@latchkey/protocol'
 import { LRUCache } from 'lru-cache'
 import {
   chooseEvicted,
@@ -21,6 +20,7 @@ import {
 } from '../../messages/inbox.ts'
 import type { Evicted } from '../../messages/port.ts'
 import type { DeviceRef, UserRef } from '../../session.ts'
+import { type EvictionRow, reportEviction } from '../eviction-row.ts'
 import type { Transaction } from './database.ts'
 
 export class Inboxes {
@@ -108,21 +108,15 @@ function evictedOf(
   tx: Transaction,
   device: DeviceRef,
   sender: UserRef,
-  { measure }: EvictionPlan,
+  plan: EvictionPlan,
   messages: readonly WaitingMessage[],
 ): Evicted {
-  const names = tx.one<{ user_id: UserId; device_id: DeviceId; sender: UserId | null }>(
+  const names = tx.one<EvictionRow>(
     `select users.user_id, device_id, (select user_id from users where user_num = ?) as sender
      from devices join users using (user_num) where device_num = ?`,
     sender,
     device,
   )
   if (names === undefined) throw new Error(`device ${device} has no row`)
-  return {
-    recipient: { userId: names.user_id, deviceId: names.device_id },
-    ...(names.sender !== null && { sender: names.sender }),
-    measure,
-    messages: messages.length,
-    length: messages.reduce((sum, { length }) => sum + length, 0),
-  }
+  return reportEviction(names, plan, messages)
 }
