@@ -18,6 +18,10 @@ export type TestSchema = {
 
 const TEST_URL = process.env['LATCHKEY_TEST_POSTGRES']
 
+/** The `skip` of a test that needs PostgreSQL: the reason, or false. */
+export const skipWithoutPostgres =
+  (TEST_URL === undefined || TEST_URL === '') && 'LATCHKEY_TEST_POSTGRES names no database to test with'
+
 /** Undefined when tests use the embedded store. */
 export async function openTestSchema(dataDir: string): Promise<TestSchema | undefined> {
   if (TEST_URL === undefined || TEST_URL === '') return undefined

@@ -8,7 +8,7 @@ import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { REPOSITORY, runLatchkey, startLatchkey, temporaryDirectory } from '@latchkey/testing/run-latchkey.ts'
-import { openTestSchema } from '@latchkey/testing/test-schema.ts'
+import { openTestSchema, skipWithoutPostgres } from '@latchkey/testing/test-schema.ts'
 import { clientOf } from '@latchkey/testing/test-server.ts'
 
 const guide = readFileSync(join(REPOSITORY, 'docs/guides/operating.md'), 'utf8')
@@ -69,9 +69,7 @@ test('the examples of the guide work in their order on an embedded installation'
 })
 
 test('the examples for PostgreSQL work', {
-  skip:
-    (process.env['LATCHKEY_TEST_POSTGRES'] ?? '') === '' &&
-    'LATCHKEY_TEST_POSTGRES names no database to test with',
+  skip: skipWithoutPostgres,
 }, async () => {
   using home = temporaryDirectory()
   const schema = await openTestSchema(randomBytes(8).toString('hex'))

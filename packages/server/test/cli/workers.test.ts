@@ -15,12 +15,8 @@ import {
   temporaryDirectory,
 } from '@latchkey/testing/run-latchkey.ts'
 import { claimNames, ids, keys, named, SYNC, upload } from '@latchkey/testing/test-client.ts'
-import { openTestSchema } from '@latchkey/testing/test-schema.ts'
+import { openTestSchema, skipWithoutPostgres as skip } from '@latchkey/testing/test-schema.ts'
 import { clientOf, type TestClient } from '@latchkey/testing/test-server.ts'
-
-const skip =
-  (process.env['LATCHKEY_TEST_POSTGRES'] ?? '') === '' &&
-  'LATCHKEY_TEST_POSTGRES names no database to test with'
 
 const VERSIONS = '/_matrix/client/versions'
 const WORKERS = 3

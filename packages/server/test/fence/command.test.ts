@@ -8,11 +8,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { runLatchkey, startLatchkey, temporaryDirectory } from '@latchkey/testing/run-latchkey.ts'
 import { clientOf, type TestClient, type TestDevice } from '@latchkey/testing/test-server.ts'
-import { openTestSchema } from '@latchkey/testing/test-schema.ts'
-
-const skip =
-  (process.env['LATCHKEY_TEST_POSTGRES'] ?? '') === '' &&
-  'LATCHKEY_TEST_POSTGRES names no database to test with'
+import { openTestSchema, skipWithoutPostgres as skip } from '@latchkey/testing/test-schema.ts'
 
 const FLAGS = ['--registration', 'open', '--limits', 'off']
 const SYNC = '/_matrix/client/v3/sync'

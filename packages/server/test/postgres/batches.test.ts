@@ -13,11 +13,7 @@ import { openPostgresStore } from '../../src/store/postgres/index.ts'
 import type { SyncToken } from '../../src/sync/token.ts'
 import { login } from '../store-contract/test-device.ts'
 import { sync, tokenOf } from '../support/store-calls.ts'
-import { openTestSchema } from '@latchkey/testing/test-schema.ts'
-
-const skip =
-  (process.env['LATCHKEY_TEST_POSTGRES'] ?? '') === '' &&
-  'LATCHKEY_TEST_POSTGRES names no database to test with'
+import { openTestSchema, skipWithoutPostgres as skip } from '@latchkey/testing/test-schema.ts'
 
 const SENDERS = 40
 

@@ -5,16 +5,13 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
-import { openTestSchema } from '@latchkey/testing/test-schema.ts'
+import { openTestSchema, skipWithoutPostgres as skip } from '@latchkey/testing/test-schema.ts'
 import { DEFAULT_CONFIG, postgresConnection, postgresOptions } from '../../src/config/config.ts'
 import { Claimers } from '../../src/store/postgres/claimers.ts'
 import { Postgres } from '../../src/store/postgres/database.ts'
 import { openPostgresStore } from '../../src/store/postgres/index.ts'
 import { START, sweepOnce } from '../../src/store/postgres/sweep.ts'
 
-const skip =
-  (process.env['LATCHKEY_TEST_POSTGRES'] ?? '') === '' &&
-  'LATCHKEY_TEST_POSTGRES names no database to test with'
 const DAY_MS = 24 * 60 * 60 * 1000
 
 async function openDatabase() {

@@ -13,11 +13,7 @@ import { DEFAULT_CONFIG, postgresOptions } from '../../src/config/config.ts'
 import type { Store } from '../../src/store.ts'
 import { openPostgresStore } from '../../src/store/postgres/index.ts'
 import { claimer, DEVICE, login, makeKey } from '../store-contract/test-device.ts'
-import { openTestSchema } from '@latchkey/testing/test-schema.ts'
-
-const skip =
-  (process.env['LATCHKEY_TEST_POSTGRES'] ?? '') === '' &&
-  'LATCHKEY_TEST_POSTGRES names no database to test with'
+import { openTestSchema, skipWithoutPostgres as skip } from '@latchkey/testing/test-schema.ts'
 
 /** Shorter than a claim waits for a lock before it gives up. */
 const DEADLINE_MS = 4_000

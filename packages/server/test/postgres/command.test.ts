@@ -7,11 +7,7 @@ import { test } from 'node:test'
 import pg from 'pg'
 import { runLatchkey, startLatchkey, temporaryDirectory } from '@latchkey/testing/run-latchkey.ts'
 import { clientOf } from '@latchkey/testing/test-server.ts'
-import { openTestSchema } from '@latchkey/testing/test-schema.ts'
-
-const skip =
-  (process.env['LATCHKEY_TEST_POSTGRES'] ?? '') === '' &&
-  'LATCHKEY_TEST_POSTGRES names no database to test with'
+import { openTestSchema, skipWithoutPostgres as skip } from '@latchkey/testing/test-schema.ts'
 
 async function query(database: string, sql: string): Promise<unknown[]> {
   const url = new URL(database)

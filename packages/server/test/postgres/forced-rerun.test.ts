@@ -3,6 +3,7 @@
  * every statement of the change, because two real transactions would meet there only by chance.
  */
 import { test } from 'node:test'
+import { skipWithoutPostgres } from '@latchkey/testing/test-schema.ts'
 import { DEFAULT_CONFIG, postgresConnection } from '../../src/config/config.ts'
 import type { PoolPolicy } from '../../src/pool/policy.ts'
 import { Postgres } from '../../src/store/postgres/database.ts'
@@ -47,4 +48,4 @@ async function open(policy: PoolPolicy): Promise<RerunningStore> {
 }
 
 if (process.env['LATCHKEY_TEST_POSTGRES']) testForcedRerun('postgres', open)
-else test('a forced rerun on PostgreSQL', { skip: 'LATCHKEY_TEST_POSTGRES names no database to test with' })
+else test('a forced rerun on PostgreSQL', { skip: skipWithoutPostgres })

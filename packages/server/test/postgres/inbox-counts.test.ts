@@ -1,6 +1,7 @@
 /** The counts of inboxes that a PostgreSQL process remembers, when they are dropped during a count. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { skipWithoutPostgres as skip } from '@latchkey/testing/test-schema.ts'
 import pg from 'pg'
 import { DEFAULT_POOL_POLICY } from '../../src/pool/policy.ts'
 import { type Core } from '../../src/store/postgres/core.ts'
@@ -8,10 +9,6 @@ import { Inboxes } from '../../src/store/postgres/inboxes.ts'
 import { freshSchema, openProxied } from '../store-contract/postgres-store.ts'
 import { login } from '../store-contract/test-device.ts'
 import { NOW, sendMany } from '../support/store-calls.ts'
-
-const skip =
-  (process.env['LATCHKEY_TEST_POSTGRES'] ?? '') === '' &&
-  'LATCHKEY_TEST_POSTGRES names no database to test with'
 
 test('an inbox whose messages are confirmed while it is counted is counted whole the next time', {
   skip,

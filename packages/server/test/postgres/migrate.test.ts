@@ -13,11 +13,7 @@ import { migratePostgres, openPostgresStore } from '../../src/store/postgres/ind
 import { migrations } from '../../src/store/postgres/migrations/index.ts'
 import { KNOWN_SCHEMA } from '../../src/store/postgres/schema.ts'
 import { claimer, DEVICE, login, makeKey, USER } from '../store-contract/test-device.ts'
-import { openTestSchema } from '@latchkey/testing/test-schema.ts'
-
-const skip =
-  (process.env['LATCHKEY_TEST_POSTGRES'] ?? '') === '' &&
-  'LATCHKEY_TEST_POSTGRES names no database to test with'
+import { openTestSchema, skipWithoutPostgres as skip } from '@latchkey/testing/test-schema.ts'
 
 const KEYS = Array.from({ length: 20 }, (_, n) => makeKey('signed_curve25519', `K${n}`, n))
 const ISSUED = 5

@@ -18,13 +18,9 @@ import { Postgres } from '../../src/store/postgres/database.ts'
 import { openPostgresStore } from '../../src/store/postgres/index.ts'
 import { START, sweepOnce } from '../../src/store/postgres/sweep.ts'
 import { claimer, DEVICE, login, makeKey, poolStatus, USER } from '../store-contract/test-device.ts'
-import { openTestSchema } from '@latchkey/testing/test-schema.ts'
+import { openTestSchema, skipWithoutPostgres as skip } from '@latchkey/testing/test-schema.ts'
 import { NOW, senders, sendMany } from '../support/store-calls.ts'
 import { assertInboxFollowsModel, INBOX_BOUNDS } from '../support/inbox-model.ts'
-
-const skip =
-  (process.env['LATCHKEY_TEST_POSTGRES'] ?? '') === '' &&
-  'LATCHKEY_TEST_POSTGRES names no database to test with'
 
 type Opened = AsyncDisposable & { readonly stores: readonly Store[]; readonly db: Postgres }
 

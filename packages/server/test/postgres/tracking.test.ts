@@ -1,16 +1,13 @@
 /** A device list that changes while a user begins to track it: the query reads the change, or a sync is woken. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { skipWithoutPostgres as skip } from '@latchkey/testing/test-schema.ts'
 import type { UserId } from '@latchkey/protocol'
 import pg from 'pg'
 import { DEFAULT_POOL_POLICY } from '../../src/pool/policy.ts'
 import { freshSchema, openProxied } from '../store-contract/postgres-store.ts'
 import { login } from '../store-contract/test-device.ts'
 import { NOW } from '../support/store-calls.ts'
-
-const skip =
-  (process.env['LATCHKEY_TEST_POSTGRES'] ?? '') === '' &&
-  'LATCHKEY_TEST_POSTGRES names no database to test with'
 
 test('a query that begins to track a user during a change of the device list reads the change', {
   skip,

@@ -8,6 +8,7 @@ import { cpSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
+import { skipWithoutPostgres } from '@latchkey/testing/test-schema.ts'
 import pg from 'pg'
 import type { Config } from '../../src/config/config.ts'
 import { startServer } from '../../src/main.ts'
@@ -16,7 +17,7 @@ import { clientOf, TEST_CONFIG, type TestServer } from '@latchkey/testing/test-s
 
 const URL_OF_TESTS = process.env['LATCHKEY_TEST_POSTGRES'] ?? ''
 
-export const skip = URL_OF_TESTS === '' && 'LATCHKEY_TEST_POSTGRES names no database to test with'
+export const skip = skipWithoutPostgres
 
 /** Everything that a test creates; removed at its end. */
 export class ImportHome {

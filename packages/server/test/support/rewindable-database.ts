@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { skipWithoutPostgres } from '@latchkey/testing/test-schema.ts'
 import pg from 'pg'
 import { DEFAULT_CONFIG, postgresOptions } from '../../src/config/config.ts'
 import type { FenceEvent } from '../../src/fence/events.ts'
@@ -16,7 +17,7 @@ import { NOW } from './store-calls.ts'
 const SERVER = process.env['LATCHKEY_TEST_POSTGRES'] ?? ''
 
 /** The `skip` of a test: why there is no such database, or false. */
-export const skip = SERVER === '' && 'LATCHKEY_TEST_POSTGRES names no database to test with'
+export const skip = skipWithoutPostgres
 
 export type Opened = { readonly store: Store; readonly events: readonly FenceEvent[] }
 
